@@ -1,0 +1,169 @@
+"""From a configuration, a data set and a plan to the objects of the engine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from edge_trgl import schedule
+from edge_trgl.catalogue import build_chain
+from edge_trgl.chain import Chain, Shape
+from edge_trgl.config import RunConfig, parse_epochs
+from edge_trgl.data import Augment, DatasetInfo
+from edge_trgl.keys import key
+from edge_trgl.local import LocalModule, StepConfig
+from edge_trgl.runtime.boundary_records import BoundarySpec
+from edge_trgl.runtime.planner import Plan
+from edge_trgl.schedule import Boundary, Program, Visit
+from edge_trgl.transport import Multipliers, Transport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What planning found out about a chain, kept with the run so that training need not find it again.
+
+    `shapes` and `dtypes`: of one sample at the output of each module; `names`: what each module is made of;
+    `num_params`: trunk parameters of each module.
+    """
+
+    starts: tuple[int, ...]
+    shapes: tuple[Shape, ...]
+    dtypes: tuple[str, ...]
+    names: tuple[str, ...]
+    num_params: tuple[int, ...]
+    built: bool
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Layout:
+        """The layout that was stored as `document`."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+        return cls(**{**values, "shapes": tuple(tuple(shape) for shape in document["shapes"])})
+
+
+def make_chain(config: RunConfig, info: DatasetInfo) -> Chain:
+    """The chain that the configuration asks for, its blocks grouped by depth. Call it on the device meta."""
+    height, width, channels = info.shape
+    chain = build_chain(
+        config.model.name,
+        input_shape=(channels, height, width),
+        num_classes=info.num_classes,
+        width=config.model.width,
+        num_modules=config.model.modules,
+        downsample=config.model.downsample,
+        head=config.model.head,
+    )
+    return chain.regroup((0,)) if config.train.regime == "end-to-end" else chain
+
+
+def step_config(config: RunConfig, *, recompute: bool = False, micro_batch: int | None = None) -> StepConfig:
+    """How modules are stepped; end-to-end training, the baseline, has no transport term."""
+    wanted = config.transport
+    enabled = wanted.enabled and config.train.regime != "end-to-end"
+    multipliers = Multipliers(first=wanted.lambda_first, growth=wanted.growth, every=wanted.every)
+    transport = Transport(
+        tau=wanted.tau if enabled and not wanted.multipliers else None,
+        reduction=wanted.reduction,
+        multipliers=multipliers if enabled and wanted.multipliers else None,
+    )
+    return StepConfig(
+        transport=transport,
+        label_smoothing=config.train.label_smoothing,
+        momentum=config.train.momentum,
+        weight_decay=config.train.weight_decay,
+        bfloat16=config.train.precision == "bf16",
+        recompute=recompute,
+        micro_batch=micro_batch,
+    )
+
+
+def augmentation(config: RunConfig, info: DatasetInfo) -> Augment:
+    """Crop and flip as configured; without a number, the crop pads by an eighth of the image's side."""
+    if not config.data.augment:
+        return Augment(crop_padding=0, flip=False)
+    padding = config.data.crop_padding
+    return Augment(min(info.shape[:2]) // 8 if padding is None else padding, config.data.flip)
+
+
+def job_shape(config: RunConfig, num_modules: int, num_samples: int) -> schedule.Shape:
+    """The job in samples and batches, for a schedule over `num_samples`."""
+    return schedule.Shape(
+        num_modules=num_modules,
+        num_samples=num_samples,
+        batch_size=config.train.batch_size,
+        augmented=config.data.augment,
+    )
+
+
+def program(config: RunConfig, num_modules: int, chunk: int) -> Program:
+    """The regime with its lengths.
+
+    Raises:
+        UsageError: the list of epochs does not suit the number of modules.
+    """
+    return Program(
+        regime=config.train.regime,
+        epochs=parse_epochs(config.train.epochs, num_modules),
+        laps=config.train.laps,
+        chunk=chunk,
+        views=config.train.views,
+        cached=config.train.cache,
+    )
+
+
+class LearningRate:
+    """The rate of a step as a function of its place in its module's own training."""
+
+    def __init__(self, config: RunConfig, shape: schedule.Shape, training: Program) -> None:
+        self._base = config.train.lr
+        self._cosine = config.train.lr_schedule == "cosine"
+        self._batches = shape.batches_per_epoch
+        self._steps = [training.epochs_of(module) * self._batches for module in range(shape.num_modules)]
+
+    def __call__(self, visit: Visit, batch: int) -> float:
+        """The rate for `batch` of a training visit."""
+        if not self._cosine:
+            return self._base
+        done = (visit.span.epoch * self._batches + batch) / self._steps[visit.module]
+        return self._base * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """Makes the modules and boundaries of one run."""
+
+    chain: Chain
+    layout: Layout
+    plan: Plan
+    config: StepConfig
+    device: str
+    seed: int
+
+    def build(self, module: int) -> LocalModule:
+        """Module `module` with memory but no meaning, to be read into."""
+        with torch.device("meta"):
+            local = LocalModule(self.chain, module, self.layout.shapes[module], self.config)
+        return local.materialise(self.device)
+
+    def initialise(self, module: int) -> LocalModule:
+        """Module `module` with its first weights, keyed by (seed, module)."""
+        # Blocks that draw in their constructors draw from the default generator.
+        torch.default_generator.manual_seed(key(self.seed, "build", module))
+        local = LocalModule(self.chain, module, self.layout.shapes[module], self.config)
+        self.chain.initialise(module, local.trunk, local.head, self.seed)
+        return local.materialise(self.device)
+
+    def spec_of(self, boundary: Boundary) -> BoundarySpec:
+        """How a boundary lies in memory or on disk."""
+        producer = boundary.module - 1
+        return BoundarySpec(
+            name=boundary.name,
+            shape=self.layout.shapes[producer],
+            dtype=self.layout.dtypes[producer],
+            records=boundary.records,
+            copies=boundary.copies,
+            in_memory=self.plan.placement == "memory",
+            producer=f"module {producer}",
+        )

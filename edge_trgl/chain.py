@@ -1,0 +1,144 @@
+"""A network as a chain of modules, each built only when it is first opened."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from edge_trgl.heads import PoolRule, build_head, to_two_by_two
+from edge_trgl.keys import key
+
+BlockFactory = Callable[[], nn.Module]
+"""Makes one block. A block that is an `nn.Sequential` (a stem before a residual block, say) may be
+recomputed child by child; otherwise a block is recomputed whole. A block leaves its input untouched."""
+
+Shape = tuple[int, ...]
+
+
+def by_depth(num_blocks: int, num_modules: int) -> tuple[int, ...]:
+    """First block of each of `num_modules` modules of as equal depth as can be, the deeper ones first."""
+    return tuple(-(-num_blocks * module // num_modules) for module in range(num_modules))
+
+
+def by_weight(weights: Sequence[float], num_modules: int) -> tuple[int, ...]:
+    """First block of each module such that the heaviest module is as light as can be.
+
+    `weights`: one number a block, in any unit. Dynamic programming over the last cut.
+    """
+    totals = [0.0]
+    for weight in weights:
+        totals.append(totals[-1] + weight)
+    # best[n] = (weight of the heaviest module, starts) for the first n blocks in as many modules as so far.
+    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
+    for _ in range(num_modules):
+        best = {
+            stop: min(
+                (max(heaviest, totals[stop] - totals[start]), (*starts, start))
+                for start, (heaviest, starts) in best.items()
+                if start < stop
+            )
+            for stop in range(1, len(weights) + 1)
+            if any(start < stop for start in best)
+        }
+    return best[len(weights)][1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """An ordered list of blocks, grouped into modules, with a head for each module.
+
+    `starts`: the first block of each module. `input_shape`: one image, (C, H, W), or one sample of any
+    shape. `gain`: of the orthogonal initialisation; None keeps what the blocks' own constructors drew.
+    `encoder_exempt`: no transport cost for module 0, which holds the encoder (paper, appendix G).
+    `built`: the factories give blocks that already carry weights to be kept.
+    """
+
+    name: str
+    blocks: tuple[BlockFactory, ...]
+    starts: tuple[int, ...]
+    input_shape: Shape
+    num_classes: int
+    head: str = "conv"
+    pool: PoolRule = to_two_by_two
+    gain: float | None = 0.1
+    encoder_exempt: bool = False
+    built: bool = False
+
+    def __post_init__(self) -> None:
+        stops = (*self.starts[1:], len(self.blocks))
+        if not self.starts or self.starts[0] != 0 or any(a >= b for a, b in zip(self.starts, stops, strict=True)):
+            raise ValueError(
+                f"modules of {self.name} must start at rising blocks below {len(self.blocks)}, the first at 0; "
+                f"got {list(self.starts)}"
+            )
+
+    @classmethod
+    def from_blocks(
+        cls,
+        blocks: Sequence[nn.Module | BlockFactory] | nn.Sequential,
+        *,
+        input_shape: Shape,
+        num_classes: int,
+        num_modules: int | None = None,
+        name: str = "blocks",
+        head: str = "linear",
+    ) -> Chain:
+        """A chain of the user's own blocks, one module a block unless `num_modules` says otherwise.
+
+        Built blocks keep their weights; factories are called when a module is first opened, so that the
+        whole network is never in memory.
+        """
+        items = list(blocks.children()) if isinstance(blocks, nn.Sequential) else list(blocks)
+        factories = tuple(_copier(item) if isinstance(item, nn.Module) else item for item in items)
+        return cls(
+            name=name,
+            blocks=factories,
+            starts=by_depth(len(items), num_modules or len(items)),
+            input_shape=tuple(input_shape),
+            num_classes=num_classes,
+            head=head,
+            gain=None,
+            built=any(isinstance(item, nn.Module) for item in items),
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def regroup(self, starts: tuple[int, ...]) -> Chain:
+        """The same blocks in other modules."""
+        return replace(self, starts=starts)
+
+    def module_blocks(self, module: int) -> range:
+        """The indices of the blocks of `module`."""
+        stops = (*self.starts[1:], len(self.blocks))
+        return range(self.starts[module], stops[module])
+
+    def trunk(self, module: int) -> nn.Sequential:
+        """The blocks of `module`, as their factories make them."""
+        return nn.Sequential(*(self.blocks[index]() for index in self.module_blocks(module)))
+
+    def classifier(self, output_shape: Shape) -> nn.Module:
+        """The auxiliary classifier of a module with this output."""
+        return build_head(self.head, output_shape, self.num_classes, self.pool)
+
+    def initialise(self, module: int, trunk: nn.Module, head: nn.Module, seed: int) -> None:
+        """Draw the weights of a newly built module in place, from a generator keyed by (seed, module)."""
+        if self.gain is None:
+            return
+        generator = torch.Generator().manual_seed(key(seed, "init", module))
+        parts = (head,) if self.built else (trunk, head)
+        for part in parts:
+            for layer in part.modules():
+                if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+                    nn.init.orthogonal_(layer.weight, self.gain, generator=generator)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
+
+
+def _copier(block: nn.Module) -> BlockFactory:
+    # Each opening gets its own copy, so that two residents never share a tensor.
+    return lambda: copy.deepcopy(block)

@@ -1,0 +1,320 @@
+"""The command `edge-trgl`. One verb, one function; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edge_trgl import __version__
+from edge_trgl import config as configuration
+from edge_trgl.config import RunConfig
+from edge_trgl.pipeline import Pipeline, begin_or_continue
+from edge_trgl.run import RUNS, Run, newest_unfinished, numbered
+from edge_trgl.runtime.errors import EdgeTrglError
+from edge_trgl.runtime.supervisor import ChildCrashedError
+from edge_trgl.terminal import Terminal, duration
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# Flag, configuration key it sets, how it is read, help.
+FLAGS: tuple[tuple[str, str, Any, str], ...] = (
+    ("--budget-mb", "budget.mb", float, "MiB of memory for everything the run does [2000]"),
+    ("--data", "data.source", str, "sample, a folder, or a .npz file [sample]"),
+    ("--image-size", "data.image_size", int, "resize image files to this side"),
+    ("--model", "model.name", str, "km-K-M, resnet110, resnet110-heavy or module:factory [km-10-1]"),
+    ("--width", "model.width", int, "filters of a K-M net [32]"),
+    ("--modules", "model.modules", int, "regroup the blocks into this many modules"),
+    ("--head", "model.head", click.Choice(["conv", "linear"]), "auxiliary classifiers [conv]"),
+    (
+        "--regime",
+        "train.regime",
+        click.Choice(["parallel", "multi-lap", "sequential", "end-to-end"]),
+        "order of training [parallel]",
+    ),
+    (
+        "--chunk",
+        "budget.chunk",
+        str,
+        "batches a module is trained on at a time: a number, epoch or auto [auto]",
+    ),
+    ("--resident", "budget.resident", str, "modules kept in memory: a number or auto [auto]"),
+    ("--epochs", "train.epochs", str, "passes over the data of each module: 30, 50+10k, or 5,6,7 [15]"),
+    ("--laps", "train.laps", int, "laps of multi-lap training [1]"),
+    ("--batch-size", "train.batch_size", int, "images a step [64]"),
+    ("--lr", "train.lr", float, "learning rate [0.05]"),
+    ("--tau", "transport.tau", float, "transport weight is 1/(2 tau); doubled in the second half [0.5]"),
+    ("--views", "train.views", int, "augmented copies in a cached boundary [1]"),
+    ("--seed", "train.seed", int, "keys everything random [0]"),
+    ("--device", "train.device", click.Choice(["cpu", "cuda"]), "where to compute [cpu]"),
+    (
+        "--precision",
+        "train.precision",
+        click.Choice(["fp32", "bf16"]),
+        "arithmetic of the forward pass [fp32]",
+    ),
+    ("--threads", "train.threads", int, "CPU threads [as the system says]"),
+)
+
+# Flags without a value: flag, key, the value it stands for, help.
+SWITCHES: tuple[tuple[str, str, Any, str], ...] = (
+    ("--no-transport", "transport.enabled", False, "no transport term (VanGL)"),
+    ("--no-augment", "data.augment", False, "images as they are"),
+)
+
+
+def main() -> None:
+    """The program: runs a verb; a user's mistake is one sentence and an exit code."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except EdgeTrglError as error:
+        click.echo(f"edge-trgl: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    except ChildCrashedError as error:
+        # Its traceback has been printed by the child.
+        click.echo(f"edge-trgl: {error}; this is a bug, please report it with the lines above", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain again while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def cli() -> None:
+    """Train networks one module at a time, under one memory budget, to an ONNX file."""
+
+
+def _configured(command: Command) -> Command:
+    """Add every configuration flag to a command, which gets the resolved configuration as `config`."""
+    for flag, key, kind, text in reversed(FLAGS):
+        command = click.option(flag, _parameter(key), type=kind, help=text)(command)
+    for flag, key, value, text in SWITCHES:
+        command = click.option(flag, _parameter(key), flag_value=json.dumps(value), default=None, help=text)(
+            command
+        )
+    command = click.option(
+        "--cache",
+        _parameter("train.cache"),
+        type=click.Choice(["boundary", "none"]),
+        help="sequential, multi-lap [boundary]",
+    )(command)
+    command = click.option(
+        "--allow",
+        _parameter("budget.allow"),
+        type=click.Choice(["micro-batch"]),
+        multiple=True,
+        help="what may change results",
+    )(command)
+    command = click.option("--profile", type=str, help="a board's defaults: a name or a .toml file")(command)
+    command = click.option("--config", "config_file", type=Path, help="a .toml file with sections as in run.toml")(
+        command
+    )
+    return click.option("--set", "settings", multiple=True, help="section.key=value, for all that has no flag")(
+        command
+    )
+
+
+def _parameter(key: str) -> str:
+    return key.replace(".", "__")  # click wants identifiers
+
+
+def _resolve(values: dict[str, Any]) -> RunConfig:
+    """The configuration of defaults < profile < file < --set < flags; takes its options out of `values`."""
+    sources: list[dict[str, Any]] = []
+    profile, config_file = values.pop("profile"), values.pop("config_file")
+    if profile:
+        sources.append(configuration.read_profile(profile))
+    if config_file:
+        sources.append(configuration.read_toml(config_file))
+    sources += [configuration.parse_setting(text) for text in values.pop("settings")]
+    flags: dict[str, dict[str, Any]] = {}
+    switches = {key for _, key, _, _ in SWITCHES}
+    for parameter in [name for name in values if "__" in name]:
+        value, key = values.pop(parameter), parameter.replace("__", ".")
+        if value in (None, ()):
+            continue
+        if key in switches:
+            value = json.loads(value)
+        if key == "train.cache":
+            value = value == "boundary"
+        section, _, name = key.partition(".")
+        flags.setdefault(section, {})[name] = value
+    return configuration.resolve(*sources, flags)
+
+
+@cli.command()
+@_configured
+@click.option("--run", "run_folder", type=Path, help="folder of the run [a new numbered one under runs/]")
+@click.option("--export", "then_export", is_flag=True, help="export to ONNX when trained")
+@click.option("--dry-run", is_flag=True, help="print the resolved configuration and do nothing")
+@click.option("--json", "as_json", is_flag=True, help="print the summary as one JSON document")
+def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bool, **values: Any) -> None:  # noqa: FBT001
+    """Train a network; every option has a default."""
+    import tomli_w
+
+    config = _resolve(values)
+    if dry_run:
+        click.echo(tomli_w.dumps(config.document()), nl=False)
+        return
+    terminal = Terminal()
+    if run_folder is None:
+        unfinished = newest_unfinished()
+        if unfinished:
+            terminal.line(
+                f"{unfinished.folder} is unfinished; edge-trgl resume {unfinished.folder} goes on with it"
+            )
+        run_folder = numbered()
+    run = begin_or_continue(run_folder, config)
+    _train(run, terminal, None, then_export=then_export, as_json=as_json)
+
+
+@cli.command()
+@click.argument("run", type=Path)
+@click.option("--budget-mb", type=float, help="go on with another budget")
+@click.option("--export", "then_export", is_flag=True, help="export to ONNX when trained")
+@click.option("--json", "as_json", is_flag=True, help="print the summary as one JSON document")
+def resume(run: Path, budget_mb: float | None, then_export: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Go on with a run from its last commit."""
+    _train(Run.open(run), Terminal(), budget_mb, then_export=then_export, as_json=as_json)
+
+
+def _train(run: Run, terminal: Terminal, budget_mb: float | None, *, then_export: bool, as_json: bool) -> None:
+    terminal.line(f"run {run.folder}")
+    with run.locked():
+        pipeline = Pipeline(run, terminal)
+        summary = pipeline.train(budget_mb)
+        exported = pipeline.verb("export") if then_export else None
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    click.echo(_summary_text(run, summary))
+    if exported:
+        click.echo(_export_text(exported))
+
+
+@cli.command()
+@_configured
+@click.option("--json", "as_json", is_flag=True, help="print the plan as one JSON document")
+def plan(as_json: bool, **values: Any) -> None:  # noqa: FBT001
+    """Say whether a run fits its budget and what each module takes; train nothing."""
+    config = _resolve(values)
+    with _temporary_run(config) as run:
+        pipeline = Pipeline(run, Terminal())
+        document = pipeline.plan_only()
+    click.echo(json.dumps(document) if as_json else _plan_text(document))
+
+
+@contextlib.contextmanager
+def _temporary_run(config: RunConfig) -> Iterator[Run]:
+    # Beside the runs and not in /tmp, which is memory on many boards.
+    folder = RUNS / f".plan-{os.getpid()}"
+    existed = RUNS.exists()
+    try:
+        yield Run.create(folder, config)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not existed:
+            with contextlib.suppress(OSError):
+                RUNS.rmdir()
+
+
+@cli.command()
+@click.argument("run", type=Path)
+@click.option("--json", "as_json", is_flag=True, help="print the scores as one JSON document")
+def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
+    """Score a trained run at every depth."""
+    scores = _verb(run, "evaluate")
+    if as_json:
+        click.echo(json.dumps(scores))
+        return
+    for depth, accuracy in enumerate(scores["per_depth"], 1):
+        mark = "  chosen" if depth == scores["chosen_depth"] else ""
+        click.echo(f"depth {depth:3d}  validation {accuracy:.2%}{mark}")
+    click.echo(_test_text(scores))
+
+
+@cli.command()
+@click.argument("run", type=Path)
+@click.option("--json", "as_json", is_flag=True, help="print the check as one JSON document")
+def export(run: Path, as_json: bool) -> None:  # noqa: FBT001
+    """Write model.onnx of the chosen depth and check it against the network."""
+    document = _verb(run, "export")
+    click.echo(json.dumps(document) if as_json else _export_text(document))
+
+
+@cli.command()
+@click.argument("run", type=Path)
+@click.option("--json", "as_json", is_flag=True, help="print the path as one JSON document")
+def report(run: Path, as_json: bool) -> None:  # noqa: FBT001
+    """Write report.html of a run, finished or not."""
+    opened = Run.open(run)
+    Pipeline(opened, Terminal()).report()
+    path = str(opened.report_file)
+    click.echo(json.dumps({"report": path}) if as_json else path)
+
+
+def _verb(folder: Path, name: str) -> Any:
+    run = Run.open(folder)
+    with run.locked():
+        return Pipeline(run, Terminal()).verb(name)
+
+
+def _summary_text(run: Run, summary: dict[str, Any]) -> str:
+    memory, accuracy = summary["memory"], summary["accuracy"]
+    lines = [
+        f"peak {memory['peak_mb']:.0f} MiB of {memory['budget_mb']:.0f} MiB"
+        f" (planned {memory['planned_peak_mb']:.0f}, fixed {memory['fixed_mb']:.0f})",
+        _test_text(accuracy),
+        f"{summary['images_per_s']:.0f} images/s, {duration(summary['time_s'])}, "
+        f"read {summary['storage']['read_mb']:.0f} MiB, wrote {summary['storage']['written_mb']:.0f} MiB",
+        f"report {run.report_file}",
+    ]
+    return "\n".join(lines)
+
+
+def _test_text(scores: dict[str, Any]) -> str:
+    if scores["chosen"] is None:
+        return f"chosen depth {scores['chosen_depth']}; there is no test set"
+    chosen = f"test accuracy {scores['chosen']:.2%} at the chosen depth {scores['chosen_depth']}"
+    return f"{chosen}, {scores['last']:.2%} at the last"
+
+
+def _export_text(document: dict[str, Any]) -> str:
+    return (
+        f"{document['file']}  depth {document['depth']}, {document['num_bytes'] / 2**20:.1f} MiB; "
+        f"over {document['num_images']} images logits differ by {document['max_abs_diff']:.1e} at most, "
+        f"{document['top1_agreement']:.1%} of the predictions agree"
+    )
+
+
+def _plan_text(document: dict[str, Any]) -> str:
+    plan, costs = document["plan"], document["costs"]
+    lines = ["module   weights  momentum      step      peak  MiB"]
+    for cost in costs:
+        sizes = "".join(f"{cost[name]:10.1f}" for name in ("weights_mb", "momentum_mb", "step_mb", "peak_mb"))
+        lines.append(f"{cost['module']:6d}{sizes}  {cost['name']}")
+    lines += [
+        f"{plan['resident']} of {len(costs)} modules in memory, chunks of {plan['chunk']} batches, boundaries "
+        f"{'in memory' if plan['placement'] == 'memory' else 'on disk'}"
+        + (", recompute" if plan["recompute"] else "")
+        + (f", micro-batches of {plan['micro_batch']} (changes results)" if plan["micro_batch"] else ""),
+        f"peak {plan['peak_mb']:.0f} MiB of {document['budget_mb']:.0f} MiB: fits; "
+        f"{plan['fixed_mb']:.0f} MiB are there before any module",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,19 @@
+"""Data: sets of images become record files on disk, and records become batches.
+
+Preparing (`edge_trgl.data.prepare`) is a job of its own; what is named here is light enough for training.
+"""
+
+from edge_trgl.data.augment import Augment
+from edge_trgl.data.dataset import DatasetInfo, SplitInfo, open_dataset
+from edge_trgl.data.reader import RecordReader
+from edge_trgl.data.sampling import epoch_order, num_batches
+
+__all__ = [
+    "Augment",
+    "DatasetInfo",
+    "RecordReader",
+    "SplitInfo",
+    "epoch_order",
+    "num_batches",
+    "open_dataset",
+]

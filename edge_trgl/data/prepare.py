@@ -1,0 +1,124 @@
+"""Decoding a data set once, into record files that training reads with no decoder in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_trgl.data.dataset import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo, encode
+from edge_trgl.data.sources import load
+from edge_trgl.data.splits import draw_splits
+from edge_trgl.data.statistics import channel_statistics
+from edge_trgl.runtime import files
+from edge_trgl.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edge_trgl.data.splits import Draw
+
+
+def prepare(
+    spec: str,
+    folder: Path,
+    *,
+    seed: int,
+    validation: float = 0.1,
+    image_size: int | None = None,
+    limit: int | None = None,
+) -> DatasetInfo:
+    """Write a data set's record files and, last of all, the `dataset.json` that makes them exist.
+
+    For each of train, val and test: `NAME.images` (records [H, W, C], no header), `NAME.labels` (int64
+    little-endian), `NAME.crc` (zlib.crc32 of each record, uint32 little-endian).
+
+    Args:
+        spec: `sample`, a directory or a `FILE.npz`; see `edge_trgl.data.sources.load`.
+        folder: created where missing (its parent must exist); an earlier preparation in it is replaced.
+        seed: of the splits that are drawn.
+        validation: fraction of training held out where the set has no validation split; 0 for none.
+        image_size: side in pixels for folders of image files.
+        limit: keep this many training images, balanced over the classes, before validation is held out.
+
+    Raises:
+        InputError: the set cannot be read.
+        StorageError: the disk is full or refuses.
+        UsageError: an option is out of range.
+    """
+    _check_validation(validation)
+    source = load(spec, image_size=image_size)
+    draws = draw_splits(source, seed=seed, validation=validation, limit=limit)
+    statistics = channel_statistics(source.dtype, source.shape[2])
+    files.make_folder(folder)
+    files.remove(folder / DATASET_FILE)
+    files.sync_folder(folder)
+    fingerprint = hashlib.sha256()
+    splits = {}
+    for name in SPLITS:
+        observe = statistics.add if name == "train" else _ignore
+        splits[name] = _write_split(folder, name, draws[name], observe, fingerprint.update)
+    info = DatasetInfo(
+        shape=source.shape,
+        dtype=source.dtype,
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        splits=splits,
+        mean=statistics.mean(),
+        std=statistics.std(),
+        fingerprint=fingerprint.hexdigest(),
+    )
+    files.write_durable(folder / DATASET_FILE, [encode(info)])
+    return info
+
+
+def _check_validation(validation: float) -> None:
+    if not 0 <= validation < 1:
+        raise UsageError(
+            f"--validation is {validation}; it must be at least 0 and less than 1",
+            hint="Give the fraction of training images to hold out, for example 0.1.",
+        )
+
+
+def _write_split(
+    folder: Path,
+    name: str,
+    draw: Draw,
+    observe: Callable[[NDArray[Any]], None],
+    fingerprint: Callable[[bytes], None],
+) -> SplitInfo:
+    crcs = np.empty(len(draw.samples), "<u4")
+    images = files.write_durable(folder / f"{name}.images", _records(draw, crcs, observe))
+    contents = {"crc": crcs.tobytes(), "labels": draw.labels.astype("<i8").tobytes()}
+    written = {}
+    for kind, content in contents.items():
+        written[kind] = files.write_durable(folder / f"{name}.{kind}", [content])
+        fingerprint(content)
+    return SplitInfo(
+        num_images=len(draw.samples),
+        images_bytes=images.num_bytes,
+        labels_crc32=written["labels"].crc32,
+        records_crc32=written["crc"].crc32,
+    )
+
+
+def _records(
+    draw: Draw, crcs: NDArray[np.uint32], observe: Callable[[NDArray[Any]], None]
+) -> Iterator[memoryview]:
+    """The bytes of all images, batch by batch; fills in the checksum of each as it passes."""
+    first = 0
+    for images in draw.origin.batches(draw.samples):
+        crcs[first : first + len(images)] = [zlib.crc32(image) for image in images]
+        first += len(images)
+        observe(images)
+        yield images.data.cast("B")
+    assert first == len(draw.samples), "the source gave another number of images than was asked for"
+
+
+def _ignore(images: NDArray[Any]) -> None:
+    pass

@@ -1,0 +1,101 @@
+"""Reading prepared images while training: checked records in a reused buffer."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_trgl.data.dataset import PREPARE_AGAIN
+from edge_trgl.runtime import files
+from edge_trgl.runtime.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edge_trgl.data.dataset import DatasetInfo
+
+
+class RecordReader:
+    """One split of a prepared data set, read a batch at a time.
+
+    Plain reads into one buffer keep the process as small as a batch, whatever the size of the set.
+
+    Args:
+        folder: a prepared folder.
+        split: "train", "val" or "test".
+        info: what `open_dataset(folder)` returned.
+
+    Raises:
+        StorageError: labels or checksums are damaged.
+    """
+
+    def __init__(self, folder: Path, split: str, info: DatasetInfo) -> None:
+        about = info.splits[split]
+        self._path = folder / f"{split}.images"
+        self._shape, self._dtype = info.shape, np.dtype(info.dtype)
+        self._record_bytes = info.record_bytes
+        self._crcs = _load(folder / f"{split}.crc", "<u4", about.num_images, about.records_crc32)
+        labels = _load(folder / f"{split}.labels", "<i8", about.num_images, about.labels_crc32)
+        self.labels: NDArray[np.int64] = labels.astype(np.int64, copy=False)
+        self._buffer = np.empty((0, self._record_bytes), np.uint8)
+        self._fd = files.open_file(self._path, os.O_RDONLY)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, samples: NDArray[np.int64]) -> NDArray[Any]:
+        """The images of `samples`, in that order.
+
+        Args:
+            samples: int64 [B], each from 0 to len(self) - 1.
+
+        Returns:
+            uint8 or float32 [B, H, W, C]: a view of the reader's buffer, valid until the next read.
+
+        Raises:
+            StorageError: a record does not match its checksum, or the file is cut short.
+        """
+        assert not len(samples) or 0 <= samples.min() <= samples.max() < len(self), "no such sample"
+        if len(samples) > len(self._buffer):
+            self._buffer = np.empty((len(samples), self._record_bytes), np.uint8)
+        records = self._buffer[: len(samples)]
+        for start, stop in _runs(samples):
+            offset = int(samples[start]) * self._record_bytes
+            files.read_into(self._fd, records[start:stop].data.cast("B"), offset)
+        self._verify(samples, records)
+        return records.view(self._dtype).reshape(-1, *self._shape)
+
+    def close(self) -> None:
+        """Close the file; the reader cannot be used afterwards."""
+        files.close_file(self._fd)
+
+    def _verify(self, samples: NDArray[np.int64], records: NDArray[np.uint8]) -> None:
+        for sample, record in zip(samples.tolist(), records, strict=True):
+            if zlib.crc32(record.data) != self._crcs[sample]:
+                raise StorageError(
+                    f"{self._path} is damaged: record {sample} does not match its checksum",
+                    hint=PREPARE_AGAIN,
+                )
+
+
+def _load(path: Path, dtype: str, num_records: int, crc32: int) -> NDArray[Any]:
+    values = np.empty(num_records, dtype)
+    with files.opened(path, os.O_RDONLY) as fd:
+        files.read_into(fd, values.view(np.uint8).data, 0)
+    if zlib.crc32(values.view(np.uint8).data) != crc32:
+        raise StorageError(f"{path} is damaged: its checksum does not match", hint=PREPARE_AGAIN)
+    return values
+
+
+def _runs(samples: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Start and stop of each stretch of `samples` that lies in one piece on disk."""
+    breaks = np.flatnonzero(np.diff(samples) != 1) + 1
+    edges = [0, *breaks.tolist(), len(samples)]
+    return ((start, stop) for start, stop in itertools.pairwise(edges) if start < stop)

@@ -1,0 +1,97 @@
+"""Finding out what a data set is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from edge_trgl.data.sources import cifar_binary, cifar_pickle, idx, npz, sample, stl10
+from edge_trgl.runtime.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from edge_trgl.data.sources.source import Source
+
+
+class _Format(Protocol):
+    """What the module of a format with fixed file names offers."""
+
+    LAYOUT: str
+
+    def detect(self, folder: Path) -> list[Path]: ...
+
+    def load(self, folder: Path) -> Source: ...
+
+
+_FORMATS: tuple[_Format, ...] = (idx, cifar_pickle, cifar_binary, stl10)
+
+
+def load(spec: str, *, image_size: int | None = None) -> Source:
+    """Open a data set; labels are read now, images when they are asked for.
+
+    Args:
+        spec: `sample`, a directory, or a `FILE.npz`.
+        image_size: for folders of image files, the side in pixels that every image is turned into.
+
+    Raises:
+        InputError: the set is missing, damaged, of an unknown layout, or has fewer than two classes.
+        UsageError: image_size is less than 1, or given for a set whose images all have one size already.
+    """
+    if image_size is not None and image_size < 1:
+        raise UsageError(f"--image-size is {image_size}; it must be 1 or more", hint="Give pixels: 96.")
+    source = _open(spec, image_size)
+    if image_size is not None and source.shape[:2] != (image_size, image_size):
+        height, width, _ = source.shape
+        raise UsageError(
+            f"--image-size {image_size} does not apply to {spec}: its images have {width}×{height} pixels",
+            hint="Leave it out; it is for folders of image files.",
+        )
+    _check_classes(spec, source)
+    return source
+
+
+def _open(spec: str, image_size: int | None) -> Source:
+    path = Path(spec).expanduser()
+    if spec == "sample":
+        return sample.load()
+    if path.is_dir():
+        return _open_folder(path, image_size)
+    if not path.exists():
+        raise InputError(
+            f"there is no data set {spec}", hint="Give `sample`, a directory or a .npz file that exists."
+        )
+    if path.suffix != ".npz":
+        raise InputError(f"{spec} is not a directory or a .npz file", hint="Unpack archives first.")
+    return npz.load(path)
+
+
+def _open_folder(folder: Path, image_size: int | None) -> Source:
+    found = [(layout, path) for layout in _FORMATS for path in layout.detect(folder)]
+    if len(found) > 1:
+        raise InputError(
+            f"{folder} holds {len(found)} data sets",
+            hint=f"Give one of them: {', '.join(str(path) for _, path in found)}",
+        )
+    if found:
+        layout, path = found[0]
+        return layout.load(path)
+    # Pillow costs memory, which only folders of image files need to spend.
+    from edge_trgl.data.sources import image_folder
+
+    if image_folder.detect(folder):
+        return image_folder.load(folder, image_size=image_size)
+    layouts = [*(layout.LAYOUT for layout in _FORMATS), image_folder.LAYOUT]
+    raise InputError(
+        f"{folder} is not a data set of a known layout",
+        hint="\n".join(["A directory holds one of:", *(f"  {layout}" for layout in layouts)]),
+    )
+
+
+def _check_classes(spec: str, source: Source) -> None:
+    num_present = len(np.unique(source.splits["train"].labels))
+    if num_present < 2:
+        raise InputError(
+            f"{spec} has training images of {num_present} class{'' if num_present == 1 else 'es'}",
+            hint="Training needs two classes or more.",
+        )

@@ -1,0 +1,57 @@
+"""`python -m edge_trgl.jobs NAME RUN [JSON options]`: do one job and send its result and its peak."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from edge_trgl.run import Run
+from edge_trgl.runtime import memory, messages
+from edge_trgl.runtime.errors import EdgeTrglError, OverBudgetError
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Run the job that the command line names; returns the exit code."""
+    name, folder, *options = sys.argv[1:]
+    _die_with_parent()
+    job = importlib.import_module(f"edge_trgl.jobs.{name}")
+    try:
+        value = job.run(Run(Path(folder)), **json.loads(options[0] if options else "{}"))
+    except EdgeTrglError as error:
+        return _tell(error)
+    except (MemoryError, RuntimeError) as error:
+        from edge_trgl.runtime import budget
+
+        if not budget.refused(error):
+            raise
+        refusal = OverBudgetError(
+            "an allocation was refused: the budget leaves no room for it",
+            hint="edge-trgl resume RUN --budget-mb N goes on from the last commit with more.",
+        )
+        return _tell(refusal)
+    messages.send("result", value=value, peak_mb=memory.usage().peak)
+    return 0
+
+
+def _tell(error: EdgeTrglError) -> int:
+    messages.send("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
+    return error.exit_code
+
+
+def _die_with_parent() -> None:
+    # Whoever kills the parent means the run: a trainer that went on alone would hold memory unseen.
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

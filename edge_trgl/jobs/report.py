@@ -1,0 +1,124 @@
+"""Write report.html from what the database holds; for unfinished runs too."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from typing import Any
+
+from edge_trgl.report import (
+    DepthAccuracy,
+    Event,
+    IoSample,
+    LossPoint,
+    MemorySample,
+    ModuleMemory,
+    Report,
+    render,
+)
+from edge_trgl.run import Run
+from edge_trgl.runtime import files
+from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.state import Metric, RunState
+
+
+def run(run: Run) -> None:
+    """Render the page. Nothing is computed here but means."""
+    # matplotlib keeps a font cache; a run writes nothing outside its folder.
+    os.environ["MPLCONFIGDIR"] = str(run.folder / "cache")
+    state = run.state()
+    if state.meta("plan") is None:
+        raise UsageError(f"{run.folder} has no plan yet", hint=f"Run edge-trgl resume {run.folder} first.")
+    page = render(gather(run, state))
+    files.write_durable(run.report_file, [page.encode()])
+    state.close()
+
+
+def gather(run: Run, state: RunState) -> Report:
+    """The report's plain data."""
+    samples = state.samples()
+    return Report(
+        name=run.folder.resolve().name,
+        summary=run.summary() or _unfinished(run, state),
+        config=run.config().document(),
+        memory=tuple(
+            MemorySample(time_s=s.time_s, phase=s.phase, rss_mb=s.rss_mb, peak_mb=s.peak_mb) for s in samples
+        ),
+        modules=_modules(state),
+        losses=_losses(state.metrics("train")),
+        accuracy=_accuracies(state),
+        io=tuple(IoSample(time_s=s.time_s, read_mb=s.read_mb, written_mb=s.written_mb) for s in samples),
+        events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in state.events()),
+    )
+
+
+def _modules(state: RunState) -> tuple[ModuleMemory, ...]:
+    plan, layout, measured = state.meta("plan"), state.meta("layout"), state.meta("module_peaks", {})
+    return tuple(
+        ModuleMemory(
+            module=module,
+            name=name,
+            params=layout["num_params"][module],
+            planned_mb=plan["peaks_mb"][module],
+            measured_mb=measured.get(str(module)),
+        )
+        for module, name in enumerate(layout["names"])
+    )
+
+
+def _losses(metrics: list[Metric]) -> tuple[LossPoint, ...]:
+    # An epoch may have been committed in several parts.
+    parts: dict[tuple[int, int], list[Metric]] = defaultdict(list)
+    for metric in metrics:
+        parts[metric.module, metric.epoch].append(metric)
+    points = []
+    for (module, epoch), found in sorted(parts.items()):
+        images = sum(metric.num_images for metric in found)
+        points.append(
+            LossPoint(
+                module=module,
+                epoch=epoch,
+                loss=sum(metric.loss_sum for metric in found) / images,
+                accuracy=sum(metric.num_correct for metric in found) / images,
+                transport=sum(metric.transport_sum for metric in found) / images,
+            )
+        )
+    return tuple(points)
+
+
+def _accuracies(state: RunState) -> tuple[DepthAccuracy, ...]:
+    result = state.meta("result")
+    if result is None:
+        return ()
+    scores = result["scores"]
+    tests = scores["test_per_depth"] or [None] * len(scores["per_depth"])
+    return tuple(
+        DepthAccuracy(depth=depth, validation=validation, test=test)
+        for depth, (validation, test) in enumerate(zip(scores["per_depth"], tests, strict=True), 1)
+    )
+
+
+def _unfinished(run: Run, state: RunState) -> dict[str, Any]:
+    """A summary of what is known so far."""
+    plan, layout, work = state.meta("plan"), state.meta("layout"), state.meta("work") or {}
+    peaks = [*state.meta("module_peaks", {}).values(), *(phase.peak_mb for phase in state.phases())]
+    return {
+        "schema": 1,
+        "regime": run.config().train.regime,
+        "modules": len(layout["starts"]),
+        "params": sum(layout["num_params"]),
+        "accuracy": {"last": None, "chosen": None, "chosen_depth": None, "per_depth": []},
+        "memory": {
+            "budget_mb": state.meta("budget_mb"),
+            "peak_mb": max(peaks, default=None),
+            "planned_peak_mb": plan["peak_mb"],
+            "fixed_mb": plan["fixed_mb"],
+            "method": "",
+        },
+        "storage": {"read_mb": work.get("read_mb", 0.0), "written_mb": work.get("written_mb", 0.0)},
+        "time_s": work.get("seconds"),
+        "images_per_s": None,
+        "restarts": max(state.meta("starts", 1) - 1, 0),
+        "lossy": plan["lossy"],
+        "weights_sha256": None,
+    }

@@ -1,0 +1,96 @@
+"""The training process: walk the schedule from the last commit to the end, then evaluate."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+from edge_trgl import assembly, evaluate, process
+from edge_trgl.assembly import LearningRate
+from edge_trgl.ledger import Ledger, Policy
+from edge_trgl.opening import OpenRun, open_run
+from edge_trgl.run import Run
+from edge_trgl.runtime import budget, messages
+from edge_trgl.runtime.activations import ActivationStore
+from edge_trgl.runtime.memory import Meter
+from edge_trgl.schedule import Program, Shape
+from edge_trgl.trainer import Rooms, walk
+
+
+def run(run: Run, budget_mb: float) -> dict[str, Any]:
+    """Train what is left to train, evaluate, and return what the summary needs of this process."""
+    stop = _stop_flag()
+    opened = open_run(run)
+    others_mb = process.others_mb()
+    if opened.config.train.device == "cpu":
+        budget.set_guard(budget_mb - others_mb)
+    rooms, ledger = _engine(opened, budget_mb, others_mb, stop)
+    visits = _training(opened).visits(_shape(opened))
+    walk(visits, rooms, ledger.after, start=opened.state.position())
+    ledger.commit()
+    rooms.activations.close()
+    messages.send("phase", name="evaluate")
+    scores = evaluate.evaluate(opened, rooms.modules, rooms.meter, ledger.check)
+    result = {
+        "scores": scores,
+        "weights_sha256": evaluate.weights_sha256(rooms.modules, len(opened)),
+        "work": ledger.work(),
+        "peak_mb": rooms.meter.highest + opened.device.memory_mb(),
+        "method": opened.device.method,
+    }
+    opened.state.set_meta("result", result)
+    opened.state.close()
+    return result
+
+
+def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[Rooms, Ledger]:
+    config, shape, training = opened.config, _shape(opened), _training(opened)
+    rate = LearningRate(config, shape, training)
+    rooms = Rooms(
+        modules=opened.modules(),
+        activations=ActivationStore(opened.run.boundaries, shape.num_samples, shape.batch_size),
+        feed=opened.feed("train"),
+        meter=Meter(),
+        learning_rate=rate,
+        spec_of=opened.workshop.spec_of,
+        seed=config.train.seed,
+        prefetch=opened.plan.prefetch,
+    )
+    rooms.activations.restore(opened.state.boundaries())
+    policy = Policy(
+        checkpoint_s=config.train.checkpoint_minutes * 60,
+        budget_mb=budget_mb,
+        others_mb=others_mb,
+        total_steps=sum(training.epochs_of(k) for k in range(len(opened))) * shape.batches_per_epoch,
+        stop_requested=lambda: bool(stop),
+        learning_rate=rate,
+    )
+    ledger = Ledger(
+        state=opened.state,
+        modules=rooms.modules,
+        activations=rooms.activations,
+        meter=rooms.meter,
+        device=opened.device,
+        policy=policy,
+    )
+    return rooms, ledger
+
+
+def _shape(opened: OpenRun) -> Shape:
+    return assembly.job_shape(opened.config, len(opened), opened.info.splits["train"].num_images)
+
+
+def _training(opened: OpenRun) -> Program:
+    return assembly.program(opened.config, len(opened), opened.plan.chunk)
+
+
+def _stop_flag() -> list[int]:
+    """A list that SIGTERM fills; the loop looks at it between visits."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    signal.signal(signal.SIGTERM, note)
+    return came

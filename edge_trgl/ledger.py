@@ -1,0 +1,213 @@
+"""What happens between visits: metrics are added up, the budget is checked, commits fall due, a stop is heeded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge_trgl.local import LocalModule
+from edge_trgl.runtime import budget, memory, messages
+from edge_trgl.runtime.activations import ActivationStore
+from edge_trgl.runtime.device import Device
+from edge_trgl.runtime.errors import StoppedError
+from edge_trgl.runtime.memory import Meter
+from edge_trgl.runtime.modules import ModuleStore
+from edge_trgl.runtime.state import Metric, ModuleRecord, RunState, VisitSample
+from edge_trgl.schedule import Visit
+
+PROGRESS_SECONDS = 0.5
+SAMPLE_SECONDS = 1.0
+
+
+@dataclass
+class Totals:
+    """Sums over samples."""
+
+    num_images: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    transport: float = 0.0
+
+    def add(self, more: tuple[int, float, int, float]) -> None:
+        """Add what a module counted: images, loss, correct, transport."""
+        self.num_images += more[0]
+        self.loss += more[1]
+        self.correct += more[2]
+        self.transport += more[3]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """When to commit, and what the run may use.
+
+    `others_mb`: the peak of the processes that live beside this one. `total_steps`: of the whole run.
+    """
+
+    checkpoint_s: float
+    budget_mb: float
+    others_mb: float
+    total_steps: int
+    stop_requested: Callable[[], bool]
+    learning_rate: Callable[[Visit, int], float]
+
+
+@dataclass
+class Ledger:
+    """The training run's book: told of every visit, it commits when the policy says so."""
+
+    state: RunState
+    modules: ModuleStore[LocalModule]
+    activations: ActivationStore
+    meter: Meter
+    device: Device
+    policy: Policy
+    _sums: dict[tuple[int, int], Totals] = field(default_factory=dict)
+    _rates: dict[tuple[int, int], float] = field(default_factory=dict)
+    _peaks: dict[int, float] = field(default_factory=dict)
+    _samples: list[VisitSample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._began = self._committed_at = self._told_at = time.monotonic()
+        self._sampled_at = 0.0
+        self._position = self.state.position()
+        self._before = self.state.meta(
+            "work", {"seconds": 0.0, "steps": 0, "images": 0, "read_mb": 0.0, "written_mb": 0.0}
+        )
+        self._steps = self._images = 0
+        self._io_start = memory.io_mb()
+
+    def after(self, position: int, visit: Visit, local: LocalModule) -> None:
+        """Book a visit; at this safe point stop, commit or go on.
+
+        Raises:
+            OverBudgetError: the budget was passed; what is done is committed.
+            StoppedError: a signal asked for it; what is done is committed.
+        """
+        self._position = position
+        peak = self.meter.read()
+        self._book(visit, local, peak)
+        self._tell(visit)
+        if self.policy.stop_requested() or self.peak_mb() > self.policy.budget_mb or self._due():
+            self.commit()
+        self.check(visit)
+
+    def check(self, visit: Visit) -> None:
+        """Stop here if the budget was passed or a signal asks for it.
+
+        Raises:
+            OverBudgetError, StoppedError: what was committed is what a resume starts from.
+        """
+        where = f"module {visit.module}, epoch {visit.span.epoch + 1}"
+        budget.check(self.peak_mb(), self.policy.budget_mb, where)
+        if self.policy.stop_requested():
+            raise StoppedError("stopped after a commit", hint="edge-trgl resume RUN goes on from here.")
+
+    def peak_mb(self) -> float:
+        """The most that this process and those beside it have used so far."""
+        return self.meter.highest + self.policy.others_mb + self.device.memory_mb()
+
+    def commit(self) -> None:
+        """Everything done so far becomes what a resume starts from."""
+        files = self.modules.commit()
+        boundaries = self.activations.commit()
+        self.state.commit(
+            position=self._position,
+            modules=[ModuleRecord(module=module, file=file) for module, file in files.items()],
+            boundaries=boundaries,
+            metrics=self._metrics(),
+            samples=self._samples,
+            meta={"work": self.work(), "module_peaks": self._module_peaks()},
+        )
+        self.activations.sweep()
+        self.modules.committed(files)
+        self._sums, self._rates, self._samples = {}, {}, []
+        self._committed_at = time.monotonic()
+
+    def work(self) -> dict[str, float]:
+        """Seconds, training steps, images and MiB moved over all starts of this run."""
+        read, written = memory.io_mb()
+        return {
+            "seconds": self._before["seconds"] + time.monotonic() - self._began,
+            "steps": self._before["steps"] + self._steps,
+            "images": self._before["images"] + self._images,
+            "read_mb": self._before["read_mb"] + read - self._io_start[0],
+            "written_mb": self._before["written_mb"] + written - self._io_start[1],
+        }
+
+    def _due(self) -> bool:
+        waited = time.monotonic() - self._committed_at
+        # A boundary that carries a chunk would be synced for nothing: better to wait for the chunk's end.
+        quiet = not any(name.startswith("stream") for name in self.activations.names)
+        return waited >= self.policy.checkpoint_s * (1 if quiet else 2)
+
+    def _book(self, visit: Visit, local: LocalModule, peak: float) -> None:
+        self._peaks[visit.module] = max(self._peaks.get(visit.module, 0.0), peak + self.policy.others_mb)
+        counted = local.take_totals()
+        if visit.kind == "train":
+            book = (visit.module, visit.span.epoch)
+            self._sums.setdefault(book, Totals()).add(counted)
+            self._rates[book] = self.policy.learning_rate(visit, visit.span.stop - 1)
+            self._steps += visit.span.stop - visit.span.start
+            self._images += counted[0] if visit.module == 0 else 0
+        now = time.monotonic()
+        if now - self._sampled_at >= SAMPLE_SECONDS:
+            self._sampled_at = now
+            self._samples.append(self._sample(visit, peak))
+
+    def _sample(self, visit: Visit, peak: float) -> VisitSample:
+        work = self.work()
+        return VisitSample(
+            time_s=work["seconds"],
+            phase=visit.kind,
+            module=visit.module,
+            rss_mb=memory.usage().rss + self.policy.others_mb,
+            peak_mb=peak + self.policy.others_mb,
+            cuda_mb=self.device.memory_mb(),
+            read_mb=work["read_mb"],
+            written_mb=work["written_mb"],
+        )
+
+    def _metrics(self) -> list[Metric]:
+        return [
+            Metric(
+                kind="train",
+                module=module,
+                epoch=epoch,
+                position=self._position,
+                num_images=totals.num_images,
+                loss_sum=totals.loss,
+                num_correct=totals.correct,
+                transport_sum=totals.transport,
+                lr=self._rates[module, epoch],
+            )
+            for (module, epoch), totals in self._sums.items()
+        ]
+
+    def _module_peaks(self) -> dict[str, float]:
+        before = self.state.meta("module_peaks", {})
+        return {**before, **{str(k): max(peak, before.get(str(k), 0.0)) for k, peak in self._peaks.items()}}
+
+    def _tell(self, visit: Visit) -> None:
+        now = time.monotonic()
+        if now - self._told_at < PROGRESS_SECONDS:
+            return
+        self._told_at = now
+        totals = self._sums.get((visit.module, visit.span.epoch), Totals())
+        work = self.work()
+        done = max(int(work["steps"]), 1)
+        messages.send(
+            "progress",
+            phase=visit.kind,
+            module=visit.module,
+            epoch=visit.span.epoch,
+            lap=visit.span.lap,
+            loss=totals.loss / max(totals.num_images, 1),
+            accuracy=totals.correct / max(totals.num_images, 1),
+            images_per_s=work["images"] / max(work["seconds"], 1e-9),
+            rss_mb=memory.usage().rss + self.policy.others_mb,
+            peak_mb=self.peak_mb(),
+            budget_mb=self.policy.budget_mb,
+            done=min(done / max(self.policy.total_steps, 1), 1.0),
+            left_s=work["seconds"] * max(self.policy.total_steps - done, 0) / done,
+        )

@@ -1,0 +1,4 @@
+"""Networks as chains, one small file a family."""
+
+from edge_trgl.models.km_resnet import km_resnet as km_resnet
+from edge_trgl.models.resnet110 import resnet110 as resnet110

@@ -1,0 +1,88 @@
+"""Opening a planned run: what training, evaluation and export have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from edge_trgl import assembly, process
+from edge_trgl.assembly import Layout, Workshop
+from edge_trgl.config import RunConfig
+from edge_trgl.data import DatasetInfo, open_dataset
+from edge_trgl.feed import Feed
+from edge_trgl.local import LocalModule
+from edge_trgl.run import Run
+from edge_trgl.runtime.device import Device, open_device
+from edge_trgl.runtime.modules import ModuleStore
+from edge_trgl.runtime.planner import Plan
+from edge_trgl.runtime.state import RunState
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRun:
+    """A run as objects, its modules still on disk."""
+
+    run: Run
+    config: RunConfig
+    info: DatasetInfo
+    state: RunState
+    device: Device
+    workshop: Workshop
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the run follows."""
+        return self.workshop.plan
+
+    def __len__(self) -> int:
+        return len(self.workshop.chain)
+
+    def modules(self) -> ModuleStore[LocalModule]:
+        """The modules as the last commit left them."""
+        return ModuleStore(
+            self.run.modules,
+            build=self.workshop.build,
+            initialise=self.workshop.initialise,
+            limit_bytes=self.plan.resident_bytes,
+            committed=self.state.modules(),
+        )
+
+    def feed(self, split: str) -> Feed:
+        """The images of `split`; none if it is empty."""
+        return Feed(
+            self.run.data,
+            self.info,
+            split,
+            augment=assembly.augmentation(self.config, self.info),
+            batch_size=self.config.train.batch_size,
+            seed=self.config.train.seed,
+            device=self.config.train.device,
+        )
+
+
+def open_run(run: Run) -> OpenRun:
+    """Set this process up for torch and open `run`, which was prepared and planned."""
+    config, info = run.config(), open_dataset(run.data)
+    process.set_up(config.train.threads)
+    state = run.state()
+    plan, layout = Plan.from_document(state.meta("plan")), Layout.from_document(state.meta("layout"))
+    # On meta: blocks that the user's factory builds at once take no memory here.
+    with torch.device("meta"):
+        chain = assembly.make_chain(config, info).regroup(layout.starts)
+    workshop = Workshop(
+        chain=chain,
+        layout=layout,
+        plan=plan,
+        config=assembly.step_config(config, recompute=plan.recompute, micro_batch=plan.micro_batch),
+        device=config.train.device,
+        seed=config.train.seed,
+    )
+    return OpenRun(
+        run=run,
+        config=config,
+        info=info,
+        state=state,
+        device=open_device(config.train.device),
+        workshop=workshop,
+    )

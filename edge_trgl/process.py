@@ -1,0 +1,37 @@
+"""How a process that computes with torch is set up, the same for planning and for training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from edge_trgl.local import LocalModule, StepConfig
+from edge_trgl.models import km_resnet
+from edge_trgl.runtime import memory
+from edge_trgl.transport import Transport
+
+
+def set_up(threads: int | None) -> None:
+    """Threads and arithmetic; before the first parallel operation, which would fix both."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    # Denormals make CPU steps many times slower.
+    torch.set_flush_denormal(True)
+
+
+def warm_up(device: str) -> None:
+    """One step of a small module: loads the kernels, so that what follows is the modules' own memory."""
+    chain = km_resnet(1, 1, input_shape=(3, 16, 16), num_classes=10, width=16)
+    local = LocalModule(chain, 0, (16, 8, 8), StepConfig(transport=Transport(tau=1.0))).materialise(device)
+    images = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = torch.zeros(16, dtype=torch.int64, device=device)
+    local.train_step(images.contiguous(memory_format=torch.channels_last), labels, lr=0.0, seed=0)
+    local.infer(images.contiguous(memory_format=torch.channels_last), labels, None)
+    local.take_totals()
+
+
+def others_mb() -> float:
+    """MiB at most of the parent, which lives beside this process."""
+    return memory.usage(Path(f"/proc/{os.getppid()}/status")).peak

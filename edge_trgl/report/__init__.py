@@ -1,0 +1,23 @@
+"""The report of a run: plain data in, one offline HTML page out."""
+
+from edge_trgl.report.document import (
+    DepthAccuracy,
+    Event,
+    IoSample,
+    LossPoint,
+    MemorySample,
+    ModuleMemory,
+    Report,
+)
+from edge_trgl.report.page import render
+
+__all__ = [
+    "DepthAccuracy",
+    "Event",
+    "IoSample",
+    "LossPoint",
+    "MemorySample",
+    "ModuleMemory",
+    "Report",
+    "render",
+]

@@ -1,0 +1,88 @@
+"""What a report says, as plain data: no tensors, no database, nothing to draw with.
+
+Megabytes are MiB, times are seconds since the run began, accuracies are fractions, modules count from 0
+and depths from 1 (module k ends at depth k + 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySample:
+    """Memory of the process tree at one moment of `phase`: now, and at most so far."""
+
+    time_s: float
+    phase: str
+    rss_mb: float
+    peak_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleMemory:
+    """One module's peak as planned and, once it was trained, as measured."""
+
+    module: int
+    name: str
+    params: int
+    planned_mb: float
+    measured_mb: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossPoint:
+    """Means over one epoch of a module's training; `transport` is its transport cost W."""
+
+    module: int
+    epoch: int
+    loss: float
+    accuracy: float
+    transport: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthAccuracy:
+    """Accuracy of the head at one depth; `test` only where the test set was scored."""
+
+    depth: int
+    validation: float
+    test: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IoSample:
+    """Bytes read and written since the run began."""
+
+    time_s: float
+    read_mb: float
+    written_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to the run: a restart, a new plan, a warning."""
+
+    time_s: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A whole report. `summary` is the document of summary.json, `config` the resolved configuration.
+
+    Every tuple may be empty, and the numbers of `summary` that an unfinished run lacks are None.
+    """
+
+    name: str
+    summary: Mapping[str, Any]
+    config: Mapping[str, Any]
+    memory: tuple[MemorySample, ...]
+    modules: tuple[ModuleMemory, ...]
+    losses: tuple[LossPoint, ...]
+    accuracy: tuple[DepthAccuracy, ...]
+    io: tuple[IoSample, ...]
+    events: tuple[Event, ...]

@@ -1,0 +1,132 @@
+"""The report as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_trgl.report import wording
+from edge_trgl.report.document import DepthAccuracy, Event, LossPoint, ModuleMemory, Report
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+MAX_EVENTS = 400
+MAX_TEXT = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleRow:
+    """A line of the table of modules: everything known about one of them."""
+
+    depth: int
+    cost: ModuleMemory
+    loss: LossPoint | None
+    accuracy: DepthAccuracy | None
+
+
+def render(report: Report) -> str:
+    """One HTML page below 1 MB, with no script and nothing fetched; the same input gives the same page.
+
+    Imports jinja2 and matplotlib (61 MB): call it in a process of its own.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        size=wording.size,
+        duration=wording.duration,
+        percent=wording.percent,
+        number=wording.number,
+        count=wording.count,
+        short=_short,
+    )
+    return environment.get_template("report.html.j2").render(_contents(report))
+
+
+def _contents(report: Report) -> dict[str, object]:
+    from edge_trgl.report import plots
+
+    memory = report.summary["memory"]
+    shown, left_out = _some_events(report.events)
+    return {
+        "report": report,
+        "summary": report.summary,
+        "verdict": wording.verdict(memory),
+        "kept": _kept(memory),
+        "share": _share(memory),
+        "plots": _plots(report),
+        "phases": plots.phase_colours(report.memory),
+        "ramp": plots.RAMP,
+        "rows": _rows(report),
+        "events": shown,
+        "events_left_out": left_out,
+        "config": wording.flatten(report.config),
+    }
+
+
+def _plots(report: Report) -> dict[str, Markup]:
+    from markupsafe import Markup
+
+    from edge_trgl.report import plots
+
+    drawn = {}
+    if report.memory:
+        drawn["memory"] = plots.memory(report.memory, report.summary["memory"]["budget_mb"])
+    if report.modules:
+        drawn["modules"] = plots.modules(report.modules)
+    if report.accuracy:
+        drawn["accuracy"] = plots.accuracy(report.accuracy, report.summary["accuracy"]["chosen_depth"])
+    if report.losses:
+        drawn["losses"] = plots.losses(report.losses)
+    if report.io:
+        drawn["io"] = plots.io(report.io)
+    return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _rows(report: Report) -> list[ModuleRow]:
+    losses = {point.module: point for point in sorted(report.losses, key=lambda point: point.epoch)}
+    accuracy = {entry.depth: entry for entry in report.accuracy}
+    return [
+        ModuleRow(
+            depth=cost.module + 1,
+            cost=cost,
+            loss=losses.get(cost.module),
+            accuracy=accuracy.get(cost.module + 1),
+        )
+        for cost in report.modules
+    ]
+
+
+def _kept(memory: Mapping[str, Any]) -> bool | None:
+    """Whether the budget was kept; None where there is no budget or no measurement yet."""
+    if memory["peak_mb"] is None or memory["budget_mb"] is None:
+        return None
+    return bool(memory["peak_mb"] <= memory["budget_mb"])
+
+
+def _share(memory: Mapping[str, Any]) -> float | None:
+    """Peak as a percentage of the budget, for a meter: at most 100."""
+    if _kept(memory) is None:
+        return None
+    return min(100.0, 100.0 * float(memory["peak_mb"]) / float(memory["budget_mb"]))
+
+
+def _some_events(events: Sequence[Event]) -> tuple[list[Event], int]:
+    """The first and the last ones, and how many lie between them."""
+    left_out = max(0, len(events) - MAX_EVENTS)
+    if not left_out:
+        return list(events), 0
+    return [*events[: MAX_EVENTS // 2], *events[-MAX_EVENTS // 2 :]], left_out
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"

@@ -1,0 +1,173 @@
+"""The plots of the report: each a function from data to an SVG string. No data, no plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from edge_trgl.report import wording
+from edge_trgl.report.document import DepthAccuracy, IoSample, LossPoint, MemorySample, ModuleMemory
+from edge_trgl.report.drawing import BUDGET, FIRST, MUTED, SECOND, drawing
+from edge_trgl.report.thin import thin_even, thin_memory
+
+MAX_MEMORY_POINTS = 500
+MAX_IO_POINTS = 300
+MAX_LOSS_POINTS = 4000
+MAX_MARKED_POINTS = 30
+
+# Depth is an order, so modules are coloured along a ramp; its ends read on white and on black.
+RAMP = ("#e8843c", "#c2407e", "#5f68e0")
+PHASES = {
+    "prepare": "#8a63d2",
+    "plan": "#2a9d8f",
+    "train": "#3b82c4",
+    "evaluate": "#d9a02a",
+    "export": "#c2528b",
+}
+OTHER_PHASE = "#8b95a3"
+
+
+def memory(samples: Sequence[MemorySample], budget_mb: float | None) -> str:
+    """Memory of the process tree over time, its high-water mark, the budget, the phases shaded."""
+    points = thin_memory(samples, MAX_MEMORY_POINTS)
+    scale, unit = _time_unit(points[-1].time_s)
+    times = [point.time_s / scale for point in points]
+    top = max(max(point.rss_mb, point.peak_mb) for point in points)
+    with drawing() as picture:
+        axes = picture.axes
+        _shade(axes, points, times)
+        axes.plot(times, [point.peak_mb for point in points], color=SECOND, **_marks(points))
+        axes.plot(times, [point.rss_mb for point in points], color=FIRST, **_marks(points))
+        if budget_mb is not None:
+            axes.axhline(budget_mb, color=BUDGET, linewidth=1.4, linestyle=(0, (5, 3)))
+        axes.set_ylim(0, 1.08 * max(top, budget_mb or 0))
+        axes.set(xlabel=f"time ({unit})", ylabel="MiB")
+        axes.set_xlim(0, times[-1] or 1.0)
+        return picture.svg(
+            name="memory",
+            title="Memory over time",
+            description=f"The process tree used {wording.size(top)} at most"
+            + (f"; the budget is {wording.size(budget_mb)}." if budget_mb is not None else "."),
+        )
+
+
+def modules(costs: Sequence[ModuleMemory]) -> str:
+    """Peak of each module: planned as a wide bar, measured as a narrow one inside it."""
+    depths = [cost.module + 1 for cost in costs]
+    measured = [(cost.module + 1, cost.measured_mb) for cost in costs if cost.measured_mb is not None]
+    with drawing() as picture:
+        axes = picture.axes
+        axes.bar(depths, [cost.planned_mb for cost in costs], width=0.8, color=MUTED, alpha=0.35)
+        axes.bar([depth for depth, _ in measured], [mb for _, mb in measured], width=0.4, color=FIRST)
+        _count_from_one(axes, "module", max(depths))
+        axes.set_ylabel("MiB")
+        return picture.svg(
+            name="modules",
+            title="Planned and measured peak of each module",
+            description=f"{len(costs)} modules, planned {wording.size(max(c.planned_mb for c in costs))} "
+            f"at most; {len(measured)} of them measured.",
+        )
+
+
+def accuracy(depths: Sequence[DepthAccuracy], chosen_depth: int | None) -> str:
+    """Accuracy of the head after each depth on validation data, and on test data where it was scored."""
+    tested = [(entry.depth, entry.test) for entry in depths if entry.test is not None]
+    best = max(depths, key=lambda entry: entry.validation)
+    with drawing() as picture:
+        axes = picture.axes
+        if chosen_depth is not None:
+            axes.axvline(chosen_depth, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+        line = [entry.validation for entry in depths]
+        axes.plot([entry.depth for entry in depths], line, color=FIRST, **_marks(depths))
+        axes.plot([d for d, _ in tested], [a for _, a in tested], "D", color=SECOND, markersize=5)
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol=" %"))
+        _count_from_one(axes, "depth", depths[-1].depth)
+        return picture.svg(
+            name="accuracy",
+            title="Accuracy after each depth",
+            description=f"Validation accuracy is highest at depth {best.depth}: "
+            f"{wording.percent(best.validation)}.",
+        )
+
+
+def losses(points: Sequence[LossPoint]) -> str:
+    """Mean training loss of each module over its epochs, one line a module."""
+    ramp = LinearSegmentedColormap.from_list("depth", RAMP)
+    ordered = sorted(points, key=lambda point: (point.module, point.epoch))
+    curves = [list(curve) for _, curve in groupby(ordered, key=lambda point: point.module)]
+    last = max(1, curves[-1][0].module)
+    limit = max(2, MAX_LOSS_POINTS // len(curves))
+    with drawing() as picture:
+        for curve in curves:
+            kept = thin_even(curve, limit)
+            colour = to_hex(ramp(curve[0].module / last))
+            epochs = [point.epoch for point in kept]
+            picture.axes.plot(epochs, [p.loss for p in kept], color=colour, linewidth=1.2, **_marks(kept))
+        picture.axes.set(xlabel="epoch", ylabel="loss")
+        picture.axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        return picture.svg(
+            name="losses",
+            title="Training loss of each module",
+            description=f"{len(curves)} modules; the last loss of the last one is "
+            f"{wording.number(curves[-1][-1].loss)}.",
+        )
+
+
+def io(samples: Sequence[IoSample]) -> str:
+    """Bytes read and written since the run began."""
+    points = thin_even(samples, MAX_IO_POINTS)
+    scale, unit = _time_unit(points[-1].time_s)
+    size_mb, size_unit = (1024.0, "GiB") if max(points[-1].read_mb, points[-1].written_mb) > 4096 else (1.0, "MiB")
+    times = [point.time_s / scale for point in points]
+    with drawing() as picture:
+        axes = picture.axes
+        axes.plot(times, [point.read_mb / size_mb for point in points], color=FIRST, **_marks(points))
+        axes.plot(times, [point.written_mb / size_mb for point in points], color=SECOND, **_marks(points))
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(0, times[-1] or 1.0)
+        axes.set(xlabel=f"time ({unit})", ylabel=size_unit)
+        return picture.svg(
+            name="io",
+            title="Bytes read and written",
+            description=f"{wording.size(points[-1].read_mb)} read and "
+            f"{wording.size(points[-1].written_mb)} written in all.",
+        )
+
+
+def phase_colours(samples: Sequence[MemorySample]) -> dict[str, str]:
+    """Colour of each phase, in order of appearance."""
+    return {sample.phase: PHASES.get(sample.phase, OTHER_PHASE) for sample in samples}
+
+
+def _shade(axes: Axes, points: Sequence[MemorySample], times: Sequence[float]) -> None:
+    starts = [i for i, point in enumerate(points) if i == 0 or point.phase != points[i - 1].phase]
+    stretches: dict[str, list[tuple[float, float]]] = {}
+    for start, stop in zip(starts, [*starts[1:], len(points) - 1], strict=True):
+        stretches.setdefault(points[start].phase, []).append((times[start], times[stop] - times[start]))
+    for phase, spans in stretches.items():
+        colour = PHASES.get(phase, OTHER_PHASE)
+        axes.broken_barh(
+            spans, (0, 1), transform=axes.get_xaxis_transform(), color=colour, alpha=0.16, linewidth=0
+        )
+
+
+def _marks(points: Sequence[object]) -> dict[str, Any]:
+    """A line of few points shows them; one point alone would not be seen otherwise."""
+    return {"marker": "o", "markersize": 4} if len(points) <= MAX_MARKED_POINTS else {}
+
+
+def _count_from_one(axes: Axes, label: str, last: int) -> None:
+    axes.set_xlabel(label)
+    axes.set_xlim(0.4, last + 0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
+
+
+def _time_unit(last_s: float) -> tuple[float, str]:
+    if last_s >= 2 * 3600:
+        return 3600.0, "h"
+    return (60.0, "min") if last_s >= 120 else (1.0, "s")

@@ -1,0 +1,83 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NONE = "–"
+# A number and its unit stay on one line.
+GAP = "\u00a0"
+
+
+def size(mb: float | None) -> str:
+    """MiB below 10 GiB, then GiB."""
+    if mb is None:
+        return NONE
+    if mb >= 10240:
+        return f"{mb / 1024:,.1f}{GAP}GiB"
+    return f"{mb:,.0f}{GAP}MiB" if mb >= 10 else f"{mb:.2g}{GAP}MiB"
+
+
+def duration(seconds: float | None) -> str:
+    """`1.2 s`, `3 min 4 s`, `2 h 5 min`, `1 d 3 h`."""
+    if seconds is None:
+        return NONE
+    if seconds < 10:
+        return f"{seconds:.1f}{GAP}s"
+    whole = round(seconds)
+    for (large, large_s), (small, small_s) in (
+        (("d", 86400), ("h", 3600)),
+        (("h", 3600), ("min", 60)),
+        (("min", 60), ("s", 1)),
+    ):
+        if whole >= large_s:
+            rest = whole % large_s // small_s
+            return f"{whole // large_s}{GAP}{large}" + (f" {rest}{GAP}{small}" if rest else "")
+    return f"{whole}{GAP}s"
+
+
+def percent(fraction: float | None) -> str:
+    return NONE if fraction is None else f"{fraction:.2%}".replace("%", f"{GAP}%")
+
+
+def number(value: float | None) -> str:
+    """Three significant digits."""
+    return NONE if value is None else f"{value:.3g}"
+
+
+def count(value: float | None) -> str:
+    """`812`, `12.3 k`, `30.5 M`, `1.2 G`."""
+    if value is None:
+        return NONE
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.1f}{GAP}{unit}"
+    return f"{value:.0f}"
+
+
+def verdict(memory: Mapping[str, Any]) -> str:
+    """The sentence that the report exists for."""
+    peak, budget = memory["peak_mb"], memory["budget_mb"]
+    if peak is None:
+        return f"not measured yet, {size(budget)} budget" if budget is not None else "not measured yet"
+    if budget is None:
+        return f"peak {size(peak)}, no budget set"
+    return f"peak {size(peak)} of {size(budget)} budget"
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Dotted names and values of a nested configuration, in its order."""
+    rows: list[tuple[str, str]] = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        rows += flatten(value, name + ".") if isinstance(value, Mapping) else [(name, _value(value))]
+    return rows
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(entry) for entry in value) + "]"
+    return NONE if value is None else str(value)

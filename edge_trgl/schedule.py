@@ -1,0 +1,239 @@
+"""A regime is the order of visits, and nothing more.
+
+A visit is one module, in memory, on a short stretch of batches. In parallel training, step (k, i) of module
+k on batch i needs only step (k, i − 1) and what module k − 1 gave for batch i, so every order of the grid
+that respects these two arrows computes the same numbers: that is why one module in memory is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["train", "forward"]
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """The tensor that enters a module: `records` samples, each in `copies` augmented versions.
+
+    The boundary without a name is the images themselves.
+    """
+
+    name: str
+    module: int
+    records: int = 0
+    copies: int = 1
+
+
+IMAGES = Boundary("", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Batches `start` to `stop` (exclusive) of one pass over a split.
+
+    `epoch` keys the order, the augmentation and the learning rate; in a boundary of V copies it stands for
+    copy epoch mod V. `lap` is the lap of multi-lap training. Without `shuffled`, samples come in their
+    order and the last batch may be short.
+    """
+
+    split: Split
+    epoch: int
+    start: int
+    stop: int
+    shuffled: bool
+    augmented: bool
+    lap: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One module on one span: train it, or run it forward frozen.
+
+    `drops` names the boundaries that nobody reads after this visit.
+    """
+
+    kind: Kind
+    module: int
+    span: Span
+    reads: tuple[Boundary, ...]
+    writes: tuple[Boundary, ...] = ()
+    drops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a schedule needs to know of the job, in samples and batches.
+
+    `stretch`: the most batches of a visit, so that a commit can fall between visits.
+    """
+
+    num_modules: int
+    num_samples: int
+    batch_size: int
+    augmented: bool
+    stretch: int = 16
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches an epoch: a short last one is dropped, unless it is the only one."""
+        return max(self.num_samples // self.batch_size, 1)
+
+    @property
+    def batches_per_pass(self) -> int:
+        """Batches that cover every sample."""
+        return -(-self.num_samples // self.batch_size)
+
+
+Epochs = tuple[int, ...]
+"""Epochs of each module (of each module and lap, in multi-lap)."""
+
+
+def parallel(shape: Shape, epochs: int, chunk: int) -> Iterator[Visit]:
+    """For each epoch, chunk of batches and module: train it, its outputs feeding the next module.
+
+    chunk = 1 with every module in memory is the published loop; every chunk gives the same weights.
+    """
+    for epoch in range(epochs):
+        for start in range(0, shape.batches_per_epoch, chunk):
+            stop = min(start + chunk, shape.batches_per_epoch)
+            yield from _stream(shape, "train", epoch, 0, start, stop, _kinds("train", shape.num_modules))
+
+
+def sequential(shape: Shape, epochs: Epochs, views: int, laps: int = 1) -> Iterator[Visit]:
+    """For each lap and module: train it on its cached boundary, then write the next boundary, frozen.
+
+    One lap is sequential training, several are the paper's multi-lap (section 3.2); `epochs` are those of one lap.
+    """
+    copies = views if shape.augmented else 1
+    for lap in range(laps):
+        reads = IMAGES
+        for module in range(shape.num_modules):
+            last = module == shape.num_modules - 1
+            span = range(lap * epochs[module], (lap + 1) * epochs[module])
+            yield from _train_on(shape, module, reads, span, lap, done_with_it=last)
+            if not last:
+                writes = Boundary(f"lap{lap}-b{module + 1}", module + 1, shape.num_samples, copies)
+                yield from _write_next(shape, module, reads, writes, lap)
+                reads = writes
+
+
+def streamed_sequential(shape: Shape, epochs: Epochs, chunk: int, laps: int = 1) -> Iterator[Visit]:
+    """Sequential training without a cache: every epoch streams its batches through the frozen prefix again."""
+    for lap in range(laps):
+        for module in range(shape.num_modules):
+            kinds = (*_kinds("forward", module), *_kinds("train", 1))
+            for epoch in range(lap * epochs[module], (lap + 1) * epochs[module]):
+                for start in range(0, shape.batches_per_epoch, chunk):
+                    stop = min(start + chunk, shape.batches_per_epoch)
+                    yield from _stream(shape, "train", epoch, lap, start, stop, kinds)
+
+
+def evaluation(shape: Shape, split: Split, chunk: int) -> Iterator[Visit]:
+    """Every module's output and score on `split` (of `shape.num_samples` samples), a chunk at a time."""
+    for start in range(0, shape.batches_per_pass, chunk):
+        stop = min(start + chunk, shape.batches_per_pass)
+        yield from _stream(shape, split, 0, 0, start, stop, _kinds("forward", shape.num_modules))
+
+
+def _stream(
+    shape: Shape, split: Split, epoch: int, lap: int, start: int, stop: int, kinds: tuple[Kind, ...]
+) -> Iterator[Visit]:
+    """Batches start..stop through modules 0, 1, ... of the given kinds, each boundary read once, in order."""
+    training = split == "train"
+    reads = IMAGES
+    for module, kind in enumerate(kinds):
+        last = module == len(kinds) - 1
+        records = min((stop - start) * shape.batch_size, shape.num_samples)
+        writes = Boundary(f"stream{module + 1}", module + 1, records)
+        for left, right in _stretches(start, stop, shape.stretch):
+            span = Span(split, epoch, left, right, training, training and shape.augmented, lap)
+            drops = _named(reads) if right == stop else ()
+            yield Visit(kind, module, span, (reads,), () if last else (writes,), drops)
+        reads = writes
+
+
+def _train_on(
+    shape: Shape, module: int, reads: Boundary, epochs: range, lap: int, *, done_with_it: bool
+) -> Iterator[Visit]:
+    """Train `module` for `epochs` on a boundary; `done_with_it`: nobody reads the boundary afterwards."""
+    for epoch in epochs:
+        for start, stop in _stretches(0, shape.batches_per_epoch, shape.stretch):
+            span = Span("train", epoch, start, stop, shuffled=True, augmented=shape.augmented, lap=lap)
+            done = done_with_it and epoch == epochs[-1] and stop == shape.batches_per_epoch
+            yield Visit("train", module, span, (reads,), (), _named(reads) if done else ())
+
+
+def _write_next(shape: Shape, module: int, reads: Boundary, writes: Boundary, lap: int) -> Iterator[Visit]:
+    """The frozen pass that writes every copy of the next boundary; the one before is then of no more use."""
+    for copy in range(writes.copies):
+        for start, stop in _stretches(0, shape.batches_per_pass, shape.stretch):
+            span = Span(
+                "train",
+                lap * writes.copies + copy,
+                start,
+                stop,
+                shuffled=False,
+                augmented=shape.augmented,
+                lap=lap,
+            )
+            done = copy == writes.copies - 1 and stop == shape.batches_per_pass
+            yield Visit("forward", module, span, (reads,), (writes,), _named(reads) if done else ())
+
+
+def _named(boundary: Boundary) -> tuple[str, ...]:
+    return () if boundary is IMAGES else (boundary.name,)
+
+
+def _kinds(kind: Kind, count: int) -> tuple[Kind, ...]:
+    return (kind,) * count
+
+
+def _stretches(start: int, stop: int, length: int) -> Iterator[tuple[int, int]]:
+    for left in range(start, stop, length):
+        yield left, min(left + length, stop)
+
+
+Regime = Literal["parallel", "sequential", "multi-lap", "end-to-end"]
+REGIMES: tuple[Regime, ...] = ("parallel", "multi-lap", "sequential", "end-to-end")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A regime with its lengths: everything that decides the order of visits.
+
+    `epochs`: of each module in all; multi-lap spreads them over `laps`. `chunk` in batches.
+    """
+
+    regime: Regime
+    epochs: Epochs
+    laps: int = 1
+    chunk: int = 1
+    views: int = 1
+    cached: bool = True
+
+    def epochs_of(self, module: int) -> int:
+        """The epochs that `module` is trained for in all: the length of its learning-rate schedule."""
+        return self.laps * self._per_lap(module)
+
+    def visits(self, shape: Shape) -> Iterator[Visit]:
+        """The training visits of this regime, in order."""
+        builders: dict[Regime, Callable[[], Iterator[Visit]]] = {
+            "parallel": lambda: parallel(shape, self.epochs[0], self.chunk),
+            "end-to-end": lambda: parallel(shape, self.epochs[0], self.chunk),
+            "sequential": lambda: self._lapped(shape),
+            "multi-lap": lambda: self._lapped(shape),
+        }
+        return builders[self.regime]()
+
+    def _lapped(self, shape: Shape) -> Iterator[Visit]:
+        per_lap = tuple(self._per_lap(module) for module in range(shape.num_modules))
+        if self.cached:
+            return sequential(shape, per_lap, self.views, self.laps)
+        return streamed_sequential(shape, per_lap, self.chunk, self.laps)
+
+    def _per_lap(self, module: int) -> int:
+        return max(self.epochs[module] // self.laps, 1)

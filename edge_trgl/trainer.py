@@ -1,0 +1,122 @@
+"""The engine: one loop over visits. The one room where the method and the machinery meet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from torch import Tensor
+
+from edge_trgl.feed import Feed
+from edge_trgl.keys import key
+from edge_trgl.local import LocalModule
+from edge_trgl.runtime.activations import ActivationStore
+from edge_trgl.runtime.boundary_records import BoundarySpec
+from edge_trgl.runtime.memory import Meter
+from edge_trgl.runtime.modules import ModuleStore
+from edge_trgl.schedule import IMAGES, Boundary, Span, Visit
+
+Samples = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+AfterVisit = Callable[[int, Visit, LocalModule], None]
+"""Told the position of the next visit, the visit that was done and its module, at a safe point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rooms:
+    """What the loop works with.
+
+    `learning_rate(visit, batch)`; `spec_of(boundary)` lays a boundary out; `prefetch`: read the next module
+    while one is trained.
+    """
+
+    modules: ModuleStore[LocalModule]
+    activations: ActivationStore
+    feed: Feed
+    meter: Meter
+    learning_rate: Callable[[Visit, int], float]
+    spec_of: Callable[[Boundary], BoundarySpec]
+    seed: int
+    prefetch: bool
+
+
+def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
+    """Do every visit from position `start` on: open the module, read, step, write, hand over to `after`.
+
+    `after` commits when its policy says so; an exception from it leaves the last commit standing.
+    """
+    for position, visit, upcoming in _looking_ahead(visits, start):
+        local = rooms.modules.open(visit.module, upcoming)
+        following = next((module for module in upcoming if module != visit.module), None)
+        if rooms.prefetch and following is not None:
+            rooms.modules.prefetch(following, beside=visit.module, upcoming=upcoming)
+        with rooms.meter.phase():
+            for batch in range(visit.span.start, visit.span.stop):
+                _step(visit, batch, local, rooms)
+        if visit.kind == "train":
+            rooms.modules.mark_changed(visit.module)
+        for name in visit.drops:
+            rooms.activations.drop(name)
+        after(position + 1, visit, local)
+
+
+def _step(visit: Visit, batch: int, local: LocalModule, rooms: Rooms) -> None:
+    span = visit.span
+    samples = rooms.feed.samples(span, batch)
+    x = _read(visit.reads[0], span, batch, samples, rooms)
+    y = rooms.feed.labels(samples)
+    emit = _writer(visit.writes, span, samples, rooms)
+    if visit.kind == "train":
+        seed = key(rooms.seed, "step", span.epoch, batch, visit.module)
+        local.train_step(x, y, lr=rooms.learning_rate(visit, batch), seed=seed, lap=span.lap, emit=emit)
+    else:
+        local.infer(x, y, emit)
+
+
+def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: Rooms) -> Tensor:
+    if boundary is IMAGES:
+        return rooms.feed.images(span, batch, samples)
+    stored = rooms.activations.get(boundary.name)
+    return rooms.feed.to_device(stored.read(samples, copy=span.epoch % boundary.copies))
+
+
+def _writer(
+    writes: tuple[Boundary, ...], span: Span, samples: Samples, rooms: Rooms
+) -> Callable[[Tensor], None] | None:
+    """Appends a module's outputs to its boundary, as many samples at a time as come (micro-batches)."""
+    if not writes:
+        return None
+    (boundary,) = writes
+    if boundary.name not in rooms.activations:
+        rooms.activations.create(rooms.spec_of(boundary))
+    stored = rooms.activations.get(boundary.name)
+    waiting = iter(samples)
+
+    def emit(out: Tensor) -> None:
+        part = np.fromiter(islice(waiting, len(out)), dtype=np.int64, count=len(out))
+        stored.append(part, out, copy=span.epoch % boundary.copies)
+
+    return emit
+
+
+def _looking_ahead(visits: Iterable[Visit], start: int) -> Iterator[tuple[int, Visit, list[int]]]:
+    """Each visit from `start` on, with its position and the distinct modules that come after it, nearest first."""
+    numbered = enumerate(islice(visits, start, None), start)
+    window: deque[tuple[int, Visit]] = deque()
+    # Far enough to see every module once more in a round, whatever the length of its stretches.
+    for position, visit in numbered:
+        window.append((position, visit))
+        if len(window) > LOOKAHEAD:
+            yield *window.popleft(), _distinct(window)
+    while window:
+        yield *window.popleft(), _distinct(window)
+
+
+LOOKAHEAD = 64
+
+
+def _distinct(window: Iterable[tuple[int, Visit]]) -> list[int]:
+    return list(dict.fromkeys(visit.module for _, visit in window))

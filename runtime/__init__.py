@@ -1,0 +1,1 @@
+"""The machinery: bytes, files and processes. It knows nothing of losses, datasets or flags."""

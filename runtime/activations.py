@@ -1,0 +1,146 @@
+"""ActivationStore: the tensors that enter a module, as records of one fixed size, on disk or in RAM.
+
+Records of images [C, H, W] are kept in channels-last order (H, W, C) and come back as channels-last batches;
+records of any other rank are kept row by row. A record carries the number of its sample and no label.
+
+File of a boundary, N = copies x records:
+    N records  |  N index entries (sample int64, crc32 uint32, 4 bytes unused)
+Both parts only ever grow between commits, so what an earlier commit named stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from edge_trgl.runtime import files
+from edge_trgl.runtime.boundary import Boundary, Shared
+from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
+
+__all__ = ["ActivationStore", "Boundary"]
+
+
+class ActivationStore:
+    """All boundaries of a run, in one folder.
+
+    A commit has three steps: `commit`, then the database's transaction with the records that it returned,
+    then `sweep`. A crash before the transaction leaves the last commit, a crash after it the new one;
+    `restore` goes to whichever the database names.
+
+    Args:
+        folder: made if it is not there; nothing else may be kept in it.
+        num_samples: samples are numbered from 0 to this.
+        batch_size: the most records that one `read` returns.
+
+    Attributes:
+        bytes_read: from disk, since the store was made.
+        bytes_written: to disk, since the store was made.
+    """
+
+    def __init__(self, folder: Path, num_samples: int, batch_size: int) -> None:
+        files.make_folder(folder)
+        self.folder = folder
+        self._shared = Shared(num_samples, batch_size)
+        self._live: dict[str, Boundary] = {}
+        self._dropped: list[Path] = []
+        self._unnamed: list[Path] = []
+        self._serial = max((_serial_of(path) for path in files.list_folder(folder)), default=0)
+
+    @property
+    def bytes_read(self) -> int:
+        return self._shared.traffic.bytes_read
+
+    @property
+    def bytes_written(self) -> int:
+        return self._shared.traffic.bytes_written
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._live
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the live boundaries."""
+        return tuple(self._live)
+
+    def create(self, spec: BoundarySpec) -> Boundary:
+        """Return an empty boundary with all its space allocated; one of the same name is dropped first.
+
+        Raises:
+            StorageError: the disk has no room for it; the boundary of that name is then gone.
+        """
+        old = self._live.get(spec.name)
+        if old is not None and old.spec == spec and not old.is_committed:
+            # The usual life of a boundary that carries one chunk: keep the file and its blocks.
+            old.clear()
+            return old
+        if old is not None:
+            self.drop(spec.name)
+        self._serial += 1
+        boundary = Boundary(spec, self.folder / f"{spec.name}.{self._serial}", self._shared)
+        if not spec.in_memory:
+            boundary.make_file()
+        self._live[spec.name] = boundary
+        return boundary
+
+    def get(self, name: str) -> Boundary:
+        """Return the live boundary of that name."""
+        assert name in self._live, f"no boundary {name!r}; there are {sorted(self._live)}"
+        return self._live[name]
+
+    def drop(self, name: str) -> None:
+        """Forget a boundary; a file that a commit has named stays until the `sweep` after the next one."""
+        boundary = self.get(name)
+        del self._live[name]
+        boundary.close()
+        if boundary.is_committed:
+            self._dropped.append(boundary.path)
+        else:
+            files.remove(boundary.path)
+
+    def commit(self) -> list[BoundaryRecord]:
+        """Make every live boundary durable, up to the records appended so far.
+
+        Returns:
+            One record for each; together they replace those of the commit before.
+
+        Raises:
+            StorageError: the last commit stands; the store is good for `restore` only.
+        """
+        records = [boundary.commit() for boundary in self._live.values()]
+        files.sync_folder(self.folder)
+        self._unnamed += self._dropped
+        self._dropped = []
+        return records
+
+    def sweep(self) -> None:
+        """Remove the files that the database stopped naming; call it after the database's transaction."""
+        while self._unnamed:
+            files.remove(self._unnamed[-1])
+            self._unnamed.pop()
+
+    def restore(self, records: Iterable[BoundaryRecord]) -> None:
+        """Go back to the commit that returned `records`; later records are forgotten, other files removed.
+
+        Raises:
+            StorageError: a file is missing, cut or damaged; no file was removed.
+        """
+        self.close()
+        records = list(records)
+        for record in records:
+            self._live[record.spec.name] = Boundary.reopen(record, self.folder / record.file, self._shared)
+        named = {record.file for record in records}
+        for path in files.list_folder(self.folder):
+            if path.name not in named:
+                files.remove(path)
+        self._dropped, self._unnamed = [], []
+
+    def close(self) -> None:
+        """Close all files and forget all boundaries; the files stay."""
+        for boundary in self._live.values():
+            boundary.close()
+        self._live = {}
+
+
+def _serial_of(path: Path) -> int:
+    serial = path.name.rpartition(".")[2]
+    return int(serial) if serial.isdecimal() else 0

@@ -1,0 +1,223 @@
+"""One boundary: its records on disk or in RAM, and how they become durable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge_trgl.runtime.boundary_index import Index, Rows, Samples, checksums
+from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.boundary_tensors import dense, empty_rows, shaped, steps
+from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.record_file import DAMAGED_HINT, RecordFile, Run, Traffic, runs_of
+from edge_trgl.runtime.tensorfile import bytes_of
+
+
+class Shared:
+    """What the boundaries of a store have in common: sizes, traffic, one buffer for each kind of record."""
+
+    def __init__(self, num_samples: int, batch_size: int) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.traffic = Traffic()
+        self._buffers: dict[tuple[tuple[int, ...], str], Tensor] = {}
+
+    def buffer(self, spec: BoundarySpec) -> Tensor:
+        """Return [batch_size, elements of a record]."""
+        key = (spec.shape, spec.dtype)
+        if key not in self._buffers:
+            self._buffers[key] = empty_rows(spec, self.batch_size)
+        return self._buffers[key]
+
+
+class Boundary:
+    """The records of one boundary. A store makes it, commits it and takes it back to a commit; `append` and
+    `read` are for everybody.
+
+    Attributes:
+        spec: what it holds.
+        path: its file, which a boundary in memory has from its first commit on.
+        is_committed: whether a commit has named the file.
+    """
+
+    def __init__(self, spec: BoundarySpec, path: Path, shared: Shared) -> None:
+        self.spec = spec
+        self.path = path
+        self.is_committed = False
+        self._shared = shared
+        self._index = Index(spec, shared.num_samples)
+        self._durable_counts = [0] * spec.copies
+        self._sync_failed = False
+        self._file: RecordFile | None = None
+        # [N, elements of a record]
+        self._memory = empty_rows(spec, spec.num_records) if spec.in_memory else None
+
+    @property
+    def num_written(self) -> tuple[int, ...]:
+        """Records appended so far, for each copy."""
+        return tuple(self._index.counts)
+
+    def append(self, samples: Samples, values: Tensor, *, copy: int = 0) -> None:
+        """Add one record for each sample, in order.
+
+        Args:
+            samples: [B], each of them new to this copy.
+            values: [B, *shape]; channels-last batches of images are written from where they lie.
+            copy: which augmented copy.
+
+        Raises:
+            StorageError: the disk fails; nothing was appended.
+        """
+        assert values.shape == (len(samples), *self.spec.shape), f"{self.spec.name}: {tuple(values.shape)}"
+        first = self._index.next_row(samples, copy)
+        values = values.detach()
+        if self._memory is not None:
+            shaped(self._memory[first : first + len(samples)], self.spec).copy_(values)
+        else:
+            assert self._file is not None
+            data = bytes_of(dense(values, self.spec))
+            self._file.write(first, data)
+            self._index.set_crcs(first, data)
+        self._index.append(samples, copy)
+
+    def read(self, samples: Samples, *, copy: int = 0) -> Tensor:
+        """Return the records of some samples.
+
+        The tensor is a view of memory that the store uses again: it is valid until the next `read` of any
+        boundary of the same shape and dtype, and must not be written to.
+
+        Args:
+            samples: [B], in any order, at most `batch_size`, all of them appended before.
+            copy: which augmented copy.
+
+        Returns:
+            [B, *shape] in the boundary's dtype; channels-last strides where records are images.
+
+        Raises:
+            StorageError: a record is damaged or cannot be read.
+        """
+        assert 0 < len(samples) <= self._shared.batch_size, f"{len(samples)} samples"
+        rows = self._index.rows_of(samples, copy)
+        runs = runs_of(rows)
+        if self._memory is not None and len(runs) == 1:
+            return shaped(self._memory[rows[0] : rows[0] + len(rows)], self.spec)
+        buffer = self._shared.buffer(self.spec)[: len(rows)]
+        if self._memory is not None:
+            torch.index_select(self._memory, 0, torch.from_numpy(rows), out=buffer)
+        else:
+            self._read_runs(rows, runs, bytes_of(buffer))
+        return shaped(buffer, self.spec)
+
+    def _read_runs(self, rows: Rows, runs: list[Run], data: memoryview) -> None:
+        assert self._file is not None
+        if len(runs) > 1:
+            self._file.expect(runs)
+        stride = self.spec.record_bytes
+        for run in runs:
+            start = run.position * stride
+            self._file.read(run.row, data[start : start + run.length * stride])
+        self._verify(rows, data)
+
+    def _verify(self, rows: Rows, data: memoryview) -> None:
+        for row, crc, expected in zip(rows, checksums(data, self.spec), self._index.crcs(rows), strict=True):
+            if crc != expected:
+                raise StorageError(
+                    f"boundary {self.spec.name!r}, record {row} in {self.path} is damaged: "
+                    f"its checksum is {crc:08x} where {expected:08x} was written",
+                    hint=DAMAGED_HINT,
+                )
+
+    def make_file(self) -> None:
+        """Make the file with all its space.
+
+        Raises:
+            StorageError: the disk has no room for it; there is no file.
+        """
+        self._file = RecordFile.create(self.spec, self.path, self._shared.traffic)
+
+    def clear(self) -> None:
+        """Forget all records and keep the space."""
+        self._index = Index(self.spec, self._shared.num_samples)
+
+    def close(self) -> None:
+        """Let go of the memory and close the file, which stays."""
+        self._memory = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def commit(self) -> BoundaryRecord:
+        """Make the records appended so far durable, all but the entry of the file in its folder.
+
+        Raises:
+            StorageError: the last commit stands; the boundary is good for `reopen` only.
+        """
+        assert not self._sync_failed, "restore the store before the next commit"
+        if self._file is None:
+            self.make_file()
+        assert self._file is not None
+        if not self.is_committed or self._durable_counts != self._index.counts:
+            self._persist(self._file)
+        self.is_committed = True
+        return BoundaryRecord(
+            spec=self.spec,
+            file=self.path.name,
+            counts=self.num_written,
+            index_crc32=self._index.digest(),
+        )
+
+    def _persist(self, file: RecordFile) -> None:
+        for first, stop in self._index.spans(self._durable_counts):
+            if self._memory is not None:
+                self._persist_memory(file, self._memory, first, stop)
+            file.write_index(first, self._index.entry_bytes(first, stop))
+        self._sync_failed = True
+        file.sync()
+        self._sync_failed = False
+        self._durable_counts = list(self._index.counts)
+
+    def _persist_memory(self, file: RecordFile, memory: Tensor, first: int, stop: int) -> None:
+        for row, data in steps(memory, first, stop):
+            self._index.set_crcs(row, data)
+            file.write(row, data)
+
+    @classmethod
+    def reopen(cls, record: BoundaryRecord, path: Path, shared: Shared) -> Boundary:
+        """Return the boundary as the commit that returned `record` left it.
+
+        Raises:
+            StorageError: the file is missing, cut or damaged.
+        """
+        boundary = cls(record.spec, path, shared)
+        boundary._file = RecordFile.reopen(record.spec, path, shared.traffic)
+        try:
+            boundary._load(boundary._file, record)
+        except StorageError:
+            boundary.close()
+            raise
+        return boundary
+
+    def _load(self, file: RecordFile, record: BoundaryRecord) -> None:
+        self._index.counts = list(record.counts)
+        spans = self._index.spans([0] * self.spec.copies)
+        for first, stop in spans:
+            file.read_index(first, self._index.entry_bytes(first, stop))
+        if self._index.digest() != record.index_crc32:
+            raise StorageError(
+                f"the index of boundary {self.spec.name!r} in {self.path} is damaged", hint=DAMAGED_HINT
+            )
+        self._index.rebuild()
+        if self._memory is not None:
+            for first, stop in spans:
+                self._load_memory(file, self._memory, first, stop)
+        self._durable_counts = list(record.counts)
+        self.is_committed = True
+
+    def _load_memory(self, file: RecordFile, memory: Tensor, first: int, stop: int) -> None:
+        for row, data in steps(memory, first, stop):
+            file.read(row, data)
+            num_rows = len(data) // self.spec.record_bytes
+            self._verify(np.arange(row, row + num_rows, dtype=np.int32), data)

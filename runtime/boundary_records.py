@@ -1,0 +1,78 @@
+"""What is known about a boundary without its tensors: its layout, and what the database keeps of it.
+
+Importing it loads neither torch nor NumPy: the supervisor and the report read the database as well.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+ENTRY_BYTES = 16
+"""One entry of a boundary's index on disk."""
+
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundarySpec:
+    """What a boundary holds.
+
+    Args:
+        name: unique in its store; part of the file's name.
+        shape: one record, in torch order, for example (C, H, W).
+        dtype: "float32" or "bfloat16"; values of another dtype are converted when they are appended.
+        records: how many records one copy can hold.
+        copies: how many augmented copies of the data are held.
+        in_memory: hold the records in RAM; the file is then written at commits only.
+        producer: what wrote the records; kept for the reader of the database.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    records: int
+    copies: int = 1
+    in_memory: bool = False
+    producer: str = ""
+
+    @property
+    def num_records(self) -> int:
+        """Records of all copies."""
+        return self.copies * self.records
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of one record."""
+        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all records, on disk or in RAM."""
+        return self.num_records * self.record_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the file: records and index."""
+        return self.data_bytes + self.num_records * ENTRY_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundaryRecord:
+    """What the database keeps about a boundary: its file, how much of it counts, the index's checksum."""
+
+    spec: BoundarySpec
+    file: str
+    counts: tuple[int, ...]
+    index_crc32: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> BoundaryRecord:
+        """Return the record of which `to_json` made `fields`."""
+        spec = BoundarySpec(**{**fields["spec"], "shape": tuple(fields["spec"]["shape"])})
+        return cls(**{**fields, "spec": spec, "counts": tuple(fields["counts"])})

@@ -1,0 +1,44 @@
+"""The guard: a limit on this process, and the check at safe points."""
+
+from __future__ import annotations
+
+import resource
+
+from edge_trgl.runtime.errors import OverBudgetError
+from edge_trgl.runtime.memory import MIB, usage
+
+
+def set_guard(limit_mb: float) -> None:
+    """Let the private writable memory of this process grow only as far as `limit_mb` MiB of RSS allow.
+
+    RLIMIT_DATA counts what is mapped, not what is resident (thread stacks, arenas), and leaves file pages
+    out; so it is set from here on: what is mapped now, plus what the limit leaves. Beyond it, torch raises
+    "can't allocate memory" instead of the kernel killing the process.
+    """
+    now = usage()
+    allowed = int((now.data + max(limit_mb - now.rss, 0.0)) * MIB)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        allowed = min(allowed, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+
+
+def refused(error: BaseException) -> bool:
+    """Whether `error` is an allocation that the guard or the device refused."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+    )
+
+
+def check(peak_mb: float, budget_mb: float, where: str) -> None:
+    """At a safe point: stop, resumable, when the peak has passed the budget.
+
+    Raises:
+        OverBudgetError: with both numbers.
+    """
+    if peak_mb > budget_mb:
+        raise OverBudgetError(
+            f"the budget of {budget_mb:.0f} MiB was passed: {peak_mb:.0f} MiB at {where}",
+            hint="What was committed is kept. Resume with a larger budget: edge-trgl resume RUN --budget-mb N.",
+        )

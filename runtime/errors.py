@@ -1,0 +1,75 @@
+"""What can go wrong for a user: one sentence, a hint, an exit code."""
+
+from __future__ import annotations
+
+
+class EdgeTrglError(Exception):
+    """A mistake or a limit that the user can do something about; shown without a traceback.
+
+    Args:
+        message: one sentence: where, what was found, what was expected.
+        hint: what to do next; may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(EdgeTrglError):
+    """A flag, a configuration value or a combination of them is wrong."""
+
+    exit_code = 2
+
+
+class DoesNotFitError(EdgeTrglError):
+    """The plan says that the job does not fit the budget."""
+
+    exit_code = 3
+
+
+class InputError(EdgeTrglError):
+    """Data or a model cannot be read."""
+
+    exit_code = 4
+
+
+class StorageError(EdgeTrglError):
+    """The disk is full, or a file of the run is damaged."""
+
+    exit_code = 5
+
+
+class OverBudgetError(EdgeTrglError):
+    """The budget was passed at run time; the run stopped and can be resumed."""
+
+    exit_code = 6
+
+
+class ExportRejectedError(EdgeTrglError):
+    """An exported file failed its check and was kept as `.rejected`."""
+
+    exit_code = 7
+
+
+class StoppedError(EdgeTrglError):
+    """A signal asked the run to stop; it did, at a safe point, and can be resumed."""
+
+    exit_code = 75
+
+
+ERRORS = {
+    error.exit_code: error
+    for error in (
+        UsageError,
+        DoesNotFitError,
+        InputError,
+        StorageError,
+        OverBudgetError,
+        ExportRejectedError,
+        StoppedError,
+    )
+}

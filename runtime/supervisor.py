@@ -1,0 +1,116 @@
+"""A parent without torch: starts one child process after another, listens to it, passes signals on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError
+from edge_trgl.runtime.memory import allocator_environment
+from edge_trgl.runtime.messages import DESCRIPTOR
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a child left behind: its result, its peak RSS in MiB, its duration."""
+
+    result: Any
+    peak_mb: float
+    seconds: float
+
+
+class ChildCrashedError(Exception):
+    """A child ended by a bug of ours; its traceback is on standard error."""
+
+
+def run_child(
+    arguments: Sequence[str], *, on_message: Callable[[Message], None], threads: int | None = None
+) -> Outcome:
+    """Run `python ARGUMENTS` to its end.
+
+    The child gets the allocator settings that must stand before it starts. SIGINT and SIGTERM are passed on
+    as SIGTERM, a second one as SIGKILL: a training child then stops at its next safe point, or at once.
+
+    Raises:
+        EdgeTrglError: what the child raised; OverBudgetError where the kernel killed it.
+        ChildCrashedError: it failed in a way that is not the user's to mend.
+    """
+    start = time.monotonic()
+    reading, writing = os.pipe()
+    try:
+        child = subprocess.Popen(
+            [sys.executable, *arguments],
+            env=_environment(writing, threads),
+            pass_fds=[writing],
+            stdout=sys.stderr,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone
+        )
+    finally:
+        os.close(writing)
+    last: dict[str, Message] = {}
+    with _signals_to(child) as signals, os.fdopen(reading, encoding="utf-8") as messages:
+        for line in messages:
+            message = json.loads(line)
+            last[message["kind"]] = message
+            on_message(message)
+        code = child.wait()
+    if code != 0:
+        raise _failure(code, last, signals)
+    return Outcome(
+        result=last["result"]["value"], peak_mb=last["result"]["peak_mb"], seconds=time.monotonic() - start
+    )
+
+
+def _environment(descriptor: int, threads: int | None) -> Mapping[str, str]:
+    chosen = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
+    # NumPy's OpenBLAS would otherwise reserve buffers for threads that nobody uses.
+    settings = {"OPENBLAS_NUM_THREADS": "1", **allocator_environment(), **chosen}
+    return {**os.environ, **settings, DESCRIPTOR: str(descriptor)}
+
+
+def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exception:
+    error = last.get("error")
+    if signals and (error is None or error["exit_code"] == StoppedError.exit_code):
+        text = error["message"] if error else "stopped at once"
+        stopped = StoppedError(text, hint="edge-trgl resume RUN goes on from the last commit.")
+        if signal.SIGINT in signals:
+            stopped.exit_code = 128 + signal.SIGINT
+        return stopped
+    if error is not None:
+        return ERRORS[error["exit_code"]](error["message"], hint=error["hint"])
+    if code == -signal.SIGKILL:
+        return OverBudgetError(
+            "the training process was killed from outside, most likely by the kernel for want of memory",
+            hint="edge-trgl resume RUN goes on from the last commit; stop other programs first.",
+        )
+    return ChildCrashedError(f"a child process ended with code {code}")
+
+
+@contextmanager
+def _signals_to(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Pass SIGINT and SIGTERM on to `child`; yields the list of those that came."""
+    came: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        child.send_signal(signal.SIGTERM if len(came) == 1 else signal.SIGKILL)
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, forward) for number in handled]
+    try:
+        yield came
+    finally:
+        for number, handler in zip(handled, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,116 @@
+"""Small nets and batches that several tests train."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edge_trgl.chain import Chain
+from edge_trgl.local import LocalModule
+from edge_trgl.models import km_resnet
+from edge_trgl.transport import Residue
+
+# More threads than one would wait for each other on tensors as small as these.
+torch.set_num_threads(1)
+
+IMAGE = (3, 8, 8)
+CLASSES = 5
+
+
+class NormBlock(nn.Module):
+    """A residual block with batch norm, as the networks of the paper have it."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.residue = Residue()
+
+    def branch(self, x):
+        return self.conv(functional.relu(self.norm(x)))
+
+    def forward(self, x):
+        return x + self.residue(self.branch(x))
+
+
+class DropoutBlock(nn.Module):
+    """A residual block that draws at random and has no batch norm."""
+
+    def __init__(self, channels=4, rate=0.4):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.dropout = nn.Dropout(rate)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.residue = Residue()
+
+    def branch(self, x):
+        return self.conv2(self.dropout(torch.tanh(self.conv1(x))))
+
+    def forward(self, x):
+        return x + self.residue(self.branch(x))
+
+
+class PlainBlock(nn.Conv2d):
+    """A layer of equal shapes that marks no residue."""
+
+    def __init__(self, channels=4):
+        super().__init__(channels, channels, 3, padding=1)
+
+
+class Stem(nn.Conv2d):
+    """From images to the channels of the blocks."""
+
+    def __init__(self, channels=4):
+        super().__init__(IMAGE[0], channels, 3, padding=1)
+
+
+def chain_of(*blocks, num_modules=1, head="conv", **options):
+    """The blocks (factories) as a chain; a first one that reads images comes before them."""
+    chain = Chain.from_blocks(
+        [Stem, *blocks], input_shape=IMAGE, num_classes=CLASSES, num_modules=num_modules, head=head
+    )
+    return replace(chain, gain=0.7, **options)
+
+
+CHAINS = {
+    "norm": lambda: chain_of(NormBlock, NormBlock),
+    "dropout": lambda: chain_of(DropoutBlock, DropoutBlock, head="linear"),
+    "plain": lambda: chain_of(PlainBlock, NormBlock, DropoutBlock),
+    "km": lambda: km_resnet(2, 2, input_shape=IMAGE, num_classes=CLASSES, width=4),
+}
+
+
+def built(chain, module, config, *, shape=(4, 8, 8), seed=0):
+    """Module `module` with its first weights."""
+    local = LocalModule(chain, module, shape, config)
+    chain.initialise(module, local.trunk, local.head, seed)
+    return local.materialise("cpu")
+
+
+def batches(num, size=6, shape=IMAGE, seed=0):
+    """`num` batches of noise, channels-last, with labels."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = []
+    for _ in range(num):
+        x = torch.randn(size, *shape, generator=generator).contiguous(memory_format=torch.channels_last)
+        pairs.append((x, torch.randint(CLASSES, (size,), generator=generator)))
+    return pairs
+
+
+@pytest.fixture(scope="session")
+def nets():
+    """The blocks, chains and helpers above, as one object."""
+    return SimpleNamespace(
+        CHAINS=CHAINS,
+        DropoutBlock=DropoutBlock,
+        NormBlock=NormBlock,
+        PlainBlock=PlainBlock,
+        batches=batches,
+        built=built,
+        chain_of=chain_of,
+    )

@@ -1,0 +1,67 @@
+"""Every augmented image is one shifted, perhaps mirrored crop of its own original."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_trgl.data import Augment
+from edge_trgl.runtime.errors import UsageError
+
+
+def _crops(image, padding, *, flip):
+    """Every image that augmentation may give."""
+    height, width, _ = image.shape
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    steps = range(2 * padding + 1)
+    crops = [padded[top : top + height, left : left + width] for top in steps for left in steps]
+    return crops + [crop[:, ::-1] for crop in crops] if flip else crops
+
+
+@given(
+    st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3])),
+    st.integers(0, 2),
+    st.booleans(),
+    st.integers(0, 2**63 - 1),
+    st.sampled_from([np.uint8, np.float32]),
+)
+def test_each_output_is_a_crop_of_its_image(shape, padding, flip, key, dtype):
+    images = np.random.default_rng(0).integers(1, 255, shape).astype(dtype)
+    before = images.copy()
+    augmented = Augment(padding, flip).apply(images, key)
+    assert augmented.dtype == dtype
+    assert np.array_equal(images, before)
+    for image, output in zip(images, augmented, strict=True):
+        assert any(np.array_equal(output, crop) for crop in _crops(image, padding, flip=flip))
+
+
+def test_equal_keys_give_equal_results_and_others_do_not():
+    images = np.random.default_rng(1).integers(0, 256, (64, 8, 8, 3), np.uint8)
+    augment = Augment(2, True)
+    assert np.array_equal(augment.apply(images, 5), augment.apply(images, 5))
+    assert not np.array_equal(augment.apply(images, 5), augment.apply(images, 6))
+
+
+def test_all_shifts_and_both_sides_occur_evenly():
+    image = np.arange(1, 10, dtype=np.uint8).reshape(1, 3, 3, 1)
+    outputs = Augment(1, True).apply(np.repeat(image, 9000, axis=0), 11)
+    found, counts = np.unique(outputs.reshape(9000, -1), axis=0, return_counts=True)
+    assert len(found) == 18
+    assert 400 < counts.min() <= counts.max() < 600
+
+
+def test_images_of_one_batch_are_drawn_apart():
+    images = np.broadcast_to(np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1), (32, 8, 8, 1))
+    assert len(np.unique(Augment(4, False).apply(images, 0).reshape(32, -1), axis=0)) > 10
+
+
+def test_nothing_to_do_gives_back_the_input():
+    images = np.zeros((2, 4, 4, 1), np.uint8)
+    assert Augment(0, False).apply(images, 1) is images
+
+
+def test_negative_padding_is_refused():
+    with pytest.raises(UsageError, match=r"data\.crop_padding is -1"):
+        Augment(-1, True)

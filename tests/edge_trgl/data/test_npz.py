@@ -1,0 +1,142 @@
+"""What is wrong with an archive is said in one sentence."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from edge_trgl.data.prepare import prepare
+from edge_trgl.data.sources import load
+from edge_trgl.runtime.errors import InputError
+
+X, Y = np.zeros((8, 5, 6), np.uint8), np.arange(8) % 2
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "set.npz"
+
+
+def _refused(path, message, **arrays):
+    if arrays:
+        np.savez(path, **{"x_train": X, "y_train": Y, "x_test": X, "y_test": Y, **arrays})
+    with pytest.raises(InputError, match=message) as caught:
+        prepare(str(path), path.parent / "data", seed=0)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 3, 6, 3), (8, 1, 6, 3), (8, 5, 6, 2), (8, 5, 6, 4), (8, 5), (8, 1, 1, 1, 1)]
+)
+def test_axes_that_cannot_be_told_apart(path, shape):
+    _refused(path, "which axis holds 1 or 3 channels cannot be told", x_train=np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, bool, "U3"])
+def test_images_of_another_dtype(path, dtype):
+    _refused(path, "images are uint8 or float32", x_train=X.astype(dtype))
+
+
+def test_objects_are_not_unpickled(path):
+    _refused(path, "images are uint8 or float32", x_train=np.array([{}], object))
+    _refused(path, "labels are integers", y_train=np.array([{}] * 8, object))
+
+
+@pytest.mark.parametrize("labels", [Y.astype(np.float32), np.eye(2)[Y].astype(int), np.int64(3)])
+def test_labels_that_are_not_class_numbers(path, labels):
+    _refused(path, "labels are integers", y_train=labels)
+
+
+def test_a_negative_label(path):
+    _refused(path, "the train split holds the label -1, which is negative", y_train=Y - 1)
+
+
+def test_a_test_label_that_training_lacks(path):
+    _refused(path, "the test split holds the label 2", y_test=Y + 1)
+
+
+def test_another_number_of_labels(path):
+    _refused(path, "x_test in .* holds 8 images, but y_test has 7 labels", y_test=Y[:7])
+
+
+@pytest.mark.parametrize("other", [X[:, :4], X.astype(np.float32)])
+def test_splits_that_differ(path, other):
+    _refused(path, "the splits differ", x_test=other)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite(path, value):
+    images = X.astype(np.float32)
+    images[7, 4, 5] = value
+    _refused(
+        path, "x_train in .* holds a value that is not finite", x_train=images, x_test=X.astype(np.float32)
+    )
+
+
+def test_column_by_column(path):
+    _refused(
+        path,
+        "x_train in .* is stored column by column",
+        x_train=np.asfortranarray(np.zeros((8, 5, 6), np.uint8)),
+    )
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train", "y_test"])
+def test_a_missing_array_is_named(path, name):
+    arrays = {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}
+    del arrays[name]
+    np.savez(path, **arrays)
+    _refused(path, f"has no array {name}")
+
+
+def test_a_file_that_is_no_archive(path):
+    path.write_bytes(b"not a zip file at all")
+    _refused(path, "cannot be read: File is not a zip file")
+
+
+def test_a_damaged_member(path):
+    np.savez(path, x_train=np.random.default_rng(0).integers(0, 256, (8, 50, 60), np.uint8), y_train=Y)
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 0xFF
+    path.write_bytes(content)
+    _refused(path, "cannot be read: Bad CRC-32")
+
+
+def test_a_member_that_is_no_array(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x_train.npy", b"hello, world")
+    _refused(path, "x_train in .* is not a plain array")
+
+
+def test_a_member_that_is_cut_short(path, tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x_train.npy", (tmp_path / "x.npy").read_bytes()[:-1])
+        archive.writestr("y_train.npy", _npy(tmp_path, Y))
+    _refused(path, "set.npz is cut short: it ends in record 7 of 8")
+
+
+def test_validation_arrays_are_used(path):
+    np.savez(path, x_train=X, y_train=Y, x_val=X[:3], y_val=Y[:3], x_test=X[:2], y_test=Y[:2])
+    assert {name: len(split.labels) for name, split in load(str(path)).splits.items()} == {
+        "train": 8,
+        "val": 3,
+        "test": 2,
+    }
+
+
+def _npy(folder, values):
+    np.save(folder / "values.npy", values)
+    return (folder / "values.npy").read_bytes()
+
+
+def test_an_encrypted_archive(path):
+    np.savez(path, x_train=X, y_train=Y)
+    content = bytearray(path.read_bytes())
+    # Bit 0 of the flags, in the header of each member and in the directory.
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(signature) + flags] |= 1
+    path.write_bytes(content)
+    _refused(path, "is encrypted")

@@ -1,0 +1,149 @@
+"""File systems that fail: at the N-th call, with an error, a short count, a kill or a power cut."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from edge_trgl.runtime import files
+
+ERRNOS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
+
+
+class Crash(BaseException):
+    """The process is gone: no code may catch this."""
+
+
+class FaultySystem(files.FileSystem):
+    """Counts the calls and fails one of them, the first being number 1; nothing is ever synced for real."""
+
+    def __init__(self, fault="", at=0):
+        self.fault = fault
+        self.at = at
+        self.calls = []
+
+    @property
+    def has_failed(self):
+        return 0 < self.at <= len(self.calls)
+
+    def _call(self, name):
+        """Return whether this call must be short."""
+        if self.fault == "crash" and self.has_failed:
+            raise Crash
+        self.calls.append(name)
+        if len(self.calls) != self.at:
+            return False
+        if self.fault in ERRNOS:
+            raise OSError(ERRNOS[self.fault], os.strerror(ERRNOS[self.fault]))
+        if self.fault == "crash":
+            raise Crash
+        return True
+
+    def open(self, path, flags):
+        self._call("open")
+        return super().open(path, flags)
+
+    def pwrite(self, fd, data, offset):
+        is_short = self._call("pwrite")
+        return super().pwrite(fd, data[: (len(data) + 1) // 2] if is_short else data, offset)
+
+    def preadv(self, fd, buffer, offset):
+        is_short = self._call("preadv")
+        return super().preadv(fd, buffer[: (len(buffer) + 1) // 2] if is_short else buffer, offset)
+
+    def fsync(self, fd):
+        self._call("fsync")
+
+    def fallocate(self, fd, size):
+        self._call("fallocate")
+        super().fallocate(fd, size)
+
+    def rename(self, source, target):
+        self._call("rename")
+        super().rename(source, target)
+
+    def unlink(self, path):
+        self._call("unlink")
+        super().unlink(path)
+
+    def mkdir(self, path):
+        self._call("mkdir")
+        super().mkdir(path)
+
+
+class PowerCutSystem(FaultySystem):
+    """Crashes at a call and then forgets what was not synced, in one folder.
+
+    Whether unsynced entries (names) and unsynced bytes survive is free to the disk: both are choices here.
+    """
+
+    def __init__(self, folder, at, *, keeps_entries, keeps_bytes):
+        super().__init__("crash", at)
+        self._folder = folder
+        self._keeps_entries = keeps_entries
+        self._keeps_bytes = keeps_bytes
+        self._numbers = itertools.count()
+        self._ids = {}
+        self._bytes = {self._id(path.stat().st_ino): path.read_bytes() for path in folder.iterdir()}
+        self._entries = self._current_entries()
+
+    def fsync(self, fd):
+        super().fsync(fd)
+        path = files._path_of(fd)
+        if path == self._folder:
+            self._entries = self._current_entries()
+        else:
+            self._bytes[self._id(os.fstat(fd).st_ino)] = path.read_bytes()
+
+    def rename(self, source, target):
+        old = target.stat().st_ino if target.exists() else None
+        super().rename(source, target)
+        self._ids.pop(old, None)
+
+    def unlink(self, path):
+        old = path.stat().st_ino if path.exists() else None
+        super().unlink(path)
+        self._ids.pop(old, None)
+
+    def cut(self):
+        """Leave the folder as the disk has it when the power comes back."""
+        current = {self._id(path.stat().st_ino): path.read_bytes() for path in self._folder.iterdir()}
+        entries = self._current_entries() if self._keeps_entries else self._entries
+        contents = {**current, **self._bytes} if not self._keeps_bytes else {**self._bytes, **current}
+        synced = self._bytes.keys()
+        for path in self._folder.iterdir():
+            path.unlink()
+        for name, number in entries.items():
+            survives = self._keeps_bytes or number in synced
+            (self._folder / name).write_bytes(contents.get(number, b"") if survives else b"")
+
+    def _current_entries(self):
+        return {path.name: self._id(path.stat().st_ino) for path in self._folder.iterdir()}
+
+    def _id(self, inode):
+        # The kernel gives the number of a removed file to the next new one.
+        if inode not in self._ids:
+            self._ids[inode] = next(self._numbers)
+        return self._ids[inode]
+
+
+@pytest.fixture(scope="session")
+def faults():
+    """The failing file systems."""
+    return SimpleNamespace(Crash=Crash, FaultySystem=FaultySystem, PowerCutSystem=PowerCutSystem)
+
+
+@pytest.fixture
+def use_system(monkeypatch):
+    """Put a file system in the place of the real one; without an argument the real one comes back."""
+    real = files.system
+
+    def use(system=real):
+        monkeypatch.setattr(files, "system", system)
+        return system
+
+    return use

@@ -1,0 +1,671 @@
+"""ActivationStore: a dict in all but memory; after any crash or fault it is at a commit, whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edge_trgl.runtime import files, record_file
+from edge_trgl.runtime.activations import ActivationStore
+from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.errors import StorageError
+
+NUM_SAMPLES, BATCH_SIZE = 40, 8
+SHAPES = [(3, 4, 5), (1, 2, 3), (4, 1, 1), (6,), (2, 5)]
+
+
+def spec_of(name="b1", *, shape=(3, 4, 5), dtype="float32", records=NUM_SAMPLES, copies=1, in_memory=False):
+    return BoundarySpec(
+        name=name, shape=shape, dtype=dtype, records=records, copies=copies, in_memory=in_memory
+    )
+
+
+def batch(spec, seed, num_records):
+    """[B, *shape] of float32 that tell records, and the places in a record, apart."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num_records, *spec.shape, generator=generator)
+
+
+def numbers(*samples):
+    return np.array(samples, dtype=np.int64)
+
+
+def same(found, expected):
+    return found.dtype == expected.dtype and torch.equal(found, expected)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = ActivationStore(tmp_path / "boundaries", NUM_SAMPLES, BATCH_SIZE)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=[False, True], ids=["disk", "memory"])
+def in_memory(request):
+    return request.param
+
+
+class TestBothPlacements:
+    """What a boundary promises wherever it is kept."""
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_records_come_back_in_any_order(self, store, in_memory, shape, dtype):
+        spec = spec_of(shape=shape, dtype=dtype, in_memory=in_memory)
+        boundary = store.create(spec)
+        order = np.random.default_rng(0).permutation(NUM_SAMPLES)
+        values = batch(spec, 0, NUM_SAMPLES).to(getattr(torch, dtype))
+        for start in range(0, NUM_SAMPLES, BATCH_SIZE):
+            samples = order[start : start + BATCH_SIZE]
+            boundary.append(samples, values[samples])
+        assert boundary.num_written == (NUM_SAMPLES,)
+        for samples in [
+            *order.reshape(5, 8),
+            numbers(3),
+            numbers(7, 6, 5),
+            np.sort(order[:8]),
+            numbers(4, 4),
+        ]:
+            assert same(boundary.read(samples), values[samples])
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_images_come_back_channels_last_whatever_they_were(self, store, in_memory, layout):
+        boundary = store.create(spec_of(in_memory=in_memory))
+        values = batch(boundary.spec, 0, 8).contiguous(memory_format=layout)
+        boundary.append(np.arange(8), values)
+        for samples in (np.arange(8), numbers(5, 1)):
+            found = boundary.read(samples)
+            assert same(found, values[samples])
+            assert found.stride() == (60, 1, 15, 3)
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_strides_do_not_depend_on_the_placement(self, store, shape):
+        strides = set()
+        for name, in_memory in (("disk", False), ("memory", True)):
+            boundary = store.create(spec_of(name, shape=shape, in_memory=in_memory))
+            boundary.append(np.arange(8), batch(boundary.spec, 0, 8))
+            strides |= {boundary.read(numbers(*samples)).stride() for samples in ([3, 4, 5], [5, 1, 2])}
+        assert len(strides) == 1
+
+    def test_values_of_another_dtype_are_converted(self, store, in_memory):
+        boundary = store.create(spec_of(dtype="bfloat16", in_memory=in_memory))
+        values = batch(boundary.spec, 0, 4).requires_grad_()
+        boundary.append(np.arange(4), values)
+        found = boundary.read(np.arange(4))
+        assert same(found, values.detach().bfloat16())
+        assert not found.requires_grad
+
+    def test_copies_hold_the_same_samples_apart(self, store, in_memory):
+        boundary = store.create(spec_of(copies=2, in_memory=in_memory))
+        first, second = batch(boundary.spec, 1, 3), batch(boundary.spec, 2, 2)
+        boundary.append(numbers(2, 0, 1), first, copy=0)
+        boundary.append(numbers(0, 2), second, copy=1)
+        assert boundary.num_written == (3, 2)
+        assert same(boundary.read(numbers(0, 2), copy=0), first[[1, 0]])
+        assert same(boundary.read(numbers(0, 2), copy=1), second)
+        with pytest.raises(AssertionError, match="no record of sample 1"):
+            boundary.read(numbers(0, 1), copy=1)
+
+    def test_scattered_reads_share_one_buffer(self, store, in_memory):
+        one = store.create(spec_of("one", in_memory=in_memory))
+        two = store.create(spec_of("two", in_memory=in_memory))
+        for boundary in (one, two):
+            boundary.append(np.arange(8), batch(boundary.spec, 0, 8))
+        places = {boundary.read(numbers(5, 3)).data_ptr() for boundary in (one, two, one)}
+        assert len(places) == 1
+
+    def test_misuse_is_an_assertion(self, store, in_memory):
+        boundary = store.create(spec_of(records=10, in_memory=in_memory))
+        values = batch(boundary.spec, 0, 8)
+        boundary.append(np.arange(8), values)
+        with pytest.raises(AssertionError, match="a sample is there already"):
+            boundary.append(numbers(7), values[:1])
+        with pytest.raises(AssertionError, match="more than 10"):
+            boundary.append(numbers(8, 9, 10), values[:3])
+        with pytest.raises(AssertionError, match=r"\(2, 3, 4, 5\)"):
+            boundary.append(numbers(8), values[:2])
+        with pytest.raises(AssertionError, match="9 samples"):
+            boundary.read(np.zeros(9, dtype=np.int64))
+        with pytest.raises(AssertionError, match="0 samples"):
+            boundary.read(numbers())
+        with pytest.raises(AssertionError, match=r"no boundary 'b2'; there are \['b1'\]"):
+            store.get("b2")
+        assert boundary.num_written == (8,)
+
+    def test_restore_forgets_what_came_after_the_commit(self, store, in_memory):
+        boundary = store.create(spec_of(copies=2, in_memory=in_memory))
+        values = batch(boundary.spec, 0, 8)
+        boundary.append(np.arange(4), values[:4], copy=1)
+        records = store.commit()
+        store.sweep()
+        boundary.append(numbers(4, 5), values[4:6], copy=1)
+        boundary.append(numbers(0), values[:1], copy=0)
+        store.create(spec_of("later"))
+        store.restore(records)
+        boundary = store.get("b1")
+        assert "later" not in store
+        assert boundary.num_written == (0, 4)
+        assert same(boundary.read(np.arange(4), copy=1), values[:4])
+        assert [path.name for path in store.folder.iterdir()] == [records[0].file]
+        # The places of forgotten records are used again.
+        boundary.append(numbers(6, 4), values[6:8], copy=1)
+        assert same(boundary.read(numbers(4, 3), copy=1), values[[7, 3]])
+        store.restore(store.commit())
+        assert same(store.get("b1").read(numbers(4, 3), copy=1), values[[7, 3]])
+
+    def test_creating_again_before_a_commit_reuses_the_space(self, store, in_memory):
+        spec = spec_of(in_memory=in_memory)
+        boundary = store.create(spec)
+        boundary.append(np.arange(8), batch(spec, 0, 8))
+        before = [path.stat().st_ino for path in store.folder.iterdir()]
+        again = store.create(spec)
+        assert again.num_written == (0,)
+        with pytest.raises(AssertionError, match="no record of sample 0"):
+            again.read(numbers(0))
+        again.append(numbers(1), batch(spec, 1, 1))
+        assert same(again.read(numbers(1)), batch(spec, 1, 1))
+        assert [path.stat().st_ino for path in store.folder.iterdir()] == before
+
+    def test_a_file_of_a_commit_stays_until_the_sweep_after_the_next(self, store, in_memory):
+        spec = spec_of(in_memory=in_memory)
+        store.create(spec)
+        first = store.commit()[0].file
+        store.sweep()
+        store.create(spec)
+        assert (store.folder / first).exists()
+        store.sweep()
+        assert (store.folder / first).exists()
+        second = store.commit()[0].file
+        assert (store.folder / first).exists()
+        store.drop("b1")
+        store.sweep()
+        assert [path.name for path in store.folder.iterdir()] == [second]
+        assert store.commit() == []
+        store.sweep()
+        assert list(store.folder.iterdir()) == []
+
+
+def test_consecutive_records_in_memory_are_a_view(store):
+    boundary = store.create(spec_of(in_memory=True))
+    boundary.append(np.arange(8), batch(boundary.spec, 0, 8))
+    first = boundary.read(np.arange(8))
+    assert boundary.read(numbers(2, 3)).data_ptr() == first[2].data_ptr()
+    assert boundary.read(numbers(3, 2)).data_ptr() != first[3].data_ptr()
+
+
+def test_a_memory_boundary_that_is_dropped_before_a_commit_never_touches_the_disk(store, faults, use_system):
+    system = use_system(faults.FaultySystem())
+    boundary = store.create(spec_of(in_memory=True))
+    boundary.append(np.arange(8), batch(boundary.spec, 0, 8))
+    boundary.read(numbers(3, 2))
+    store.drop("b1")
+    assert set(system.calls) <= {"unlink"}
+    assert (store.bytes_read, store.bytes_written) == (0, 0)
+
+
+def test_dense_batches_are_written_from_where_they_lie_in_one_call(store, use_system):
+    class Spy(files.FileSystem):
+        def pwrite(self, fd, data, offset):
+            places.append((np.frombuffer(data, np.uint8).ctypes.data, len(data)))
+            return super().pwrite(fd, data, offset)
+
+    places = []
+    boundary, rows = store.create(spec_of()), store.create(spec_of("rows", shape=(6,)))
+    images = batch(boundary.spec, 0, 8).contiguous(memory_format=torch.channels_last)
+    vectors = batch(rows.spec, 0, 8)
+    use_system(Spy())
+    boundary.append(np.arange(8), images)
+    rows.append(np.arange(8), vectors)
+    assert places == [(images.data_ptr(), images.nbytes), (vectors.data_ptr(), vectors.nbytes)]
+
+
+def test_consecutive_records_on_disk_are_read_in_one_call(store, faults, use_system):
+    boundary = store.create(spec_of())
+    boundary.append(np.arange(20), batch(boundary.spec, 0, 20))
+    system = use_system(faults.FaultySystem())
+    boundary.read(np.arange(4, 12))
+    assert system.calls == ["preadv"]
+    boundary.read(numbers(1, 2, 9, 3, 4))
+    assert system.calls == ["preadv"] * 4
+
+
+def test_space_is_allocated_at_creation(store):
+    spec = spec_of(copies=2, records=10)
+    boundary = store.create(spec)
+    assert spec.file_bytes == 20 * (60 * 4 + 16)
+    assert boundary.path.stat().st_size == spec.file_bytes
+    assert boundary.path.stat().st_blocks * 512 >= spec.file_bytes
+
+
+def test_full_disk_shows_at_creation(store, faults, use_system):
+    use_system(faults.FaultySystem("ENOSPC", 2))
+    with pytest.raises(StorageError, match="the disk is full"):
+        store.create(spec_of())
+    assert "b1" not in store
+    assert list(store.folder.iterdir()) == []
+
+
+def test_counters_count_disk_bytes(store):
+    boundary = store.create(spec_of())
+    boundary.append(np.arange(8), batch(boundary.spec, 0, 8))
+    boundary.read(numbers(1, 5))
+    assert (store.bytes_written, store.bytes_read) == (8 * 240, 2 * 240)
+    store.commit()
+    assert store.bytes_written == 8 * (240 + 16)
+
+
+def test_a_commit_without_news_writes_and_syncs_no_boundary(store, faults, use_system):
+    boundary = store.create(spec_of())
+    boundary.append(np.arange(4), batch(boundary.spec, 0, 4))
+    records = store.commit()
+    system = use_system(faults.FaultySystem())
+    assert store.commit() == records
+    assert system.calls == ["open", "fsync"]
+    boundary.append(numbers(4), batch(boundary.spec, 0, 1))
+    system.calls.clear()
+    store.commit()
+    assert system.calls == ["pwrite", "fsync", "open", "fsync"]
+
+
+def test_a_commit_right_after_a_restore_writes_nothing(store, in_memory):
+    boundary = store.create(spec_of(in_memory=in_memory))
+    boundary.append(np.arange(4), batch(boundary.spec, 0, 4))
+    records = store.commit()
+    store.restore(records)
+    before = store.bytes_written
+    assert store.commit() == records
+    assert store.bytes_written == before
+
+
+def test_a_failed_append_appends_nothing(store, faults, use_system):
+    boundary = store.create(spec_of())
+    values = batch(boundary.spec, 0, 4)
+    use_system(faults.FaultySystem("EIO", 1))
+    with pytest.raises(StorageError, match="input/output error"):
+        boundary.append(np.arange(4), values)
+    assert boundary.num_written == (0,)
+    boundary.append(np.arange(4), values)
+    assert same(boundary.read(np.arange(4)), values)
+
+
+def test_a_failed_sync_is_not_tried_again(store, faults, use_system):
+    boundary = store.create(spec_of())
+    boundary.append(np.arange(4), batch(boundary.spec, 0, 4))
+    use_system(faults.FaultySystem("EIO", 2))
+    with pytest.raises(StorageError, match="input/output error"):
+        store.commit()
+    with pytest.raises(AssertionError, match="restore the store"):
+        store.commit()
+
+
+def test_page_cache_of_large_files_stays_small(store, use_system, monkeypatch):
+    class Spy(files.FileSystem):
+        def fadvise(self, fd, offset, length, advice):
+            advised.append((advice, offset, length))
+
+    advised = []
+    monkeypatch.setattr(record_file, "_LARGE_FILE_BYTES", 1)
+    monkeypatch.setattr(record_file, "STEP_BYTES", 240 * 10)
+    boundary = store.create(spec_of())
+    boundary.append(np.arange(NUM_SAMPLES), batch(boundary.spec, 0, NUM_SAMPLES))
+    use_system(Spy())
+    dont_need, will_need = 4, 3
+    for _ in range(2):
+        for start in range(0, NUM_SAMPLES, 8):
+            boundary.read(np.arange(start, start + 8))
+        assert advised == [(dont_need, 0, 240 * 16), (dont_need, 240 * 16, 240 * 16)]
+        advised.clear()
+    boundary.read(numbers(3, 4, 30, 9))
+    assert advised == [(will_need, 240 * 3, 480), (will_need, 240 * 30, 240), (will_need, 240 * 9, 240)]
+    advised.clear()
+    store.commit()
+    assert advised == [(dont_need, 0, boundary.spec.file_bytes)]
+
+
+def committed(store, *, in_memory=False):
+    boundary = store.create(spec_of(records=8, in_memory=in_memory))
+    boundary.append(np.arange(6), batch(boundary.spec, 0, 6))
+    records = store.commit()
+    store.close()
+    return boundary.path, records
+
+
+def test_every_flipped_byte_is_named(store):
+    path, records = committed(store)
+    data = path.read_bytes()
+    in_use = [*range(0, 6 * 240, 7), *range(8 * 240, 8 * 240 + 6 * 16)]
+    for position in in_use:
+        path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+        with pytest.raises(StorageError) as raised:
+            store.restore(records)
+            store.get("b1").read(np.arange(6))
+        what = "index" if position >= 8 * 240 else f"record {position // 240} in"
+        assert what in raised.value.message
+        assert "boundary 'b1'" in raised.value.message
+        assert str(path) in raised.value.message
+        assert "`edge-trgl resume` goes back to the last commit" in raised.value.hint
+
+
+def test_damage_of_a_memory_boundary_is_found_when_it_is_restored(store):
+    path, records = committed(store, in_memory=True)
+    data = bytearray(path.read_bytes())
+    data[3 * 240 + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=f"boundary 'b1', record 3 in {path} is damaged"):
+        store.restore(records)
+
+
+def test_cut_and_missing_files_are_named_and_nothing_is_removed(store):
+    path, records = committed(store)
+    garbage = store.folder / "b9.77"
+    garbage.touch()
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    with pytest.raises(StorageError, match=f"{path} has {len(data) - 1} bytes where {len(data)} were"):
+        store.restore(records)
+    path.unlink()
+    with pytest.raises(StorageError, match=f"{path} does not exist"):
+        store.restore(records)
+    assert garbage.exists()
+
+
+def test_another_boundarys_file_is_found(store):
+    path, records = committed(store)
+    store.restore([])
+    other = store.create(spec_of(records=8))
+    other.append(numbers(5, 4), batch(other.spec, 1, 2))
+    store.commit()
+    store.close()
+    other.path.rename(path)
+    with pytest.raises(StorageError, match="the index of boundary 'b1'"):
+        store.restore(records)
+
+
+def test_damage_errors_leave_no_descriptor_open(store):
+    path, records = committed(store)
+    path.write_bytes(bytes(path.stat().st_size))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(StorageError):
+            store.restore(records)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_records_survive_json(store):
+    store.create(spec_of(copies=2, in_memory=True))
+    (record,) = store.commit()
+    assert BoundaryRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+class Scenario:
+    """Three commits of a store whose database is `self.database`, and what each of them held."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.database = []
+        self.held = {}
+
+    def run(self):
+        store = ActivationStore(self.folder, NUM_SAMPLES, BATCH_SIZE)
+        try:
+            self._steps(store)
+        finally:
+            store.close()
+
+    def _steps(self, store):
+        disk, memory = spec_of("disk", copies=2, records=8), spec_of("memory", records=8, in_memory=True)
+        model = {"disk": {}, "memory": {}}
+        self._append(store.create(disk), model, [3, 1, 2], 0)
+        self._append(store.create(memory), model, [0, 1], 0)
+        self._commit(store, model)
+        self._append(store.get("disk"), model, [7, 6], 1)
+        self._append(store.get("memory"), model, [5, 4], 0)
+        store.create(spec_of("dropped", records=8))
+        store.drop("dropped")
+        self._commit(store, model)
+        model = {"disk": {}, "other": {}}
+        self._append(store.create(disk), model, [9], 0)
+        self._append(store.create(dataclasses.replace(disk, name="other")), model, [1, 2, 3], 1)
+        store.drop("memory")
+        store.get("other").read(numbers(3, 1), copy=1)
+        self._commit(store, model)
+
+    def _append(self, boundary, model, samples, copy):
+        values = batch(boundary.spec, sum(samples), len(samples))
+        boundary.append(numbers(*samples), values, copy=copy)
+        model[boundary.spec.name].update({(copy, n): v for n, v in zip(samples, values, strict=True)})
+
+    def _commit(self, store, model):
+        records = store.commit()
+        self.database, self.held = records, {name: dict(held) for name, held in model.items()}
+        store.sweep()
+
+    def check(self):
+        """A store on what is left of the folder holds what the database says, and is in working order."""
+        store = ActivationStore(self.folder, NUM_SAMPLES, BATCH_SIZE)
+        store.restore(self.database)
+        assert {record.spec.name for record in self.database} == self.held.keys()
+        for name, held in self.held.items():
+            assert sum(store.get(name).num_written) == len(held)
+            for (copy, sample), value in held.items():
+                assert torch.equal(store.get(name).read(numbers(sample), copy=copy)[0], value)
+        assert {path.name for path in self.folder.iterdir()} == {record.file for record in self.database}
+        added = store.create(spec_of("added"))
+        added.append(numbers(0), batch(added.spec, 0, 1))
+        self.database, self.held = (
+            store.commit(),
+            {**self.held, "added": {(0, 0): batch(added.spec, 0, 1)[0]}},
+        )
+        store.close()
+
+
+@pytest.fixture
+def scenarios(tmp_path, faults, use_system):
+    """A new scenario in a folder of its own each time, and the number of its calls."""
+    folders = (tmp_path / str(number) for number in itertools.count())
+
+    def make():
+        folder = next(folders)
+        folder.mkdir()
+        return Scenario(folder)
+
+    system = use_system(faults.FaultySystem())
+    make().run()
+    use_system()
+    return make, len(system.calls)
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "crash"])
+def test_after_a_fault_in_any_call_the_last_commit_stands(scenarios, faults, use_system, fault):
+    make, num_calls = scenarios
+    for at in range(1, num_calls + 1):
+        scenario = make()
+        system = use_system(faults.FaultySystem(fault, at))
+        with pytest.raises((StorageError, faults.Crash)):
+            scenario.run()
+        assert system.has_failed
+        use_system(faults.FaultySystem())
+        scenario.check()
+        scenario.check()
+
+
+def test_short_counts_change_nothing(scenarios, faults, use_system):
+    make, num_calls = scenarios
+    for at in range(1, num_calls + 1):
+        scenario = make()
+        use_system(faults.FaultySystem("short", at))
+        scenario.run()
+        assert scenario.held.keys() == {"disk", "other"}
+        use_system(faults.FaultySystem())
+        scenario.check()
+
+
+@pytest.mark.parametrize("keeps_entries", [False, True])
+@pytest.mark.parametrize("keeps_bytes", [False, True])
+def test_after_a_power_cut_at_any_call_the_last_commit_stands(
+    scenarios, faults, use_system, keeps_entries, keeps_bytes
+):
+    make, num_calls = scenarios
+    for at in range(1, num_calls + 2):
+        scenario = make()
+        system = use_system(
+            faults.PowerCutSystem(scenario.folder, at, keeps_entries=keeps_entries, keeps_bytes=keeps_bytes)
+        )
+        try:
+            scenario.run()
+            assert at == num_calls + 1
+        except faults.Crash:
+            assert at <= num_calls
+        system.cut()
+        use_system(faults.FaultySystem())
+        scenario.check()
+
+
+names = st.sampled_from(["a", "b", "c"])
+specs = st.builds(
+    spec_of,
+    names,
+    shape=st.sampled_from(SHAPES),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
+    records=st.integers(1, NUM_SAMPLES),
+    copies=st.integers(1, 2),
+    in_memory=st.booleans(),
+)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """A store against dicts: {name: (spec, {(copy, sample): value})}, and the dict of the last commit."""
+
+    def __init__(self):
+        super().__init__()
+        # Nothing here is about power cuts: no waiting for the disk.
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(files.FileSystem, "fsync", lambda self, fd: None)
+        self.root = tempfile.TemporaryDirectory()
+        self.folder = Path(self.root.name) / "boundaries"
+        self.store = ActivationStore(self.folder, NUM_SAMPLES, BATCH_SIZE)
+        self.model = {}
+        self.database = ([], {})
+        self.seed = 0
+
+    def teardown(self):
+        self.store.close()
+        self.root.cleanup()
+        self.patch.undo()
+
+    @rule(spec=specs)
+    def create(self, spec):
+        self.store.create(spec)
+        self.model[spec.name] = (spec, {})
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def append(self, data):
+        spec, held = self._draw_boundary(data)
+        copy = data.draw(st.integers(0, spec.copies - 1))
+        there = {sample for c, sample in held if c == copy}
+        room = min(BATCH_SIZE, spec.records - len(there))
+        free = sorted(set(range(NUM_SAMPLES)) - there)
+        samples = data.draw(st.permutations(free))[:room]
+        self.seed += 1
+        values = batch(spec, self.seed, len(samples))
+        if data.draw(st.booleans()) and len(spec.shape) == 3:
+            values = values.contiguous(memory_format=torch.channels_last)
+        self.store.get(spec.name).append(numbers(*samples), values, copy=copy)
+        stored = values.to(getattr(torch, spec.dtype))
+        held.update({(copy, sample): value for sample, value in zip(samples, stored, strict=True)})
+
+    @precondition(lambda self: any(held for _, held in self.model.values()))
+    @rule(data=st.data())
+    def read(self, data):
+        name = data.draw(st.sampled_from(sorted(name for name, (_, held) in self.model.items() if held)))
+        held = self.model[name][1]
+        copy = data.draw(st.sampled_from(sorted({copy for copy, _ in held})))
+        there = sorted(sample for c, sample in held if c == copy)
+        samples = data.draw(st.lists(st.sampled_from(there), min_size=1, max_size=BATCH_SIZE))
+        found = self.store.get(name).read(numbers(*samples), copy=copy)
+        assert same(found, torch.stack([held[copy, sample] for sample in samples]))
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def drop(self, data):
+        spec, _ = self._draw_boundary(data)
+        self.store.drop(spec.name)
+        del self.model[spec.name]
+
+    @rule(transaction_fails=st.booleans())
+    def commit(self, transaction_fails):
+        records = self.store.commit()
+        if transaction_fails:
+            return
+        self.database = (records, self._copy(self.model))
+        self.store.sweep()
+        assert {path.name for path in self.folder.iterdir()} == {record.file for record in records}
+
+    @rule(is_new_process=st.booleans())
+    def restore(self, is_new_process):
+        if is_new_process:
+            self.store.close()
+            self.store = ActivationStore(self.folder, NUM_SAMPLES, BATCH_SIZE)
+        records, model = self.database
+        self.store.restore(records)
+        self.model = self._copy(model)
+        assert {path.name for path in self.folder.iterdir()} == {record.file for record in records}
+
+    @invariant()
+    def counts_agree(self):
+        assert set(self.store.names) == self.model.keys()
+        for name, (spec, held) in self.model.items():
+            boundary = self.store.get(name)
+            assert boundary.spec == spec
+            assert sum(boundary.num_written) == len(held)
+
+    @invariant()
+    def files_of_the_database_are_there(self):
+        assert all((self.folder / record.file).exists() for record in self.database[0])
+
+    def _draw_boundary(self, data):
+        return self.model[data.draw(st.sampled_from(sorted(self.model)))]
+
+    @staticmethod
+    def _copy(model):
+        return {name: (spec, dict(held)) for name, (spec, held) in model.items()}
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_stores_do_not_load_dynamo(tmp_path):
+    code = """
+import sys, numpy as np, torch
+from pathlib import Path
+from edge_trgl.runtime.activations import ActivationStore
+from edge_trgl.runtime.boundary_records import BoundarySpec
+store = ActivationStore(Path(sys.argv[1]), 4, 4)
+for in_memory in (False, True):
+    boundary = store.create(
+        BoundarySpec(name=str(in_memory), shape=(3, 2, 2), dtype="bfloat16", records=4, in_memory=in_memory)
+    )
+    boundary.append(np.arange(4), torch.zeros(4, 3, 2, 2))
+    boundary.read(np.array([2, 1]))
+store.restore(store.commit())
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "boundaries")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]

@@ -1,0 +1,582 @@
+"""ModuleStore: a dict in all but memory, within its limit; after any crash or fault it is at a commit."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edge_trgl.runtime import files
+from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.modules import ModuleStore
+
+NUM_MODULES = 5
+GARBAGE = -77.0
+
+
+class Module:
+    """Module k has k + 2 rows of weights, all of one value, and counts its changes."""
+
+    def __init__(self, module, value):
+        self.weight = torch.full((module + 2, 4), value)
+        self.num_changes = torch.zeros((), dtype=torch.int64)
+
+    def tensors(self):
+        return {"weight": self.weight, "num_changes": self.num_changes}
+
+    def change(self, value):
+        self.weight.fill_(value)
+        self.num_changes += 1
+
+    @property
+    def num_bytes(self):
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+    @property
+    def values(self):
+        assert (self.weight == self.weight[0, 0]).all()
+        return (float(self.weight[0, 0]), int(self.num_changes))
+
+
+def num_bytes(*modules):
+    return sum(Module(module, 0.0).num_bytes for module in modules)
+
+
+def first_values(module):
+    return (float(module), 0)
+
+
+class Workshop:
+    """Makes modules and stores of them; knows which are alive, which were made, and in which threads."""
+
+    def __init__(self, folder, *, equal=False):
+        self.folder = folder
+        self.alive = weakref.WeakSet()
+        self.made = []
+        self.threads = set()
+        self._equal = equal
+
+    def store(self, limit, committed={}):
+        return ModuleStore(
+            self.folder,
+            build=lambda module: self._make(module, GARBAGE),
+            initialise=lambda module: self._make(module, float(module)),
+            limit_bytes=limit,
+            committed=committed,
+        )
+
+    def _make(self, module, value):
+        self.made.append((module, sum(other.num_bytes for other in self.alive)))
+        self.threads.add(threading.current_thread())
+        made = Module(0 if self._equal else module, value)
+        self.alive.add(made)
+        return made
+
+    @property
+    def alive_bytes(self):
+        return sum(module.num_bytes for module in self.alive)
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def file_names(records):
+    return {record.name for record in records.values()}
+
+
+def save(store):
+    """A commit whose transaction succeeds."""
+    records = store.commit()
+    store.committed(records)
+    return records
+
+
+def finish(store):
+    """Wait until the background thread holds nothing any more."""
+    store._reader.submit(int).result()
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    return Workshop(tmp_path / "modules")
+
+
+@pytest.fixture
+def equal_workshop(tmp_path):
+    """All modules are as large as module 0."""
+    return Workshop(tmp_path / "modules", equal=True)
+
+
+@pytest.fixture
+def saved(equal_workshop):
+    """The records of `NUM_MODULES` equal modules that were changed and committed: module k holds 100 + k."""
+    store = equal_workshop.store(num_bytes(0))
+    for module in range(NUM_MODULES):
+        store.open(module).change(100.0 + module)
+        store.mark_changed(module)
+    return save(store)
+
+
+class TestMemory:
+    def test_an_open_module_is_the_same_object_until_it_makes_room(self, workshop):
+        store = workshop.store(num_bytes(0, 1))
+        first = store.open(0)
+        store.commit()
+        store.open(1)
+        assert store.open(0) is not None
+        assert store.loads == 1  # module 1 had no file: it got all the room when it was made
+        del first
+
+    def test_a_module_larger_than_the_limit_is_alone(self, workshop):
+        store = workshop.store(1)
+        for module in (2, 0, 2):
+            assert store.open(module).values == first_values(module)
+            assert len(workshop.alive) == 1
+
+    def test_all_stay_within_a_limit_of_exactly_their_bytes(self, workshop):
+        everything = range(NUM_MODULES)
+        store = workshop.store(num_bytes(*everything))
+        for module in (*everything, *everything):
+            store.open(module)
+        loads = store.loads
+        for module in everything:
+            store.open(module)
+        assert store.loads == loads
+        again = workshop.store(num_bytes(*everything), save(store))
+        for module in (*everything, *everything):
+            again.open(module)
+        assert again.loads == NUM_MODULES
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        limit=st.integers(0, num_bytes(*range(NUM_MODULES))),
+        order=st.lists(st.integers(0, NUM_MODULES - 1), max_size=20),
+        commits=st.sets(st.integers(0, 19)),
+    )
+    def test_room_is_there_before_a_module_is_made(self, limit, order, commits):
+        with tempfile.TemporaryDirectory() as folder:
+            workshop = Workshop(Path(folder) / "modules")
+            store = workshop.store(limit)
+            for number, module in enumerate(order):
+                store.open(module, order[number + 1 :])
+                if number in commits:
+                    save(store)
+            for module, alive in workshop.made:
+                assert alive == 0 or alive + num_bytes(module) <= limit
+
+    @pytest.mark.parametrize("num_resident", range(1, NUM_MODULES + 1))
+    def test_the_farthest_next_use_makes_room(self, equal_workshop, saved, num_resident):
+        """R of K modules round and round: K (K - R) loads in K - 1 rounds, which nothing can beat.
+
+        That is K - R or K - R + 1 a round; evicting the least recently used would give all K of them.
+        """
+        store = equal_workshop.store(num_resident * num_bytes(0), saved)
+        loads = []
+        for _ in range(2 * (NUM_MODULES - 1)):
+            before = store.loads
+            for module in range(NUM_MODULES):
+                store.open(module, [(module + 1 + later) % NUM_MODULES for later in range(NUM_MODULES)])
+            loads.append(store.loads - before)
+        missing = NUM_MODULES - num_resident
+        assert loads[0] >= num_resident
+        assert sum(loads[NUM_MODULES - 1 :]) == NUM_MODULES * missing
+        assert all(missing <= count <= missing + 1 for count in loads[1:])
+
+    def test_what_is_not_used_again_goes_first(self, equal_workshop, saved):
+        store = equal_workshop.store(2 * num_bytes(0), saved)
+        store.open(0)
+        store.open(1)
+        store.open(2, upcoming=[1, 2, 1])
+        store.open(1)
+        assert store.loads == 3
+        store.open(0)
+        assert store.loads == 4
+
+
+class TestPrefetch:
+    def test_the_tensors_are_the_same(self, equal_workshop, saved):
+        store = equal_workshop.store(2 * num_bytes(0), saved)
+        for module in (0, 1, 2, 3, 4, 0, 1):
+            following = (module + 1) % NUM_MODULES
+            assert store.open(module, [following]).values == (100.0 + module, 1)
+            store.prefetch(following, beside=module, upcoming=[following])
+
+    def test_it_reads_in_the_background_within_a_limit_of_exactly_two(self, equal_workshop, saved):
+        store = equal_workshop.store(2 * num_bytes(0), saved)
+        store.open(0)
+        equal_workshop.threads.clear()
+        store.prefetch(1, beside=0, upcoming=[1])
+        store.open(1)
+        assert equal_workshop.threads
+        assert threading.main_thread() not in equal_workshop.threads
+        assert store.loads == 2
+
+    def test_without_room_for_both_nothing_is_read_and_nothing_evicted(self, workshop):
+        store = workshop.store(num_bytes(0, 1))
+        for module in range(NUM_MODULES):
+            store.open(module)
+        records = save(store)
+        store = workshop.store(num_bytes(0, 1), records)
+        store.open(0)
+        store.open(1)
+        store.prefetch(4, beside=1, upcoming=[4])
+        store.open(0)
+        finish(store)
+        assert store.loads == 2
+
+    def test_the_module_in_use_stays(self, equal_workshop, saved):
+        store = equal_workshop.store(2 * num_bytes(0), saved)
+        store.open(1)
+        in_use = store.open(0)
+        store.prefetch(2, beside=0, upcoming=[2, 1])
+        store.open(2)
+        assert store.open(0) is in_use
+
+    def test_changes_of_what_makes_room_are_kept(self, equal_workshop, saved):
+        store = equal_workshop.store(2 * num_bytes(0), saved)
+        store.open(1).change(5.0)
+        store.mark_changed(1)
+        store.open(0)
+        store.prefetch(2, beside=0, upcoming=[2, 1])
+        store.open(2)
+        assert store.open(1).values == (5.0, 2)
+
+    def test_another_module_may_be_opened_instead(self, equal_workshop, saved):
+        store = equal_workshop.store(2 * num_bytes(0), saved)
+        store.open(0)
+        store.prefetch(1, beside=0, upcoming=[1])
+        assert store.open(3).values == (103.0, 1)
+        finish(store)
+        assert equal_workshop.alive_bytes <= 2 * num_bytes(0)
+        assert store.open(1).values == (101.0, 1)
+
+    def test_a_module_without_a_file_is_not_read(self, equal_workshop):
+        store = equal_workshop.store(2 * num_bytes(0))
+        store.open(0)
+        store.prefetch(1, beside=0, upcoming=[1])
+        assert store.open(1).values == first_values(1)
+        assert store.loads == 0
+
+    def test_damage_is_told_once_by_the_next_open(self, equal_workshop, saved):
+        damage(equal_workshop.folder / saved[1].name)
+        store = equal_workshop.store(2 * num_bytes(0), saved)
+        store.open(0)
+        store.prefetch(1, beside=0, upcoming=[1])
+        with pytest.raises(StorageError, match="checksum"):
+            store.open(2)
+        assert store.open(2).values == (102.0, 1)
+
+
+def damage(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+class TestFiles:
+    def test_the_folder_is_made_durably(self, tmp_path, faults, use_system):
+        system = use_system(faults.FaultySystem())
+        Workshop(tmp_path / "modules").store(0)
+        assert (tmp_path / "modules").is_dir()
+        assert system.calls == ["mkdir", "open", "fsync"]
+
+    def test_older_versions_go_once_the_database_names_newer_ones(self, equal_workshop, saved):
+        store = equal_workshop.store(num_bytes(0), saved)
+        store.open(0).change(1.0)
+        store.mark_changed(0)
+        records = store.commit()
+        assert names(equal_workshop.folder) == file_names(saved) | file_names(records)
+        store.committed(records)
+        assert names(equal_workshop.folder) == file_names(records)
+        assert records[0] != saved[0]
+        assert {module: records[module] for module in range(1, NUM_MODULES)} == {
+            module: saved[module] for module in range(1, NUM_MODULES)
+        }
+
+    def test_pages_between_commits_replace_each_other(self, equal_workshop, saved):
+        store = equal_workshop.store(num_bytes(0), saved)
+        for value in (1.0, 2.0, 3.0):
+            store.open(0).change(value)
+            store.mark_changed(0)
+            store.open(1)
+        assert len(names(equal_workshop.folder)) == NUM_MODULES + 1
+
+    def test_unchanged_modules_are_not_written(self, equal_workshop, saved, faults, use_system):
+        store = equal_workshop.store(num_bytes(0), saved)
+        system = use_system(faults.FaultySystem())
+        for module in range(NUM_MODULES):
+            store.open(module)
+        assert save(store) == saved
+        assert "pwrite" not in system.calls
+        assert "fsync" not in system.calls
+
+    def test_garbage_goes_at_the_start(self, equal_workshop, saved):
+        for name in ("m000.000099.safetensors", "m001.000100.safetensors.tmp", "other"):
+            (equal_workshop.folder / name).write_bytes(b"left behind")
+        equal_workshop.store(0, saved)
+        assert names(equal_workshop.folder) == file_names(saved)
+
+    def test_names_are_not_used_twice(self, equal_workshop, saved):
+        store = equal_workshop.store(num_bytes(0), saved)
+        store.open(0)
+        store.mark_changed(0)
+        assert store.commit()[0].name not in file_names(saved)
+
+    @pytest.mark.parametrize("harm", [damage, lambda path: os.truncate(path, 40), Path.unlink])
+    def test_a_damaged_file_is_named(self, equal_workshop, saved, harm):
+        path = equal_workshop.folder / saved[3].name
+        harm(path)
+        store = equal_workshop.store(num_bytes(0), saved)
+        with pytest.raises(StorageError) as caught:
+            store.open(3)
+        assert str(path) in caught.value.message
+        assert caught.value.hint
+        assert store.open(2).values == (102.0, 1)
+
+    def test_a_module_that_could_not_be_made_is_not_committed(self, tmp_path):
+        def refuse(module):
+            raise MemoryError
+
+        store = ModuleStore(tmp_path / "m", build=refuse, initialise=refuse, limit_bytes=0, committed={})
+        with pytest.raises(MemoryError):
+            store.open(0)
+        assert store.commit() == {}
+
+    def test_after_a_failed_sync_there_is_no_second_try(self, equal_workshop, saved, faults, use_system):
+        store = equal_workshop.store(num_bytes(0), saved)
+        store.open(0)
+        store.mark_changed(0)
+        store.open(1)
+        system = use_system(faults.FaultySystem())
+        system.fault, system.at = "EIO", 2  # opened, then synced
+        with pytest.raises(StorageError, match="input/output"):
+            store.commit()
+        use_system()
+        with pytest.raises(AssertionError, match="last commit"):
+            store.commit()
+
+    def test_a_commit_can_be_tried_again_when_the_disk_was_full(self, equal_workshop, saved, faults, use_system):
+        store = equal_workshop.store(num_bytes(0), saved)
+        store.open(0).change(9.0)
+        store.mark_changed(0)
+        use_system(faults.FaultySystem("ENOSPC", 2))
+        with pytest.raises(StorageError, match="full"):
+            store.commit()
+        use_system(faults.FaultySystem())
+        assert equal_workshop.store(num_bytes(0), save(store)).open(0).values == (9.0, 2)
+
+
+class Scenario:
+    """Three commits of a store whose database is `self.database`, and the values of each."""
+
+    def __init__(self, folder):
+        self.workshop = Workshop(folder)
+        self.database = {}
+        self.held = {}
+
+    def run(self):
+        store = self.workshop.store(num_bytes(1, 2))
+        model = {}
+        for module in range(3):
+            store.open(module)
+            model[module] = first_values(module)
+        self._commit(store, model)
+        self._change(store, model, 0, 10.0)
+        self._change(store, model, 1, 11.0)
+        self._change(store, model, 2, 12.0)  # those before it are pages by now
+        store.prefetch(0, beside=2, upcoming=[0])
+        store.open(0, [1, 2])
+        self._commit(store, model)
+        self._change(store, model, 1, 21.0)
+        store.open(2)
+        self._change(store, model, 1, 22.0)
+        store.release()
+        self._commit(store, model)
+
+    def _change(self, store, model, module, value):
+        opened = store.open(module)
+        opened.change(value)
+        store.mark_changed(module)
+        model[module] = opened.values
+
+    def _commit(self, store, model):
+        records = store.commit()
+        self.database, self.held = records, dict(model)
+        store.committed(records)
+
+    def check(self):
+        """A store on what is left of the folder holds what the database says, and is in working order."""
+        store = self.workshop.store(num_bytes(0, 1), self.database)
+        assert names(self.workshop.folder) == file_names(self.database)
+        assert {module: store.open(module).values for module in self.database} == self.held
+        self._change(store, self.held, 0, 31.0)
+        self._commit(store, self.held)
+
+
+@pytest.fixture
+def scenarios(tmp_path, faults, use_system):
+    """A new scenario in a folder of its own each time, and the number of its calls."""
+    folders = (tmp_path / str(number) for number in itertools.count())
+
+    def make():
+        folder = next(folders)
+        folder.mkdir()
+        return Scenario(folder)
+
+    system = use_system(faults.FaultySystem())
+    make().run()
+    use_system()
+    return make, len(system.calls)
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "crash"])
+def test_after_a_fault_in_any_call_the_last_commit_stands(scenarios, faults, use_system, fault):
+    make, num_calls = scenarios
+    for at in range(1, num_calls + 1):
+        scenario = make()
+        system = use_system(faults.FaultySystem(fault, at))
+        with pytest.raises((StorageError, faults.Crash)):
+            scenario.run()
+        assert system.has_failed
+        use_system(faults.FaultySystem())
+        scenario.check()
+        scenario.check()
+
+
+def test_short_counts_change_nothing(scenarios, faults, use_system):
+    make, num_calls = scenarios
+    for at in range(1, num_calls + 1):
+        scenario = make()
+        use_system(faults.FaultySystem("short", at))
+        scenario.run()
+        assert scenario.held == {0: (10.0, 1), 1: (22.0, 3), 2: (12.0, 1)}
+        use_system(faults.FaultySystem())
+        scenario.check()
+
+
+@pytest.mark.parametrize("keeps_entries", [False, True])
+@pytest.mark.parametrize("keeps_bytes", [False, True])
+def test_after_a_power_cut_at_any_call_the_last_commit_stands(
+    scenarios, faults, use_system, keeps_entries, keeps_bytes
+):
+    make, num_calls = scenarios
+    for at in range(1, num_calls + 2):
+        scenario = make()
+        folder = scenario.workshop.folder
+        system = use_system(
+            faults.PowerCutSystem(folder, at, keeps_entries=keeps_entries, keeps_bytes=keeps_bytes)
+        )
+        try:
+            scenario.run()
+            assert at == num_calls + 1
+        except faults.Crash:
+            assert at <= num_calls
+        system.cut()
+        use_system(faults.FaultySystem())
+        scenario.check()
+
+
+def test_a_page_becomes_durable_at_the_commit(equal_workshop, saved, faults, use_system):
+    """Written without a sync, moved out of memory, then committed: the power cut right after finds it."""
+    system = use_system(faults.PowerCutSystem(equal_workshop.folder, 0, keeps_entries=False, keeps_bytes=False))
+    store = equal_workshop.store(num_bytes(0), saved)
+    store.open(0).change(3.0)
+    store.mark_changed(0)
+    store.open(1)
+    assert "fsync" not in system.calls
+    records = store.commit()
+    system.cut()
+    use_system()
+    assert equal_workshop.store(num_bytes(0), records).open(0).values == (3.0, 2)
+
+
+modules = st.integers(0, NUM_MODULES - 1)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """A store against dicts: the values of each module now, and those of the last commit."""
+
+    def __init__(self):
+        super().__init__()
+        # Nothing here is about power cuts: no waiting for the disk.
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(files.FileSystem, "fsync", lambda self, fd: None)
+        self.root = tempfile.TemporaryDirectory()
+        self.workshop = Workshop(Path(self.root.name) / "modules")
+        self.limit = num_bytes(1, 2, 3)
+        self.store = self.workshop.store(self.limit)
+        self.model = {}
+        self.database = ({}, {})
+        self.value = 1000.0
+
+    def teardown(self):
+        finish(self.store)
+        self.root.cleanup()
+        self.patch.undo()
+
+    @rule(module=modules, upcoming=st.lists(modules, max_size=6))
+    def open(self, module, upcoming):
+        expected = self.model.setdefault(module, first_values(module))
+        assert self.store.open(module, upcoming).values == expected
+
+    @rule(module=modules)
+    def change(self, module):
+        self.open(module, [])
+        self.value += 1
+        opened = self.store.open(module)
+        opened.change(self.value)
+        self.store.mark_changed(module)
+        self.model[module] = opened.values
+
+    @rule(module=modules, beside=modules, upcoming=st.lists(modules, max_size=6))
+    def prefetch(self, module, beside, upcoming):
+        self.open(beside, upcoming)
+        self.store.prefetch(module, beside=beside, upcoming=upcoming)
+
+    @rule()
+    def release(self):
+        self.store.release()
+
+    @rule(transaction_fails=st.booleans())
+    def commit(self, transaction_fails):
+        records = self.store.commit()
+        assert records.keys() == self.model.keys()
+        if transaction_fails:
+            return
+        self.database = (records, dict(self.model))
+        self.store.committed(records)
+        assert names(self.workshop.folder) == file_names(records)
+
+    @rule(after_transaction=st.booleans(), limit=st.integers(0, num_bytes(*range(NUM_MODULES))))
+    def crash(self, after_transaction, limit):
+        finish(self.store)
+        if after_transaction:
+            self.database = (self.store.commit(), dict(self.model))
+        records, model = self.database
+        self.limit, self.model = limit, dict(model)
+        self.store = self.workshop.store(limit, records)
+        assert names(self.workshop.folder) == file_names(records)
+
+    @precondition(lambda self: self.database[0])
+    @invariant()
+    def files_of_the_database_are_there(self):
+        assert file_names(self.database[0]) <= names(self.workshop.folder)
+
+    @invariant()
+    def the_limit_is_respected(self):
+        finish(self.store)
+        assert len(self.workshop.alive) <= 1 or self.workshop.alive_bytes <= self.limit
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,393 @@
+"""One safetensors file: any tensor comes back bit for bit, nothing else does, and nothing is held twice."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_trgl.runtime import tensorfile
+from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.tensorfile import TensorInfo
+
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
+
+
+def random_tensor(dtype, shape):
+    """Any bit pattern of the dtype, NaNs included."""
+    if dtype == torch.bool:
+        return torch.rand(shape) < 0.5
+    num_bytes = torch.Size(shape).numel() * dtype.itemsize
+    return torch.randint(0, 256, (num_bytes,), dtype=torch.uint8).view(dtype).view(shape)
+
+
+def bits(tensor):
+    return bytes(tensorfile.bytes_of(tensor.contiguous()))
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        assert found[name].shape == tensor.shape
+        assert bits(found[name]) == bits(tensor), name
+
+
+def empty_like(tensors):
+    """Targets of the same strides: `read_into` must respect them."""
+    return {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
+
+
+@pytest.fixture
+def tensors():
+    torch.manual_seed(0)
+    return {
+        "trunk.weight": torch.randn(4, 3, 3, 3).contiguous(memory_format=torch.channels_last),
+        "head.bias": torch.nn.Parameter(torch.randn(5)),
+        "num_batches": torch.tensor(7),
+        "none": torch.empty(0, 3),
+        "transposed": torch.randn(6, 4).bfloat16().t(),
+    }
+
+
+shapes = st.lists(st.integers(0, 5), max_size=4)
+layouts = st.sampled_from(["contiguous", "transposed", "every_second"])
+
+
+def laid_out(tensor, layout):
+    if tensor.dim() == 0 or layout == "contiguous":
+        return tensor
+    if layout == "transposed":
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    return torch.stack([tensor, tensor], dim=-1)[..., 0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(DTYPES), shapes, layouts), max_size=5),
+    st.sampled_from([7, 64, tensorfile.SLICE_BYTES]),
+)
+def test_round_trip(specs, slice_bytes):
+    """Small slices take every way through the cutting of tensors."""
+    given_tensors = {
+        f"tensor {i}": laid_out(random_tensor(dtype, shape), layout)
+        for i, (dtype, shape, layout) in enumerate(specs)
+    }
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorfile, "SLICE_BYTES", slice_bytes)
+        path = Path(folder) / "file"
+        record = tensorfile.write(path, given_tensors, durable=False)
+        found = empty_like(given_tensors)
+        tensorfile.read_into(path, found, record)
+        assert_same(found, given_tensors)
+        assert_same(safetensors.torch.load_file(path), given_tensors)
+        assert (record.num_bytes, record.crc32) == (path.stat().st_size, zlib.crc32(path.read_bytes()))
+
+
+def test_read_into_keeps_memory_strides_and_parameters(tmp_path, tensors):
+    record = tensorfile.write(tmp_path / "file", tensors, durable=False)
+    found = {**empty_like(tensors), "head.bias": torch.nn.Parameter(torch.zeros(5))}
+    before = {name: (tensor.data_ptr(), tensor.stride()) for name, tensor in found.items()}
+    tensorfile.read_into(tmp_path / "file", found, record)
+    assert {name: (tensor.data_ptr(), tensor.stride()) for name, tensor in found.items()} == before
+    assert_same(found, tensors)
+    assert found["head.bias"].requires_grad
+
+
+def test_we_read_what_the_library_writes(tmp_path, tensors):
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(contiguous, tmp_path / "file", metadata={"made": "elsewhere"})
+    data = (tmp_path / "file").read_bytes()
+    record = tensorfile.FileRecord(name="file", num_bytes=len(data), crc32=zlib.crc32(data))
+    found = empty_like(tensors)
+    tensorfile.read_into(tmp_path / "file", found, record)
+    assert_same(found, tensors)
+
+
+def test_header_tells_where_each_tensor_lies_in_the_file(tmp_path, tensors):
+    tensorfile.write(tmp_path / "file", tensors, durable=False, metadata={"module": "3"})
+    data = (tmp_path / "file").read_bytes()
+    infos = tensorfile.read_header(tmp_path / "file")
+    assert list(infos) == list(tensors)
+    for name, tensor in tensors.items():
+        assert (infos[name].dtype, infos[name].shape) == (tensor.dtype, tuple(tensor.shape))
+        assert data[infos[name].start : infos[name].stop] == bits(tensor)
+    assert infos["trunk.weight"].start % 8 == 0
+    with safetensors.safe_open(tmp_path / "file", "pt") as opened:
+        assert opened.metadata() == {"module": "3"}
+
+
+def test_a_durable_write_waits_for_the_disk_and_another_does_not(tmp_path, tensors, faults, use_system):
+    system = use_system(faults.FaultySystem())
+    tensorfile.write(tmp_path / "file", tensors, durable=False)
+    assert "fsync" not in system.calls
+    tensorfile.make_durable(tmp_path / "file")
+    assert system.calls[-4:] == ["open", "fsync", "open", "fsync"]
+    tensorfile.write(tmp_path / "file", tensors, durable=True)
+    assert system.calls[-4:] == ["fsync", "rename", "open", "fsync"]
+
+
+@pytest.mark.parametrize("keeps_entries", [False, True])
+def test_file_made_durable_later_survives_a_power_cut(tmp_path, tensors, faults, use_system, keeps_entries):
+    system = use_system(faults.PowerCutSystem(tmp_path, 999, keeps_entries=keeps_entries, keeps_bytes=False))
+    record = tensorfile.write(tmp_path / "kept", tensors, durable=False)
+    tensorfile.make_durable(tmp_path / "kept")
+    tensorfile.write(tmp_path / "lost", tensors, durable=False)
+    use_system()
+    system.cut()
+    found = empty_like(tensors)
+    tensorfile.read_into(tmp_path / "kept", found, record)
+    assert_same(found, tensors)
+    assert not (tmp_path / "lost").exists() or (tmp_path / "lost").read_bytes() == b""
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "short", "crash"])
+def test_every_operation_of_a_write_may_fail(tmp_path, tensors, faults, use_system, fault):
+    path = tmp_path / "file"
+    old = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    counted = use_system(faults.FaultySystem())
+    new_record = tensorfile.write(path, tensors, durable=True)
+    for at in range(1, len(counted.calls) + 1):
+        use_system()
+        old_record = tensorfile.write(path, old, durable=True)
+        system = use_system(faults.FaultySystem(fault, at))
+        with contextlib.nullcontext() if fault == "short" else pytest.raises((StorageError, faults.Crash)):
+            tensorfile.write(path, tensors, durable=True)
+        use_system()
+        assert system.has_failed
+        # Only opening and syncing the folder come after the rename.
+        is_new = fault == "short" or at > len(counted.calls) - 2
+        found = empty_like(tensors)
+        tensorfile.read_into(path, found, new_record if is_new else old_record)
+        assert_same(found, tensors if is_new else old)
+        assert fault == "crash" or [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("fault", ["EIO", "short"])
+def test_every_operation_of_a_read_may_fail(tmp_path, tensors, faults, use_system, fault):
+    record = tensorfile.write(tmp_path / "file", tensors, durable=False)
+    counted = use_system(faults.FaultySystem())
+    tensorfile.read_into(tmp_path / "file", empty_like(tensors), record)
+    for at in range(1, len(counted.calls) + 1):
+        use_system(faults.FaultySystem(fault, at))
+        found = empty_like(tensors)
+        if fault == "short":
+            tensorfile.read_into(tmp_path / "file", found, record)
+            assert_same(found, tensors)
+        else:
+            with pytest.raises(StorageError, match="input/output error"):
+                tensorfile.read_into(tmp_path / "file", found, record)
+
+
+def test_every_flipped_byte_is_found(tmp_path):
+    tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True, False])}
+    path = tmp_path / "file"
+    record = tensorfile.write(path, tensors, durable=False, metadata={"module": "3"})
+    data = path.read_bytes()
+    for position in range(len(data)):
+        for bit in (0x01, 0x80):
+            path.write_bytes(data[:position] + bytes([data[position] ^ bit]) + data[position + 1 :])
+            with pytest.raises(StorageError, match=str(path)):
+                tensorfile.read_into(path, empty_like(tensors), record)
+
+
+def test_every_cut_is_found(tmp_path):
+    tensors = {"a": torch.arange(6.0).view(2, 3)}
+    path = tmp_path / "file"
+    record = tensorfile.write(path, tensors, durable=False)
+    data = path.read_bytes()
+    for length in [*range(len(data)), len(data) + 1]:
+        path.write_bytes((data + b"\0")[:length])
+        with pytest.raises(StorageError, match=f"it has {length} bytes where {len(data)} were written"):
+            tensorfile.read_into(path, empty_like(tensors), record)
+        with pytest.raises(StorageError):
+            tensorfile.read_header(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"b": torch.zeros(2)}, "'a' is not expected"),
+        ({"a": torch.zeros(2, 3), "b": torch.zeros(2), "c": torch.zeros(1)}, "'c' is missing"),
+        ({"a": torch.zeros(3, 2), "b": torch.zeros(2)}, r"'a' is F32 \[2, 3\], expected F32 \[3, 2\]"),
+        (
+            {"a": torch.zeros(2, 3), "b": torch.zeros(2).bfloat16()},
+            r"'b' is F32 \[2\], expected BF16 \[2\]",
+        ),
+    ],
+)
+def test_another_set_of_tensors_is_named(tmp_path, changed, message):
+    record = tensorfile.write(tmp_path / "file", {"a": torch.ones(2, 3), "b": torch.ones(2)}, durable=False)
+    with pytest.raises(StorageError, match=message):
+        tensorfile.read_into(tmp_path / "file", changed, record)
+    assert all((tensor == 0).all() for tensor in changed.values())
+
+
+def test_another_file_of_the_same_form_is_found(tmp_path):
+    tensorfile.write(tmp_path / "file", {"a": torch.ones(3)}, durable=False)
+    other = tensorfile.write(tmp_path / "other", {"a": torch.zeros(3)}, durable=False)
+    with pytest.raises(StorageError, match="its checksum is"):
+        tensorfile.read_into(tmp_path / "file", {"a": torch.zeros(3)}, other)
+    missing = dataclasses.replace(other, name="missing")
+    with pytest.raises(StorageError, match="does not exist"):
+        tensorfile.read_into(tmp_path / missing.name, {"a": torch.zeros(3)}, missing)
+
+
+def framed(header, data):
+    return len(header).to_bytes(8, "little") + header + data
+
+
+F32 = {"dtype": "F32", "shape": [1]}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b"", "cannot be read"),
+        (b"{", "cannot be read"),
+        (b"\xff{}", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "cannot be read"),
+        (b'{"a": {}, "a": {}}', "cannot be read"),
+        ([], "not an object"),
+        ({"__metadata__": []}, "metadata is not text"),
+        ({"__metadata__": {"a": 1}}, "metadata is not text"),
+        ({"a": None}, "'a' contradicts"),
+        ({"a": F32}, "'a' contradicts"),
+        ({"a": {**F32, "data_offsets": [0, 4], "more": 1}}, "'a' contradicts"),
+        ({"a": {**F32, "data_offsets": [0, 4, 8]}}, "'a' contradicts"),
+        ({"a": {**F32, "data_offsets": [0, 4.0]}}, "'a' contradicts"),
+        ({"a": {**F32, "data_offsets": [4, 0]}}, "'a' contradicts"),
+        ({"a": {**F32, "data_offsets": [8, 12]}}, "'a' contradicts"),
+        ({"a": {**F32, "data_offsets": [0, 8]}}, "'a' contradicts"),
+        ({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, "'a' contradicts"),
+        ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, "'a' contradicts"),
+        ({"a": {"dtype": "F32", "shape": [2**62] * 1000, "data_offsets": [0, 8]}}, "'a' contradicts"),
+        ({"a": {"dtype": "Q4", "shape": [1], "data_offsets": [0, 4]}}, "'a' contradicts"),
+        ({"a": {"dtype": [], "shape": [1], "data_offsets": [0, 4]}}, "'a' contradicts"),
+        ({"a": {**F32, "data_offsets": [0, 4]}}, "end at byte"),
+        ({"a": {**F32, "data_offsets": [4, 8]}}, "overlap or leave a gap"),
+        ({"a": {**F32, "data_offsets": [0, 4]}, "b": {**F32, "data_offsets": [0, 4]}}, "overlap or leave"),
+        ({}, "end at byte"),
+    ],
+)
+def test_damaged_header_is_refused(tmp_path, header, message):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    (tmp_path / "file").write_bytes(framed(text, bytes(8)))
+    with pytest.raises(StorageError, match=message):
+        tensorfile.read_header(tmp_path / "file")
+
+
+@pytest.mark.parametrize("length", [9, 2**31, 2**63, 2**64 - 1])
+def test_header_longer_than_the_file_is_refused_before_anything_is_allocated(tmp_path, length):
+    (tmp_path / "file").write_bytes(length.to_bytes(8, "little") + b"{}      ")
+    with pytest.raises(StorageError, match=f"claims {length} bytes, the file has 16"):
+        tensorfile.read_header(tmp_path / "file")
+
+
+def test_header_over_the_limit_is_refused_before_anything_is_allocated(tmp_path):
+    with (tmp_path / "file").open("wb") as file:
+        file.write((tensorfile.MAX_HEADER_BYTES + 8).to_bytes(8, "little"))
+        file.truncate(2 * tensorfile.MAX_HEADER_BYTES)
+    with pytest.raises(StorageError, match="its header claims"):
+        tensorfile.read_header(tmp_path / "file")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
+    max_leaves=8,
+)
+sizes = st.lists(st.integers(-1, 9) | json_values, max_size=3) | json_values
+entries = st.fixed_dictionaries(
+    {"dtype": st.sampled_from(["F32", "U8", "F8"]) | json_values, "shape": sizes, "data_offsets": sizes}
+)
+headers = st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), entries | json_values, max_size=3)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=40),
+        st.builds(
+            lambda header, data: framed(json.dumps(header).encode(), data), headers, st.binary(max_size=16)
+        ),
+    )
+)
+def test_any_bytes_are_either_a_header_or_a_storage_error(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(data)
+        with contextlib.suppress(StorageError):
+            infos = tensorfile.read_header(path)
+            assert all(isinstance(info, TensorInfo) and info.stop <= len(data) for info in infos.values())
+            assert sum(info.stop - info.start for info in infos.values()) <= len(data)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_whatever_we_accept_the_library_accepts(data):
+    """Mutations of a good file: a reader that takes more than the format allows would hide damage."""
+    header = json.dumps(
+        {
+            "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            "b": {"dtype": "U8", "shape": [3], "data_offsets": [8, 11]},
+        }
+    ).encode()
+    content = bytearray(framed(header, bytes(11)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(content)
+        with contextlib.suppress(StorageError):
+            infos = tensorfile.read_header(path)
+            assert set(safetensors.torch.load(bytes(content))) == set(infos)
+
+
+def test_no_second_copy_of_a_large_tensor(tmp_path):
+    """Writing and reading 96 MiB, in order and not, needs one slice and no copy."""
+    code = """
+import sys, torch
+from pathlib import Path
+from edge_trgl.runtime import tensorfile
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+big = {"in order": torch.ones(12 << 20), "transposed": torch.ones(4096, 3072).t()}
+small = {"a": torch.ones(3, 3).t()}
+path = Path(sys.argv[1])
+record = tensorfile.write(path, small, durable=True)
+tensorfile.read_into(path, small, record)
+start = peak()
+record = tensorfile.write(path, big, durable=False)
+tensorfile.read_into(path, big, record)
+print(peak() - start, "torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "file")], capture_output=True, text=True, check=True
+    )
+    growth_mb, has_dynamo = done.stdout.split()
+    assert float(growth_mb) < 2 * tensorfile.SLICE_BYTES / 2**20
+    assert has_dynamo == "False"

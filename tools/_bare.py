@@ -1,0 +1,172 @@
+"""Bare PyTorch: the loops that a user would write, on the same net, weights, batches and rates as the product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from _section import Section, Turns
+from edge_trgl import assembly, schedule
+from edge_trgl.assembly import LearningRate
+from edge_trgl.chain import Chain
+from edge_trgl.config import RunConfig
+from edge_trgl.data import DatasetInfo, open_dataset
+from edge_trgl.feed import Feed
+from edge_trgl.jobs import process
+from edge_trgl.run import Run
+from edge_trgl.runtime import memory
+from edge_trgl.schedule import Split, Visit
+from edge_trgl.transport import Residue, residues
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A module, its head and its optimizer; `weight` of its transport cost, 0 for none."""
+
+    trunk: nn.Sequential
+    head: nn.Module
+    optimizer: torch.optim.SGD
+    weight: float
+
+
+Step = Callable[[Part, Tensor, Tensor], Tensor]
+"""(part, x [B, ...], y [B]) → the part's output for the next part: one step of SGD on its own loss."""
+
+
+def measure(run: Run, loop: str, turns: Turns | None) -> dict[str, Any]:
+    """Train on the run's prepared data and score the last module; returns the figures of a row.
+
+    Args:
+        run: of one module for `end-to-end` and `checkpointed`, of as many as `greedy` is to train.
+        loop: which of the three.
+        turns: a turn is an epoch; None runs through.
+    """
+    config, info = run.config(), open_dataset(run.data)
+    process.set_up(config.train.threads)
+    process.warm_up("cpu")
+    _warm_up()
+    section = Section()
+    parts = build(assembly.make_chain(config, info), config)
+    section.start()
+    train(parts, run, loop, turns)
+    figures = section.end(memory.usage().peak)
+    return {**figures, "accuracy": _accuracy(parts, run, config, info)}
+
+
+def build(chain: Chain, config: RunConfig) -> list[Part]:
+    """The modules of `chain` with the weights that the product draws."""
+    transport = assembly.step_config(config).transport
+    x = torch.zeros(2, *chain.input_shape)
+    parts = []
+    for module in range(len(chain)):
+        trunk = chain.trunk(module)
+        with torch.no_grad():
+            x = trunk.eval()(x)
+        head = chain.classifier(tuple(x.shape[1:]))
+        chain.initialise(module, trunk, head, config.train.seed)
+        exempt = chain.encoder_exempt and module == 0
+        parts.append(_part(trunk, head, 0.0 if exempt else transport.weight(module, len(chain)), config))
+    return parts
+
+
+def _part(trunk: nn.Sequential, head: nn.Module, weight: float, config: RunConfig) -> Part:
+    for module in (trunk, head):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for mark in trunk.modules():
+        if isinstance(mark, Residue):
+            mark.recording = weight > 0
+    optimizer = torch.optim.SGD(
+        [*trunk.parameters(), *head.parameters()],
+        lr=config.train.lr,
+        momentum=config.train.momentum,
+        weight_decay=config.train.weight_decay,
+    )
+    return Part(trunk=trunk.train(), head=head.train(), optimizer=optimizer, weight=weight)
+
+
+def train(parts: list[Part], run: Run, loop: str, turns: Turns | None) -> None:
+    """The loop itself: batch by batch, every part in turn on the output of the part before."""
+    config, info = run.config(), open_dataset(run.data)
+    shape = assembly.job_shape(config, 1, info.splits["train"].num_images)
+    program = assembly.program(config, 1, 1)
+    rate = LearningRate(config, shape, program)
+    step = _step(config.train.label_smoothing, checkpointed=loop == "checkpointed")
+    if turns:
+        turns.wait()
+    for visit, batch, x, y in _batches(program.visits(shape), _feed(run, config, info, "train")):
+        for part in parts:
+            for group in part.optimizer.param_groups:
+                group["lr"] = rate(visit, batch)
+            x = step(part, x, y)
+        if turns and batch == shape.batches_per_epoch - 1:
+            turns.done()
+
+
+def _step(label_smoothing: float, *, checkpointed: bool) -> Step:
+    def forward(block: nn.Module, x: Tensor) -> Tensor:
+        out: Tensor = checkpoint(block, x, use_reentrant=False) if checkpointed else block(x)  # type: ignore[no-untyped-call]
+        return out
+
+    def step(part: Part, x: Tensor, y: Tensor) -> Tensor:
+        penalty = torch.zeros(())
+        out = x
+        for block in part.trunk:
+            before, out = out, forward(block, out)
+            if part.weight:
+                penalty = penalty + sum(residue.square().mean() for residue in residues(block, before, out))
+        cross_entropy = functional.cross_entropy(part.head(out), y, label_smoothing=label_smoothing)
+        loss = cross_entropy + part.weight * penalty
+        part.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        part.optimizer.step()
+        return out.detach()
+
+    return step
+
+
+@torch.no_grad()
+def _accuracy(parts: list[Part], run: Run, config: RunConfig, info: DatasetInfo) -> float:
+    shape = assembly.job_shape(config, 1, info.splits["test"].num_images)
+    for part in parts:
+        part.trunk.eval()
+        part.head.eval()
+    correct = 0
+    for _, _, x, y in _batches(schedule.evaluation(shape, "test", 1), _feed(run, config, info, "test")):
+        for part in parts:
+            x = part.trunk(x)
+        correct += int((parts[-1].head(x).argmax(1) == y).sum())
+    return correct / shape.num_samples
+
+
+def _feed(run: Run, config: RunConfig, info: DatasetInfo, split: Split) -> Feed:
+    return Feed(
+        run.data,
+        info,
+        split,
+        augment=assembly.augmentation(config, info),
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        device="cpu",
+    )
+
+
+def _batches(visits: Iterator[Visit], feed: Feed) -> Iterator[tuple[Visit, int, Tensor, Tensor]]:
+    for visit in visits:
+        for batch in range(visit.span.start, visit.span.stop):
+            samples = feed.samples(visit.span, batch)
+            yield visit, batch, feed.images(visit.span, batch, samples), feed.labels(samples)
+
+
+def _warm_up() -> None:
+    """Load what torch loads on first use, so that it is not taken for tensors."""
+    layer = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    optimizer.zero_grad()
+    checkpoint(layer, torch.zeros(1, 1), use_reentrant=False).sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()

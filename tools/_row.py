@@ -1,0 +1,78 @@
+"""One row of bench_regimes.py, in a process of its own.
+
+    python tools/_row.py JSON
+
+JSON: `run`, a run folder with prepared data (and a plan, for the product); `loop`: `product`, or one of the bare
+loops of `_bare.py`; `turns`: whether to wait on standard input before each epoch. Prints lines of JSON: the
+seconds of each turn, and last the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from _section import Section, Turns, tell
+from edge_trgl import trainer
+from edge_trgl.jobs import process, work
+from edge_trgl.local import LocalModule
+from edge_trgl.run import Run
+from edge_trgl.schedule import Visit
+from edge_trgl.trainer import AfterVisit, Rooms
+
+
+def main() -> None:
+    spec = json.loads(sys.argv[1])
+    run, turns = Run(Path(spec["run"])), Turns() if spec["turns"] else None
+    if spec["loop"] == "product":
+        tell(product(run, turns))
+    else:
+        # Its imports are larger than the product's and would count against it.
+        import _bare
+
+        tell(_bare.measure(run, spec["loop"], turns))
+
+
+def product(run: Run, turns: Turns | None) -> dict[str, Any]:
+    """The training job as `edge-trgl train` runs it, with a look at the process before the first visit."""
+    state = run.state()
+    budget_mb, layout, plan = (state.meta(name) for name in ("budget_mb", "layout", "plan"))
+    state.close()
+    figures: dict[str, Any] = {}
+
+    def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
+        process.warm_up("cpu")
+        if turns:
+            after = _in_turns(after, turns, len(layout["starts"]) - 1, run)
+            turns.wait()
+        section = Section()
+        trainer.walk(visits, rooms, after, start=start)
+        rooms.meter.read()
+        figures.update(section.end(rooms.meter.highest))
+
+    work.walk = walk  # the one step of the job that is measured
+    result = work.run(run, budget_mb)
+    return {**figures, "accuracy": result["scores"]["last"], "budget_mb": budget_mb, "plan": plan}
+
+
+def _in_turns(after: AfterVisit, turns: Turns, last_module: int, run: Run) -> AfterVisit:
+    """`after`, and the end of a turn where an epoch ends."""
+    from edge_trgl import assembly
+    from edge_trgl.data import open_dataset
+
+    num_images = open_dataset(run.data).splits["train"].num_images
+    batches = assembly.job_shape(run.config(), last_module + 1, num_images).batches_per_epoch
+
+    def after_and_wait(position: int, visit: Visit, local: LocalModule) -> None:
+        after(position, visit, local)
+        if visit.module == last_module and visit.span.stop == batches:
+            turns.done()
+
+    return after_and_wait
+
+
+if __name__ == "__main__":
+    main()
