@@ -41,12 +41,13 @@ class Totals:
 class Policy:
     """When to commit, and what the run may use.
 
-    `others_mb`: the peak of the processes that live beside this one. `total_steps`: of the whole run.
+    `others_mb`: the peak of the processes that live beside this one. `total_steps`: of all modules together.
     """
 
     checkpoint_s: float
     budget_mb: float
     others_mb: float
+    num_modules: int
     total_steps: int
     stop_requested: Callable[[], bool]
     learning_rate: Callable[[Visit, int], float]
@@ -74,7 +75,7 @@ class Ledger:
         self._before = self.state.meta(
             "work", {"seconds": 0.0, "steps": 0, "images": 0, "read_mb": 0.0, "written_mb": 0.0}
         )
-        self._steps = self._images = 0
+        self._steps, self._images = 0, 0.0
         self._io_start = memory.io_mb()
 
     def after(self, position: int, visit: Visit, local: LocalModule) -> None:
@@ -125,7 +126,7 @@ class Ledger:
         self._committed_at = time.monotonic()
 
     def work(self) -> dict[str, float]:
-        """Seconds, training steps, images and MiB moved over all starts of this run."""
+        """Seconds, steps, images (one counts when every module has trained on it) and MiB, over all starts."""
         read, written = memory.io_mb()
         return {
             "seconds": self._before["seconds"] + time.monotonic() - self._began,
@@ -149,7 +150,7 @@ class Ledger:
             self._sums.setdefault(book, Totals()).add(counted)
             self._rates[book] = self.policy.learning_rate(visit, visit.span.stop - 1)
             self._steps += visit.span.stop - visit.span.start
-            self._images += counted[0] if visit.module == 0 else 0
+            self._images += counted[0] / self.policy.num_modules
         now = time.monotonic()
         if now - self._sampled_at >= SAMPLE_SECONDS:
             self._sampled_at = now

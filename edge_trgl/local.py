@@ -182,7 +182,8 @@ class LocalModule(nn.Module):
         penalty = torch.stack(transport).sum() if transport else torch.zeros(())
         loss = through + penalty * self._penalty_weight() * share if transport else through
         del through, transport
-        loss.backward()
+        if loss.requires_grad:  # a first piece without weights has nothing to learn
+            loss.backward()
         return penalty.detach(), x.grad
 
     def _segments(self) -> list[nn.Module]:

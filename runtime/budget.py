@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 
 from edge_trgl.runtime.errors import OverBudgetError
@@ -23,12 +24,16 @@ def set_guard(limit_mb: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
 
 
+# torch's own allocators; oneDNN, which does not say why; C++ in general.
+_REFUSALS = ("can't allocate memory", "out of memory", "could not create a primitive", "bad_alloc")
+
+
 def refused(error: BaseException) -> bool:
     """Whether `error` is an allocation that the guard or the device refused."""
-    text = str(error)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
-    )
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    refusal = isinstance(error, RuntimeError) and any(text in str(error) for text in _REFUSALS)
+    return refusal or isinstance(error, MemoryError)
 
 
 def check(peak_mb: float, budget_mb: float, where: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.random  # numpy loads it when first used: in training, under the guard
 
 from edge_trgl.keys import key
 

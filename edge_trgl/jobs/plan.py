@@ -22,7 +22,7 @@ from edge_trgl.runtime import memory
 from edge_trgl.runtime.device import open_device
 from edge_trgl.runtime.planner import Demand, ModuleRow, Plan, make_plan
 
-WORKSPACE = 0.06
+WORKSPACE = 0.02
 """What kernels allocate inside a step, as a share of its tensors: measured on x86 with oneDNN."""
 
 FIRST_STEP_MB = 10.0

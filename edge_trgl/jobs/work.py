@@ -19,23 +19,31 @@ from edge_trgl.trainer import Rooms, walk
 
 
 def run(run: Run, budget_mb: float) -> dict[str, Any]:
-    """Train what is left to train, evaluate, and return what the summary needs of this process."""
+    """Train what is left to train within `budget_mb`, evaluate; returns what the summary needs of this process."""
     stop = _stop_flag()
     opened = open_run(run)
     others_mb = process.others_mb()
     if opened.config.train.device == "cpu":
         budget.set_guard(budget_mb - others_mb)
+    return train(opened, budget_mb=budget_mb, others_mb=others_mb, stop=stop)
+
+
+def train(opened: OpenRun, *, budget_mb: float, others_mb: float, stop: list[int]) -> dict[str, Any]:
+    """Walk the schedule from the last commit, evaluate, and store the result.
+
+    `others_mb`: the memory of the processes beside this one; `stop`: not empty once a signal came.
+    """
     rooms, ledger = _engine(opened, budget_mb, others_mb, stop)
-    visits = _training(opened).visits(_shape(opened))
-    walk(visits, rooms, ledger.after, start=opened.state.position())
+    walk(_training(opened).visits(_shape(opened)), rooms, ledger.after, start=opened.state.position())
     ledger.commit()
     rooms.activations.close()
+    done = ledger.work()
     messages.send("phase", name="evaluate")
     scores = evaluate.evaluate(opened, rooms.modules, rooms.meter, ledger.check)
     result = {
         "scores": scores,
         "weights_sha256": evaluate.weights_sha256(rooms.modules, len(opened)),
-        "work": ledger.work(),
+        "work": done,
         "peak_mb": rooms.meter.highest + opened.device.memory_mb(),
         "method": opened.device.method,
     }
@@ -62,6 +70,7 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         checkpoint_s=config.train.checkpoint_minutes * 60,
         budget_mb=budget_mb,
         others_mb=others_mb,
+        num_modules=len(opened),
         total_steps=sum(training.epochs_of(k) for k in range(len(opened))) * shape.batches_per_epoch,
         stop_requested=lambda: bool(stop),
         learning_rate=rate,

@@ -1,0 +1,65 @@
+"""Small runs of the real engine, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_trgl import config as configuration
+from edge_trgl.run import Run
+
+TINY: dict[str, dict[str, Any]] = {
+    "data": {"source": "sample", "limit": 80, "validation": 0.2},
+    "model": {"name": "km-3-1", "width": 4},
+    "train": {"epochs": "2", "batch_size": 16, "threads": 1, "checkpoint_minutes": 1e9},
+    "budget": {"mb": 1e5},
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that was trained, and what its training returned."""
+
+    run: Run
+    result: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        return str(self.result["weights_sha256"])
+
+
+@pytest.fixture
+def plan_run(tmp_path: Path) -> Callable[..., Run]:
+    """Makes a prepared and planned run from `section__key=value` settings over TINY."""
+    from edge_trgl.jobs import convert, plan, prepare
+
+    def make(name: str, **settings: Any) -> Run:
+        chosen: dict[str, dict[str, Any]] = {}
+        for setting, value in settings.items():
+            section, _, key = setting.partition("__")
+            chosen.setdefault(section, {})[key] = value
+        run = Run.create(tmp_path / name, configuration.resolve(TINY, chosen))
+        prepare.run(run)
+        document = plan.run(run, budget_mb=1e5)
+        if document["layout"]["built"]:
+            convert.run(run)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def train_run(plan_run: Callable[..., Run]) -> Callable[..., Trained]:
+    """Makes a run as `plan_run` does and trains it to its end."""
+    from edge_trgl.jobs import work
+    from edge_trgl.opening import open_run
+
+    def make(name: str, **settings: Any) -> Trained:
+        run = plan_run(name, **settings)
+        return Trained(run, work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[]))
+
+    return make

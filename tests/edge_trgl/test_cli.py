@@ -1,0 +1,274 @@
+"""The command as a user runs it: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from edge_trgl.cli import cli
+
+SMALL = (
+    *("--model", "km-3-1", "--width", "4", "--epochs", "2", "--batch-size", "16", "--threads", "1"),
+    *("--set", "data.limit=80", "--set", "data.validation=0.2"),
+)
+
+SUMMARY = {
+    "schema": None,
+    "regime": None,
+    "modules": None,
+    "params": None,
+    "accuracy": {"last", "chosen", "chosen_depth", "per_depth"},
+    "memory": {"budget_mb", "peak_mb", "planned_peak_mb", "fixed_mb", "method"},
+    "storage": {"read_mb", "written_mb"},
+    "time_s": None,
+    "images_per_s": None,
+    "restarts": None,
+    "lossy": None,
+    "weights_sha256": None,
+}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "edge_trgl", *arguments]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_run_from_train_to_report(tmp_path):
+    trained = run(tmp_path, "train", "--budget-mb", "400", *SMALL, "--export", "--json")
+    assert trained.returncode == 0, trained.stderr
+    summary = json.loads(trained.stdout)
+    folder = tmp_path / "runs" / "0001"
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert set(summary) == set(SUMMARY)
+    for section, names in SUMMARY.items():
+        if names is not None:
+            assert set(summary[section]) == names
+    assert summary["schema"] == 1
+    assert summary["modules"] == len(summary["accuracy"]["per_depth"]) == 3
+    assert 200 < summary["memory"]["fixed_mb"] < summary["memory"]["planned_peak_mb"] <= 400
+    assert summary["memory"]["peak_mb"] <= 400
+    assert (folder / "model.onnx").stat().st_size > 1000
+    page = (folder / "report.html").read_text()
+    assert len(page) < 1_000_000
+    assert summary["weights_sha256"][:12] in page
+
+    scores = json.loads(run(tmp_path, "evaluate", "runs/0001", "--json").stdout)
+    for name in SUMMARY["accuracy"]:
+        assert scores[name] == summary["accuracy"][name]
+    assert scores["weights_sha256"] == summary["weights_sha256"]
+
+    exported = json.loads(run(tmp_path, "export", "runs/0001", "--json").stdout)
+    assert exported["max_abs_diff"] <= 1e-4
+    assert exported["num_images"] == 16
+
+    again = run(tmp_path, "train", "--run", "runs/0001", "--budget-mb", "400", *SMALL, "--json")
+    assert json.loads(again.stdout)["weights_sha256"] == summary["weights_sha256"]
+    assert json.loads(again.stdout)["time_s"] == summary["time_s"]
+
+    other = run(tmp_path, "train", "--run", "runs/0001", "--budget-mb", "400", *SMALL, "--seed", "1")
+    assert other.returncode == 2
+    assert "train.seed: 0 in the run, 1 now" in other.stderr
+
+
+def test_everything_in_one_folder(tmp_path):
+    before = set(Path.home().rglob(".edge*"))
+    assert run(tmp_path, "train", *SMALL, "--run", "here").returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"here"}
+    assert set(Path.home().rglob(".edge*")) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed(tmp_path, number):
+    settings = [*SMALL, "--epochs", "40"]
+    whole = json.loads(run(tmp_path, "train", "--run", "whole", *settings, "--json").stdout)
+    process = subprocess.Popen(
+        command("train", "--run", "broken", *settings), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "module" in line:  # the first line of progress
+            break
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait() == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], rest
+    assert "Traceback" not in rest
+    assert "edge-trgl resume" in rest
+
+    early = run(tmp_path, "evaluate", "broken")
+    assert early.returncode == 2
+    assert run(tmp_path, "report", "broken").returncode == 0
+
+    resumed = run(tmp_path, "resume", "broken", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    summary = json.loads(resumed.stdout)
+    assert summary["weights_sha256"] == whole["weights_sha256"]
+    assert summary["restarts"] == 1
+
+
+def test_the_tree_dies_with_its_parent(tmp_path):
+    process = subprocess.Popen(
+        command("train", "--run", "orphan", *SMALL, "--epochs", "500"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "module" in line:
+            break
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while _workers(tmp_path / "orphan") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _workers(tmp_path / "orphan")
+
+
+def _workers(folder: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                arguments = (entry / "cmdline").read_bytes().decode().split("\0")
+                same_place = (entry / "cwd").readlink() == folder.parent
+            except OSError:
+                continue
+            if same_place and "edge_trgl.jobs" in arguments and folder.name in arguments:
+                found.append(entry.name)
+    return found
+
+
+def test_a_running_run_is_locked(tmp_path):
+    process = subprocess.Popen(
+        command("train", "--run", "busy", *SMALL, "--epochs", "500"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "training" in line:
+            break
+    second = run(tmp_path, "resume", "busy")
+    process.kill()
+    process.communicate()
+    assert second.returncode == 2
+    assert "in use" in second.stderr
+
+
+def test_a_budget_that_is_too_small(tmp_path):
+    refused = run(tmp_path, "train", "--budget-mb", "100", *SMALL)
+    assert refused.returncode == 3
+    assert "smallest budget that would do is" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    smallest = refused.stderr.split("would do is ")[1].split(" MiB")[0]
+    assert run(tmp_path, "plan", "--budget-mb", str(float(smallest) + 2), *SMALL).returncode == 0
+
+
+def test_plan_trains_nothing_and_leaves_nothing(tmp_path):
+    planned = run(tmp_path, "plan", "--budget-mb", "500", *SMALL, "--json")
+    document = json.loads(planned.stdout)
+    assert len(document["costs"]) == 3
+    assert document["plan"]["peak_mb"] <= 500
+    assert not list(tmp_path.iterdir())
+    assert "fits" in run(tmp_path, "plan", *SMALL).stdout
+
+
+WRONG = {
+    "a flag that is not there": (["train", "--budget", "3"], 2, "--budget-mb"),
+    "a setting that is not there": (["train", "--set", "train.epoch=3"], 2, "did you mean train.epochs"),
+    "a bound": (["train", "--lr", "-1"], 2, "train.lr must be above 0"),
+    "all mistakes at once": (
+        ["train", "--lr", "-1", "--batch-size", "0"],
+        2,
+        "batch_size must be at least 1; train.lr",
+    ),
+    "no such folder": (["train", "--data", "nowhere"], 4, "nowhere"),
+    "an empty folder": (["train", "--data", "empty"], 4, "empty"),
+    "a file that is no image set": (["train", "--data", "text.npz"], 4, "text.npz"),
+    "no such model": (["train", "--model", "resnet10"], 2, "did you mean resnet110"),
+    "too many modules": (["train", "--modules", "11"], 2, "1 to 10 modules"),
+    "a factory that is not there": (["train", "--model", "nothing:here"], 4, "nothing"),
+    "chunk where it means nothing": (["train", "--regime", "sequential", "--chunk", "4"], 2, "budget.chunk"),
+    "resume of no run": (["resume", "empty"], 2, "is not a run"),
+    "resume of nothing": (["resume", "nowhere"], 2, "is not a run"),
+    "a run folder with other things in it": (["train", "--run", "."], 2, "neither a run nor empty"),
+    "no such config": (["train", "--config", "nowhere.toml"], 4, "nowhere.toml"),
+    "no such profile": (["train", "--profile", "toaster"], 2, "toaster"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_mistakes(tmp_path, case):
+    arguments, code, text = WRONG[case]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.npz").write_text("no zip archive")
+    result = run(tmp_path, *arguments)
+    assert result.returncode == code, result.stderr
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_own_images(tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {
+        "x_train": generator.integers(0, 256, (60, 20, 20, 3), np.uint8),
+        "y_train": np.arange(60) % 3,
+        "x_test": generator.integers(0, 256, (12, 20, 20, 3), np.uint8),
+        "y_test": np.arange(12) % 3,
+    }
+    np.savez(tmp_path / "own.npz", **arrays)
+    small = SMALL[: SMALL.index("--set")]
+    for regime in ("sequential", "end-to-end"):
+        result = run(tmp_path, "train", "--data", "own.npz", *small, "--regime", regime, "--json")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["regime"] == regime
+
+
+def test_dry_run_prints_the_configuration(tmp_path):
+    (tmp_path / "mine.toml").write_text("[train]\nlr = 0.5\nseed = 4\n")
+    result = run(tmp_path, "train", "--config", "mine.toml", "--seed", "5", "--dry-run")
+    assert "lr = 0.5" in result.stdout
+    assert "seed = 5" in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.toml"}
+
+
+OPTIONS = {
+    "train": "allow batch-size budget-mb cache chunk config data device dry-run epochs export head image-size "
+    "json laps lr model modules no-augment no-transport precision profile regime resident run seed set tau "
+    "threads views width",
+    "plan": "allow batch-size budget-mb cache chunk config data device epochs head image-size "
+    "json laps lr model modules no-augment no-transport precision profile regime resident seed set tau "
+    "threads views width",
+    "resume": "budget-mb export json",
+    "evaluate": "json",
+    "export": "json",
+    "report": "json",
+}
+
+
+def test_options_change_only_on_purpose():
+    found = {
+        name: " ".join(
+            sorted(
+                option.removeprefix("--")
+                for parameter in verb.params
+                if isinstance(parameter, click.Option)
+                for option in parameter.opts
+            )
+        )
+        for name, verb in cli.commands.items()
+    }
+    assert found == OPTIONS

@@ -1,0 +1,124 @@
+"""Real kills of the real training process: what is resumed ends in the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edge_trgl.run import Run
+from edge_trgl.runtime import memory
+from edge_trgl.runtime.messages import DESCRIPTOR
+
+KILLS = 5
+"""In each of four regimes: twenty in all."""
+
+REGIMES = {
+    "parallel": {"budget__chunk": "2", "budget__resident": "1"},
+    "multi-lap": {"train__laps": 2, "train__views": 2},
+    "sequential": {"train__views": 2},
+    "end-to-end": {},
+}
+
+
+def start(run: Run, messages: int | None = None, budget_mb: float = 1e5) -> subprocess.Popen[bytes]:
+    options = json.dumps({"budget_mb": budget_mb})
+    command = [sys.executable, "-m", "edge_trgl.jobs", "work", str(run.folder), options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if messages is not None:
+        environment[DESCRIPTOR] = str(messages)
+    pass_fds = [] if messages is None else [messages]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, pass_fds=pass_fds)
+
+
+def position(run: Run) -> int:
+    state = run.state()
+    try:
+        return state.position()
+    finally:
+        state.close()
+
+
+def kill_in_training(run: Run, moment: random.Random) -> None:
+    """Start the worker, wait until it has committed something new, and kill it a little later."""
+    before = position(run)
+    worker = start(run)
+    while worker.poll() is None and position(run) == before:
+        time.sleep(0.005)
+    time.sleep(moment.uniform(0, 0.15))
+    worker.send_signal(signal.SIGKILL)
+    _, errors = worker.communicate()
+    assert worker.returncode in (-signal.SIGKILL, 0), errors.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", REGIMES)
+def test_killed_and_resumed_gives_the_same_weights(plan_run, train_run, regime):
+    settings = {"train__regime": regime, "train__epochs": "6", "model__width": 8, **REGIMES[regime]}
+    unbroken = train_run("unbroken", **settings)
+    run = plan_run("broken", **settings, train__checkpoint_minutes=0.0)
+    moment = random.Random(regime)
+    for _ in range(KILLS):
+        kill_in_training(run, moment)
+    last = start(run)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors.decode()
+    state = run.state()
+    assert state.meta("result")["weights_sha256"] == unbroken.sha256
+    # Nothing was counted twice or lost, however often it was killed.
+    images = {
+        kind: sum(m.num_images for m in s.metrics("train"))
+        for kind, s in (("broken", state), ("whole", unbroken.run.state()))
+    }
+    assert images["broken"] == images["whole"]
+    state.close()
+
+
+def test_terminated_worker_commits_and_stops(plan_run):
+    run = plan_run("stopped", train__epochs="500")
+    reading, writing = os.pipe()
+    worker = start(run, writing)
+    os.close(writing)
+    with os.fdopen(reading) as messages:
+        assert json.loads(messages.readline())["kind"] == "progress"
+        assert position(run) == 0
+        worker.send_signal(signal.SIGTERM)
+        last = json.loads(messages.readlines()[-1])
+    assert worker.wait() == last["exit_code"] == 75
+    assert position(run) > 0
+
+
+def test_over_budget_stops_resumable(plan_run, train_run):
+    """A limit that the run passes: exit 6, whether the guard refuses an allocation or the check sees the peak."""
+    settings = {"train__epochs": "2", "model__width": 64}
+    unbroken = train_run("unbroken", **settings)
+    run = plan_run("tight", **settings, train__checkpoint_minutes=0.0)
+    # This process stands beside the worker as its parent, and counts.
+    budget_mb = memory.usage().peak + worker_floor_mb() + 10
+    reading, writing = os.pipe()
+    worker = start(run, writing, budget_mb=budget_mb)
+    os.close(writing)
+    _, errors = worker.communicate()
+    assert worker.returncode == 6, errors.decode()
+    with os.fdopen(reading) as messages:
+        assert json.loads(messages.readlines()[-1])["exit_code"] == 6
+    again = start(run)
+    _, errors = again.communicate()
+    assert again.returncode == 0, errors.decode()
+    state = run.state()
+    assert state.meta("result")["weights_sha256"] == unbroken.sha256
+    state.close()
+
+
+def worker_floor_mb() -> float:
+    code = (
+        "import edge_trgl.jobs.work\nfrom edge_trgl import process\nfrom edge_trgl.runtime import memory\n"
+        "process.warm_up('cpu')\nprint(memory.usage().rss)"
+    )
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

@@ -1,0 +1,56 @@
+"""What is loaded where: every MiB that the training process imports is taken from the user's budget."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(json.loads(output.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import edge_trgl",
+        "import edge_trgl.cli, edge_trgl.pipeline",
+        "import sys\nfrom edge_trgl.cli import cli\ncli(['train', '--help'], standalone_mode=False)",
+    ],
+)
+def test_the_parent_is_light(statement):
+    heavy = {"torch", "numpy", "torchvision", "onnx", "onnxruntime", "matplotlib", "PIL", "jinja2"}
+    assert not loaded_by(statement) & heavy
+
+
+def test_the_training_process_is_minimal():
+    unwanted = {"torch._dynamo", "sympy", "torchvision", "onnx", "matplotlib", "PIL", "jinja2", "click"}
+    assert not loaded_by("import edge_trgl.jobs.work") & unwanted
+
+
+def test_a_whole_run_never_loads_dynamo(plan_run):
+    run = plan_run("run", model__name="km-2-2", train__regime="multi-lap", train__laps=2)
+    code = (
+        "from pathlib import Path\nfrom edge_trgl.run import Run\nfrom edge_trgl.jobs import plan, work\n"
+        f"work.run(Run(Path({str(run.folder)!r})), budget_mb=1e5)"
+    )
+    assert not loaded_by(code) & {"torch._dynamo", "sympy"}
+
+
+def test_preparing_loads_no_torch():
+    assert "torch" not in loaded_by("import edge_trgl.jobs.prepare")
+
+
+def test_arrows_run_down():
+    """The contracts of setup.cfg hold (import-linter)."""
+    linter = Path(sys.executable).with_name("lint-imports")
+    result = subprocess.run([str(linter)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout

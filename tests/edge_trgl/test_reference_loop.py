@@ -1,0 +1,110 @@
+"""The engine against plain PyTorch loops: the published parallel loop, and layer-wise sequential training."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from edge_trgl.data import epoch_order, open_dataset
+from edge_trgl.opening import open_run
+
+EPOCHS, BATCH, LR, TAU = 2, 16, 0.02, 0.3
+SETTINGS = {
+    "data__augment": False,
+    "train__lr": LR,
+    "train__epochs": str(EPOCHS),
+    "train__batch_size": BATCH,
+    "transport__tau": TAU,
+}
+
+
+class Plain:
+    """Whole modules in memory, torch.optim, nothing of the engine but the networks and their first weights."""
+
+    def __init__(self, run) -> None:
+        opened = open_run(run)
+        info = open_dataset(run.data)
+        raw = np.fromfile(run.data / "train.images", np.uint8).reshape(-1, *info.shape)
+        images = torch.from_numpy(raw).permute(0, 3, 1, 2).float()
+        self.images = (images / 255 - torch.tensor(info.mean).view(1, -1, 1, 1)) / torch.tensor(info.std).view(
+            1, -1, 1, 1
+        )
+        self.labels = torch.from_numpy(np.fromfile(run.data / "train.labels", "<i8"))
+        self.modules = [opened.workshop.initialise(k) for k in range(len(opened))]
+        self.optimizers = [
+            torch.optim.SGD(m.parameters(), lr=LR, momentum=0.9, weight_decay=2e-4) for m in self.modules
+        ]
+        self.losses = [[0.0] * EPOCHS for _ in self.modules]
+        self.batches = len(raw) // BATCH
+
+    def order(self, epoch):
+        return torch.from_numpy(epoch_order(len(self.labels), 0, epoch))
+
+    def step(self, k, x, y, epoch, batch):
+        """One local step; returns the output before it."""
+        local, optimizer = self.modules[k].train(), self.optimizers[k]
+        done = (epoch * self.batches + batch) / (EPOCHS * self.batches)
+        optimizer.param_groups[0]["lr"] = LR * 0.5 * (1 + math.cos(math.pi * done))
+        residues = []
+        hooks = [
+            module.register_forward_hook(lambda _, __, out: residues.append(out))
+            for name, module in local.trunk.named_modules()
+            if name.endswith("residue")
+        ]
+        out = local.trunk(x)
+        for hook in hooks:
+            hook.remove()
+        loss = functional.cross_entropy(local.head(out), y, label_smoothing=0.1)
+        self.losses[k][epoch] += loss.item() / self.batches
+        if k > 0:  # module 0 holds the encoder and is exempt
+            tau = TAU if k < len(self.modules) // 2 else 2 * TAU
+            loss = loss + sum(r.pow(2).mean() for r in residues) / (2 * tau)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return out.detach()
+
+    def batch(self, epoch, number):
+        samples = self.order(epoch)[number * BATCH : (number + 1) * BATCH]
+        return self.images[samples], self.labels[samples], samples
+
+
+def parallel(plain):
+    for epoch in range(EPOCHS):
+        for number in range(plain.batches):
+            x, y, _ = plain.batch(epoch, number)
+            for k in range(len(plain.modules)):
+                x = plain.step(k, x, y, epoch, number)
+
+
+def sequential(plain):
+    boundary = plain.images
+    for k, local in enumerate(plain.modules):
+        for epoch in range(EPOCHS):
+            for number in range(plain.batches):
+                _, y, samples = plain.batch(epoch, number)
+                plain.step(k, boundary[samples], y, epoch, number)
+        with torch.no_grad():
+            boundary = local.eval().trunk(boundary)
+
+
+@pytest.mark.parametrize("loop", [parallel, sequential])
+def test_engine_equals_plain_loop(train_run, loop):
+    trained = train_run("run", **SETTINGS, train__regime=loop.__name__)
+    plain = Plain(trained.run)
+    loop(plain)
+
+    opened = open_run(trained.run)
+    for metric in opened.state.metrics("train"):
+        assert metric.loss_sum / metric.num_images == pytest.approx(
+            plain.losses[metric.module][metric.epoch], abs=1e-6
+        )
+    store = opened.modules()
+    for k, module in enumerate(plain.modules):
+        ours = store.open(k).final_tensors()
+        for name, tensor in module.final_tensors().items():
+            assert torch.allclose(ours[name].double(), tensor.double(), rtol=0, atol=1e-5), (k, name)

@@ -1,0 +1,47 @@
+"""What is installed: one package, with the runtime, the profiles and the sample inside it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_installs_only_edge_trgl(tmp_path):
+    # A copy, because building writes beside the sources.
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "*cache*", "build", "*.egg-info")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"edge_trgl"}
+    for needed in (
+        "runtime/files.py",
+        "profiles/generic.toml",
+        "models/km_resnet.py",
+        "jobs/__main__.py",
+        "data/sample/train-images-idx3-ubyte.gz",
+        "data/sample/LICENSE",
+        "report/report.html.j2",
+        "py.typed",
+    ):
+        assert f"edge_trgl/{needed}" in names
+    sample = sum(entry.file_size for entry in zipfile.ZipFile(wheel).infolist() if "/sample/" in entry.filename)
+    assert sample <= 4 * 2**20
+
+
+def test_the_top_level_is_as_laid_out():
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    folders = {path.split("/")[0] for path in tracked if "/" in path}
+    assert folders == {".ci", "edge_trgl", "profiles", "runtime", "tests", "tools"}
+    assert (ROOT / "edge_trgl/runtime").readlink() == Path("../runtime")
+    assert (ROOT / "edge_trgl/profiles").readlink() == Path("../profiles")
