@@ -13,15 +13,22 @@ from edge_trgl.heads import PoolRule, build_head, to_two_by_two
 from edge_trgl.keys import key
 
 BlockFactory = Callable[[], nn.Module]
-"""Makes one block. A block that is an `nn.Sequential` (a stem before a residual block, say) may be
-recomputed child by child; otherwise a block is recomputed whole. A block leaves its input untouched."""
+"""Makes one block. A block leaves its input untouched."""
 
 Shape = tuple[int, ...]
 
 
+class Pieces(nn.Sequential):
+    """A block in parts that are recomputed, and asked for their residues, one by one: a stem and what follows it.
+
+    Each part leaves its input untouched.
+    """
+
+
 def by_depth(num_blocks: int, num_modules: int) -> tuple[int, ...]:
     """First block of each of `num_modules` modules of as equal depth as can be, the deeper ones first."""
-    return tuple(-(-num_blocks * module // num_modules) for module in range(num_modules))
+    depth, rest = divmod(num_blocks, num_modules)
+    return tuple(depth * module + min(module, rest) for module in range(num_modules))
 
 
 def by_weight(weights: Sequence[float], num_modules: int) -> tuple[int, ...]:

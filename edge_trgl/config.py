@@ -7,6 +7,7 @@ by the dotted name that the user typed.
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 import types
 import typing
@@ -93,12 +94,12 @@ class TrainConfig:
             found += _unless(getattr(self, name) >= 1, f"train.{name} must be at least 1")
         for name in ("momentum", "weight_decay", "label_smoothing", "checkpoint_minutes"):
             found += _unless(getattr(self, name) >= 0, f"train.{name} must not be negative")
-        found += _unless(self.lr > 0, "train.lr must be above 0")
+        found += _unless(0 < self.lr < math.inf, "train.lr must be above 0 and finite")
         found += _unless(self.momentum < 1, "train.momentum must be below 1")
         found += _unless(self.label_smoothing < 1, "train.label_smoothing must be below 1")
         found += _unless(self.threads is None or self.threads >= 1, "train.threads must be at least 1")
         found += _unless(
-            self.laps == 1 or self.regime == "multi-lap", "train.laps above 1 is for train.regime multi-lap"
+            self.laps <= 1 or self.regime == "multi-lap", "train.laps above 1 is for train.regime multi-lap"
         )
         try:
             epochs = parse_epochs(self.epochs, 1)
@@ -240,7 +241,8 @@ def resolve(*sources: Mapping[str, Any]) -> RunConfig:
         mistakes += wrong
         built[section] = kind(**values)
     config = RunConfig(**built)
-    mistakes = mistakes or config.problems()
+    told = {mistake.split()[0] for mistake in mistakes}
+    mistakes += [problem for problem in config.problems() if not any(name in problem for name in told)]
     if mistakes:
         raise UsageError("; ".join(mistakes), hint="edge-trgl train --help lists the options.")
     return config
@@ -314,7 +316,7 @@ def _unless(good: bool, problem: str) -> list[str]:  # noqa: FBT001 - reads as a
 
 
 def _is_count(text: str, words: tuple[str, ...]) -> bool:
-    return text in words or (text.isdigit() and int(text) >= 1)
+    return text in words or (text.isdecimal() and int(text) >= 1)
 
 
 def _section_type(name: str) -> Any:
@@ -360,11 +362,11 @@ def _convert(value: Any, hint: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"expected {hint.__name__}")
     if hint is str:
-        return str(value)
+        return ",".join(map(str, value)) if isinstance(value, list) else str(value)
     try:
         converted = hint(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"expected {hint.__name__}") from None
-    if hint is int and converted != float(value):
+    if hint is int and isinstance(value, float) and converted != value:
         raise ValueError("expected a whole number")
     return converted

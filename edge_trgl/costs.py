@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edge_trgl.chain import Chain, Shape
+from edge_trgl.chain import Chain, Pieces, Shape
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.runtime.errors import InputError, UsageError
 
@@ -181,7 +181,7 @@ def _title(trunk: nn.Module) -> str:
 
 
 def _pieces(block: nn.Module) -> list[nn.Module]:
-    return list(block.children()) if type(block) is nn.Sequential else [block]
+    return list(block.children()) if isinstance(block, Pieces) else [block]
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

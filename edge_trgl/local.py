@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_trgl.chain import Chain, Shape
+from edge_trgl.chain import Chain, Pieces, Shape
 from edge_trgl.keys import key
 from edge_trgl.transport import Residue, Transport, energy, residues
 
@@ -61,11 +61,13 @@ class LocalModule(nn.Module):
 
     def materialise(self, device: str) -> LocalModule:
         """Give every meta tensor real, uninitialised memory on `device`; others are moved there."""
+        made: dict[int, Tensor] = {}  # a weight that stands in two places stays one weight
         for part in self.modules():
             for table in (part._parameters, part._buffers):
                 for name, old in table.items():
                     if old is not None:
-                        table[name] = _laid_out(old, device)  # type: ignore[assignment]
+                        new = made.setdefault(id(old), _laid_out(old, device))
+                        table[name] = new  # type: ignore[assignment]
         self._momentum = {name: torch.zeros_like(weight) for name, weight in self.named_parameters()}
         self._totals = self._totals.to(device)
         return self
@@ -161,16 +163,17 @@ class LocalModule(nn.Module):
         logits, cross_entropy = logits.detach(), cross_entropy.detach()
         gradient = x.grad
         del x  # the output: nothing below needs it
-        penalty = torch.zeros(())
+        energies: list[Tensor] = []
         for number in reversed(range(len(segments))):
             part, gradient = self._backward_segment(segments[number], inputs.pop(), gradient, number, share, seed)
-            penalty = penalty + part
+            energies = part + energies
+        penalty = torch.stack(energies).sum() if energies else torch.zeros(())
         self._count(cross_entropy, logits, y, penalty)
         return cross_entropy
 
     def _backward_segment(
         self, segment: nn.Module, x: Tensor, gradient: Tensor | None, number: int, share: float, seed: int
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[list[Tensor], Tensor | None]:
         """Compute `segment` again and send `gradient` of its output back; its energy and its input's gradient."""
         if number > 0:
             x.requires_grad_()
@@ -181,20 +184,15 @@ class LocalModule(nn.Module):
         del out, gradient
         penalty = torch.stack(transport).sum() if transport else torch.zeros(())
         loss = through + penalty * self._penalty_weight() * share if transport else through
+        energies = [part.detach() for part in transport]
         del through, transport
         if loss.requires_grad:  # a first piece without weights has nothing to learn
             loss.backward()
-        return penalty.detach(), x.grad
+        return energies, x.grad
 
     def _segments(self) -> list[nn.Module]:
-        """The smallest pieces that may be recomputed: blocks, or the children of a block that is a Sequential."""
-        return [
-            piece
-            for block in self.trunk
-            for piece in (
-                block if type(block) is nn.Sequential else (block,)
-            )  # a subclass may add steps of its own
-        ]
+        """The smallest parts that are recomputed: blocks, or the pieces of a block that is made of them."""
+        return [part for block in self.trunk for part in (block if isinstance(block, Pieces) else (block,))]
 
     def _forward(self, segment: nn.Module, x: Tensor, seed: int, number: int) -> Tensor:
         # Dropout draws from the default generator; keyed here, it draws the same in every order of visits.
@@ -228,7 +226,7 @@ class LocalModule(nn.Module):
         torch._fused_sgd_(
             [weights[name] for name in gradients],
             list(gradients.values()),
-            [self._momentum[name] for name in gradients],
+            [self._momentum[name] for name in gradients] if self.config.momentum else [],
             weight_decay=self.config.weight_decay,
             momentum=self.config.momentum,
             lr=lr,
@@ -265,7 +263,7 @@ def _laid_out(old: Tensor, device: str) -> Tensor:
     new = torch.empty(old.shape, dtype=old.dtype, device=device, memory_format=layout)
     if not old.is_meta:
         new.copy_(old.detach())
-    return nn.Parameter(new) if isinstance(old, nn.Parameter) else new
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
 def _ignore(out: Tensor) -> None:

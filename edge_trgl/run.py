@@ -118,7 +118,7 @@ def numbered(parent: Path = RUNS) -> Path:
 
 def newest_unfinished(parent: Path = RUNS) -> Run | None:
     """The newest numbered run that has no summary."""
-    runs = [Run(path) for path in sorted(_numbered_folders(parent), reverse=True)]
+    runs = [Run(path) for path in sorted(_numbered_folders(parent), key=lambda path: -int(path.name))]
     return next((run for run in runs if run.config_file.is_file() and not run.summary_file.is_file()), None)
 
 

@@ -50,8 +50,9 @@ class _MeanSquare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, residue: Tensor) -> Tensor:
         ctx.save_for_backward(residue)
-        norm: Tensor = torch.linalg.vector_norm(residue, dtype=torch.float32)
-        return norm * norm / residue.numel()
+        # A norm a sample: one running float32 sum over a whole batch would lose digits.
+        norms: Tensor = torch.linalg.vector_norm(residue, dim=tuple(range(1, residue.dim())), dtype=torch.float32)
+        return norms.square_().sum() / residue.numel()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_trgl.chain import BlockFactory, Chain
+from edge_trgl.chain import BlockFactory, Chain, Pieces
 from edge_trgl.transport import Residue
 
 
@@ -48,12 +48,12 @@ class PreActivationBlock(nn.Module):
 
 
 def _encoded_block(in_channels: int, width: int) -> nn.Module:
-    return nn.Sequential(Encoder(in_channels, width), PreActivationBlock(width, leading=False))
+    return Pieces(Encoder(in_channels, width), PreActivationBlock(width, leading=False))
 
 
 def _downsampled_block(width: int) -> nn.Module:
     halve = nn.Conv2d(width // 2, width, 1, stride=2, bias=False)
-    return nn.Sequential(halve, PreActivationBlock(width, leading=False))
+    return Pieces(halve, PreActivationBlock(width, leading=False))
 
 
 def km_resnet(

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_trgl.chain import BlockFactory, Chain, by_depth
+from edge_trgl.chain import BlockFactory, Chain, Pieces, by_depth
 from edge_trgl.transport import Residue
 
 BLOCKS_PER_STAGE = 18
@@ -64,7 +64,7 @@ class PostActivationBlock(nn.Module):
 
 
 def _first_block(in_channels: int) -> nn.Module:
-    return nn.Sequential(Stem(in_channels), PostActivationBlock(16, 16))
+    return Pieces(Stem(in_channels), PostActivationBlock(16, 16))
 
 
 def _pool(side: int) -> int:

@@ -56,9 +56,7 @@ def _plain_loop(local, pairs, *, lr, momentum, weight_decay, label_smoothing, we
     "momentum",
     [
         0.9,
-        pytest.param(
-            0.0, marks=pytest.mark.xfail(strict=True, raises=RuntimeError, reason="buffers without momentum")
-        ),
+        0.0,
     ],
 )
 @pytest.mark.parametrize("transport", ["vangl", "trgl"])
@@ -125,7 +123,6 @@ def test_recompute_changes_no_bit(nets, net, transport):
     assert set(counts) <= {3}
 
 
-@pytest.mark.xfail(strict=True, reason="energies are added up last block first")
 def test_recompute_changes_no_bit_of_the_totals(nets):
     chain = nets.chain_of(*[nets.PlainBlock, nets.NormBlock] * 3)
     direct, recomputed = (
@@ -138,8 +135,7 @@ def test_recompute_changes_no_bit_of_the_totals(nets):
 @pytest.mark.parametrize("net", ["norm", "dropout"])
 def test_recompute_changes_no_bit_beside_other_options(nets, net, options):
     direct, recomputed = (
-        _trained(nets, nets.CHAINS[net](), TRGL, recompute=recompute, **options)
-        for recompute in (False, True)
+        _trained(nets, nets.CHAINS[net](), TRGL, recompute=recompute, **options) for recompute in (False, True)
     )
     _assert_same(direct, recomputed)
 
@@ -148,9 +144,7 @@ def test_recompute_changes_no_bit_beside_other_options(nets, net, options):
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 100])
 def test_micro_batches_are_the_batch_without_batch_norm(nets, micro_batch, transport):
     chain = nets.chain_of(nets.PlainBlock, _pointwise, head="linear")
-    whole, parts = (
-        _trained(nets, chain, TRANSPORTS[transport], micro_batch=size) for size in (None, micro_batch)
-    )
+    whole, parts = (_trained(nets, chain, TRANSPORTS[transport], micro_batch=size) for size in (None, micro_batch))
     for name, tensor in whole[0].items():
         torch.testing.assert_close(parts[0][name], tensor, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(torch.cat(parts[1]), torch.cat(whole[1]), rtol=1e-5, atol=1e-5)
@@ -342,7 +336,6 @@ def _conv_norm_relu():
     return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
 
 
-@pytest.mark.xfail(strict=True, reason="the children of any Sequential are taken for blocks")
 def test_a_plain_sequential_block_has_one_residue(nets):
     local = nets.built(nets.chain_of(_conv_norm_relu), 0, StepConfig(transport=TRGL))
     ((x, y),) = nets.batches(1)
@@ -353,13 +346,11 @@ def test_a_plain_sequential_block_has_one_residue(nets):
     assert local.take_totals()[3] / len(x) == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="an in-place child writes over its kept input")
 def test_recompute_takes_a_sequential_block_with_an_in_place_activation(nets):
     chain = nets.chain_of(_conv_norm_relu)
     _assert_same(*(_trained(nets, chain, VANGL, recompute=recompute) for recompute in (False, True)))
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="a backward starts where nothing needs it")
 def test_recompute_takes_a_first_block_without_weights(nets):
     blocks = [nn.Tanh, lambda: nn.Conv2d(3, 4, 3, padding=1)]
     chain = Chain.from_blocks(blocks, input_shape=(3, 8, 8), num_classes=5, num_modules=1)
@@ -371,7 +362,6 @@ def _frozen():
     return nn.Conv2d(4, 4, 3, padding=1).requires_grad_(False)
 
 
-@pytest.mark.xfail(strict=True, reason="materialise makes every weight trainable")
 def test_frozen_weights_stay_frozen(nets):
     local = nets.built(nets.chain_of(_frozen), 0, StepConfig(transport=VANGL))
     before = local.trunk[1].weight.clone()

@@ -41,9 +41,7 @@ def write_pickle(path, content, protocol=3):
 
 
 def write_cifar10(folder, train, test, *, protocol=3):
-    write_pickle(
-        folder / "batches.meta", {b"label_names": [f"class {n}".encode() for n in range(10)]}, protocol
-    )
+    write_pickle(folder / "batches.meta", {b"label_names": [f"class {n}".encode() for n in range(10)]}, protocol)
     images, labels = train
     parts = np.array_split(np.arange(len(images)), 5)
     for number, part in enumerate(parts, 1):

@@ -70,9 +70,7 @@ def test_splits_that_differ(path, other):
 def test_a_value_that_is_not_finite(path, value):
     images = X.astype(np.float32)
     images[7, 4, 5] = value
-    _refused(
-        path, "x_train in .* holds a value that is not finite", x_train=images, x_test=X.astype(np.float32)
-    )
+    _refused(path, "x_train in .* holds a value that is not finite", x_train=images, x_test=X.astype(np.float32))
 
 
 def test_column_by_column(path):

@@ -40,9 +40,7 @@ def _check(spec, folder, train, test):
 CIFAR = (32, 32, 3)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"gzipped": True}, {"dotted": True}, {"dotted": True, "gzipped": True}]
-)
+@pytest.mark.parametrize("options", [{}, {"gzipped": True}, {"dotted": True}, {"dotted": True, "gzipped": True}])
 def test_idx(tmp_path, sets, options):
     train, test = sets.labelled(60, (7, 5, 1), 3), sets.labelled(9, (7, 5, 1), 3, seed=1)
     (tmp_path / "set").mkdir()
@@ -159,9 +157,7 @@ def test_npz_of_several_blocks_big_endian_and_labels_in_a_column(tmp_path, sets)
     st.floats(0, 0.5),
     st.integers(0, 9),
 )
-def test_no_image_is_lost_or_doubled(
-    tmp_path_factory, num_images, height, width, num_classes, validation, seed
-):
+def test_no_image_is_lost_or_doubled(tmp_path_factory, num_images, height, width, num_classes, validation, seed):
     tmp_path = tmp_path_factory.mktemp("set")
     generator = np.random.default_rng(seed)
     images = generator.integers(0, 256, (num_images, height, width), np.uint8)

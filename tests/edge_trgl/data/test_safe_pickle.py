@@ -99,10 +99,7 @@ def _python2(pixels):
     rows, columns = (b"M" + size.to_bytes(2, "little") for size in pixels.shape)
     return (
         b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R("
-        b"K\x01"
-        + rows
-        + columns
-        + b"\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xff"
+        b"K\x01" + rows + columns + b"\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xff"
         b"J\xff\xff\xff\xffK\x00tb\x89T"
         + pixels.size.to_bytes(4, "little")
         + pixels.tobytes()

@@ -72,6 +72,4 @@ def test_a_quick_try_leaves_the_sample_alone(tool, tmp_path, sets, capsys):
 def test_the_tool_makes_the_sample_again(tool, tmp_path, full_set):
     checksums = tool.make(full_set("fashion-mnist"), tmp_path)
     for name in checksums:
-        assert gzip.decompress((tmp_path / name).read_bytes()) == gzip.decompress(
-            (FOLDER / name).read_bytes()
-        )
+        assert gzip.decompress((tmp_path / name).read_bytes()) == gzip.decompress((FOLDER / name).read_bytes())

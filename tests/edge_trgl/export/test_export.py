@@ -91,9 +91,7 @@ def test_deployed_normalises_then_runs_trunk_and_head():
     assert model(images).tolist() == [[1.0, 2.0]]
 
 
-@pytest.mark.parametrize(
-    ("mean", "std", "scale"), [([0.0], [1.0, 1.0], 1), ([0.0], [0.0], 1), ([0.0], [1.0], 0)]
-)
+@pytest.mark.parametrize(("mean", "std", "scale"), [([0.0], [1.0, 1.0], 1), ([0.0], [0.0], 1), ([0.0], [1.0], 0)])
 def test_deployed_refuses_impossible_normalisation(mean, std, scale):
     with pytest.raises(ValueError, match="std"):
         Deployed(nn.Identity(), nn.Flatten(), mean, std, scale)
@@ -141,9 +139,7 @@ def test_shared_weights_are_written_once(tmp_path):
 
 
 def test_untrained_batch_norms_whose_tensors_are_equal_come_through(tmp_path):
-    trunk = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
-    )
+    trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     head = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4, 5))
     model = Deployed(trunk, head, [0.0] * 3, [1.0] * 3, 1)
     write(model, tmp_path / "model.onnx", input_shape=SHAPE, metadata={})

@@ -68,9 +68,7 @@ def make_report():
                 DepthAccuracy(depth=k + 1, validation=0.9 - 0.1 / (k + 1), test=0.9 if k == 0 else None)
                 for k in modules
             ),
-            io=tuple(
-                IoSample(time_s=60.0 * i, read_mb=10.0 * i, written_mb=2.0 * i) for i in range(num_samples)
-            ),
+            io=tuple(IoSample(time_s=60.0 * i, read_mb=10.0 * i, written_mb=2.0 * i) for i in range(num_samples)),
             events=(Event(time_s=1400.0, kind="restart", text="the kernel killed the worker"),),
         )
 

@@ -221,6 +221,4 @@ def test_importing_the_report_loads_neither_matplotlib_nor_jinja2_nor_torch(unfi
 
 
 def test_rendering_loads_no_torch(make_report):
-    assert (
-        in_another_process(make_report(), "render(report); print('torch' in sys.modules, end='')") == "False"
-    )
+    assert in_another_process(make_report(), "render(report); print('torch' in sys.modules, end='')") == "False"

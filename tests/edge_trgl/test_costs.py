@@ -1,0 +1,222 @@
+"""Costs extrapolated from two tiny batches, against counts and allocator measurements at the true batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from edge_trgl import costs
+from edge_trgl.chain import Chain
+from edge_trgl.costs import Timeline, block_weights, chain_costs
+from edge_trgl.local import LocalModule, StepConfig
+from edge_trgl.models import km_resnet, resnet110
+from edge_trgl.runtime.errors import InputError, UsageError
+from edge_trgl.transport import Transport
+
+TRGL = StepConfig(transport=Transport(tau=0.5), label_smoothing=0.1)
+VANGL = StepConfig(transport=Transport(tau=None))
+CONFIGS = {"trgl": TRGL, "vangl": VANGL, "bfloat16": replace(TRGL, bfloat16=True)}
+
+
+def _tokens():
+    blocks = [partial(nn.Linear, 6, 8), partial(nn.Linear, 8, 8), nn.GELU]
+    return Chain.from_blocks(blocks, input_shape=(6,), num_classes=3, num_modules=1)
+
+
+def _resnet():
+    chain = resnet110(input_shape=(3, 8, 8), num_classes=3, num_modules=54)
+    # One widening block between two others.
+    return replace(chain, blocks=(chain.blocks[0], *chain.blocks[17:19]), starts=(0, 1))
+
+
+MORE = {
+    "km-modules": lambda: km_resnet(4, 1, input_shape=(3, 12, 12), num_classes=3, width=4),
+    "resnet": _resnet,
+    "vectors": _tokens,
+}
+
+
+def _chain(nets, name):
+    return {**nets.CHAINS, **MORE}[name]()
+
+
+NAMES = ["norm", "dropout", "plain", "km", *MORE]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_extrapolated_peak_is_that_of_a_count_at_the_true_batch(nets, monkeypatch, name, config):
+    chain = _chain(nets, name)
+    found = chain_costs(chain, CONFIGS[config])
+    monkeypatch.setattr(costs, "SMALL", 8)
+    monkeypatch.setattr(costs, "LARGER", 9)
+    counted = chain_costs(chain, CONFIGS[config])
+    monkeypatch.undo()
+    for cost, direct in zip(found, counted, strict=True):
+        for run in ("step", "recomputed_step", "forward"):
+            timeline, at_eight = getattr(cost, run), getattr(direct, run)
+            assert timeline.peak(8) == max(at_eight.small)
+            assert timeline.peak(9) == max(at_eight.larger)
+
+
+def _allocated(run):
+    """Bytes at most that the allocator had handed out and not got back while `run` ran."""
+    run()  # what is made once
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    now = most = 0
+    for _, num_bytes in changes:
+        now += num_bytes
+        most = max(most, now)
+    return most
+
+
+SCRATCH_BYTES = 64 << 10  # what kernels allocate inside, which is not counted; it hardly grows with the batch
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", ["norm", "dropout", "plain", "km"])
+def test_the_peak_is_that_of_the_allocator(nets, name, recompute):
+    chain = _chain(nets, name)
+    cost = chain_costs(chain, TRGL)[0]
+    local = LocalModule(chain, 0, cost.output_shape, replace(TRGL, recompute=recompute)).materialise("cpu")
+    x = torch.zeros(64, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    y = torch.zeros(64, dtype=torch.int64)
+
+    def step():
+        local.accumulate(x, y, seed=0, emit=lambda out: None)
+        local.zero_grad()
+
+    counted = (cost.recomputed_step if recompute else cost.step).peak(64)
+    assert counted <= _allocated(step) <= counted + SCRATCH_BYTES
+    counted = cost.forward.peak(64)
+    assert counted <= _allocated(lambda: local.infer(x, y, None)) <= counted + SCRATCH_BYTES
+
+
+def test_recompute_saves_activations(nets):
+    (cost,) = chain_costs(nets.chain_of(*[nets.NormBlock] * 6), VANGL)
+    assert cost.recomputed_step.peak(64) < 0.7 * cost.step.peak(64)
+    assert cost.forward.peak(64) < cost.recomputed_step.peak(64)
+
+
+def test_a_timeline_grows_linearly_with_the_batch_at_every_moment():
+    timeline = Timeline(small=(100, 90, 0), larger=(101, 120, 0))
+    # At 2 samples the first moment is the highest, at 5 the second: 90 + 3 · 30.
+    assert [timeline.peak(size) for size in (2, 3, 5)] == [100, 120, 180]
+    assert Timeline((), ()).peak(8) == 0
+
+
+def test_live_bytes_by_hand():
+    before = torch.zeros(1000)
+    with costs._live_bytes() as live:
+        first = torch.zeros(10)
+        view = first.view(2, 5)
+        second = first + 1
+        del first, view
+        third = torch.zeros(5, dtype=torch.int8)
+        before.add_(1)
+        second.mul_(2)
+        del second, third
+        torch.zeros(3, dtype=torch.float64)
+    # A view and an in-place operation make no storage; what was there before is not counted.
+    assert live.moments == [40, 80, 45, 24]
+
+
+def test_a_module_by_hand(nets):
+    (cost,) = chain_costs(nets.chain_of(nets.NormBlock), TRGL)
+    stem, norm, conv = 4 * 3 * 9 + 4, 4 + 4, 4 * 4 * 9 + 4
+    head = 4 * 4 * 9 + (4 + 4) + (16 * 5 + 5)
+    buffers = 2 * ((4 + 4) * 4 + 8)  # mean and variance in float32 and the int64 count of two norms
+    assert cost.num_params == stem + norm + conv
+    assert cost.weight_bytes == (stem + norm + conv + head) * 4 + buffers
+    assert cost.momentum_bytes == (stem + norm + conv + head) * 4
+    assert cost.state_bytes == cost.weight_bytes + cost.momentum_bytes
+    assert (cost.input_shape, cost.output_shape, cost.output_dtype) == ((3, 8, 8), (4, 8, 8), "float32")
+    assert cost.name == "Stem + NormBlock"
+
+
+def test_shapes_and_numbers_go_along_the_chain():
+    found = chain_costs(km_resnet(4, 1, input_shape=(1, 12, 12), num_classes=3, width=4), TRGL)
+    assert [cost.module for cost in found] == [0, 1, 2, 3]
+    assert [cost.input_shape for cost in found] == [(1, 12, 12), (4, 6, 6), (4, 6, 6), (8, 3, 3)]
+    assert [cost.output_shape for cost in found] == [(4, 6, 6), (4, 6, 6), (8, 3, 3), (8, 3, 3)]
+    assert [cost.name for cost in found[:2]] == ["Encoder + PreActivationBlock", "PreActivationBlock"]
+
+
+def test_boundaries_of_bfloat16_are_bfloat16():
+    found = chain_costs(_tokens().regroup((0, 1)), CONFIGS["bfloat16"])
+    assert [cost.output_dtype for cost in found] == ["bfloat16", "bfloat16"]
+
+
+def _counting(monkeypatch):
+    calls, real = [], costs._module_cost
+
+    def counted(chain, module, *rest):
+        calls.append(module)
+        return real(chain, module, *rest)
+
+    monkeypatch.setattr(costs, "_module_cost", counted)
+    return calls
+
+
+def test_equal_modules_are_run_once(monkeypatch):
+    calls = _counting(monkeypatch)
+    chain = km_resnet(8, 1, input_shape=(3, 8, 8), num_classes=3, width=4)
+    found = chain_costs(chain, TRGL)
+    assert calls == [0, 1, 4, 5]  # with the encoder, plain, halving, plain and wider
+    assert found[3] == replace(found[1], module=3)
+
+
+def test_an_exempt_module_is_not_taken_for_an_equal_one(monkeypatch, nets):
+    calls = _counting(monkeypatch)
+    blocks = [nets.NormBlock] * 3
+    chain = Chain.from_blocks(blocks, input_shape=(4, 8, 8), num_classes=2)
+    chain_costs(replace(chain, encoder_exempt=True), TRGL)
+    assert calls == [0, 1]
+
+
+def test_blocks_that_only_look_alike_are_run_each(monkeypatch):
+    calls = _counting(monkeypatch)
+    wide, narrow = (
+        lambda width=width: nn.Sequential(nn.Linear(6, width), nn.Linear(width, 6)) for width in (9, 3)
+    )
+    found = chain_costs(Chain.from_blocks([wide, narrow, wide], input_shape=(6,), num_classes=2), TRGL)
+    assert calls == [0, 1]
+    assert [cost.num_params for cost in found] == [123, 45, 123]
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_block_that_changes_its_input_is_refused(nets, position):
+    blocks = [nn.Identity, nn.Identity]
+    blocks[position] = partial(nn.ReLU, inplace=True)
+    with pytest.raises(InputError, match=f"block {position} of blocks changes its input in place"):
+        chain_costs(Chain.from_blocks(blocks, input_shape=(6,), num_classes=2), TRGL)
+
+
+def test_a_block_that_does_not_fit_the_one_before_is_named():
+    blocks = [partial(nn.Linear, 6, 8), partial(nn.Linear, 9, 8)]
+    with pytest.raises(InputError, match=r"block 1 of blocks cannot take the shape \[8\]: mat1 and mat2"):
+        chain_costs(Chain.from_blocks(blocks, input_shape=(6,), num_classes=2), TRGL)
+
+
+def test_a_head_that_does_not_suit_is_a_usage_error():
+    chain = Chain.from_blocks([partial(nn.Linear, 6, 8)], input_shape=(6,), num_classes=2, head="conv")
+    with pytest.raises(UsageError, match=r"module 0 of blocks: the conv head reads maps") as caught:
+        chain_costs(chain, TRGL)
+    assert "--head linear" in caught.value.hint
+
+
+def test_block_weights_are_the_steps_of_single_blocks(nets):
+    chain = nets.chain_of(nets.NormBlock, nets.NormBlock, nets.DropoutBlock)
+    found = block_weights(chain, TRGL, 16)
+    assert len(found) == 4
+    singles = chain_costs(chain.regroup((0, 1, 2, 3)), TRGL)
+    assert found == [cost.step.peak(16) for cost in singles]
+    assert found[1] == found[2] != found[3]

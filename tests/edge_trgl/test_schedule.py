@@ -1,0 +1,308 @@
+"""Every regime replayed on a machine of hashes: what was trained, on what, in which order, and what was kept.
+
+A module's state is a hash of all that it was ever trained on, a value is a hash of all that it was made from.
+Two orders of visits are the same training if and only if they end in the same states.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_trgl.schedule import (
+    IMAGES,
+    REGIMES,
+    Program,
+    Shape,
+    evaluation,
+    parallel,
+    sequential,
+    streamed_sequential,
+)
+
+
+@lru_cache(maxsize=1000)
+def _order(num_samples, epoch):
+    return tuple(np.random.default_rng(epoch).permutation(num_samples).tolist())
+
+
+def _batch(shape, epoch, batch, *, shuffled=True):
+    order = _order(shape.num_samples, epoch) if shuffled else tuple(range(shape.num_samples))
+    return order[batch * shape.batch_size : (batch + 1) * shape.batch_size]
+
+
+def _image(shape, sample, epoch, batch, *, shuffled=True):
+    return hash((sample, epoch, batch, shuffled)) if shape.augmented else hash((sample,))
+
+
+class Machine:
+    """Does visits as a trainer would, and refuses what a trainer could not do."""
+
+    def __init__(self, shape):
+        self.shape = shape
+        self.states = [hash((module,)) for module in range(shape.num_modules)]
+        self.steps = []  # (module, epoch, batch) of every training step
+        self.forwards = []  # (module, sample) of every frozen pass
+        self.live = {}  # name → (boundary, {(copy, sample): value})
+        self.num_dropped = Counter()
+
+    def run(self, visits):
+        for visit in visits:
+            assert 0 < visit.span.stop - visit.span.start <= self.shape.stretch
+            for batch in range(visit.span.start, visit.span.stop):
+                self._step(visit, batch)
+            for name in visit.drops:
+                # At its last reader, neither later nor sooner: a later read would not find it.
+                assert name in [boundary.name for boundary in visit.reads]
+                del self.live[name]
+                self.num_dropped[name] += 1
+        assert not self.live, "a boundary was never dropped"
+        return self.states
+
+    def _step(self, visit, batch):
+        module, span = visit.module, visit.span
+        samples = _batch(self.shape, span.epoch, batch, shuffled=span.shuffled)
+        assert samples, "an empty batch"
+        values = self._read(visit, batch, samples)
+        self._write(visit, samples, [hash((self.states[module], value)) for value in values])
+        if visit.kind == "train":
+            assert span.split == "train"
+            assert span.shuffled
+            self.steps.append((module, span.epoch, batch))
+            self.states[module] = hash((self.states[module], samples, tuple(values)))
+        else:
+            self.forwards += [(module, sample) for sample in samples]
+
+    def _read(self, visit, batch, samples):
+        (boundary,) = visit.reads
+        span = visit.span
+        assert boundary.module == visit.module
+        if boundary is IMAGES:
+            assert span.augmented == (self.shape.augmented and span.split == "train")
+            shuffled = span.shuffled
+            return [_image(self.shape, n, span.epoch, batch, shuffled=shuffled) for n in samples]
+        created, values = self.live[boundary.name]
+        assert created == boundary
+        return [values[span.epoch % boundary.copies, sample] for sample in samples]
+
+    def _write(self, visit, samples, outputs):
+        for boundary in visit.writes:
+            assert boundary.module == visit.module + 1
+            created, values = self.live.setdefault(boundary.name, (boundary, {}))
+            assert created == boundary
+            copy = visit.span.epoch % boundary.copies
+            for sample, value in zip(samples, outputs, strict=True):
+                assert (copy, sample) not in values, "written twice"
+                values[copy, sample] = value
+            assert sum(of == copy for of, _ in values) <= boundary.records
+
+
+def _plain_parallel(shape, epochs):
+    """Batch by batch, every module, as published."""
+    states = Machine(shape).states
+    for epoch in range(epochs):
+        for batch in range(shape.batches_per_epoch):
+            samples = _batch(shape, epoch, batch)
+            values = [_image(shape, sample, epoch, batch) for sample in samples]
+            for module, state in enumerate(states):
+                states[module] = hash((state, samples, tuple(values)))
+                values = [hash((state, value)) for value in values]
+    return states
+
+
+def _plain_sequential(shape, epochs, views, laps):
+    """Module by module on a list of all the inputs, `views` times."""
+    states, copies = Machine(shape).states, views if shape.augmented else 1
+    for lap in range(laps):
+        inputs = None
+        for module, num_epochs in enumerate(epochs):
+            for epoch in range(lap * num_epochs, (lap + 1) * num_epochs):
+                for batch in range(shape.batches_per_epoch):
+                    samples = _batch(shape, epoch, batch)
+                    if module == 0:
+                        values = [_image(shape, sample, epoch, batch) for sample in samples]
+                    else:
+                        values = [inputs[epoch % copies][sample] for sample in samples]
+                    states[module] = hash((states[module], samples, tuple(values)))
+            if module == 0:
+                inputs = [
+                    [
+                        _image(shape, n, lap * copies + copy, n // shape.batch_size, shuffled=False)
+                        for n in range(shape.num_samples)
+                    ]
+                    for copy in range(copies)
+                ]
+            inputs = [[hash((states[module], value)) for value in copy] for copy in inputs]
+    return states
+
+
+def _plain_streamed(shape, epochs, laps):
+    """Module by module, each batch through the modules before, frozen."""
+    states = Machine(shape).states
+    for lap in range(laps):
+        for module, num_epochs in enumerate(epochs):
+            for epoch in range(lap * num_epochs, (lap + 1) * num_epochs):
+                for batch in range(shape.batches_per_epoch):
+                    samples = _batch(shape, epoch, batch)
+                    values = [_image(shape, sample, epoch, batch) for sample in samples]
+                    for before in states[:module]:
+                        values = [hash((before, value)) for value in values]
+                    states[module] = hash((states[module], samples, tuple(values)))
+    return states
+
+
+SHAPES = st.builds(
+    Shape,
+    num_modules=st.integers(1, 4),
+    num_samples=st.integers(1, 17),
+    batch_size=st.integers(1, 5),
+    augmented=st.booleans(),
+    stretch=st.integers(1, 5),
+)
+LENGTHS = st.lists(st.integers(1, 3), min_size=4, max_size=4)
+
+
+def _assert_each_step_once(machine, epochs):
+    """Every (module, epoch, batch) of the grid once, each module's own in their order."""
+    batches = range(machine.shape.batches_per_epoch)
+    found = defaultdict(list)
+    for module, epoch, batch in machine.steps:
+        found[module].append((epoch, batch))
+    for module, num_epochs in enumerate(epochs):
+        assert found[module] == [(epoch, batch) for epoch in range(num_epochs) for batch in batches]
+    assert len(found) == len(epochs)
+
+
+@given(SHAPES, st.integers(1, 3), st.integers(1, 9))
+@settings(max_examples=150, deadline=None)
+def test_parallel_is_the_published_loop_whatever_the_chunk(shape, epochs, chunk):
+    machine = Machine(shape)
+    assert machine.run(parallel(shape, epochs, chunk)) == _plain_parallel(shape, epochs)
+    _assert_each_step_once(machine, [epochs] * shape.num_modules)
+    assert machine.forwards == []
+
+
+@given(SHAPES, st.integers(1, 3), st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_parallel_respects_both_arrows(shape, epochs, chunk):
+    machine = Machine(shape)
+    machine.run(parallel(shape, epochs, chunk))
+    done = set()
+    for module, epoch, batch in machine.steps:
+        number = epoch * shape.batches_per_epoch + batch
+        assert number == 0 or (module, number - 1) in done
+        assert module == 0 or (module - 1, number) in done
+        done.add((module, number))
+
+
+def _changes(visits):
+    modules = [visit.module for visit in visits]
+    return sum(a != b for a, b in pairwise(modules))
+
+
+def test_a_chunk_keeps_its_module():
+    shape = Shape(num_modules=3, num_samples=40, batch_size=4, augmented=True, stretch=2)
+    assert _changes(parallel(shape, 2, 1)) == 2 * 10 * 3 - 1
+    assert _changes(parallel(shape, 2, 10)) == 2 * 3 - 1
+    assert _changes(parallel(shape, 2, 4)) == 2 * 3 * 3 - 1  # chunks of 4, 4 and 2 batches
+
+
+@given(SHAPES, LENGTHS, st.integers(1, 3), st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_sequential_and_multi_lap_are_the_plain_loops(shape, lengths, views, laps):
+    epochs = tuple(lengths[: shape.num_modules])
+    machine = Machine(shape)
+    expected = _plain_sequential(shape, epochs, views, laps)
+    assert machine.run(sequential(shape, epochs, views, laps)) == expected
+    _assert_each_step_once(machine, [laps * number for number in epochs])
+    assert all(count == 1 for count in machine.num_dropped.values())
+    assert len(machine.num_dropped) == laps * (shape.num_modules - 1)
+
+
+@given(SHAPES, LENGTHS, st.integers(1, 3), st.integers(1, 3))
+@settings(max_examples=50, deadline=None)
+def test_multi_lap_is_laps_of_sequential(shape, lengths, views, laps):
+    """The visits of several laps are those of one, lap after lap, but for lap and epoch."""
+    epochs = tuple(lengths[: shape.num_modules])
+
+    def outline(visits):
+        return [(v.kind, v.module, v.span.start, v.span.stop, len(v.writes), len(v.drops)) for v in visits]
+
+    several = list(sequential(shape, epochs, views, laps))
+    assert outline(several) == laps * outline(sequential(shape, epochs, views))
+    assert [visit.span.lap for visit in several] == sorted(visit.span.lap for visit in several)
+    assert {visit.span.lap for visit in several} == set(range(laps))
+
+
+@given(SHAPES, LENGTHS, st.integers(1, 9), st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_streamed_sequential_is_the_plain_loop(shape, lengths, chunk, laps):
+    epochs = tuple(lengths[: shape.num_modules])
+    machine = Machine(shape)
+    states = machine.run(streamed_sequential(shape, epochs, chunk, laps))
+    assert states == _plain_streamed(shape, epochs, laps)
+    _assert_each_step_once(machine, [laps * number for number in epochs])
+
+
+@given(SHAPES, LENGTHS, st.integers(1, 9), st.integers(1, 2))
+@settings(max_examples=50, deadline=None)
+def test_without_augmentation_the_cache_changes_nothing(shape, lengths, chunk, laps):
+    shape = replace(shape, augmented=False)
+    epochs = tuple(lengths[: shape.num_modules])
+    cached = Machine(shape).run(sequential(shape, epochs, 2, laps))
+    assert cached == Machine(shape).run(streamed_sequential(shape, epochs, chunk, laps))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@given(shape=SHAPES, chunk=st.integers(1, 9))
+@settings(max_examples=75, deadline=None)
+def test_evaluation_shows_every_sample_to_every_module_once(split, shape, chunk):
+    machine = Machine(shape)
+    visits = list(evaluation(shape, split, chunk))
+    before = list(machine.states)
+    assert machine.run(visits) == before
+    everything = [(module, n) for module in range(shape.num_modules) for n in range(shape.num_samples)]
+    assert sorted(machine.forwards) == everything
+    assert {visit.span.split for visit in visits} == {split}
+
+
+@given(SHAPES, st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_a_program_trains_each_module_for_the_epochs_it_says(shape, per_lap, laps, chunk, cached):
+    epochs = tuple(laps * (per_lap + module) for module in range(shape.num_modules))
+    for regime in REGIMES:
+        streams = regime in ("parallel", "end-to-end")
+        program = Program(
+            regime=regime,
+            epochs=epochs[:1] * shape.num_modules if streams else epochs,
+            laps=laps if regime == "multi-lap" else 1,
+            chunk=chunk,
+            views=2,
+            cached=cached,
+        )
+        machine = Machine(shape)
+        machine.run(program.visits(shape))
+        lengths = [program.epochs_of(module) for module in range(shape.num_modules)]
+        assert lengths == list(program.epochs)
+        _assert_each_step_once(machine, lengths)
+
+
+def test_multi_lap_spreads_the_epochs_over_its_laps():
+    program = Program(regime="multi-lap", epochs=(7, 10), laps=3)
+    assert [program.epochs_of(module) for module in range(2)] == [6, 9]
+    assert [Program(regime="sequential", epochs=(7, 10)).epochs_of(module) for module in range(2)] == [7, 10]
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "per_epoch", "per_pass"), [(10, 2, 3), (12, 3, 3), (3, 1, 1), (4, 1, 1), (5, 1, 2)]
+)
+def test_a_short_last_batch_is_dropped_in_training_only(num_samples, per_epoch, per_pass):
+    shape = Shape(num_modules=1, num_samples=num_samples, batch_size=4, augmented=False)
+    assert (shape.batches_per_epoch, shape.batches_per_pass) == (per_epoch, per_pass)
