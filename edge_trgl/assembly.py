@@ -80,11 +80,11 @@ def step_config(config: RunConfig, *, recompute: bool = False, micro_batch: int 
 
 
 def augmentation(config: RunConfig, info: DatasetInfo) -> Augment:
-    """Crop and flip as configured; without a number, the crop pads by an eighth of the image's side."""
+    """Crop and flip as configured; without a number, the crop pads by a sixteenth of the image's side."""
     if not config.data.augment:
         return Augment(crop_padding=0, flip=False)
     padding = config.data.crop_padding
-    return Augment(min(info.shape[:2]) // 8 if padding is None else padding, config.data.flip)
+    return Augment(min(info.shape[:2]) // 16 if padding is None else padding, config.data.flip)
 
 
 def job_shape(config: RunConfig, num_modules: int, num_samples: int) -> schedule.Shape:

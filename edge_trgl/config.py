@@ -26,7 +26,7 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """`source`: `sample`, a folder or a .npz file. `crop_padding`: pixels; None is an eighth of the side."""
+    """`source`: `sample`, a folder or a .npz file. `crop_padding`: pixels; None is a sixteenth of the side."""
 
     source: str = "sample"
     image_size: int | None = None
@@ -71,10 +71,10 @@ class TrainConfig:
     """`epochs`: passes over the data of each module in all: a number, `50+10k`, or a comma-separated list."""
 
     regime: Literal["parallel", "multi-lap", "sequential", "end-to-end"] = "parallel"
-    epochs: str = "15"
+    epochs: str = "10"
     laps: int = 1
-    batch_size: int = 64
-    lr: float = 0.05
+    batch_size: int = 32
+    lr: float = 0.02
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     momentum: float = 0.9
     weight_decay: float = 2e-4

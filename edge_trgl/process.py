@@ -35,3 +35,13 @@ def warm_up(device: str) -> None:
 def others_mb() -> float:
     """MiB at most of the parent, which lives beside this process."""
     return memory.usage(Path(f"/proc/{os.getppid()}/status")).peak
+
+
+def environment() -> dict[str, str | int]:
+    """What the bits of a CPU run depend on, beside its configuration."""
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu capability": torch.backends.cpu.get_cpu_capability(),
+        "machine": os.uname().machine,
+    }

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
-
-import torch
 
 from edge_trgl import assembly, process
 from edge_trgl import costs as costing
@@ -49,7 +46,7 @@ def run(run: Run, budget_mb: float) -> dict[str, Any]:
     state = run.state()
     for name, value in document.items():
         state.set_meta(name, value)
-    state.set_meta("environment", _environment())
+    state.set_meta("environment", process.environment())
     state.close()
     return document
 
@@ -143,13 +140,3 @@ def _chunk(text: str, batches_per_epoch: int) -> int | None:
     if text == "auto":
         return None
     return batches_per_epoch if text == "epoch" else int(text)
-
-
-def _environment() -> dict[str, Any]:
-    """What the bits of a CPU run depend on, beside its configuration."""
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "machine": os.uname().machine,
-    }

@@ -14,6 +14,7 @@ from edge_trgl.run import Run
 from edge_trgl.runtime import budget, messages
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.memory import Meter
+from edge_trgl.runtime.state import RunState
 from edge_trgl.schedule import Program, Shape
 from edge_trgl.trainer import Rooms, walk
 
@@ -22,6 +23,7 @@ def run(run: Run, budget_mb: float) -> dict[str, Any]:
     """Train what is left to train within `budget_mb`, evaluate; returns what the summary needs of this process."""
     stop = _stop_flag()
     opened = open_run(run)
+    _warn_if_elsewhere(opened.state)
     others_mb = process.others_mb()
     if opened.config.train.device == "cpu":
         budget.set_guard(budget_mb - others_mb)
@@ -92,6 +94,18 @@ def _shape(opened: OpenRun) -> Shape:
 
 def _training(opened: OpenRun) -> Program:
     return assembly.program(opened.config, len(opened), opened.plan.chunk)
+
+
+def _warn_if_elsewhere(state: RunState) -> None:
+    """Say so when the run goes on where its bits would have come out differently."""
+    began = state.meta("environment")
+    changed = [
+        f"{name} {began[name]} -> {now}" for name, now in process.environment().items() if began[name] != now
+    ]
+    if changed:
+        text = f"this run is no longer bit-exact, because it goes on with another {', '.join(changed)}"
+        messages.send("warning", text=text)
+        state.add_event("environment", text)
 
 
 def _stop_flag() -> list[int]:

@@ -122,3 +122,19 @@ def worker_floor_mb() -> float:
         "process.warm_up('cpu')\nprint(memory.usage().rss)"
     )
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def test_going_on_elsewhere_is_said(plan_run):
+    run = plan_run("moved")
+    state = run.state()
+    state.set_meta("environment", {**state.meta("environment"), "torch": "2.4.0"})
+    reading, writing = os.pipe()
+    worker = start(run, writing)
+    os.close(writing)
+    assert worker.wait() == 0
+    with os.fdopen(reading) as messages:
+        warnings = [m["text"] for m in map(json.loads, messages) if m["kind"] == "warning"]
+    assert len(warnings) == 1
+    assert "torch 2.4.0 -> " in warnings[0]
+    assert [event.text for event in state.events()] == warnings
+    state.close()
