@@ -9,7 +9,7 @@ them the peak. What the kernels of a device allocate inside (reordered copies, s
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,7 +122,7 @@ def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dt
         output_shape=tuple(output.shape[1:]),
         output_dtype=str(output.dtype).removeprefix("torch."),
         num_params=sum(p.numel() for p in local.trunk.parameters()),
-        weight_bytes=_bytes([*parameters, *local.buffers()]),
+        weight_bytes=_bytes(local.tensors().values()) - _bytes(parameters),  # λ too
         momentum_bytes=_bytes(parameters),
         step=timelines[0],
         recomputed_step=timelines[1],
@@ -130,7 +130,7 @@ def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dt
     )
 
 
-def _bytes(tensors: Sequence[Tensor]) -> int:
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -61,6 +61,7 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
         for name in visit.drops:
             rooms.activations.drop(name)
         after(position + 1, visit, local)
+        del local  # else it stays in memory while the next one is made
 
 
 def _step(visit: Visit, batch: int, local: LocalModule, rooms: Rooms) -> None:

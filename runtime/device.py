@@ -50,9 +50,9 @@ class Cuda:
 
 def _context_mb() -> float:
     # On an integrated GPU (Jetson) there is one memory, and only MemAvailable tells what is free of it.
+    before = available_mb()  # of everything: asking for properties already begins to set CUDA up
     index = torch.cuda.current_device()
     integrated = bool(torch.cuda.get_device_properties(index).is_integrated)
-    before = available_mb()
     torch.cuda.synchronize()
     torch.zeros(1, device="cuda")
     if integrated:

@@ -17,4 +17,6 @@ def send(kind: str, **values: Any) -> None:
     descriptor = os.environ.get(DESCRIPTOR)
     if descriptor is not None:
         line = json.dumps({"kind": kind, **values}) + "\n"
-        os.write(int(descriptor), line.encode())
+        left = line.encode()
+        while left:  # a signal cuts a long write short
+            left = left[os.write(int(descriptor), left) :]

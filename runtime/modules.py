@@ -115,12 +115,6 @@ class ModuleStore(Generic[Module]):
         self._committed = dict(records)
         self._remove_garbage()
 
-    def release(self) -> None:
-        """Let every module in memory go; those that changed are written first."""
-        self._settle_prefetch()
-        for module in tuple(self._resident):
-            self._evict(module)
-
     def _make_room(self, module: int, upcoming: Sequence[int]) -> None:
         if self._coming is not None and self._coming[0] != module:
             self._settle_prefetch()

@@ -192,10 +192,8 @@ def _plan(demand: Demand, rows: tuple[ModuleRow, ...], layout: _Layout, micro_ba
     states = sorted((row.state for row in rows), reverse=True)
     resident_bytes = sum(states[: layout.resident + layout.prefetch])
     peaks = tuple(
-        demand.fixed_mb
-        + resident_bytes / MIB
-        + max(_train_bytes(demand, row, layout), _forward_bytes(demand, row, layout)) / MIB
-        for row in rows
+        demand.fixed_mb + resident_bytes / MIB + _visit_bytes(demand, row, layout, stored=module > 0) / MIB
+        for module, row in enumerate(rows)
     )
     return Plan(
         resident=layout.resident,
@@ -222,26 +220,27 @@ def _extra_seconds(demand: Demand, rows: tuple[ModuleRow, ...], layout: _Layout)
     if layout.prefetch:
         moved /= 2  # reading is hidden behind the visit before
     if layout.placement == "disk":
-        moved += sum(row.reads + row.writes for row in rows) * demand.num_samples
+        moved += (sum(row.writes for row in rows) + sum(row.reads for row in rows[1:])) * demand.num_samples
     again = sum(row.step for row in rows) * demand.batches_per_epoch if layout.recompute else 0
     return moved / _DISK_BYTES_PER_S + again / _RECOMPUTE_BYTES_PER_S
 
 
-def _train_bytes(demand: Demand, row: ModuleRow, layout: _Layout) -> float:
+def _visit_bytes(demand: Demand, row: ModuleRow, layout: _Layout, *, stored: bool) -> float:
+    """The more of training and of a forward pass; `stored`: the module reads a boundary, and not images."""
     step = row.recomputed_step if layout.recompute else row.step
-    return step * (1 + demand.workspace) + _boundary_bytes(demand, row, layout, trains=True)
+    return max(
+        step * (1 + demand.workspace) + _boundary_bytes(demand, row, layout, trains=True, stored=stored),
+        row.forward * (1 + demand.workspace) + _boundary_bytes(demand, row, layout, trains=False, stored=stored),
+    )
 
 
-def _forward_bytes(demand: Demand, row: ModuleRow, layout: _Layout) -> float:
-    return row.forward * (1 + demand.workspace) + _boundary_bytes(demand, row, layout, trains=False)
-
-
-def _boundary_bytes(demand: Demand, row: ModuleRow, layout: _Layout, *, trains: bool) -> float:
+def _boundary_bytes(demand: Demand, row: ModuleRow, layout: _Layout, *, trains: bool, stored: bool) -> float:
     """The input batch, and boundaries in memory: the one read and the one written."""
     batch = row.reads * demand.batch_size
     if layout.placement == "disk":
         return batch
+    reads = row.reads if stored else 0
     if demand.streams:  # in order: the batch is a view of the boundary
         held = min(layout.chunk * demand.batch_size, demand.num_samples)
-        return max(row.reads * held, batch) + row.writes * held
-    return batch + demand.cached_samples * (row.reads + (0 if trains else row.writes))
+        return max(reads * held, batch) + row.writes * held
+    return batch + demand.cached_samples * (reads + (0 if trains else row.writes))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -53,24 +53,37 @@ def run_child(
             [sys.executable, *arguments],
             env=_environment(writing, threads),
             pass_fds=[writing],
-            stdout=sys.stderr,
+            stdout=2,  # whatever users' code prints is not a result
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone
         )
     finally:
         os.close(writing)
-    last: dict[str, Message] = {}
-    with _signals_to(child) as signals, os.fdopen(reading, encoding="utf-8") as messages:
-        for line in messages:
-            message = json.loads(line)
-            last[message["kind"]] = message
-            on_message(message)
-        code = child.wait()
-    if code != 0:
+    try:
+        with _signals_to(child) as signals, os.fdopen(reading, encoding="utf-8") as messages:
+            last = _listen(messages, on_message)
+            code = child.wait()
+    finally:
+        # Where the listener failed, nobody would hear what the child still says.
+        child.kill()
+        child.wait()
+    if code != 0 or signals or "result" not in last:
         raise _failure(code, last, signals)
     return Outcome(
         result=last["result"]["value"], peak_mb=last["result"]["peak_mb"], seconds=time.monotonic() - start
     )
+
+
+def _listen(messages: Iterable[str], on_message: Callable[[Message], None]) -> Mapping[str, Message]:
+    """Hand every message on; returns the last one of each kind."""
+    last = {}
+    for line in messages:
+        if not line.endswith("\n"):
+            break  # a kill came in the middle of it
+        message: Message = json.loads(line)
+        last[message["kind"]] = message
+        on_message(message)
+    return last
 
 
 def _environment(descriptor: int, threads: int | None) -> Mapping[str, str]:

@@ -27,9 +27,7 @@ SHAPES = [(3, 4, 5), (1, 2, 3), (4, 1, 1), (6,), (2, 5)]
 
 
 def spec_of(name="b1", *, shape=(3, 4, 5), dtype="float32", records=NUM_SAMPLES, copies=1, in_memory=False):
-    return BoundarySpec(
-        name=name, shape=shape, dtype=dtype, records=records, copies=copies, in_memory=in_memory
-    )
+    return BoundarySpec(name=name, shape=shape, dtype=dtype, records=records, copies=copies, in_memory=in_memory)
 
 
 def batch(spec, seed, num_records):

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import weakref
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ class Workshop:
         self.threads = set()
         self._equal = equal
 
-    def store(self, limit, committed={}):
+    def store(self, limit, committed=MappingProxyType({})):
         return ModuleStore(
             self.folder,
             build=lambda module: self._make(module, GARBAGE),
@@ -128,14 +129,14 @@ def saved(equal_workshop):
 
 
 class TestMemory:
-    def test_an_open_module_is_the_same_object_until_it_makes_room(self, workshop):
-        store = workshop.store(num_bytes(0, 1))
+    def test_a_module_is_the_same_object_until_it_makes_room(self, equal_workshop, saved):
+        store = equal_workshop.store(2 * num_bytes(0), saved)
         first = store.open(0)
-        store.commit()
         store.open(1)
-        assert store.open(0) is not None
-        assert store.loads == 1  # module 1 had no file: it got all the room when it was made
-        del first
+        assert store.open(0) is first
+        store.open(2, upcoming=[1])
+        assert store.open(0, upcoming=[1]) is not first
+        assert store.loads == 4
 
     def test_a_module_larger_than_the_limit_is_alone(self, workshop):
         store = workshop.store(1)
@@ -267,6 +268,14 @@ class TestPrefetch:
         assert store.open(1).values == first_values(1)
         assert store.loads == 0
 
+    def test_a_module_in_memory_is_not_read_again(self, equal_workshop, saved):
+        store = equal_workshop.store(2 * num_bytes(0), saved)
+        store.open(0)
+        store.open(1)
+        store.prefetch(0, beside=1, upcoming=[0])
+        finish(store)
+        assert store.loads == 2
+
     def test_damage_is_told_once_by_the_next_open(self, equal_workshop, saved):
         damage(equal_workshop.folder / saved[1].name)
         store = equal_workshop.store(2 * num_bytes(0), saved)
@@ -310,6 +319,26 @@ class TestFiles:
             store.mark_changed(0)
             store.open(1)
         assert len(names(equal_workshop.folder)) == NUM_MODULES + 1
+
+    def test_pages_written_during_the_transaction_are_no_garbage(self, equal_workshop, saved):
+        store = equal_workshop.store(num_bytes(0), saved)
+        records = store.commit()
+        store.open(0).change(4.0)
+        store.mark_changed(0)
+        store.open(1)
+        store.committed(records)
+        assert store.open(0).values == (4.0, 2)
+        assert equal_workshop.store(num_bytes(0), records).open(0).values == (100.0, 1)
+
+    def test_a_changed_module_is_synced_once(self, equal_workshop, saved, faults, use_system):
+        store = equal_workshop.store(num_bytes(0), saved)
+        store.open(0)
+        store.mark_changed(0)
+        system = use_system(faults.FaultySystem())
+        store.commit()
+        assert system.calls.count("fsync") == 2  # the file and the folder
+        store.commit()
+        assert system.calls.count("fsync") == 2
 
     def test_unchanged_modules_are_not_written(self, equal_workshop, saved, faults, use_system):
         store = equal_workshop.store(num_bytes(0), saved)
@@ -400,7 +429,6 @@ class Scenario:
         self._change(store, model, 1, 21.0)
         store.open(2)
         self._change(store, model, 1, 22.0)
-        store.release()
         self._commit(store, model)
 
     def _change(self, store, model, module, value):
@@ -542,10 +570,6 @@ class StoreMachine(RuleBasedStateMachine):
     def prefetch(self, module, beside, upcoming):
         self.open(beside, upcoming)
         self.store.prefetch(module, beside=beside, upcoming=upcoming)
-
-    @rule()
-    def release(self):
-        self.store.release()
 
     @rule(transaction_fails=st.booleans())
     def commit(self, transaction_fails):

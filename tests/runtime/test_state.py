@@ -40,9 +40,7 @@ def module(number, version=1):
 
 
 def boundary(name):
-    spec = BoundarySpec(
-        name=name, shape=(3, 4, 5), dtype="bfloat16", records=7, copies=2, producer="module 1"
-    )
+    spec = BoundarySpec(name=name, shape=(3, 4, 5), dtype="bfloat16", records=7, copies=2, producer="module 1")
     return BoundaryRecord(spec=spec, file=f"{name}.3", counts=(4, 0), index_crc32=2**32 - 1)
 
 

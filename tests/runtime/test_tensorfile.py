@@ -331,9 +331,7 @@ headers = st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), entries |
 @given(
     st.one_of(
         st.binary(max_size=40),
-        st.builds(
-            lambda header, data: framed(json.dumps(header).encode(), data), headers, st.binary(max_size=16)
-        ),
+        st.builds(lambda header, data: framed(json.dumps(header).encode(), data), headers, st.binary(max_size=16)),
     )
 )
 def test_any_bytes_are_either_a_header_or_a_storage_error(data):

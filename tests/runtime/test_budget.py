@@ -1,0 +1,135 @@
+"""The guard refuses what passes the limit, in a way that training survives; the check names both numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from edge_trgl.runtime import budget
+from edge_trgl.runtime.errors import OverBudgetError
+
+# A limit cannot be taken back, so each case has a process of its own; forked, for importing torch takes long.
+CASES = """
+import json, os, resource
+import numpy as np
+import torch
+from edge_trgl.runtime import budget
+from edge_trgl.runtime.memory import MIB, usage
+
+torch.set_num_threads(1)
+layer = torch.nn.Linear(64, 64)
+
+def step():
+    layer.zero_grad()
+    loss = layer(torch.ones(8, 64)).square().sum()
+    loss.backward()
+    with torch.no_grad():
+        layer.weight -= 0.001 * layer.weight.grad
+    return float(loss.detach())
+
+def attempt(mb, ones=torch.ones, dtype=torch.uint8):
+    try:
+        return len(ones(mb * MIB, dtype=dtype)) == mb * MIB
+    except Exception as error:
+        return "refused" if budget.refused(error) else repr(error)
+
+def training_goes_on():
+    budget.set_guard(usage().rss + 64)
+    answers = [attempt(128), attempt(48), attempt(128), attempt(48)]
+    return [answers, [first, *(step() for _ in range(3))]]
+
+def freed():
+    held = torch.ones(96 * MIB, dtype=torch.uint8)
+    budget.set_guard(usage().rss + 16)
+    before = attempt(80)
+    del held
+    return [before, attempt(80)]
+
+def numpy():
+    budget.set_guard(usage().rss + 64)
+    return [attempt(128, np.ones, np.uint8), attempt(48, np.ones, np.uint8)]
+
+def passed_already():
+    mapped = int(usage().data * MIB)
+    budget.set_guard(1)
+    return [resource.getrlimit(resource.RLIMIT_DATA)[0] >= mapped, attempt(32)]
+
+def lower_limit():
+    lower = int((usage().data + 32) * MIB)
+    resource.setrlimit(resource.RLIMIT_DATA, (lower, lower))
+    budget.set_guard(usage().rss + 512)
+    return [resource.getrlimit(resource.RLIMIT_DATA)[0] == lower, attempt(64)]
+
+first = step()
+for case in (training_goes_on, freed, numpy, passed_already, lower_limit):
+    if os.fork() == 0:
+        print(json.dumps([case.__name__, case()]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """What each of `CASES` returned."""
+    result = subprocess.run([sys.executable, "-c", CASES], check=True, capture_output=True, text=True)
+    return dict(json.loads(line) for line in result.stdout.splitlines())
+
+
+class TestGuard:
+    def test_it_refuses_what_passes_the_limit_and_training_goes_on(self, answers):
+        attempts, losses = answers["training_goes_on"]
+        assert attempts == ["refused", True, "refused", True]
+        assert losses == sorted(losses, reverse=True)
+        assert len(set(losses)) == 4
+
+    def test_what_is_freed_can_be_had_again(self, answers):
+        assert answers["freed"] == ["refused", True]
+
+    def test_numpy_is_refused_too(self, answers):
+        assert answers["numpy"] == ["refused", True]
+
+    def test_a_limit_that_is_already_passed_leaves_what_is_mapped(self, answers):
+        assert answers["passed_already"] == [True, "refused"]
+
+    def test_the_limit_of_the_system_stands(self, answers):
+        assert answers["lower_limit"] == [True, "refused"]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+            RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        ],
+    )
+    def test_what_allocators_raise(self, error):
+        assert budget.refused(error)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("mat1 and mat2 shapes cannot be multiplied (8x3 and 4x4)"),
+            ValueError("out of memory"),
+            OSError("can't allocate memory"),
+        ],
+    )
+    def test_other_mistakes_are_not(self, error):
+        assert not budget.refused(error)
+
+
+class TestCheck:
+    def test_within_the_budget_nothing_happens(self):
+        budget.check(512.0, 512.0, "module 3, epoch 1")
+
+    def test_beyond_it_both_numbers_and_the_place_are_named(self):
+        with pytest.raises(OverBudgetError) as caught:
+            budget.check(513.0, 512.0, "module 3, epoch 1")
+        assert caught.value.message == "the budget of 512 MiB was passed: 513 MiB at module 3, epoch 1"
+        assert "--budget-mb" in caught.value.hint
+        assert caught.value.exit_code == 6

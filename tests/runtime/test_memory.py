@@ -1,0 +1,175 @@
+"""What the kernel counts, read right; phases with peaks of their own; allocators that give memory back."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from edge_trgl.runtime import memory
+from edge_trgl.runtime.memory import Meter
+
+STATUS = """\
+Name:\tpython
+Umask:\t0022
+State:\tS (sleeping)
+Pid:\t4711
+VmPeak:\t 1048576 kB
+VmSize:\t  921600 kB
+VmLck:\t       0 kB
+VmHWM:\t  409600 kB
+VmRSS:\t  307200 kB
+RssAnon:\t  204800 kB
+RssFile:\t   92160 kB
+RssShmem:\t   10240 kB
+VmData:\t  512000 kB
+VmStk:\t     132 kB
+VmSwap:\t    2048 kB
+Threads:\t3
+Cpus_allowed_list:\t0-3
+"""
+
+# A board that has read a lot: nearly nothing is free, most of it is available.
+MEMINFO = """\
+MemTotal:        3964456 kB
+MemFree:          102400 kB
+MemAvailable:    2097152 kB
+Buffers:           81920 kB
+Cached:          1887436 kB
+SwapTotal:             0 kB
+HugePages_Total:       0
+"""
+
+
+@pytest.fixture
+def status(tmp_path):
+    path = tmp_path / "status"
+    path.write_text(STATUS)
+    return path
+
+
+def set_peak(status, peak_mb):
+    status.write_text(STATUS.replace("409600 kB", f"{peak_mb * 1024} kB"))
+
+
+def in_child(code, **environment):
+    """What `code` prints, as JSON; a process of its own has a heap and a high-water mark of its own."""
+    started = {**os.environ, **environment}
+    result = subprocess.run([sys.executable, "-c", code], env=started, check=True, capture_output=True)
+    return json.loads(result.stdout)
+
+
+class TestUsage:
+    def test_every_kind_is_counted_in_mib(self, status):
+        assert memory.usage(status) == memory.Usage(
+            rss=300.0, anonymous=200.0, file=90.0, shared=10.0, peak=400.0, data=500.0
+        )
+
+    def test_rss_is_the_sum_of_its_kinds(self):
+        now = memory.usage()
+        assert now.rss == pytest.approx(now.anonymous + now.file + now.shared, abs=2)
+        assert 0 < now.rss <= now.peak
+
+    def test_a_process_that_is_gone_but_not_waited_for_uses_nothing(self, status):
+        status.write_text("Name:\tpython\nState:\tZ (zombie)\nPid:\t4711\n")
+        assert memory.usage(status).rss == 0
+
+    def test_available_is_not_what_is_free(self, tmp_path):
+        path = tmp_path / "meminfo"
+        path.write_text(MEMINFO)
+        assert memory.available_mb(path) == 2048.0
+
+    def test_names_are_whole(self, status):
+        assert memory.read_kib(status, ("VmRSS", "Rss", "VmNone")) == {"VmRSS": 307200}
+
+
+class TestMeter:
+    @pytest.fixture
+    def meter(self, tmp_path, status):
+        return Meter(clear_refs=tmp_path / "clear_refs", status=status)
+
+    def test_it_keeps_the_highest_of_all_phases(self, meter, status):
+        peaks = []
+        for before, inside in ((100, 300), (500, 200), (150, 250)):
+            set_peak(status, before)
+            with meter.phase():
+                set_peak(status, inside)
+            peaks.append(meter.read())
+        assert peaks == [300, 200, 250]
+        assert meter.highest == 500  # between two phases: read before the mark was reset
+
+    def test_a_phase_resets_the_mark_after_reading_it(self, meter, status, tmp_path):
+        set_peak(status, 700)
+        with meter.phase():
+            assert (tmp_path / "clear_refs").read_text() == "5"
+            assert meter.highest == 700
+
+    def test_a_kernel_that_refuses_leaves_one_peak_for_all(self, status, tmp_path):
+        meter = Meter(clear_refs=tmp_path / "nowhere" / "clear_refs", status=status)
+        set_peak(status, 80)
+        with meter.phase():
+            set_peak(status, 90)
+        assert meter.read() == meter.highest == 90
+
+    @pytest.mark.skipif(not os.access(memory.CLEAR_REFS, os.W_OK), reason="the kernel keeps one mark for all")
+    def test_a_real_peak_belongs_to_its_phase(self):
+        code = """
+import json
+from edge_trgl.runtime import memory
+meter = memory.Meter()
+start = memory.usage().rss
+with meter.phase():
+    held = b"x" * (64 << 20)
+    del held
+first = meter.read()
+with meter.phase():
+    pass
+print(json.dumps([start, first, meter.read(), meter.highest]))
+"""
+        start, first, second, highest = in_child(code)
+        # The kernel adds pages up in portions, hence 63.
+        assert start + 63 <= first < start + 72
+        assert second < start + 8
+        assert highest == first
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+class TestAllocators:
+    CODE = """
+import json
+from edge_trgl.runtime import memory
+start = memory.usage().rss
+blocks = [b"x" * {size} for _ in range({total} // {size})]
+full = memory.usage().rss
+del blocks[:-1]  # the last one holds the end of the heap
+freed = memory.usage().rss
+memory.trim()
+print(json.dumps([full - start, freed - start, memory.usage().rss - start]))
+"""
+
+    def test_trim_gives_freed_heap_back(self):
+        full, freed, trimmed = in_child(self.CODE.format(size=20_000, total=64 << 20))
+        assert full > 60
+        assert freed > 60  # else there is nothing to show
+        assert trimmed < 8
+
+    def test_with_the_settings_large_blocks_go_back_at_once(self):
+        code = self.CODE.format(size=100_000, total=64 << 20)
+        full, freed, _ = in_child(code, **memory.allocator_environment())
+        assert full > 60
+        assert freed < 8
+
+
+def test_input_and_output_are_counted(tmp_path):
+    path = tmp_path / "file"
+    read, written = memory.io_mb()
+    path.write_bytes(bytes(4 << 20))
+    read_between, written_between = memory.io_mb()
+    assert 4 <= written_between - written < 5
+    assert read_between - read < 1
+    path.read_bytes()
+    assert 4 <= memory.io_mb()[0] - read_between < 5
