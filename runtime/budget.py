@@ -8,16 +8,20 @@ import resource
 from edge_trgl.runtime.errors import OverBudgetError
 from edge_trgl.runtime.memory import MIB, usage
 
+_MAPPED_MB = 16.0
+"""Mapped later but hardly resident: the stack of the reading thread, the staging buffer of module files."""
+
 
 def set_guard(limit_mb: float) -> None:
     """Let the private writable memory of this process grow only as far as `limit_mb` MiB of RSS allow.
 
     RLIMIT_DATA counts what is mapped, not what is resident (thread stacks, arenas), and leaves file pages
-    out; so it is set from here on: what is mapped now, plus what the limit leaves. Beyond it, torch raises
-    "can't allocate memory" instead of the kernel killing the process.
+    out; so it is set from here on: what is mapped now, plus what the limit leaves. Call it once the threads
+    that compute are there. Beyond it, torch raises "can't allocate memory" instead of the kernel killing the
+    process.
     """
     now = usage()
-    allowed = int((now.data + max(limit_mb - now.rss, 0.0)) * MIB)
+    allowed = int((now.data + max(limit_mb - now.rss, 0.0) + _MAPPED_MB) * MIB)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         allowed = min(allowed, hard)

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from _section import Section, Turns
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from _section import Section, Turns
-from edge_trgl import assembly, schedule
+from edge_trgl import assembly, process, schedule
 from edge_trgl.assembly import LearningRate
 from edge_trgl.chain import Chain
 from edge_trgl.config import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.feed import Feed
-from edge_trgl.jobs import process
 from edge_trgl.run import Run
 from edge_trgl.runtime import memory
 from edge_trgl.schedule import Split, Visit
@@ -110,7 +109,7 @@ def train(parts: list[Part], run: Run, loop: str, turns: Turns | None) -> None:
 
 def _step(label_smoothing: float, *, checkpointed: bool) -> Step:
     def forward(block: nn.Module, x: Tensor) -> Tensor:
-        out: Tensor = checkpoint(block, x, use_reentrant=False) if checkpointed else block(x)  # type: ignore[no-untyped-call]
+        out: Tensor = checkpoint(block, x, use_reentrant=False) if checkpointed else block(x)
         return out
 
     def step(part: Part, x: Tensor, y: Tensor) -> Tensor:
@@ -168,5 +167,5 @@ def _warm_up() -> None:
     layer = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
     optimizer.zero_grad()
-    checkpoint(layer, torch.zeros(1, 1), use_reentrant=False).sum().backward()  # type: ignore[no-untyped-call]
+    checkpoint(layer, torch.zeros(1, 1), use_reentrant=False).sum().backward()
     optimizer.step()

@@ -24,6 +24,6 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
 def median_ratio(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """The median of a/b over `pairs`, and the ends of its 95 % bootstrap interval."""
     ratios = [above / below for above, below in pairs]
-    generator = random.Random(0)  # noqa: S311 - the same pairs give the same interval
+    generator = random.Random(0)
     medians = sorted(statistics.median(generator.choices(ratios, k=len(ratios))) for _ in range(DRAWS))
     return statistics.median(ratios), medians[DRAWS * 25 // 1000], medians[DRAWS * 975 // 1000]

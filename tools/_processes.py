@@ -43,7 +43,7 @@ def output_of(command: Sequence[str]) -> str:
     Raises:
         CommandError: it ended with another code than 0.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise CommandError(f"{' '.join(command)}\nended with code {done.returncode}\n{done.stderr[-2000:]}")
     return done.stdout
@@ -59,7 +59,7 @@ def watch(command: Sequence[str]) -> Watched:
         CommandError: it ended with another code than 0.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(command, stdout=output, stderr=errors)  # noqa: S603
+        child = subprocess.Popen(command, stdout=output, stderr=errors)
         highest: dict[int, float] = {}
         peak_mb = 0.0
         while child.poll() is None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from edge_trgl import assembly, process
 from edge_trgl import costs as costing
 from edge_trgl.assembly import Layout
@@ -37,6 +39,8 @@ def run(run: Run, budget_mb: float) -> dict[str, Any]:
     fixed_mb = (
         memory.usage().rss + FIRST_STEP_MB + process.others_mb() + open_device(config.train.device).memory_mb()
     )
+    environment = process.environment()
+    torch.set_num_threads(1)  # batches of two or three gain nothing from more
     plan, layout, costs = _plan(config, info, fixed_mb, budget_mb)
     document = {
         "plan": plan.document(),
@@ -46,7 +50,7 @@ def run(run: Run, budget_mb: float) -> dict[str, Any]:
     state = run.state()
     for name, value in document.items():
         state.set_meta(name, value)
-    state.set_meta("environment", process.environment())
+    state.set_meta("environment", environment)
     state.close()
     return document
 

@@ -25,6 +25,7 @@ def run(run: Run, budget_mb: float) -> dict[str, Any]:
     opened = open_run(run)
     _warn_if_elsewhere(opened.state)
     others_mb = process.others_mb()
+    process.warm_up(opened.config.train.device)
     if opened.config.train.device == "cpu":
         budget.set_guard(budget_mb - others_mb)
     return train(opened, budget_mb=budget_mb, others_mb=others_mb, stop=stop)

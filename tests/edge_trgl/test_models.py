@@ -135,8 +135,8 @@ def test_first_and_downsampling_modules_step_by_step():
     out = first(x)
     torch.testing.assert_close(out, block(inner))
     halve, block = second[0].children()
-    assert (halve.kernel_size, halve.bias) == ((1, 1), None)
-    torch.testing.assert_close(second(out), block(_conv(out, halve, stride=2)))
+    assert (halve.conv.kernel_size, halve.conv.bias) == ((1, 1), None)
+    torch.testing.assert_close(second(out), block(_conv(out, halve.conv, stride=2)))
 
 
 @pytest.mark.parametrize("channels", [4, 8])

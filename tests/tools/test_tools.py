@@ -1,0 +1,348 @@
+"""The tools: their arithmetic, their view of other processes, and that each one works with --quick."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge_trgl import assembly
+from edge_trgl import config as configuration
+from edge_trgl.data import open_dataset
+from edge_trgl.data.prepare import prepare
+from edge_trgl.local import LocalModule
+from edge_trgl.run import Run
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "tools"
+PROGRAMS = sorted(path.name for path in TOOLS.glob("*.py") if not path.name.startswith("_"))
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """Imports a file of tools/ by name, as the tools import each other."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module
+
+
+def run_tool(name, *arguments, cwd, **environment):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, str(TOOLS / name), *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_says_what_it_shows_and_has_quick_and_json(name, tmp_path):
+    shown = run_tool(name, "--help", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "--quick" in shown.stdout
+    assert "--json" in shown.stdout
+    document = (TOOLS / name).read_text().split('"""')[1]
+    assert f"python tools/{name}" in document
+    assert document.splitlines()[0] in " ".join(shown.stdout.split())
+
+
+# ---- intervals
+
+
+def test_the_interval_of_a_mean_is_students(tool):
+    mean, half = tool("_intervals").mean_interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert half == pytest.approx(4.303 / 3**0.5)
+
+
+def test_one_value_has_no_interval(tool):
+    assert tool("_intervals").mean_interval([0.5]) == (0.5, None)
+
+
+def test_the_interval_of_a_ratio_surrounds_it_and_narrows_with_less_noise(tool):
+    wide, narrow = (
+        tool("_intervals").median_ratio([((1.04 + step * noise) * 2.0, 2.0) for step in range(-4, 5)])
+        for noise in (0.01, 0.001)
+    )
+    for median, low, high in (wide, narrow):
+        assert median == pytest.approx(1.04)
+        assert low < median < high
+    assert narrow[2] - narrow[1] < wide[2] - wide[1]
+
+
+# ---- processes
+
+
+HOLD = "import subprocess, sys, time; x = bytearray({size} << 20); {more}; time.sleep({seconds})"
+
+
+def test_watching_adds_up_the_processes_that_live_together(tool, tmp_path):
+    inner = HOLD.format(size=40, more="0", seconds=0.5)
+    alone = tool("_processes").watch([sys.executable, "-c", inner])
+    outer = HOLD.format(size=60, more=f"subprocess.run([sys.executable, '-c', {inner!r}])", seconds=0)
+    together = tool("_processes").watch([sys.executable, "-c", outer])
+    assert 40 < alone.peak_mb < 80
+    assert alone.peak_mb + 60 < together.peak_mb < alone.peak_mb + 60 + 40
+
+
+def test_watching_keeps_a_peak_that_a_process_wiped_out_itself(tool):
+    code = (
+        "import time; x = bytearray(80 << 20); time.sleep(0.3); del x\n"
+        "open('/proc/self/clear_refs', 'w').write('5'); time.sleep(0.3); print('done')"
+    )
+    watched = tool("_processes").watch([sys.executable, "-c", code])
+    assert watched.peak_mb > 80
+    assert watched.output == "done\n"
+
+
+def test_a_command_that_fails_is_told_with_what_it_said(tool):
+    command = [sys.executable, "-c", "raise SystemExit('no such thing')"]
+    for call in (tool("_processes").watch, tool("_processes").output_of):
+        with pytest.raises(tool("_processes").CommandError, match="code 1\nno such thing"):
+            call(command)
+
+
+def test_a_job_is_known_by_its_command_line(tool):
+    code = "import time; time.sleep(60)"
+    job = subprocess.Popen([sys.executable, "-c", code, "edge_trgl.jobs", "plan"])
+    other = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 30
+        while tool("_processes").job_of(job.pid) is None and time.monotonic() < deadline:
+            time.sleep(0.01)  # until the child has become python
+        assert tool("_processes").job_of(job.pid) == "plan"
+        assert tool("_processes").job_of(other.pid) is None
+        assert {job.pid, other.pid} <= set(tool("_processes").tree(os.getpid()))
+    finally:
+        job.kill()
+        other.kill()
+    tool("_processes").wait_until_gone([job.pid, other.pid])
+    assert job.wait() == other.wait() == -signal.SIGKILL
+
+
+# ---- images and the bare loops
+
+
+def test_saved_images_have_the_wanted_size_and_numbers(tool, tmp_path):
+    path = tmp_path / "images.npz"
+    tool("_images").save(str(path), source="sample", side=96, train=40, val=20, test=10)
+    saved = np.load(path)
+    assert {name: saved[name].shape for name in ("x_train", "x_val", "x_test")} == {
+        "x_train": (40, 96, 96, 1),
+        "x_val": (20, 96, 96, 1),
+        "x_test": (10, 96, 96, 1),
+    }
+    assert np.bincount(saved["y_train"]).tolist() == [4] * 10
+    assert saved["x_train"].dtype == np.uint8
+
+
+def a_run(folder, **train):
+    config = configuration.resolve(
+        {
+            "data": {"limit": 60},
+            "model": {"name": "km-3-1", "width": 4},
+            "train": {"batch_size": 16, "epochs": 1, "threads": 1, **train},
+        }
+    )
+    run = Run.create(folder, config)
+    prepare("sample", run.data, seed=0, limit=60)
+    return run, config, open_dataset(run.data)
+
+
+def test_the_bare_greedy_loop_trains_the_same_net_as_the_product(tool, tmp_path):
+    bare = tool("_bare")
+    run, config, info = a_run(tmp_path / "run")
+    chain = assembly.make_chain(config, info)
+    parts = bare.build(chain, config)
+    shapes = [(4, 14, 14), (8, 7, 7), (8, 7, 7)]
+    modules = [LocalModule(chain, k, shapes[k], assembly.step_config(config)) for k in range(3)]
+    for k, module in enumerate(modules):
+        chain.initialise(k, module.trunk, module.head, config.train.seed)
+        module.materialise("cpu")
+    before = [weight.detach().clone() for weight in modules[2].trunk.parameters()]
+
+    bare.train(parts, run, "greedy", None)
+    shape = assembly.job_shape(config, 1, info.splits["train"].num_images)
+    program = assembly.program(config, 1, 1)
+    rate = assembly.LearningRate(config, shape, program)
+    for visit, batch, images, y in bare._batches(program.visits(shape), bare._feed(run, config, info, "train")):
+        x = images
+        for module in modules:
+            outputs = []
+            module.train_step(x, y, lr=rate(visit, batch), seed=0, emit=outputs.append)
+            (x,) = outputs
+    for part, module in zip(parts, modules, strict=True):
+        for ours, theirs in zip(
+            [*part.trunk.parameters(), *part.head.parameters()],
+            [*module.trunk.parameters(), *module.head.parameters()],
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert not any(map(torch.equal, before, modules[2].trunk.parameters()))
+
+
+def test_checkpointing_changes_memory_and_not_the_weights(tool, tmp_path):
+    bare = tool("_bare")
+    run, config, info = a_run(tmp_path / "run", regime="end-to-end")
+    trained = []
+    for loop in ("end-to-end", "checkpointed"):
+        parts = bare.build(assembly.make_chain(config, info), config)
+        assert len(parts) == 1
+        bare.train(parts, run, loop, None)
+        trained.append([weight.detach() for weight in parts[0].trunk.parameters()])
+    for plain, checkpointed in zip(*trained, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+# ---- verdicts
+
+
+def figures(**sections):
+    return {"rows": [], "overhead": [], "growth": [], "tree": [], **sections}
+
+
+def row(name, tensors_mb):
+    return {"net": "resnet110", "row": name, "tensors_mb": tensors_mb}
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"rows": [row("one-module", 59.0), row("end-to-end", 1000.0)]}, [True]),
+        ({"rows": [row("one-module", 61.0), row("end-to-end", 1000.0)]}, [False]),
+        ({"rows": [row("one-module", 61.0)]}, []),
+        ({"growth": [{"modules": 10, "rss_mb": 300.0}, {"modules": 50, "rss_mb": 314.0}]}, [True]),
+        ({"growth": [{"modules": 10, "rss_mb": 300.0}, {"modules": 50, "rss_mb": 316.0}]}, [False]),
+        ({"tree": [{"budget_mb": 580, "summary_mb": 570, "outside_mb": 579}]}, [True]),
+        ({"tree": [{"budget_mb": 580, "summary_mb": 570, "outside_mb": 581}]}, [False]),
+        ({"tree": [{"error": "it ended"}]}, []),
+        ({"overhead": [{"net": "resnet110", "row": "product, all in memory", "median": 1.04}]}, [True]),
+        ({"overhead": [{"net": "resnet110", "row": "product, all in memory", "median": 1.06}]}, [False]),
+        ({"overhead": [{"net": "quick", "row": "product, all in memory", "median": 9.0}]}, []),
+        ({"overhead": [{"net": "resnet110", "row": "product, one in memory", "median": 9.0}]}, []),
+    ],
+)
+def test_targets_are_judged_where_there_are_figures(tool, sections, expected):
+    targets = tool("bench_regimes").judge(figures(**sections))
+    assert [target["ok"] for target in targets] == expected
+
+
+def test_a_row_that_failed_is_not_ok(tool):
+    class Broken:
+        threads = 1
+
+        def row(self, net, name, net_name):
+            return {"net": net_name, "row": name, "error": "it ended"}
+
+    bench = tool("bench_regimes")
+    document = bench.measure(Broken(), {"quick": tool("_nets").TINY}, ["parallel"], quick=True)
+    assert document["ok"] is False
+    assert "it ended" in bench.table(document)
+
+
+KILLS = ((2, 0, 3, True), (1, 1, 3, False), (2, 0, 2, False))
+
+
+@pytest.mark.parametrize(("equal", "different", "kills", "ok"), KILLS)
+def test_kills_are_ok_only_if_all_were_dealt_and_all_runs_are_equal(tool, equal, different, kills, ok):
+    kill = tool("kill")
+    tally = kill.Tally(
+        regime="parallel", seconds=1.0, sha256="", worker=1, tree=kills - 1, equal=equal, different=different
+    )
+    document = kill.judge([tally], 3, 0)
+    assert document["ok"] is ok
+    assert ("NOT OK" in kill.table(document)) is not ok
+
+
+# ---- reproducing
+
+
+def test_a_finished_run_is_not_trained_again_and_another_configuration_is_refused(tool, tmp_path, monkeypatch):
+    reproduce = tool("reproduce")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    shared = ("--model", "km-2-1", "--width", "4")
+    folder = tmp_path / "TRGL-0"
+    config = configuration.resolve({"model": {"name": "km-2-1", "width": 4}})
+    summary = {"weights_sha256": "abc", "accuracy": {"chosen_depth": 2, "chosen": 0.7, "last": 0.6}}
+    Run.create(folder, config).summary_file.write_text(json.dumps(summary))
+    found = reproduce.result("TRGL", 0, shared, tmp_path, None)
+    assert found["sample"] == {"chosen": 0.7, "last": 0.6}
+    with pytest.raises(tool("_processes").CommandError, match="another configuration"):
+        reproduce.result("TRGL", 0, (*shared, "--epochs", "9"), tmp_path, None)
+
+
+def test_the_table_of_accuracies_gives_mean_and_interval(tool):
+    reproduce = tool("reproduce")
+    results = [
+        {"row": "TRGL", "seed": seed, "sample": {"chosen": accuracy, "last": 0.5}}
+        for seed, accuracy in enumerate((0.80, 0.82, 0.84))
+    ]
+    (item,) = reproduce.summarise(results)
+    assert (item["row"], item["test"], item["seeds"]) == ("TRGL", "sample", 3)
+    text = reproduce.table({"table": "sample", "rows": [item]})
+    assert "82.00 ± 4.97" in text
+    assert "50.00 ± 0.00" in text
+
+
+# ---- each of them, for real
+
+
+@pytest.mark.slow
+def test_bench_regimes_quick(tmp_path):
+    done = run_tool("bench_regimes.py", "--quick", "--threads", "1", "--json", "-", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout
+    assert document["ok"]
+    names = [row["row"] for row in document["rows"]]
+    assert names == ["end-to-end", "checkpointing", "parallel", "one-module", "multi-lap", "sequential"]
+    for found in document["rows"]:
+        assert 0 < found["tensors_mb"] < found["rss_mb"]
+        assert found["images_per_s"] > 0
+        assert 0 <= found["accuracy"] <= 1
+    by_name = {found["row"]: found for found in document["rows"]}
+    assert by_name["sequential"]["written_mb"] > by_name["end-to-end"]["written_mb"]
+    (tree,) = document["tree"]
+    assert tree["outside_mb"] == pytest.approx(tree["summary_mb"], rel=0.1)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_bench_regimes_takes_turns(tmp_path):
+    arguments = ("--quick", "--threads", "1", "--rows", "overhead", "growth", "--json", "-")
+    done = run_tool("bench_regimes.py", *arguments, cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert len(document["overhead"]) == 3
+    for item in document["overhead"]:
+        assert item["pairs"] == 2
+        assert item["low"] <= item["median"] <= item["high"]
+    assert [item["modules"] for item in document["growth"]] == [10, 20]
+
+
+@pytest.mark.slow
+def test_kill_quick(tmp_path):
+    done = run_tool("kill.py", "--quick", "--json", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout
+    assert document["ok"]
+    assert sum(item["kills"] for item in document["regimes"]) == 3
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_reproduce_quick(tmp_path):
+    arguments = ("sample", "--quick", "--json", "--out", str(tmp_path / "results"))
+    done = run_tool("reproduce.py", *arguments, cwd=tmp_path, EDGE_TRGL_DATA=str(tmp_path), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document == json.loads((tmp_path / "results" / "sample-quick.json").read_text())
+    assert [item["row"] for item in document["rows"]] == ["VanGL", "TRGL", "end-to-end"]
+    assert len({run["weights_sha256"] for run in document["runs"]}) == 3
