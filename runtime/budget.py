@@ -11,6 +11,11 @@ from edge_trgl.runtime.memory import MIB, usage
 _MAPPED_MB = 16.0
 """Mapped later but hardly resident: the stack of the reading thread, the staging buffer of module files."""
 
+_MAPPED_SHARE = 1.15
+"""What is mapped over what is resident at a step's peak: a tensor is mapped whole before it is touched, and
+convolutions ask for more scratch than they use (measured up to 1.08). The guard is there against runaways;
+the high-water mark, checked between visits, holds the budget itself."""
+
 
 def set_guard(limit_mb: float) -> None:
     """Let the private writable memory of this process grow only as far as `limit_mb` MiB of RSS allow.
@@ -21,7 +26,7 @@ def set_guard(limit_mb: float) -> None:
     process.
     """
     now = usage()
-    allowed = int((now.data + max(limit_mb - now.rss, 0.0) + _MAPPED_MB) * MIB)
+    allowed = int((now.data + max(limit_mb - now.rss, 0.0) * _MAPPED_SHARE + _MAPPED_MB) * MIB)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         allowed = min(allowed, hard)
