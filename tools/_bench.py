@@ -27,7 +27,7 @@ TOOLS = Path(__file__).parent
 AMPLE_MB = 16_000.0
 """A budget that decides nothing; it is lowered to what the machine has."""
 
-TURN_BATCHES = 2
+TURN_BATCHES = 1
 TRAINER = "product, all in memory"
 FAILURES = (CommandError, ChildCrashedError, EdgeTrglError)
 

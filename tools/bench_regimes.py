@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     RUNS.mkdir(exist_ok=True)
     # Beside the runs and not in /tmp, which is memory on many boards.
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=RUNS) as scratch:
-        document = measure(Bench(Path(scratch), options.threads), nets, options.rows, quick=options.quick)
+        document = measure(
+            Bench(Path(scratch), options.threads), nets, options.rows, options.pairs, quick=options.quick
+        )
     text = json.dumps(document, indent=1)
     if options.json not in (None, "-"):
         Path(options.json).write_text(text + "\n")
@@ -53,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if document["ok"] else 1
 
 
-def measure(bench: Bench, nets: Mapping[str, Net], rows: Sequence[str], *, quick: bool) -> dict[str, Any]:
+def measure(
+    bench: Bench, nets: Mapping[str, Net], rows: Sequence[str], num_pairs: int, *, quick: bool
+) -> dict[str, Any]:
     """Everything that was asked for, as one document."""
     figures = {
         "rows": [bench.row(net, name, title) for title, net in nets.items() for name in rows if name in ROWS],
@@ -63,7 +67,7 @@ def measure(bench: Bench, nets: Mapping[str, Net], rows: Sequence[str], *, quick
     }
     name, heavy = ("quick", TINY) if quick else ("resnet110", NETS["resnet110"])
     if "overhead" in rows:
-        items = bench.overhead(heavy, 2 if quick else NUM_PAIRS)
+        items = bench.overhead(heavy, 2 if quick else num_pairs)
         figures["overhead"] = [{"net": name, **item} for item in items]
     if "growth" in rows:
         base = replace(GROWTH, batches=1, model={"width": 8, "downsample": []}) if quick else GROWTH
@@ -166,6 +170,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--rows", nargs="+", choices=[*ROWS, *SECTIONS], help="default: all; --quick: all but overhead, growth"
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of every row [2]")
+    parser.add_argument("--pairs", type=int, default=NUM_PAIRS, help=f"rounds of overhead [{NUM_PAIRS}]")
     parser.add_argument("--json", metavar="FILE|-", help="write a file of JSON, or print it, not the table")
     parser.add_argument("--quick", action="store_true", help="a tiny net, only to try the tool")
     options = parser.parse_args(arguments)

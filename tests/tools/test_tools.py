@@ -243,7 +243,7 @@ def test_a_row_that_failed_is_not_ok(tool):
             return {"net": net_name, "row": name, "error": "it ended"}
 
     bench = tool("bench_regimes")
-    document = bench.measure(Broken(), {"quick": tool("_nets").TINY}, ["parallel"], quick=True)
+    document = bench.measure(Broken(), {"quick": tool("_nets").TINY}, ["parallel"], 2, quick=True)
     assert document["ok"] is False
     assert "it ended" in bench.table(document)
 
