@@ -44,8 +44,8 @@ class Pipeline:
         self.plan(state, budget_mb)
         if state.meta("layout")["built"] and not state.modules():
             self._job(state, "convert")
-        self._count_start(state)
         if state.meta("result") is None:
+            self._count_start(state)
             self._job(state, "work", budget_mb=budget_mb)
         summary = summarise(self.config, state)
         files.write_durable(self.run.summary_file, [json.dumps(summary, indent=2).encode() + b"\n"])

@@ -62,9 +62,12 @@ class Terminal:
 def progress_line(message: Message) -> str:
     """One line of: how far, module, epoch, loss, accuracy, speed, memory now / peak / budget in MiB, time left."""
     lap = f" lap {message['lap'] + 1}" if message["lap"] else ""
+    if message["phase"] == "forward":
+        doing = "frozen, passing images on"
+    else:
+        doing = f"epoch {message['epoch'] + 1}  loss {message['loss']:.3f} acc {message['accuracy']:.1%}"
     return (
-        f"{message['done']:4.0%}{lap} module {message['module']} epoch {message['epoch'] + 1}"
-        f"  loss {message['loss']:.3f} acc {message['accuracy']:.1%}  {message['images_per_s']:.0f} images/s"
+        f"{message['done']:4.0%}{lap} module {message['module']} {doing}  {message['images_per_s']:.0f} images/s"
         f"  MiB {message['rss_mb']:.0f}/{message['peak_mb']:.0f}/{message['budget_mb']:.0f}"
         f"  {duration(message['left_s'])} left"
     )
