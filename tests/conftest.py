@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,10 @@ class Trained:
 
 
 @pytest.fixture
-def plan_run(tmp_path: Path) -> Callable[..., Run]:
+def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Makes a prepared and planned run from `section__key=value` settings over TINY."""
+    import torch
+
     from edge_trgl.jobs import convert, plan, prepare
 
     def make(name: str, **settings: Any) -> Run:
@@ -49,7 +51,9 @@ def plan_run(tmp_path: Path) -> Callable[..., Run]:
             convert.run(run)
         return run
 
-    return make
+    yield make
+    # Jobs set their process up for training; hypothesis wants its subnormal numbers back.
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture
