@@ -92,7 +92,7 @@ class Bench:
         model[0] = "--model"
         command = edge_trgl("train", "--budget-mb", str(net.tight_mb), *model, "--batch-size", str(net.batch_size))
         command += ["--epochs", "1", "--data", str(self._images(net)), "--threads", str(self.threads)]
-        command += ["--set", f"data.limit={net.batches * net.batch_size}", "--run", str(self._folder()), "--json"]
+        command += ["--set", f"data.limit={(net.batches + 1) * net.batch_size}", "--run", str(self._folder()), "--json"]
         try:
             watched = watch(command)
         except CommandError as error:
