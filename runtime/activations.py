@@ -92,6 +92,7 @@ class ActivationStore:
         boundary = self.get(name)
         del self._live[name]
         boundary.close()
+        self._shared.keep_buffers_of(other.spec for other in self._live.values())
         if boundary.is_committed:
             self._dropped.append(boundary.path)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,11 @@ class Shared:
         if key not in self._buffers:
             self._buffers[key] = empty_rows(spec, self.batch_size)
         return self._buffers[key]
+
+    def keep_buffers_of(self, specs: Iterable[BoundarySpec]) -> None:
+        """Let go of the buffers that none of these boundaries can need."""
+        needed = {(spec.shape, spec.dtype) for spec in specs}
+        self._buffers = {key: buffer for key, buffer in self._buffers.items() if key in needed}
 
 
 class Boundary:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,16 @@ class TestBothPlacements:
             boundary.append(np.arange(8), batch(boundary.spec, 0, 8))
         places = {boundary.read(numbers(5, 3)).data_ptr() for boundary in (one, two, one)}
         assert len(places) == 1
+
+    def test_the_buffer_goes_with_the_last_boundary_that_can_need_it(self, store, in_memory):
+        for name in ("one", "two"):
+            boundary = store.create(spec_of(name, in_memory=in_memory))
+            boundary.append(np.arange(8), batch(boundary.spec, 0, 8))
+        buffer = weakref.ref(boundary.read(numbers(5, 3))._base)
+        store.drop("one")
+        assert buffer() is not None
+        store.drop("two")
+        assert buffer() is None
 
     def test_misuse_is_an_assertion(self, store, in_memory):
         boundary = store.create(spec_of(records=10, in_memory=in_memory))
