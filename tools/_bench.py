@@ -30,7 +30,7 @@ AMPLE_MB = 16_000.0
 TURN_BATCHES = 1
 
 WATCHER_MB = 15.0
-"""What this program, which stands beside the row's process and is counted, takes beyond the command's own parent."""
+"""What this program, which stands beside the row's process and counts, takes beyond the command's parent."""
 
 TRAINER = "product, all in memory"
 FAILURES = (CommandError, ChildCrashedError, EdgeTrglError)
@@ -92,13 +92,14 @@ class Bench:
     def tree(self, net: Net) -> dict[str, Any]:
         """`edge-trgl train` within the net's small budget, its process tree watched from outside."""
         _say(f"{net.title}: edge-trgl train --budget-mb {net.tight_mb:.0f}, watched")
+        net = replace(net, batches=net.batches + 1)  # validation images are taken from these
         model = [flag for name, value in net.model.items() for flag in (f"--{name}", str(value))]
         model[0] = "--model"
         command = edge_trgl("train", "--budget-mb", str(net.tight_mb), *model, "--batch-size", str(net.batch_size))
         command += ["--epochs", "1", "--data", str(self._images(net)), "--threads", str(self.threads)]
         command += [
             "--set",
-            f"data.limit={(net.batches + 1) * net.batch_size}",
+            f"data.limit={net.batches * net.batch_size}",
             "--run",
             str(self._folder()),
             "--json",
