@@ -33,8 +33,33 @@ def set_guard(limit_mb: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
 
 
-# torch's own allocators; oneDNN, which does not say why; C++ in general.
-_REFUSALS = ("can't allocate memory", "out of memory", "could not create a primitive", "bad_alloc")
+_REFUSALS = (
+    # torch's CPU allocator.
+    "can't allocate memory",
+    # oneDNN, which does not say why.
+    "could not create a primitive",
+    # C++ in general.
+    "bad_alloc",
+    # torch's CUDA allocator ("CUDA out of memory"), the CUDA runtime ("CUDA error: out of memory"), the driver
+    # ("CUDA driver error: out of memory": Orin, pytorch/pytorch#112121).
+    "out of memory",
+    # The driver where it cannot even name the error; torch calls it to map memory.
+    "CUDA driver error: unknown error",
+    # torch's CUDA allocator on Tegra: it asks NVML for its message, which is missing there
+    # (pytorch/pytorch#185240; a MIG slice does the same).
+    "NVML_SUCCESS == r INTERNAL ASSERT FAILED",
+    # cuBLAS and cuDNN, whose own allocations torch's allocator does not see. Both document these codes as a
+    # failed cudaMalloc, and the codes NOT_INITIALIZED as a driver or a library that does not fit: not here.
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",  # since cuDNN 9
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    # torch's convolution, which drops every cuDNN engine whose workspace was refused (Conv_v8.cpp). A GPU that
+    # cuDNN cannot serve at all says the same, but in the first convolution of all, when the device is opened.
+    "was unable to find an engine to execute this computation",
+    # Tegra's memory manager; it writes to standard error, and callers that collect that pass it on.
+    "NvMapMemAlloc",
+)
 
 
 def refused(error: BaseException) -> bool:
