@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 
@@ -13,11 +13,10 @@ from edge_trgl.catalogue import build_chain
 from edge_trgl.chain import Chain, Shape
 from edge_trgl.config import RunConfig, parse_epochs
 from edge_trgl.data import Augment, DatasetInfo
-from edge_trgl.keys import key
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.runtime.boundary_records import BoundarySpec
-from edge_trgl.runtime.planner import Plan
 from edge_trgl.schedule import Boundary, Program, Visit
+from edge_trgl.sparing import Recompute
 from edge_trgl.transport import Multipliers, Transport
 
 
@@ -43,8 +42,11 @@ class Layout:
         return cls(**{**values, "shapes": tuple(tuple(shape) for shape in document["shapes"])})
 
 
-def make_chain(config: RunConfig, info: DatasetInfo) -> Chain:
-    """The chain that the configuration asks for, its blocks grouped by depth. Call it on the device meta."""
+def make_chain(config: RunConfig, info: DatasetInfo, *, paged: bool = False) -> Chain:
+    """The chain that the configuration asks for, its blocks grouped by depth. Call it on the device meta.
+
+    `paged`: end-to-end training keeps the modules; else the whole net is one. Both give the same weights.
+    """
     height, width, channels = info.shape
     chain = build_chain(
         config.model.name,
@@ -55,11 +57,16 @@ def make_chain(config: RunConfig, info: DatasetInfo) -> Chain:
         downsample=config.model.downsample,
         head=config.model.head,
     )
-    return chain.regroup((0,)) if config.train.regime == "end-to-end" else chain
+    if config.train.regime != "end-to-end":
+        return chain
+    return replace(chain, end_to_end=True, starts=chain.starts if paged else (0,))
 
 
-def step_config(config: RunConfig, *, recompute: bool = False, micro_batch: int | None = None) -> StepConfig:
-    """How modules are stepped; end-to-end training, the baseline, has no transport term."""
+def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int | None = None) -> StepConfig:
+    """How modules are stepped; end-to-end training, the baseline, has no transport term.
+
+    `recompute`: a level of `Recompute`, as the plan names it.
+    """
     wanted = config.transport
     enabled = wanted.enabled and config.train.regime != "end-to-end"
     multipliers = Multipliers(first=wanted.lambda_first, growth=wanted.growth, every=wanted.every)
@@ -74,8 +81,9 @@ def step_config(config: RunConfig, *, recompute: bool = False, micro_batch: int 
         momentum=config.train.momentum,
         weight_decay=config.train.weight_decay,
         bfloat16=config.train.precision == "bf16",
-        recompute=recompute,
+        recompute=cast(Recompute, recompute),
         micro_batch=micro_batch,
+        early_update="early-update" not in config.budget.without,
     )
 
 
@@ -98,7 +106,7 @@ def job_shape(config: RunConfig, num_modules: int, num_samples: int) -> schedule
 
 
 def program(config: RunConfig, num_modules: int, chunk: int) -> Program:
-    """The regime with its lengths.
+    """The regime with its lengths; end-to-end, several modules are paged.
 
     Raises:
         UsageError: the list of epochs does not suit the number of modules.
@@ -110,6 +118,7 @@ def program(config: RunConfig, num_modules: int, chunk: int) -> Program:
         chunk=chunk,
         views=config.train.views,
         cached=config.train.cache,
+        paged=config.train.regime == "end-to-end" and num_modules > 1,
     )
 
 
@@ -132,11 +141,11 @@ class LearningRate:
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """Makes the modules and boundaries of one run."""
+    """Makes the modules and boundaries of one run; `in_memory`: where the boundaries are."""
 
     chain: Chain
     layout: Layout
-    plan: Plan
+    in_memory: bool
     config: StepConfig
     device: str
     seed: int
@@ -148,10 +157,8 @@ class Workshop:
         return local.materialise(self.device)
 
     def initialise(self, module: int) -> LocalModule:
-        """Module `module` with its first weights, keyed by (seed, module)."""
-        # Blocks that draw in their constructors draw from the default generator.
-        torch.default_generator.manual_seed(key(self.seed, "build", module))
-        local = LocalModule(self.chain, module, self.layout.shapes[module], self.config)
+        """Module `module` with its first weights, which depend on the seed and its blocks alone."""
+        local = LocalModule(self.chain.seeded(self.seed), module, self.layout.shapes[module], self.config)
         self.chain.initialise(module, local.trunk, local.head, self.seed)
         return local.materialise(self.device)
 
@@ -164,6 +171,6 @@ class Workshop:
             dtype=self.layout.dtypes[producer],
             records=boundary.records,
             copies=boundary.copies,
-            in_memory=self.plan.placement == "memory",
+            in_memory=self.in_memory,
             producer=f"module {producer}",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -61,7 +62,8 @@ class Chain:
     `starts`: the first block of each module. `input_shape`: one image, (C, H, W), or one sample of any
     shape. `gain`: of the orthogonal initialisation; None keeps what the blocks' own constructors drew.
     `encoder_exempt`: no transport cost for module 0, which holds the encoder (paper, appendix G).
-    `built`: the factories give blocks that already carry weights to be kept.
+    `built`: the factories give blocks that already carry weights to be kept. `end_to_end`: the loss is that of
+    the last module alone, which alone has a head.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Chain:
     gain: float | None = 0.1
     encoder_exempt: bool = False
     built: bool = False
+    end_to_end: bool = False
 
     def __post_init__(self) -> None:
         stops = (*self.starts[1:], len(self.blocks))
@@ -116,7 +119,7 @@ class Chain:
         return len(self.starts)
 
     def regroup(self, starts: tuple[int, ...]) -> Chain:
-        """The same blocks in other modules."""
+        """The same blocks in other modules; their first weights stay the same."""
         return replace(self, starts=starts)
 
     def module_blocks(self, module: int) -> range:
@@ -128,22 +131,48 @@ class Chain:
         """The blocks of `module`, as their factories make them."""
         return nn.Sequential(*(self.blocks[index]() for index in self.module_blocks(module)))
 
+    def has_head(self, module: int) -> bool:
+        """Whether `module` has a classifier, and so a loss and a score."""
+        return not self.end_to_end or module == len(self) - 1
+
     def classifier(self, output_shape: Shape) -> nn.Module:
         """The auxiliary classifier of a module with this output."""
         return build_head(self.head, output_shape, self.num_classes, self.pool)
 
-    def initialise(self, module: int, trunk: nn.Module, head: nn.Module, seed: int) -> None:
-        """Draw the weights of a newly built module in place, from a generator keyed by (seed, module)."""
+    def initialise(self, module: int, trunk: nn.Sequential, head: nn.Module, seed: int) -> None:
+        """Draw the weights of a newly built module in place: each block's from a generator keyed by (seed, block),
+        the head's from what is left of that of the block before it."""
         if self.gain is None:
             return
-        generator = torch.Generator().manual_seed(key(seed, "init", module))
-        parts = (head,) if self.built else (trunk, head)
-        for part in parts:
-            for layer in part.modules():
-                if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
-                    nn.init.orthogonal_(layer.weight, self.gain, generator=generator)
-                    if layer.bias is not None:
-                        nn.init.zeros_(layer.bias)
+        for number, block in zip(self.module_blocks(module), trunk, strict=True):
+            generator = torch.Generator().manual_seed(key(seed, "init", number))
+            if not self.built:
+                _draw(block, self.gain, generator)
+        _draw(head, self.gain, generator)
+
+    def seeded(self, seed: int) -> Chain:
+        """The same chain, each block keying the default generator by (seed, block) before it is made.
+
+        Blocks that draw in their constructors draw from it.
+        """
+        blocks = tuple(
+            partial(_made_after_seeding, block, key(seed, "build", number))
+            for number, block in enumerate(self.blocks)
+        )
+        return replace(self, blocks=blocks)
+
+
+def _draw(part: nn.Module, gain: float, generator: torch.Generator) -> None:
+    for layer in part.modules():
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            nn.init.orthogonal_(layer.weight, gain, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _made_after_seeding(block: BlockFactory, seed: int) -> nn.Module:
+    torch.default_generator.manual_seed(seed)
+    return block()
 
 
 def _copier(block: nn.Module) -> BlockFactory:

@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -17,8 +19,9 @@ from edge_trgl import __version__
 from edge_trgl import config as configuration
 from edge_trgl.config import RunConfig
 from edge_trgl.pipeline import Pipeline, begin_or_continue
+from edge_trgl.plan_text import plan_text
 from edge_trgl.run import RUNS, Run, newest_unfinished, numbered
-from edge_trgl.runtime.errors import EdgeTrglError
+from edge_trgl.runtime.errors import EdgeTrglError, StoppedError
 from edge_trgl.runtime.supervisor import ChildCrashedError
 from edge_trgl.terminal import Terminal, duration
 
@@ -26,7 +29,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # Flag, configuration key it sets, how it is read, help.
 FLAGS: tuple[tuple[str, str, Any, str], ...] = (
-    ("--budget-mb", "budget.mb", float, "MiB of memory for everything the run does [2000]"),
+    ("--budget-mb", "budget.mb", str, "MiB of memory for everything the run does, auto or min [2000]"),
     ("--data", "data.source", str, "sample, a folder, or a .npz file [sample]"),
     ("--image-size", "data.image_size", int, "resize image files to this side"),
     ("--model", "model.name", str, "km-K-M, resnet110, resnet110-heavy or module:factory [km-10-1]"),
@@ -61,17 +64,23 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
         "arithmetic of the forward pass [fp32]",
     ),
     ("--threads", "train.threads", int, "CPU threads [as the system says]"),
+    ("--allow", "budget.allow", str, "what may change results to fit: micro-batch, fp16-boundaries"),
+    ("--without", "budget.without", str, "savings to switch off, to measure them: paging, disk, recompute, ..."),
 )
 
 # Flags without a value: flag, key, the value it stands for, help.
 SWITCHES: tuple[tuple[str, str, Any, str], ...] = (
     ("--no-transport", "transport.enabled", False, "no transport term (VanGL)"),
     ("--no-augment", "data.augment", False, "images as they are"),
+    ("--no-probe", "budget.probe", False, "plan by estimates, without measured steps"),
+    ("--cgroup", "budget.cgroup", True, "train in a memory cgroup of the budget"),
+    ("--force", "budget.force", True, "train though the plan says that it does not fit"),
 )
 
 
 def main() -> None:
     """The program: runs a verb; a user's mistake is one sentence and an exit code."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -94,6 +103,11 @@ def main() -> None:
         sys.exit(1)
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    # While a child runs, it gets the signal; this is for the moments between two.
+    raise StoppedError("stopped between two jobs", hint="edge-trgl resume RUN goes on from here.")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def cli() -> None:
@@ -113,13 +127,6 @@ def _configured(command: Command) -> Command:
         _parameter("train.cache"),
         type=click.Choice(["boundary", "none"]),
         help="sequential, multi-lap [boundary]",
-    )(command)
-    command = click.option(
-        "--allow",
-        _parameter("budget.allow"),
-        type=click.Choice(["micro-batch"]),
-        multiple=True,
-        help="what may change results",
     )(command)
     command = click.option("--profile", type=str, help="a board's defaults: a name or a .toml file")(command)
     command = click.option("--config", "config_file", type=Path, help="a .toml file with sections as in run.toml")(
@@ -147,7 +154,7 @@ def _resolve(values: dict[str, Any]) -> RunConfig:
     switches = {key for _, key, _, _ in SWITCHES}
     for parameter in [name for name in values if "__" in name]:
         value, key = values.pop(parameter), parameter.replace("__", ".")
-        if value in (None, ()):
+        if value is None:
             continue
         if key in switches:
             value = json.loads(value)
@@ -217,7 +224,7 @@ def plan(as_json: bool, **values: Any) -> None:  # noqa: FBT001
     with _temporary_run(config) as run:
         pipeline = Pipeline(run, Terminal())
         document = pipeline.plan_only()
-    click.echo(json.dumps(document) if as_json else _plan_text(document))
+    click.echo(json.dumps(document) if as_json else plan_text(document))
 
 
 @contextlib.contextmanager
@@ -243,7 +250,7 @@ def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
     if as_json:
         click.echo(json.dumps(scores))
         return
-    for depth, accuracy in enumerate(scores["per_depth"], 1):
+    for depth, accuracy in enumerate(scores["per_depth"], scores["first_depth"]):
         mark = "  chosen" if depth == scores["chosen_depth"] else ""
         click.echo(f"depth {depth:3d}  validation {accuracy:.2%}{mark}")
     click.echo(_test_text(scores))
@@ -267,6 +274,23 @@ def report(run: Path, as_json: bool) -> None:  # noqa: FBT001
     Pipeline(opened, Terminal()).report()
     path = str(opened.report_file)
     click.echo(json.dumps({"report": path}) if as_json else path)
+
+
+@cli.command()
+@click.option("--disk", type=Path, help="a folder on the disk to measure [runs, or the current folder]")
+@click.option("--save", "target", help="make a profile of it: a name for --profile, or a path ending in .toml")
+@click.option("--json", "as_json", is_flag=True, help="print the measurements as one JSON document")
+def probe(disk: Path | None, target: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Measure this machine: its memory, disk, speed, number types and counters."""
+    from edge_trgl import board  # 2 MiB that every other verb would pay for
+
+    file = None if target is None else board.profile_file(target)
+    terminal = Terminal()
+    document = board.probe(disk, terminal.line)
+    if file is not None:
+        board.save(document, file)
+        terminal.line(f"saved as {file}; --profile {target} uses it")
+    click.echo(json.dumps(document) if as_json else board.describe(document))
 
 
 def _verb(folder: Path, name: str) -> Any:
@@ -301,20 +325,3 @@ def _export_text(document: dict[str, Any]) -> str:
         f"over {document['num_images']} images logits differ by {document['max_abs_diff']:.1e} at most, "
         f"{document['top1_agreement']:.1%} of the predictions agree"
     )
-
-
-def _plan_text(document: dict[str, Any]) -> str:
-    plan, costs = document["plan"], document["costs"]
-    lines = ["module   weights  momentum      step      peak  MiB"]
-    for cost in costs:
-        sizes = "".join(f"{cost[name]:10.1f}" for name in ("weights_mb", "momentum_mb", "step_mb", "peak_mb"))
-        lines.append(f"{cost['module']:6d}{sizes}  {cost['name']}")
-    lines += [
-        f"{plan['resident']} of {len(costs)} modules in memory, chunks of {plan['chunk']} batches, boundaries "
-        f"{'in memory' if plan['placement'] == 'memory' else 'on disk'}"
-        + (", recompute" if plan["recompute"] else "")
-        + (f", micro-batches of {plan['micro_batch']} (changes results)" if plan["micro_batch"] else ""),
-        f"peak {plan['peak_mb']:.0f} MiB of {document['budget_mb']:.0f} MiB: fits; "
-        f"{plan['fixed_mb']:.0f} MiB are there before any module",
-    ]
-    return "\n".join(lines)

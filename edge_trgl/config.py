@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import sys
 import types
 import typing
@@ -136,29 +137,80 @@ class TransportConfig:
         )
 
 
+Saving = Literal["paging", "disk", "recompute", "early-update", "reuse", "trim", "allocator"]
+"""paging: modules in memory all the time. disk: boundaries never on disk. recompute: every activation kept.
+early-update: weights updated after the backward, not in it. reuse: a new buffer for every read of a boundary.
+trim: freed heap stays with the process between visits. allocator: the C library's own settings."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
-    """`mb`: MiB for everything the run has in memory. `chunk` and `resident`: `auto` leaves them to the plan.
-
-    `allow`: what may change the result for the run to fit.
+    """`mb`: MiB for everything the run has in memory; `auto` is 80 % of what is available, `min` the smallest that
+    works. `chunk` and `resident`: `auto` leaves them to the plan. `allow`: what may change the result for the run
+    to fit. `without`: savings that are switched off, to measure them. `probe`: plan by measured steps. `cgroup`:
+    train in a memory cgroup of the budget. `force`: go on where the plan says that it does not fit.
     """
 
-    mb: float = 2000.0
+    mb: Literal["auto", "min"] | float = 2000.0
     chunk: str = "auto"
     resident: str = "auto"
     prefetch: bool = True
-    allow: tuple[Literal["micro-batch"], ...] = ()
+    allow: tuple[Literal["micro-batch", "fp16-boundaries"], ...] = ()
+    without: tuple[Saving, ...] = ()
+    probe: bool = True
+    cgroup: bool = False
+    force: bool = False
 
     def problems(self) -> list[str]:
         """What is out of bounds."""
         return (
-            _unless(self.mb > 0, "budget.mb must be above 0")
+            _unless(isinstance(self.mb, str) or self.mb > 0, "budget.mb must be above 0, auto or min")
             + _unless(
                 _is_count(self.chunk, ("auto", "epoch")),
                 "budget.chunk must be auto, epoch or a number of batches",
             )
             + _unless(_is_count(self.resident, ("auto",)), "budget.resident must be auto or a number of modules")
+            + _unless(
+                "paging" not in self.without or self.resident == "auto",
+                "budget.resident says nothing with budget.without paging",
+            )
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardConfig:
+    """What a profile says of the machine; None and () where it says nothing. `estimates`: what nobody measured.
+
+    `usable_mb`: MiB of memory as the kernel shows it. `memory_gbs`: GB/s. `storage_*_mbs`: MB/s, sequential.
+    `storage_random_iops`: reads of 4 KiB a second. `endurance_tb`: TB that may be written. `images_per_s`: of
+    probe's reference module. `dtypes`: fp32, fp16, bf16. `providers`: of ONNX Runtime.
+    """
+
+    name: str | None = None
+    usable_mb: float | None = None
+    memory_gbs: float | None = None
+    gpu: str | None = None
+    dtypes: tuple[Literal["fp32", "fp16", "bf16"], ...] = ()
+    storage: str | None = None
+    storage_read_mbs: float | None = None
+    storage_write_mbs: float | None = None
+    storage_random_iops: float | None = None
+    endurance_tb: float | None = None
+    images_per_s: float | None = None
+    counters: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    estimates: tuple[str, ...] = ()
+
+    def problems(self) -> list[str]:
+        """What is out of bounds."""
+        found, values = [], asdict(self)
+        for name, value in values.items():
+            good = not isinstance(value, float) or 0 < value < math.inf
+            found += _unless(good, f"board.{name} must be above 0 and finite")
+        for name in self.estimates:
+            good = values.get(name) not in (None, ())
+            found += _unless(good, f"board.estimates names {name}, which the board does not give")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,18 +222,17 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    board: BoardConfig = field(default_factory=BoardConfig)
 
     def problems(self) -> list[str]:
         """What is out of bounds or does not go together."""
-        sections = (self.data, self.model, self.train, self.transport, self.budget)
+        sections = (self.data, self.model, self.train, self.transport, self.budget, self.board)
         found = [problem for section in sections for problem in section.problems()]
         streams = self.train.regime == "parallel" or (self.train.regime != "end-to-end" and not self.train.cache)
         if not streams and self.budget.chunk != "auto":
             found.append(
                 f"budget.chunk is for parallel training, or without a cache; train.regime is {self.train.regime}"
             )
-        if self.train.regime == "end-to-end" and self.model.modules not in (None, 1):
-            found.append("model.modules is not for end-to-end training, which is one module")
         return found
 
     def document(self) -> dict[str, Any]:
@@ -266,19 +317,41 @@ def read_toml(path: Path) -> dict[str, Any]:
 PROFILES = Path(__file__).parent / "profiles"
 
 
+def own_profiles() -> Path:
+    """The folder of the profiles that `edge-trgl probe --save NAME` writes, there or not."""
+    # The specification of that variable: a relative path is none.
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".config") / "edge-trgl" / "profiles"
+
+
 def read_profile(name: str) -> dict[str, Any]:
-    """The defaults of a board: the section `[defaults]` of a bundled profile, or of a file.
+    """What a profile gives `resolve`: the sections of its `[defaults]`, and its `[board]`.
+
+    `name`: of a saved profile, of a bundled one, or a path ending in .toml.
 
     Raises:
-        UsageError: no such profile.
+        UsageError: no such profile, or it has another form.
         InputError: the file cannot be read.
     """
-    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
-    if not name.endswith(".toml") and not path.is_file():
-        known = sorted(file.stem for file in PROFILES.glob("*.toml"))
-        raise UsageError(f"there is no profile {name!r}", hint=f"Known: {', '.join(known)}; or give a .toml file.")
-    defaults: dict[str, Any] = read_toml(path).get("defaults", {})
-    return defaults
+    path = Path(name) if name.endswith(".toml") else _find_profile(name)
+    document = read_toml(path)
+    defaults = document.get("defaults", {})
+    if not isinstance(defaults, Mapping):
+        raise UsageError(f"{path}: defaults must hold sections", hint="For example [defaults.train].")
+    board = {"board": document["board"]} if "board" in document else {}
+    return {**defaults, **board}
+
+
+def _find_profile(name: str) -> Path:
+    files = {file.stem: file for folder in (PROFILES, own_profiles()) for file in sorted(folder.glob("*.toml"))}
+    if name in files:
+        return files[name]
+    near = [known for known in files if name in known] or difflib.get_close_matches(name, files)
+    raise UsageError(
+        f"there is no profile {name!r}",
+        hint=(f"Did you mean {' or '.join(near)}? " if near else "")
+        + f"Known: {', '.join(sorted(files))}; or give a .toml file.",
+    )
 
 
 def parse_setting(text: str) -> dict[str, dict[str, Any]]:
@@ -342,12 +415,21 @@ def _typed(section: str, kind: Any, values: Mapping[str, Any]) -> tuple[dict[str
     return good, mistakes
 
 
+def _convert_union(value: Any, hints: list[Any]) -> Any:
+    """`value` as the first of `hints` that takes it."""
+    for hint in hints[:-1]:
+        try:
+            return _convert(value, hint)
+        except ValueError:
+            continue
+    return _convert(value, hints[-1])
+
+
 def _convert(value: Any, hint: Any) -> Any:
     """`value` as the type `hint`, for the few types that the sections use."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return None if value is None else _convert(value, inner)
+        return None if value is None else _convert_union(value, [a for a in arguments if a is not type(None)])
     if origin is Literal:
         if value not in arguments:
             raise ValueError(f"choose one of {', '.join(map(str, arguments))}")

@@ -1,26 +1,31 @@
 """What each module of a chain costs: shapes, and bytes at any batch size, from local steps on tiny batches.
 
 The very step that training takes is run on two and on three samples, and every storage that it makes is
-counted from its birth to its death. The two runs allocate in the same order, and each allocation grows
-linearly with the batch; so the bytes alive at every moment of a step on B samples follow exactly, and with
-them the peak. What the kernels of a device allocate inside (reordered copies, scratch) is not seen here.
+counted from its birth to its death, gradients included. The two runs allocate in the same order, and each
+allocation grows linearly with the batch; so the bytes alive at every moment of a step on B samples follow
+exactly, and with them the peak. What the kernels of a device allocate inside (reordered copies, scratch) is
+not seen here.
 """
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edge_trgl.chain import Chain, Pieces, Shape
-from edge_trgl.local import LocalModule, StepConfig
+from edge_trgl.local import Emit, LocalModule, StepConfig
 from edge_trgl.runtime.errors import InputError, UsageError
+from edge_trgl.segments import laid_out
+from edge_trgl.sparing import Recompute
 
 SMALL, LARGER = 2, 3
 """Samples of the two runs; batch norm needs two."""
@@ -43,7 +48,9 @@ class Timeline:
 class ModuleCost:
     """One module: shapes of a sample, bytes that last, and timelines of what lasts no longer than a step.
 
-    `state_bytes`: weights, buffers and momentum; `num_params`: of the trunk.
+    `state_bytes`: weights, buffers and momentum; `num_params`: of the trunk. `gradient_bytes`: of the weights'
+    gradients that are alive at once. `steps`: by what is computed again; end-to-end, those of the backward, with
+    the gradient that is handed down but not the one that is read. `forward`: passes that train nothing.
     """
 
     module: int
@@ -54,8 +61,9 @@ class ModuleCost:
     num_params: int
     weight_bytes: int
     momentum_bytes: int
-    step: Timeline
-    recomputed_step: Timeline
+    gradient_bytes: int
+    opening_bytes: int
+    steps: Mapping[Recompute, Timeline]
     forward: Timeline
 
     @property
@@ -67,6 +75,9 @@ class ModuleCost:
 def chain_costs(chain: Chain, config: StepConfig) -> list[ModuleCost]:
     """The cost of every module of `chain`, in order; equal modules are run once.
 
+    With a micro-batch, of any size, the steps are of two parts, the second of which meets the gradients of the
+    first; the batch of a timeline is then a part.
+
     Raises:
         UsageError: a head does not suit a module's output.
         InputError: a block cannot read the output of the block before, or changes its input in place.
@@ -76,7 +87,8 @@ def chain_costs(chain: Chain, config: StepConfig) -> list[ModuleCost]:
     seen: dict[Any, ModuleCost] = {}
     for module in range(len(chain)):
         blocks = tuple(_identity(chain.blocks[index]) for index in chain.module_blocks(module))
-        signature = (blocks, shape, dtype, chain.encoder_exempt and module == 0)
+        first = module == 0 and (chain.encoder_exempt or chain.end_to_end)
+        signature = (blocks, shape, dtype, first, chain.has_head(module))
         if signature not in seen:
             seen[signature] = _module_cost(chain, module, config, shape, dtype)
         costs.append(replace(seen[signature], module=module))
@@ -87,7 +99,7 @@ def chain_costs(chain: Chain, config: StepConfig) -> list[ModuleCost]:
 def block_weights(chain: Chain, config: StepConfig, batch_size: int) -> list[float]:
     """Bytes at most of each block's own local step, to cut a chain into equally heavy modules."""
     single = chain.regroup(tuple(range(len(chain.blocks))))
-    return [float(cost.step.peak(batch_size)) for cost in chain_costs(single, config)]
+    return [float(cost.steps["none"].peak(batch_size)) for cost in chain_costs(single, config)]
 
 
 def _identity(factory: Any) -> Any:
@@ -97,7 +109,7 @@ def _identity(factory: Any) -> Any:
 
 
 def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dtype: torch.dtype) -> ModuleCost:
-    output = _output(chain, module, config, _batch(SMALL, shape, dtype)[0])
+    output = _output(chain, module, config, _batch(SMALL, shape, dtype))
     try:
         local = LocalModule(chain, module, tuple(output.shape[1:]), config).materialise("cpu")
     except ValueError as error:
@@ -105,15 +117,8 @@ def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dt
             f"module {module} of {chain.name}: {error}", hint="Try --head linear, or a larger image."
         ) from error
 
-    def step(x: Tensor, y: Tensor) -> None:
-        local.accumulate(x, y, seed=0, emit=lambda out: None)
-        local.zero_grad()
-
-    timelines = []
-    for recompute in (False, True):
-        local.config = replace(config, recompute=recompute, micro_batch=None)
-        timelines.append(_timeline(step, shape, dtype))
-    forward = _timeline(lambda x, y: local.infer(x, y, None), shape, dtype)
+    send_back = _nobody if chain.end_to_end and module > 0 else None
+    works = _Works(local=local, config=config, x=(shape, dtype), out=output, send_back=send_back)
     parameters = list(local.parameters())
     return ModuleCost(
         module=module,
@@ -124,9 +129,10 @@ def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dt
         num_params=sum(p.numel() for p in local.trunk.parameters()),
         weight_bytes=_bytes(local.tensors().values()) - _bytes(parameters),  # λ too
         momentum_bytes=_bytes(parameters),
-        step=timelines[0],
-        recomputed_step=timelines[1],
-        forward=forward,
+        gradient_bytes=_gradient_bytes(local, config),
+        opening_bytes=_opening_bytes(chain, local),
+        steps={recompute: _timeline(partial(works.step, recompute)) for recompute in get_args(Recompute)},
+        forward=_timeline(works.forward),
     )
 
 
@@ -134,12 +140,70 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _timeline(run: Callable[[Tensor, Tensor], None], shape: Shape, dtype: torch.dtype) -> Timeline:
+def _gradient_bytes(local: LocalModule, config: StepConfig) -> int:
+    """Gradients of one layer come into being together, those of several one after the other."""
+    layers = [[w for w in layer.parameters(recurse=False) if w.requires_grad] for layer in local.modules()]
+    alone = config.early_update and not config.micro_batch
+    return max(map(_bytes, layers)) if alone else sum(map(_bytes, layers))
+
+
+def _opening_bytes(chain: Chain, local: LocalModule) -> int:
+    """Bytes at most while the module is made: its tensors without momentum, and what the largest one needs."""
+    parameters = list(local.parameters())
+    largest = max((_bytes([weight]) for weight in parameters), default=0)
+    # Laid out, a weight is copied; an orthogonal one comes from a QR decomposition, which holds three like it.
+    beside = largest if chain.gain is None else 3 * largest
+    return _bytes(local.tensors().values()) - _bytes(parameters) + beside
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Works:
+    """What training does with one module, made ready on as many samples as asked for.
+
+    `x`: shape and dtype of a sample that enters; `out`: any batch that leaves.
+    """
+
+    local: LocalModule
+    config: StepConfig
+    x: tuple[Shape, torch.dtype]
+    out: Tensor
+    send_back: Emit | None
+    laps: Iterator[int] = field(default_factory=itertools.count)
+
+    def step(self, recompute: Recompute, size: int) -> Callable[[], None]:
+        parts, part = (2, size) if self.config.micro_batch else (1, None)
+        self.local.config = replace(self.config, recompute=recompute, micro_batch=part)
+        x = _batch(parts * size, *self.x)
+        options: dict[str, Any] = {"lr": 0.0, "seed": 0, "send_back": self.send_back}
+        if not self.local.has_head:
+            above = _batch(parts * size, tuple(self.out.shape[1:]), self.out.dtype)
+            return lambda: self.local.backward_step(x, above, **options)
+        y = torch.zeros((parts * size,), dtype=torch.int64)
+        # Always the first step of a lap: others may do more for λ.
+        lap = next(self.laps)
+        return lambda: self.local.train_step(x, y, lap=lap, emit=_nobody, **options)
+
+    def forward(self, size: int) -> Callable[[], None]:
+        x, y = _batch(size, *self.x), torch.zeros((size,), dtype=torch.int64)
+
+        def run() -> None:
+            if not self.local.has_head:
+                self.local.ascend(x, seed=0, emit=_nobody)
+            self.local.infer(x, y, None)
+
+        return run
+
+
+def _nobody(values: Tensor) -> None:
+    """Takes what a work emits and forgets it."""
+
+
+def _timeline(work: Callable[[int], Callable[[], None]]) -> Timeline:
     moments = []
     for size in (SMALL, LARGER):
-        x, y = _batch(size, shape, dtype)
+        run = work(size)
         with _live_bytes() as live:
-            run(x, y)
+            run()
         moments.append(tuple(live.moments))
     return Timeline(*moments)
 
@@ -167,10 +231,8 @@ def _output(chain: Chain, module: int, config: StepConfig, x: Tensor) -> Tensor:
     return x
 
 
-def _batch(size: int, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    x = torch.zeros((size, *shape), dtype=dtype)
-    laid_out = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-    return laid_out, torch.zeros((size,), dtype=torch.int64)
+def _batch(size: int, shape: Shape, dtype: torch.dtype) -> Tensor:
+    return laid_out(torch.zeros((size, *shape), dtype=dtype))
 
 
 def _title(trunk: nn.Module) -> str:

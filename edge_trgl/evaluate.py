@@ -25,26 +25,28 @@ Check = Callable[[Visit], None]
 
 
 def evaluate(opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, check: Check) -> dict[str, Any]:
-    """Score every depth on the validation and test sets.
+    """Score every depth that has a head on the validation and test sets: all of them or, end-to-end, the last.
 
     Returns:
-        `per_depth` (validation accuracies, fractions), `chosen_depth` (from 1, the first best on validation),
-        `chosen` and `last` (test accuracies at the chosen and the last depth, None without a test set), and
-        `test_per_depth`, which nothing is chosen by.
+        `per_depth` (validation accuracies, fractions, from `first_depth` on: end-to-end only the last depth has a
+        head), `chosen_depth` (in modules, from 1, the first best on validation), `chosen` and `last` (test
+        accuracies at the chosen and the last depth, None without a test set), and `test_per_depth`, which nothing
+        is chosen by.
     """
     validation, test = (_score(opened, modules, meter, check, split) for split in SPLITS)
-    chosen = choose_depth(validation)
+    best = choose_depth(validation)
     return {
+        "first_depth": len(opened) - len(validation) + 1,
         "per_depth": validation,
-        "chosen_depth": chosen,
-        "chosen": test[chosen - 1] if test else None,
+        "chosen_depth": len(opened) - len(validation) + best,
+        "chosen": test[best - 1] if test else None,
         "last": test[-1] if test else None,
         "test_per_depth": test,
     }
 
 
 def choose_depth(accuracies: Sequence[float]) -> int:
-    """The depth, counted from 1, with the best accuracy; the first of equals, being the smaller network."""
+    """The place, counted from 1, of the best accuracy; the first of equals, being the smaller network."""
     return max(range(len(accuracies)), key=lambda depth: (accuracies[depth], -depth)) + 1
 
 
@@ -63,7 +65,7 @@ def _score(
         learning_rate=_no_rate,
         spec_of=opened.workshop.spec_of,
         seed=opened.config.train.seed,
-        prefetch=opened.plan.prefetch,
+        prefetch=opened.plan.layout.prefetch,
     )
     rooms.activations.restore([])  # what an evaluation before this one left behind when it was killed
     totals = [Totals() for _ in range(len(opened))]
@@ -72,11 +74,11 @@ def _score(
         totals[visit.module].add(local.take_totals())
         check(visit)
 
-    chunk = min(opened.plan.chunk, shape.batches_per_pass)
+    chunk = min(opened.plan.layout.chunk, shape.batches_per_pass)
     walk(schedule.evaluation(shape, split, chunk), rooms, after)
     rooms.activations.close()
     rooms.feed.close()
-    return [total.correct / total.num_images for total in totals]
+    return [total.correct / total.num_images for total in totals if total.num_images]
 
 
 def _no_rate(visit: Visit, batch: int) -> float:

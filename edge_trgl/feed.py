@@ -61,8 +61,8 @@ class Feed:
         return self._labels[torch.from_numpy(samples)].to(self._device)
 
     def to_device(self, values: Tensor) -> Tensor:
-        """Boundary values, where the modules are."""
-        return values.to(self._device)
+        """Boundary values, where the modules are. Nothing computes in float16: it is for storage, and widened."""
+        return values.to(self._device, torch.float32 if values.dtype == torch.float16 else values.dtype)
 
     def images(self, span: Span, batch: int, samples: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
         """float32 [B, C, H, W], channels-last, normalised, and augmented if the span says so."""

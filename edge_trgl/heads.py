@@ -8,6 +8,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edge_trgl.sparing import Sparing, pooled
+
 PoolRule = Callable[[int], int]
 """Side of a square map in pixels → kernel of the head's average pooling."""
 
@@ -17,7 +19,7 @@ def to_two_by_two(side: int) -> int:
     return max(side // 2, 1)
 
 
-class ConvHead(nn.Module):
+class ConvHead(Sparing):
     """conv3x3, ReLU, average pooling, BN, linear: the paper's classifier (appendix G)."""
 
     def __init__(self, shape: tuple[int, ...], num_classes: int, pool: PoolRule = to_two_by_two) -> None:
@@ -32,9 +34,8 @@ class ConvHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] → logits [B, num_classes]."""
-        x = functional.relu_(self.conv(x))
-        x = self.norm(self.pool(x))
-        logits: Tensor = self.linear(x.flatten(1))
+        x = pooled(self.conv, self.pool, x) if self.spares(x) else self.pool(functional.relu_(self.conv(x)))
+        logits: Tensor = self.linear(self.norm(x).flatten(1))
         return logits
 
 

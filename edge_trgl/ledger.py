@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edge_trgl.local import LocalModule
@@ -15,6 +15,11 @@ from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.runtime.state import Metric, ModuleRecord, RunState, VisitSample
 from edge_trgl.schedule import Visit
+
+NEAR = 0.9
+"""Of the budget: a visit that comes this far, and farther than planned, sends the other modules to disk."""
+
+PLAN_TOLERANCE = 1.02
 
 PROGRESS_SECONDS = 0.5
 SAMPLE_SECONDS = 1.0
@@ -41,13 +46,17 @@ class Totals:
 class Policy:
     """When to commit, and what the run may use.
 
-    `others_mb`: the peak of the processes that live beside this one. `total_steps`: of all modules together.
+    `others_mb`: the peak of the processes beside this one. `planned_mb`: of a visit of each module, by the plan.
+    `num_heads`: modules with a loss of their own. `trim`: give freed heap back when a module has made room.
+    `total_steps`: of all modules together.
     """
 
     checkpoint_s: float
     budget_mb: float
     others_mb: float
-    num_modules: int
+    planned_mb: Sequence[float]
+    num_heads: int
+    trim: bool
     total_steps: int
     stop_requested: Callable[[], bool]
     learning_rate: Callable[[Visit, int], float]
@@ -76,6 +85,7 @@ class Ledger:
             "work", {"seconds": 0.0, "steps": 0, "images": 0, "read_mb": 0.0, "written_mb": 0.0}
         )
         self._steps, self._images = 0, 0.0
+        self._loads, self._governed = 0, False
         self._io_start = memory.io_mb()
 
     def after(self, position: int, visit: Visit, local: LocalModule) -> None:
@@ -89,6 +99,7 @@ class Ledger:
         peak = self.meter.read()
         self._book(visit, local, peak)
         self._tell(visit)
+        self._govern(visit.module, peak + self.policy.others_mb + self.device.memory_mb())
         if self.policy.stop_requested() or self.peak_mb() > self.policy.budget_mb or self._due():
             self.commit()
         self.check(visit)
@@ -103,6 +114,19 @@ class Ledger:
         budget.check(self.peak_mb(), self.policy.budget_mb, where)
         if self.policy.stop_requested():
             raise StoppedError("stopped after a commit", hint="edge-trgl resume RUN goes on from here.")
+
+    def _govern(self, module: int, peak_mb: float) -> None:
+        """Give back what can be given back: freed heap, and modules in memory where the plan turns out too low."""
+        near = peak_mb > NEAR * self.policy.budget_mb and peak_mb > PLAN_TOLERANCE * self.policy.planned_mb[module]
+        if near:
+            self.modules.release(keep=module)
+            if not self._governed:
+                text = f"module {module} took {peak_mb:.0f} MiB, {self.policy.planned_mb[module]:.0f} were planned"
+                self.state.add_event("governor", f"{text}: other modules left the memory")
+            self._governed = True
+        if near or (self.policy.trim and self.modules.loads != self._loads):
+            self._loads = self.modules.loads
+            memory.trim()
 
     def peak_mb(self) -> float:
         """The most that this process and those beside it have used so far."""
@@ -145,12 +169,13 @@ class Ledger:
     def _book(self, visit: Visit, local: LocalModule, peak: float) -> None:
         self._peaks[visit.module] = max(self._peaks.get(visit.module, 0.0), peak + self.policy.others_mb)
         counted = local.take_totals()
+        if visit.kind in ("train", "backward"):
+            self._steps += visit.span.stop - visit.span.start
         if visit.kind == "train":
             book = (visit.module, visit.span.epoch)
             self._sums.setdefault(book, Totals()).add(counted)
             self._rates[book] = self.policy.learning_rate(visit, visit.span.stop - 1)
-            self._steps += visit.span.stop - visit.span.start
-            self._images += counted[0] / self.policy.num_modules
+            self._images += counted[0] / self.policy.num_heads
         now = time.monotonic()
         if now - self._sampled_at >= SAMPLE_SECONDS:
             self._sampled_at = now

@@ -1,9 +1,9 @@
-"""One module with its head and optimizer state, and the local step: forward, loss, backward, update."""
+"""One module with its head and optimizer state, and what is done with it: steps, and passes that train nothing."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_trgl.chain import Chain, Pieces, Shape
+from edge_trgl.chain import Chain, Shape
+from edge_trgl.descent import Descent
 from edge_trgl.keys import key
+from edge_trgl.segments import Seed, Segment, buffers_kept, laid_out, last_uses, segments_of
+from edge_trgl.sparing import Recompute, spare
 from edge_trgl.transport import Residue, Transport, energy, residues
 
 Emit = Callable[[Tensor], None]
-"""Takes a module's output [b, ...] as soon as it is computed, before the module's own step."""
+"""Takes a module's output [b, ...], or the gradient of its input, as soon as it is computed, before the step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,9 @@ class StepConfig:
     """How every module of a run is stepped.
 
     `micro_batch`: samples a forward pass, None for the whole batch (smaller ones change BN and rounding:
-    lossy). `recompute`: keep only each block's input and compute the block again in the backward (exact).
+    lossy). `recompute`: what is computed again in the backward rather than kept (exact).
+    `early_update`: update each weight in the backward, as soon as its gradient is complete, and free the
+    gradient (exact).
     """
 
     transport: Transport
@@ -32,8 +37,25 @@ class StepConfig:
     momentum: float = 0.9
     weight_decay: float = 0.0
     bfloat16: bool = False
-    recompute: bool = False
+    recompute: Recompute = "none"
     micro_batch: int | None = None
+    early_update: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A batch, or a micro-batch, on its way through a module.
+
+    `rows` and `share` of the batch; `seed` of its draws. `rate`: in the last part, whose backward completes the
+    gradients, if weights are to be updated there. `send_back` takes the gradient of the input, if anybody does.
+    """
+
+    rows: slice
+    share: float
+    seed: int
+    rate: float | None
+    emit: Emit
+    send_back: Emit | None
 
 
 class LocalModule(nn.Module):
@@ -48,14 +70,16 @@ class LocalModule(nn.Module):
         self.index = module
         self.config = config
         self.trunk = chain.trunk(module)
-        self.head = chain.classifier(output_shape)
+        self.first_block = chain.starts[module]
+        self.has_head = chain.has_head(module)
+        self.head = chain.classifier(output_shape) if self.has_head else nn.Identity()
         self.weight = config.transport.weight(module, len(chain))
         exempt = chain.encoder_exempt and module == 0
         self.penalised = not exempt and (self.weight > 0 or config.transport.multipliers is not None)
         for mark in self.trunk.modules():
             if isinstance(mark, Residue):
                 mark.recording = self.penalised
-        self._momentum: dict[str, Tensor] = {}
+        self._descent = self._new_descent({})
         self._multiplier = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64, device="cpu")
         self._totals = torch.zeros(4, dtype=torch.float64, device="cpu")
 
@@ -66,16 +90,19 @@ class LocalModule(nn.Module):
             for table in (part._parameters, part._buffers):
                 for name, old in table.items():
                     if old is not None:
-                        new = made.setdefault(id(old), _laid_out(old, device))
+                        new = made.setdefault(id(old), _made_real(old, device))
                         table[name] = new  # type: ignore[assignment]
-        self._momentum = {name: torch.zeros_like(weight) for name, weight in self.named_parameters()}
+        self._descent = self._new_descent(dict(self.named_parameters()))
         self._totals = self._totals.to(device)
         return self
+
+    def _new_descent(self, weights: dict[str, nn.Parameter]) -> Descent:
+        return Descent(weights, momentum=self.config.momentum, weight_decay=self.config.weight_decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that outlives a visit, by name: weights, buffers, momentum and λ."""
         kept = {name: weight.detach() for name, weight in self.named_parameters()} | dict(self.named_buffers())
-        kept |= {f"momentum.{name}": tensor for name, tensor in self._momentum.items()}
+        kept |= {f"momentum.{name}": tensor for name, tensor in self._descent.momenta.items()}
         if self.config.transport.multipliers:
             kept["multiplier"] = self._multiplier
         return kept
@@ -84,123 +111,193 @@ class LocalModule(nn.Module):
         """What the trained network consists of: weights and buffers, in order."""
         return {name: t for name, t in self.tensors().items() if name.startswith(("trunk.", "head."))}
 
-    # ---- frozen
+    # ---- passes that train nothing
 
     @torch.no_grad()
     def infer(self, x: Tensor, y: Tensor | None, emit: Emit | None) -> None:
-        """Forward [B, ...] in evaluation mode; emits the output and, given labels [B], scores the head."""
+        """Forward [B, ...] in evaluation mode; emits the output and, given labels [B], scores the head, if any."""
         self.eval()
+        size = self.config.micro_batch or len(x)
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            self._infer(_rows_of(x, rows), y[rows] if y is not None and self.has_head else None, emit or _ignore)
+
+    def _infer(self, x: Tensor, y: Tensor | None, emit: Emit) -> None:
         with self._autocast():
             out = self.trunk(x)
-            if emit:
-                emit(out)
+            emit(out)
             if y is not None:
                 logits = self.head(out).float()
                 self._count(functional.cross_entropy(logits, y), logits, y, torch.zeros(()))
 
+    @torch.no_grad()
+    def ascend(self, x: Tensor, *, seed: int, emit: Emit | None) -> None:
+        """Forward [B, ...] in training mode; emits the output. The way up of a step whose way down is
+        `backward_step`; BN's running statistics are updated here."""
+        for part in self._parts(len(x), seed, emit=emit):
+            with self._autocast():
+                part.emit(self._forward(self._segments(), _rows_of(x, part.rows), part.seed))
+
     # ---- trained
 
     def train_step(
-        self, x: Tensor, y: Tensor, *, lr: float, seed: int, lap: int = 0, emit: Emit | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        lr: float,
+        seed: int,
+        lap: int = 0,
+        emit: Emit | None = None,
+        send_back: Emit | None = None,
     ) -> None:
         """One step of SGD on the local loss of a batch x [B, ...] with labels y [B] (int64).
 
-        `seed` keys all that the blocks draw at random. `x` must not require a gradient.
+        `seed` keys all that the blocks draw at random. `emit` takes the output, `send_back` the gradient of x.
+        `x` must not require a gradient.
         """
-        self.accumulate(x, y, seed=seed, lap=lap, emit=emit)
-        self._update(lr)
-
-    def accumulate(self, x: Tensor, y: Tensor, *, seed: int, lap: int = 0, emit: Emit | None = None) -> None:
-        """The step without its update: gradients of the local loss, emitted outputs, totals."""
-        if not self.training:
-            self.train()
         if self.config.transport.multipliers:
             self.config.transport.multipliers.begin(self._multiplier, lap)
-        size = self.config.micro_batch or len(x)
-        run = self._recomputed if self.config.recompute else self._direct
+        # Of a single segment there is nothing to let go of before its own backward.
+        by_segment = self.config.recompute == "blocks" and len(self._segments()) > 1
+        run = self._recomputed if by_segment else self._direct
         cross_entropy = torch.zeros(())
-        for start in range(0, len(x), size):
-            stop = min(start + size, len(x))
-            share = (stop - start) / len(x)
-            part = run(x[start:stop], y[start:stop], share, key(seed, start), emit or _ignore)
-            cross_entropy = part if share == 1 else cross_entropy + share * part
+        for part in self._parts(len(x), seed, lr, emit, send_back):
+            found = run(_rows_of(x, part.rows), y[part.rows], part)
+            cross_entropy = found if part.share == 1 else cross_entropy + part.share * found
         if self.config.transport.multipliers:
             self.config.transport.multipliers.advance(self._multiplier, cross_entropy)
+        self._descent.step(self.parameters(), lr)
 
-    def _direct(self, x: Tensor, y: Tensor, share: float, seed: int, emit: Emit) -> Tensor:
-        """Forward and backward with every activation kept."""
-        transport: list[Tensor] = []
+    def backward_step(
+        self, x: Tensor, gradient: Tensor, *, lr: float, seed: int, send_back: Emit | None = None
+    ) -> None:
+        """The step of a module without a loss of its own, after `ascend` on the same batch with the same seed.
+
+        `x` [B, ...] is computed again, without a trace in BN's running statistics; `gradient` is that of its
+        output, in the output's dtype. `send_back` takes the gradient of x, in its dtype.
+        """
+        segments = self._segments()
+        stages = [[segment] for segment in segments] if self.config.recompute == "blocks" else [segments]
+        for part in self._parts(len(x), seed, lr, send_back=send_back):
+            with torch.no_grad(), buffers_kept(segments), self._autocast():
+                inputs = self._ascent(stages[:-1], _rows_of(x, part.rows), part.seed)
+            self._send_down(stages, [*inputs, _rows_of(gradient, part.rows)], part)
+        self._descent.step(self.parameters(), lr)
+
+    def _parts(
+        self,
+        num_samples: int,
+        seed: int,
+        lr: float | None = None,
+        emit: Emit | None = None,
+        send_back: Emit | None = None,
+    ) -> Iterator[_Part]:
+        if not self.training:
+            self.train()
+        spare(self, self.config.recompute)
+        size = self.config.micro_batch or num_samples
+        for start in range(0, num_samples, size):
+            stop = min(start + size, num_samples)
+            yield _Part(
+                rows=slice(start, stop),
+                share=(stop - start) / num_samples,
+                seed=key(seed, start),
+                rate=lr if self.config.early_update and stop == num_samples else None,
+                emit=emit or _ignore,
+                send_back=send_back,
+            )
+
+    def _direct(self, x: Tensor, y: Tensor, part: _Part) -> Tensor:
+        """Forward and backward with every activation kept; the cross-entropy."""
+        start = _leaf(x, wants_gradient=part.send_back is not None)
         with self._autocast():
-            for number, segment in enumerate(self._segments()):
-                out = self._forward(segment, x, seed, number)
-                transport += self._energies(segment, x, out)
-                x = out
-            emit(x.detach())
-            logits = self.head(x)
-        del x, out
+            out, transport = self._trace(self._segments(), start, part.seed)
+            part.emit(out.detach())
+            logits = self.head(out)
+        del out
         cross_entropy = self._cross_entropy(logits, y)
         penalty = torch.stack(transport).sum() if transport else torch.zeros(())
         self._count(cross_entropy, logits, y, penalty)
         loss = cross_entropy + penalty * self._penalty_weight() if transport else cross_entropy
         del logits
-        (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+        with self._descent.in_backward(self.parameters(), part.rate):
+            (loss if part.share == 1 else loss * part.share).backward()  # type: ignore[no-untyped-call]
+        _hand_back(start, part)
         return cross_entropy.detach()
 
-    def _recomputed(self, x: Tensor, y: Tensor, share: float, seed: int, emit: Emit) -> Tensor:
+    def _recomputed(self, x: Tensor, y: Tensor, part: _Part) -> Tensor:
         """The same numbers with one segment's activations alive at a time."""
-        segments = self._segments()
-        inputs = []
+        stages = [[segment] for segment in self._segments()]
         with torch.no_grad(), self._autocast():
-            for number, segment in enumerate(segments):
-                inputs.append(x)
-                x = self._forward(segment, x, seed, number)
-        emit(x)
-        x.requires_grad_()
+            *inputs, out = self._ascent(stages, x, part.seed)
+        part.emit(out)
+        out = _leaf(out, wants_gradient=True)
         with self._autocast():
-            logits = self.head(x)
+            logits = self.head(out)
         cross_entropy = self._cross_entropy(logits, y)
-        (cross_entropy if share == 1 else cross_entropy * share).backward()  # type: ignore[no-untyped-call]
+        with self._descent.in_backward(self.head.parameters(), part.rate):
+            (cross_entropy if part.share == 1 else cross_entropy * part.share).backward()  # type: ignore[no-untyped-call]
         logits, cross_entropy = logits.detach(), cross_entropy.detach()
-        gradient = x.grad
-        del x  # the output: nothing below needs it
-        energies: list[Tensor] = []
-        for number in reversed(range(len(segments))):
-            part, gradient = self._backward_segment(segments[number], inputs.pop(), gradient, number, share, seed)
-            energies = part + energies
+        stack = [*inputs, _gradient_of(out)]
+        del inputs, out  # the stack alone holds them, and lets go of each in its turn
+        energies = self._send_down(stages, stack, part)
         penalty = torch.stack(energies).sum() if energies else torch.zeros(())
         self._count(cross_entropy, logits, y, penalty)
         return cross_entropy
 
-    def _backward_segment(
-        self, segment: nn.Module, x: Tensor, gradient: Tensor | None, number: int, share: float, seed: int
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """Compute `segment` again and send `gradient` of its output back; its energy and its input's gradient."""
-        if number > 0:
-            x.requires_grad_()
-        with _buffers_kept(segment), self._autocast():
-            out = self._forward(segment, x, seed, number)
-            transport = self._energies(segment, x, out)
-            through = _Seed.apply(out, gradient)  # type: ignore[no-untyped-call]
-        del out, gradient
-        penalty = torch.stack(transport).sum() if transport else torch.zeros(())
-        loss = through + penalty * self._penalty_weight() * share if transport else through
-        energies = [part.detach() for part in transport]
-        del through, transport
-        if loss.requires_grad:  # a first piece without weights has nothing to learn
-            loss.backward()
-        return energies, x.grad
+    def _ascent(self, stages: Sequence[Sequence[Segment]], x: Tensor, seed: int) -> list[Tensor]:
+        """The input of every stage, and the output of the last."""
+        values = [x]
+        for stage in stages:
+            values.append(self._forward(stage, values[-1], seed))
+        return values
 
-    def _segments(self) -> list[nn.Module]:
-        """The smallest parts that are recomputed: blocks, or the pieces of a block that is made of them."""
-        return [part for block in self.trunk for part in (block if isinstance(block, Pieces) else (block,))]
+    def _forward(self, stage: Sequence[Segment], x: Tensor, seed: int) -> Tensor:
+        for segment in stage:
+            x = segment(x, seed)
+        return x
 
-    def _forward(self, segment: nn.Module, x: Tensor, seed: int, number: int) -> Tensor:
-        # Dropout draws from the default generator; keyed here, it draws the same in every order of visits.
-        torch.default_generator.manual_seed(seed + number)
-        if x.is_cuda:
-            torch.cuda.default_generators[x.get_device()].manual_seed(seed + number)
-        out: Tensor = segment(x)
-        return out
+    def _send_down(
+        self, stages: Sequence[Sequence[Segment]], stack: list[Tensor | None], part: _Part
+    ) -> list[Tensor]:
+        """Backward through `stages`, the last first, each computed again from its input; their energies.
+
+        `stack`: the input of each stage and, on top, the gradient of the last one's output; it is used up.
+        """
+        energies: list[Tensor] = []
+        for stage, weights in reversed(list(zip(stages, last_uses(stages), strict=True))):
+            gradient, below = stack.pop(), stack.pop()
+            assert below is not None
+            start = _leaf(below, wants_gradient=bool(stack) or part.send_back is not None)
+            del below
+            with buffers_kept(stage), self._autocast():
+                out, transport = self._trace(stage, start, part.seed)
+                through = Seed.apply(out, gradient)  # type: ignore[no-untyped-call]
+            del out, gradient
+            energies = [cost.detach() for cost in transport] + energies
+            penalty = torch.stack(transport).sum() if transport else torch.zeros(())
+            loss = through + penalty * self._penalty_weight() * part.share if transport else through
+            del through, transport
+            if loss.requires_grad:  # a first piece without weights has nothing to learn
+                with self._descent.in_backward(weights, part.rate):
+                    loss.backward()
+            if stack:
+                stack.append(_gradient_of(start))
+        _hand_back(start, part)
+        return energies
+
+    def _trace(self, stage: Sequence[Segment], x: Tensor, seed: int) -> tuple[Tensor, list[Tensor]]:
+        """Forward with its graph: the output, and what each residue of the stage costs."""
+        transport: list[Tensor] = []
+        for segment in stage:
+            out = segment(x, seed)
+            transport += self._energies(segment.layer, x, out)
+            x = out
+        return x, transport
+
+    def _segments(self) -> list[Segment]:
+        return segments_of(self.trunk, self.first_block)
 
     def _energies(self, segment: nn.Module, x: Tensor, out: Tensor) -> list[Tensor]:
         if not self.penalised:
@@ -218,26 +315,6 @@ class LocalModule(nn.Module):
             return contextlib.nullcontext()
         return torch.autocast(self._totals.device.type, dtype=torch.bfloat16)
 
-    @torch.no_grad()
-    def _update(self, lr: float) -> None:
-        weights = dict(self.named_parameters())
-        gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
-        # The functional form: torch.optim would load torch._dynamo, 70 MiB of the user's budget.
-        torch._fused_sgd_(
-            [weights[name] for name in gradients],
-            list(gradients.values()),
-            [self._momentum[name] for name in gradients] if self.config.momentum else [],
-            weight_decay=self.config.weight_decay,
-            momentum=self.config.momentum,
-            lr=lr,
-            dampening=0,
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
-        )
-        for weight in weights.values():
-            weight.grad = None
-
     # ---- totals
 
     @torch.no_grad()
@@ -254,7 +331,7 @@ class LocalModule(nn.Module):
         return int(samples), loss, int(correct), transport
 
 
-def _laid_out(old: Tensor, device: str) -> Tensor:
+def _made_real(old: Tensor, device: str) -> Tensor:
     """`old`'s values, if it has any, in the one layout that a weight of its shape has in every run.
 
     The layout decides which kernels run and so the bits of the result.
@@ -270,35 +347,21 @@ def _ignore(out: Tensor) -> None:
     """Nobody reads the last module's output."""
 
 
-class _Seed(torch.autograd.Function):
-    """Starts a backward at `out` with a given gradient.
-
-    `backward(out, gradient)` would do, but checking the gradient's shape there loads sympy: 35 MiB.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, gradient: Tensor) -> Tensor:
-        ctx.gradient = gradient
-        return out.new_zeros((), dtype=torch.float32)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        gradient, ctx.gradient = ctx.gradient, None
-        return gradient, None
+def _rows_of(batch: Tensor, rows: slice) -> Tensor:
+    """Some rows of a batch, lying in memory as a batch of their own would."""
+    part = batch[rows]
+    return laid_out(batch) if len(part) == len(batch) else part.clone()
 
 
-@contextlib.contextmanager
-def _buffers_kept(segment: nn.Module) -> Iterator[None]:
-    """BN with batch statistics and no update of its running ones: those were updated the first time."""
-    norms = [
-        part
-        for part in segment.modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats
-    ]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
+def _leaf(x: Tensor, *, wants_gradient: bool) -> Tensor:
+    return x.detach().requires_grad_(wants_gradient)
+
+
+def _gradient_of(x: Tensor) -> Tensor | None:
+    return None if x.grad is None else laid_out(x.grad)
+
+
+def _hand_back(x: Tensor, part: _Part) -> None:
+    if part.send_back is not None:
+        gradient = _gradient_of(x)
+        part.send_back(torch.zeros_like(x) if gradient is None else gradient)

@@ -28,12 +28,8 @@ class OpenRun:
     info: DatasetInfo
     state: RunState
     device: Device
+    plan: Plan
     workshop: Workshop
-
-    @property
-    def plan(self) -> Plan:
-        """The plan that the run follows."""
-        return self.workshop.plan
 
     def __len__(self) -> int:
         return len(self.workshop.chain)
@@ -44,7 +40,7 @@ class OpenRun:
             self.run.modules,
             build=self.workshop.build,
             initialise=self.workshop.initialise,
-            limit_bytes=self.plan.resident_bytes,
+            limits=self.plan.resident_bytes,
             committed=self.state.modules(),
         )
 
@@ -69,12 +65,12 @@ def open_run(run: Run) -> OpenRun:
     plan, layout = Plan.from_document(state.meta("plan")), Layout.from_document(state.meta("layout"))
     # On meta: blocks that the user's factory builds at once take no memory here.
     with torch.device("meta"):
-        chain = assembly.make_chain(config, info).regroup(layout.starts)
+        chain = assembly.make_chain(config, info, paged=True).regroup(layout.starts)
     workshop = Workshop(
         chain=chain,
         layout=layout,
-        plan=plan,
-        config=assembly.step_config(config, recompute=plan.recompute, micro_batch=plan.micro_batch),
+        in_memory=plan.layout.placement == "memory",
+        config=assembly.step_config(config, recompute=plan.layout.recompute, micro_batch=plan.micro_batch),
         device=config.train.device,
         seed=config.train.seed,
     )
@@ -84,5 +80,6 @@ def open_run(run: Run) -> OpenRun:
         info=info,
         state=state,
         device=open_device(config.train.device),
+        plan=plan,
         workshop=workshop,
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,16 @@ from edge_trgl import config as configuration
 from edge_trgl.config import RunConfig
 from edge_trgl.run import Run
 from edge_trgl.runtime import files, memory
-from edge_trgl.runtime.errors import DoesNotFitError, UsageError
+from edge_trgl.runtime.cgroup import CgroupUnavailableError, memory_cgroup
+from edge_trgl.runtime.errors import OverBudgetError, UsageError
 from edge_trgl.runtime.state import RunState
 from edge_trgl.runtime.supervisor import Message, Outcome, run_child
+
+ATTEMPTS = 3
+"""Times that training may run out of memory without a commit in between."""
+
+AUTO = 0.8
+"""The budget `auto`, of what is available."""
 
 Listener = Callable[[Message], None]
 
@@ -38,15 +48,12 @@ class Pipeline:
             EdgeTrglError: with the exit code of its kind; what was committed stays.
         """
         state = self.run.state()
-        budget_mb = self._budget(state, budget_mb)
         if not (self.run.data / "dataset.json").is_file():
             self._job(state, "prepare")
-        self.plan(state, budget_mb)
+        budget_mb = self.plan(state, budget_mb)
         if state.meta("layout")["built"] and not state.modules():
             self._job(state, "convert")
-        if state.meta("result") is None:
-            self._count_start(state)
-            self._job(state, "work", budget_mb=budget_mb)
+        self._work(state, budget_mb)
         summary = summarise(self.config, state)
         files.write_durable(self.run.summary_file, [json.dumps(summary, indent=2).encode() + b"\n"])
         self._job(state, "report")
@@ -56,9 +63,11 @@ class Pipeline:
     def plan_only(self) -> dict[str, Any]:
         """Prepare and plan; the document that `edge-trgl plan` shows."""
         state = self.run.state()
-        budget_mb = self._budget(state, None)
         self._job(state, "prepare")
-        document = {"budget_mb": budget_mb, **self.plan(state, budget_mb)}
+        budget_mb = self.plan(state, None)
+        names = ("plan", "layout", "table", "traffic")
+        document = {"budget_mb": budget_mb, **{name: state.meta(name) for name in names}}
+        document["phases"] = [asdict(phase) for phase in state.phases()]
         state.close()
         return document
 
@@ -68,17 +77,83 @@ class Pipeline:
         self._job(state, "report")
         state.close()
 
-    def plan(self, state: RunState, budget_mb: float) -> dict[str, Any]:
-        """The plan and what it rests on; made once, because positions in the schedule depend on it."""
-        if state.meta("plan") is None:
-            self._job(state, "plan", budget_mb=budget_mb)
-        plan: dict[str, Any] = state.meta("plan")
-        if plan["peak_mb"] > budget_mb:
-            raise DoesNotFitError(
-                f"the run was planned for {plan['peak_mb']:.0f} MiB, more than the {budget_mb:.0f} MiB given now",
-                hint="Give the budget that it was begun with, or begin a new run.",
-            )
-        return {"plan": plan, "layout": state.meta("layout"), "costs": state.meta("costs")}
+    def plan(self, state: RunState, budget_mb: float | None) -> float:
+        """Make the plan of the run, unless it has one that fits; returns the budget in MiB.
+
+        Raises:
+            DoesNotFitError: nothing that is allowed fits; a run that has begun must keep its form and chunk.
+        """
+        budget_mb = self._budget(state, budget_mb)
+        if state.meta("demand") is None:
+            self._job(state, "costs", budget_mb=budget_mb)
+        plan = state.meta("plan")
+        if plan is None or (
+            budget_mb is not None and plan["peak_mb"] > budget_mb and not self.config.budget.force
+        ):
+            while wanted := self._job(state, "plan", budget_mb=budget_mb).result["wanted"]:
+                self._probe(state, wanted, budget_mb)
+        if budget_mb is None:
+            # What probing took for plans that were not taken counts as well.
+            highest = max(state.meta("plan")["peak_mb"], *(phase.peak_mb for phase in state.phases()))
+            budget_mb = float(-int(-highest // 1))
+        state.set_meta("budget_mb", budget_mb)
+        return budget_mb
+
+    def _probe(self, state: RunState, wanted: list[dict[str, Any]], budget_mb: float | None) -> None:
+        try:
+            self._job(state, "probe", wanted=wanted, budget_mb=budget_mb)
+        except OverBudgetError:
+            # Killed in the middle of one: it is the first that has no result.
+            measured = state.meta("measured", {})
+            key = next(one["key"] for one in wanted if one["key"] not in measured)
+            refused = {"work_mb": 0.0, "opening_mb": 0.0, "fixed_mb": 0.0, "seconds": 0.0, "refused": True}
+            state.set_meta("measured", {**measured, key: refused})
+
+    def _work(self, state: RunState, budget_mb: float) -> None:
+        """Train and evaluate; where memory was refused, from the last commit and one step down the ladder.
+
+        Raises:
+            OverBudgetError: so many times in a row without a commit in between.
+        """
+        stuck = 0
+        while state.meta("result") is None:
+            position = state.position()
+            self._count_start(state)
+            try:
+                with self._cgroup(state, budget_mb) as cgroup:
+                    self._job(state, "work", cgroup=cgroup, budget_mb=budget_mb)
+            except OverBudgetError as error:
+                stuck = stuck + 1 if state.position() == position else 1
+                if stuck == ATTEMPTS:
+                    state.add_event("stop", f"{error.message}; {ATTEMPTS} times without progress")
+                    raise
+                self._step_down(state, budget_mb, error)
+
+    def _step_down(self, state: RunState, budget_mb: float, error: OverBudgetError) -> None:
+        changed = self._job(state, "plan", budget_mb=budget_mb, below=True).result["changed"]
+        text = f"{error.message}; {changed or 'the plan stays, for there is nothing below it'}"
+        state.add_event("restart", text)
+        self.listener({"kind": "warning", "text": f"{text}; going on from the last commit"})
+
+    @contextmanager
+    def _cgroup(self, state: RunState, budget_mb: float) -> Iterator[Path | None]:
+        """A memory cgroup of the budget for the worker, where that is asked for and the system lets it."""
+        if not self.config.budget.cgroup:
+            yield None
+            return
+        try:
+            with memory_cgroup(budget_mb, f"edge-trgl-{os.getpid()}") as cgroup:
+                try:
+                    yield cgroup.path
+                finally:
+                    state.set_meta(
+                        "cgroup_peak_mb", max(cgroup.peak_mb() or 0.0, state.meta("cgroup_peak_mb", 0.0))
+                    )
+        except CgroupUnavailableError as error:
+            text = f"no memory cgroup: {error}; the budget is kept by the process's own limit"
+            state.add_event("cgroup", text)
+            self.listener({"kind": "warning", "text": text})
+            yield None
 
     def verb(self, name: str, **options: Any) -> Any:
         """Run one job on a finished run; returns its result.
@@ -97,27 +172,39 @@ class Pipeline:
         finally:
             state.close()
 
-    def _job(self, state: RunState, name: str, **options: Any) -> Outcome:
+    def _job(self, state: RunState, name: str, *, cgroup: Path | None = None, **options: Any) -> Outcome:
         self.listener({"kind": "phase", "name": name})
         outcome = run_child(
             ["-m", "edge_trgl.jobs", name, str(self.run.folder), json.dumps(options)],
             on_message=self.listener,
             threads=self.config.train.threads,
+            allocator="allocator" not in self.config.budget.without,
+            cgroup=cgroup,
         )
         # The training process resets its high-water mark between visits and adds its maxima up itself.
         child_mb = outcome.result["peak_mb"] if name == "work" else outcome.peak_mb
-        state.record_phase(name, child_mb + memory.usage().peak, outcome.seconds)
+        peak_mb = child_mb + memory.usage().peak
+        state.record_phase(name, peak_mb, outcome.seconds)
+        budget_mb = state.meta("budget_mb")
+        if budget_mb is not None and peak_mb > budget_mb:
+            text = f"the job {name} took {peak_mb:.0f} MiB, more than the budget of {budget_mb:.0f} MiB"
+            state.add_event("budget", text)
+            self.listener({"kind": "warning", "text": text})
         return outcome
 
-    def _budget(self, state: RunState, asked_mb: float | None) -> float:
-        wanted = asked_mb or state.meta("budget_mb") or self.config.budget.mb
+    def _budget(self, state: RunState, asked_mb: float | None) -> float | None:
+        """The budget in MiB; None where the plan is to find the least."""
         available = memory.available_mb()
+        wanted = asked_mb or state.meta("budget_mb") or self.config.budget.mb
+        if wanted == "min":
+            return None
+        if wanted == "auto":
+            return float(int(AUTO * available))
         if wanted > available:
             text = f"the budget of {wanted:.0f} MiB is more than is available; lowered to {available:.0f} MiB"
             self.listener({"kind": "warning", "text": text})
             state.add_event("budget", text)
             wanted = available
-        state.set_meta("budget_mb", wanted)
         return float(wanted)
 
     def _count_start(self, state: RunState) -> None:
@@ -136,7 +223,9 @@ def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
     if not (run_folder / "run.toml").is_file():
         return Run.create(run_folder, config)
     run = Run.open(run_folder)
-    found = configuration.differences(run.config().document(), config.document())
+    # What is known of the board decides nothing about a run that has its plan.
+    ours, theirs = ({**one.document(), "board": {}} for one in (run.config(), config))
+    found = configuration.differences(ours, theirs)
     if found:
         raise UsageError(
             f"{run_folder} was begun with another configuration: {'; '.join(found)}",
@@ -162,6 +251,7 @@ def summarise(config: RunConfig, state: RunState) -> dict[str, Any]:
             "planned_peak_mb": round(plan["peak_mb"], 1),
             "fixed_mb": round(plan["fixed_mb"], 1),
             "method": result["method"],
+            "cgroup_peak_mb": state.meta("cgroup_peak_mb"),
         },
         "storage": {"read_mb": round(work["read_mb"], 1), "written_mb": round(work["written_mb"], 1)},
         "time_s": round(work["seconds"], 1),

@@ -9,7 +9,8 @@ import torch
 
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet
-from edge_trgl.runtime import memory
+from edge_trgl.runtime import budget, memory
+from edge_trgl.runtime.device import Device
 from edge_trgl.transport import Transport
 
 
@@ -30,6 +31,15 @@ def warm_up(device: str) -> None:
     local.train_step(images.contiguous(memory_format=torch.channels_last), labels, lr=0.0, seed=0)
     local.infer(images.contiguous(memory_format=torch.channels_last), labels, None)
     local.take_totals()
+
+
+def begin(device: Device, room_mb: float | None) -> None:
+    """Warm up; let this process grow to `room_mb` MiB and no further, as far as its device can be held to that."""
+    if room_mb is not None and device.name != "cpu":
+        device.set_limit(room_mb - memory.usage().rss)
+    warm_up(device.name)
+    if room_mb is not None and device.name == "cpu":  # a CUDA process maps far more memory than it uses
+        budget.set_guard(room_mb)
 
 
 def others_mb() -> float:

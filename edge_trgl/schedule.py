@@ -3,6 +3,7 @@
 A visit is one module, in memory, on a short stretch of batches. In parallel training, step (k, i) of module
 k on batch i needs only step (k, i − 1) and what module k − 1 gave for batch i, so every order of the grid
 that respects these two arrows computes the same numbers: that is why one module in memory is enough.
+End-to-end training has no such freedom: every batch goes up through all modules and its gradient down again.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["train", "forward"]
+Kind = Literal["train", "forward", "ascend", "backward"]
+"""train: forward, the module's own loss, backward, step. forward: a frozen pass. ascend: the forward of a step
+whose backward comes later. backward: that backward, from the gradient of the output, and the step."""
+
 Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """The tensor that enters a module: `records` samples, each in `copies` augmented versions.
+    """The tensor that enters a module, or its gradient: `records` samples, each in `copies` augmented versions.
 
     The boundary without a name is the images themselves.
     """
@@ -51,9 +55,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One module on one span: train it, or run it forward frozen.
+    """One module on one span.
 
-    `drops` names the boundaries that nobody reads after this visit.
+    `reads`: its input and, in a backward, the gradient of its output. `writes`: what enters the next module, or
+    the gradient of what entered this one. `drops` names the boundaries that nobody reads after this visit.
     """
 
     kind: Kind
@@ -132,6 +137,17 @@ def streamed_sequential(shape: Shape, epochs: Epochs, chunk: int, laps: int = 1)
                     yield from _stream(shape, "train", epoch, lap, start, stop, kinds)
 
 
+def end_to_end(shape: Shape, epochs: int) -> Iterator[Visit]:
+    """Every batch up through all modules, then its gradient down again: end-to-end training, one module at a time.
+
+    The last module alone has a loss. A batch's steps are those of a net that is one module, to the bit.
+    """
+    for epoch in range(epochs):
+        for batch in range(shape.batches_per_epoch):
+            span = Span("train", epoch, batch, batch + 1, shuffled=True, augmented=shape.augmented)
+            yield from _round(shape, span)
+
+
 def evaluation(shape: Shape, split: Split, chunk: int) -> Iterator[Visit]:
     """Every module's output and score on `split` (of `shape.num_samples` samples), a chunk at a time."""
     for start in range(0, shape.batches_per_pass, chunk):
@@ -154,6 +170,24 @@ def _stream(
             drops = _named(reads) if right == stop else ()
             yield Visit(kind, module, span, (reads,), () if last else (writes,), drops)
         reads = writes
+
+
+def _round(shape: Shape, span: Span) -> Iterator[Visit]:
+    """One batch up and down."""
+    last, records = shape.num_modules - 1, min(shape.batch_size, shape.num_samples)
+    above = range(1, shape.num_modules)
+    inputs = (IMAGES, *(Boundary(f"stream{module}", module, records) for module in above))
+    # None for the gradient of the images, which nobody needs.
+    gradients = (None, *(Boundary(f"stream{module}-gradient", module, records) for module in above))
+    for module in range(last):
+        yield Visit("ascend", module, span, (inputs[module],), (inputs[module + 1],))
+    back: tuple[Boundary, ...] = ()
+    for module in reversed(range(shape.num_modules)):
+        kind: Kind = "train" if module == last else "backward"
+        reads, gradient = (inputs[module], *back), gradients[module]
+        back = () if gradient is None else (gradient,)
+        drops = tuple(name for boundary in reads for name in _named(boundary))
+        yield Visit(kind, module, span, reads, back, drops)
 
 
 def _train_on(
@@ -205,7 +239,8 @@ REGIMES: tuple[Regime, ...] = ("parallel", "multi-lap", "sequential", "end-to-en
 class Program:
     """A regime with its lengths: everything that decides the order of visits.
 
-    `epochs`: of each module in all; multi-lap spreads them over `laps`. `chunk` in batches.
+    `epochs`: of each module in all; multi-lap spreads them over `laps`. `chunk` in batches. `paged`: end-to-end
+    training goes up and down through several modules; else the net is one, or each trains on its own.
     """
 
     regime: Regime
@@ -214,6 +249,7 @@ class Program:
     chunk: int = 1
     views: int = 1
     cached: bool = True
+    paged: bool = False
 
     def epochs_of(self, module: int) -> int:
         """The epochs that `module` is trained for in all: the length of its learning-rate schedule."""
@@ -223,11 +259,14 @@ class Program:
         """The training visits of this regime, in order."""
         builders: dict[Regime, Callable[[], Iterator[Visit]]] = {
             "parallel": lambda: parallel(shape, self.epochs[0], self.chunk),
-            "end-to-end": lambda: parallel(shape, self.epochs[0], self.chunk),
+            "end-to-end": lambda: self._whole(shape),
             "sequential": lambda: self._lapped(shape),
             "multi-lap": lambda: self._lapped(shape),
         }
         return builders[self.regime]()
+
+    def _whole(self, shape: Shape) -> Iterator[Visit]:
+        return end_to_end(shape, self.epochs[0]) if self.paged else parallel(shape, self.epochs[0], self.chunk)
 
     def _lapped(self, shape: Shape) -> Iterator[Visit]:
         per_lap = tuple(self._per_lap(module) for module in range(shape.num_modules))

@@ -17,9 +17,18 @@ PHASES = {
     "convert": "taking the blocks' weights over",
     "work": "training",
     "evaluate": "evaluating every depth",
+    "costs": "counting what each module takes",
+    "probe": "measuring steps",
     "export": "exporting",
     "report": "writing the report",
 }
+
+WITHOUT_LOSS = {
+    "forward": "frozen, passing images on",
+    "ascend": "on the way up",
+    "backward": "on the way down",
+}
+"""Visits that have no loss to show."""
 
 
 class Terminal:
@@ -62,8 +71,8 @@ class Terminal:
 def progress_line(message: Message) -> str:
     """One line of: how far, module, epoch, loss, accuracy, speed, memory now / peak / budget in MiB, time left."""
     lap = f" lap {message['lap'] + 1}" if message["lap"] else ""
-    if message["phase"] == "forward":
-        doing = "frozen, passing images on"
+    if message["phase"] in WITHOUT_LOSS:
+        doing = WITHOUT_LOSS[message["phase"]]
     else:
         doing = f"epoch {message['epoch'] + 1}  loss {message['loss']:.3f} acc {message['accuracy']:.1%}"
     return (

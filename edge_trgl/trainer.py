@@ -56,10 +56,11 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
         with rooms.meter.phase():
             for batch in range(visit.span.start, visit.span.stop):
                 _step(visit, batch, local, rooms)
-        if visit.kind == "train":
+        if visit.kind != "forward":
             rooms.modules.mark_changed(visit.module)
         for name in visit.drops:
-            rooms.activations.drop(name)
+            if name in rooms.activations:  # a gradient is gone already
+                rooms.activations.drop(name)
         after(position + 1, visit, local)
         del local  # else it stays in memory while the next one is made
 
@@ -67,14 +68,32 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
 def _step(visit: Visit, batch: int, local: LocalModule, rooms: Rooms) -> None:
     span = visit.span
     samples = rooms.feed.samples(span, batch)
+    above = _gradient(visit, samples, rooms)
     x = _read(visit.reads[0], span, batch, samples, rooms)
     y = rooms.feed.labels(samples)
-    emit = _writer(visit.writes, span, samples, rooms)
-    if visit.kind == "train":
-        seed = key(rooms.seed, "step", span.epoch, batch, visit.module)
-        local.train_step(x, y, lr=rooms.learning_rate(visit, batch), seed=seed, lap=span.lap, emit=emit)
-    else:
+    emit = _writer(visit, visit.module + 1, samples, rooms)
+    send_back = _writer(visit, visit.module, samples, rooms)
+    seed = key(rooms.seed, "step", span.epoch, batch)
+    if visit.kind == "forward":
         local.infer(x, y, emit)
+    elif visit.kind == "ascend":
+        local.ascend(x, seed=seed, emit=emit)
+    elif above is None:
+        lr = rooms.learning_rate(visit, batch)
+        local.train_step(x, y, lr=lr, seed=seed, lap=span.lap, emit=emit, send_back=send_back)
+    else:
+        local.backward_step(x, above, lr=rooms.learning_rate(visit, batch), seed=seed, send_back=send_back)
+
+
+def _gradient(visit: Visit, samples: Samples, rooms: Rooms) -> Tensor | None:
+    """The gradient of the module's output, if the visit, which is then of a single batch, reads one."""
+    if len(visit.reads) == 1:
+        return None
+    name = visit.reads[1].name
+    # A copy, and the store's own memory is free again for the input, which is read next.
+    gradient = rooms.activations.get(name).read(samples).clone()
+    rooms.activations.drop(name)
+    return rooms.feed.to_device(gradient)
 
 
 def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: Rooms) -> Tensor:
@@ -84,13 +103,11 @@ def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: R
     return rooms.feed.to_device(stored.read(samples, copy=span.epoch % boundary.copies))
 
 
-def _writer(
-    writes: tuple[Boundary, ...], span: Span, samples: Samples, rooms: Rooms
-) -> Callable[[Tensor], None] | None:
-    """Appends a module's outputs to its boundary, as many samples at a time as come (micro-batches)."""
-    if not writes:
+def _writer(visit: Visit, module: int, samples: Samples, rooms: Rooms) -> Callable[[Tensor], None] | None:
+    """Appends to what the visit writes for `module`, as many samples at a time as come (micro-batches)."""
+    boundary = next((boundary for boundary in visit.writes if boundary.module == module), None)
+    if boundary is None:
         return None
-    (boundary,) = writes
     if boundary.name not in rooms.activations:
         rooms.activations.create(rooms.spec_of(boundary))
     stored = rooms.activations.get(boundary.name)
@@ -98,7 +115,7 @@ def _writer(
 
     def emit(out: Tensor) -> None:
         part = np.fromiter(islice(waiting, len(out)), dtype=np.int64, count=len(out))
-        stored.append(part, out, copy=span.epoch % boundary.copies)
+        stored.append(part, out, copy=visit.span.epoch % boundary.copies)
 
     return emit
 
@@ -107,7 +124,7 @@ def _looking_ahead(visits: Iterable[Visit], start: int) -> Iterator[tuple[int, V
     """Each visit from `start` on, with its position and the distinct modules that come after it, nearest first."""
     numbered = enumerate(islice(visits, start, None), start)
     window: deque[tuple[int, Visit]] = deque()
-    # Far enough to see every module once more in a round, whatever the length of its stretches.
+    # Far enough to see every module once more in a round, up and down or in several stretches each.
     for position, visit in numbered:
         window.append((position, visit))
         if len(window) > LOOKAHEAD:
@@ -116,7 +133,7 @@ def _looking_ahead(visits: Iterable[Visit], start: int) -> Iterator[tuple[int, V
         yield *window.popleft(), _distinct(window)
 
 
-LOOKAHEAD = 64
+LOOKAHEAD = 256
 
 
 def _distinct(window: Iterable[tuple[int, Visit]]) -> list[int]:

@@ -8,16 +8,26 @@ With τ (units: see `Reduction`) the local loss is CE + W / (2τ); with the meth
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from edge_trgl.sparing import Branch, MeanSquare, residual
 
 Reduction = Literal["mean", "sum"]
 """mean: over batch, channels and positions (the authors' scale). sum: the squared norm of a sample's
 residue, averaged over the batch (the paper's formula). One block's penalty is the same under both when
 τ_sum = τ_mean · C·H·W of that block's map."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """mean(r²) (0-d float32) of a residue that is not kept, with r's number of elements a sample."""
+
+    mean: Tensor
+    size: int
 
 
 class Residue(nn.Module):
@@ -30,46 +40,40 @@ class Residue(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.recording = True
-        self._marked: Tensor | None = None
+        self._marked: Tensor | Energy | None = None
 
     def forward(self, branch: Tensor) -> Tensor:
         """Return `branch`, any shape, unchanged."""
-        if self.recording and self.training and torch.is_grad_enabled():
+        if self._wanted():
             self._marked = branch
         return branch
 
-    def take(self) -> Tensor | None:
-        """Hand over the marked residue and forget it, so that nothing outlives the step."""
+    def join(self, shortcut: Tensor, branch: Branch, x: Tensor) -> Tensor:
+        """shortcut + branch(x), all [B, C, H, W]: of the residue, its energy alone is marked and kept."""
+        out, mean = residual(replace(branch, energy=self._wanted()), x, shortcut)
+        if mean is not None:
+            self._marked = Energy(mean, out[0].numel())
+        return out
+
+    def _wanted(self) -> bool:
+        return self.recording and self.training and torch.is_grad_enabled()
+
+    def take(self) -> Tensor | Energy | None:
+        """Hand over what was marked and forget it, so that nothing outlives the step."""
         marked, self._marked = self._marked, None
         return marked
 
 
-class _MeanSquare(torch.autograd.Function):
-    """mean(r²) without the r² that `r.pow(2).mean()` would allocate."""
-
-    @staticmethod
-    def forward(ctx: Any, residue: Tensor) -> Tensor:
-        ctx.save_for_backward(residue)
-        # A norm a sample: one running float32 sum over a whole batch would lose digits.
-        norms: Tensor = torch.linalg.vector_norm(residue, dim=tuple(range(1, residue.dim())), dtype=torch.float32)
-        return norms.square_().sum() / residue.numel()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (residue,) = ctx.saved_tensors
-        # A 0-d factor on the CPU joins a bfloat16 residue without widening it.
-        scaled: Tensor = residue * (gradients[0] * (2 / residue.numel()))
-        return scaled
-
-
-def energy(residue: Tensor, reduction: Reduction) -> Tensor:
+def energy(residue: Tensor | Energy, reduction: Reduction) -> Tensor:
     """The kinetic energy of one residue [B, ...] as a 0-d float32 tensor."""
-    mean: Tensor = _MeanSquare.apply(residue)  # type: ignore[no-untyped-call]
-    return mean if reduction == "mean" else mean * (residue.numel() // residue.shape[0])
+    if isinstance(residue, Tensor):
+        mean: Tensor = MeanSquare.apply(residue)  # type: ignore[no-untyped-call]
+        residue = Energy(mean, residue.numel() // residue.shape[0])
+    return residue.mean if reduction == "mean" else residue.mean * residue.size
 
 
-def residues(block: nn.Module, x: Tensor, out: Tensor) -> Iterator[Tensor]:
-    """Yield what `block` added to `x` [B, ...] to give `out`: its marked residues.
+def residues(block: nn.Module, x: Tensor, out: Tensor) -> Iterator[Tensor | Energy]:
+    """Yield what `block` added to `x` [B, ...] to give `out`: its marked residues, or their energies.
 
     A block that marks none is a plain layer: r = out − x where the shapes agree (paper, section 2.1),
     nothing where they differ.

@@ -18,25 +18,33 @@ from edge_trgl.runtime.tensorfile import bytes_of
 
 
 class Shared:
-    """What the boundaries of a store have in common: sizes, traffic, one buffer for each kind of record."""
+    """What the boundaries of a store have in common: sizes, traffic, a buffer for the kind of record read last.
 
-    def __init__(self, num_samples: int, batch_size: int) -> None:
+    Without `reuse`, every read has a buffer of its own.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, *, reuse: bool = True) -> None:
+        self._reuse = reuse
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.traffic = Traffic()
-        self._buffers: dict[tuple[tuple[int, ...], str], Tensor] = {}
+        self._kind: tuple[tuple[int, ...], str] | None = None
+        self._buffer: Tensor | None = None
 
     def buffer(self, spec: BoundarySpec) -> Tensor:
         """Return [batch_size, elements of a record]."""
+        if not self._reuse:
+            return empty_rows(spec, self.batch_size)
         key = (spec.shape, spec.dtype)
-        if key not in self._buffers:
-            self._buffers[key] = empty_rows(spec, self.batch_size)
-        return self._buffers[key]
+        if self._kind != key or self._buffer is None:
+            self._buffer = None  # before the new one is made
+            self._kind, self._buffer = key, empty_rows(spec, self.batch_size)
+        return self._buffer
 
-    def keep_buffers_of(self, specs: Iterable[BoundarySpec]) -> None:
-        """Let go of the buffers that none of these boundaries can need."""
-        needed = {(spec.shape, spec.dtype) for spec in specs}
-        self._buffers = {key: buffer for key, buffer in self._buffers.items() if key in needed}
+    def let_go(self, specs: Iterable[BoundarySpec]) -> None:
+        """Give the buffer back where none of these boundaries can need it."""
+        if self._kind not in {(spec.shape, spec.dtype) for spec in specs}:
+            self._kind = self._buffer = None
 
 
 class Boundary:

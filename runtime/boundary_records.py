@@ -12,7 +12,7 @@ from typing import Any
 ENTRY_BYTES = 16
 """One entry of a boundary's index on disk."""
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class BoundarySpec:
     Args:
         name: unique in its store; part of the file's name.
         shape: one record, in torch order, for example (C, H, W).
-        dtype: "float32" or "bfloat16"; values of another dtype are converted when they are appended.
+        dtype: "float32", "bfloat16" or "float16"; values of another dtype are converted when they are appended.
         records: how many records one copy can hold.
         copies: how many augmented copies of the data are held.
         in_memory: hold the records in RAM; the file is then written at commits only.

@@ -12,7 +12,7 @@ from edge_trgl.runtime.boundary_records import BoundarySpec
 from edge_trgl.runtime.record_file import STEP_BYTES
 from edge_trgl.runtime.tensorfile import bytes_of
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def empty_rows(spec: BoundarySpec, num_rows: int) -> Tensor:

@@ -90,13 +90,17 @@ def trim() -> None:
 def allocator_environment() -> dict[str, str]:
     """Settings, read by allocators when a process starts, that give freed memory back at once.
 
-    glibc: a fixed mmap threshold, for the default one grows with use and then keeps what was freed.
+    glibc: a fixed mmap threshold, for the default one grows with use and then keeps what was freed. What is larger
+    comes in huge pages where the kernel has them: a tensor is mapped anew each time, and page by page that took a
+    third of a step. What is smaller stays on the heap: 5 MiB more than with a threshold of 64 KiB, and a step of
+    a narrow net is a quarter shorter (both measured on x86).
     mimalloc: what torch allocates with on AArch64.
     """
     return {
-        "MALLOC_MMAP_THRESHOLD_": str(64 * 1024),
+        "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
         "MALLOC_TRIM_THRESHOLD_": str(64 * 1024),
         "MALLOC_ARENA_MAX": "1",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         "MIMALLOC_PURGE_DELAY": "0",
     }
 

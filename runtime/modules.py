@@ -36,6 +36,8 @@ class _Version:
 class ModuleStore(Generic[Module]):
     """Keeps modules in memory up to a number of bytes, the rest in one safetensors file each.
 
+    `limits[k]`: bytes of modules in memory at most while module k is in use.
+
     `build(k)` makes module k with memory but no meaning, for `read_into` to fill; `initialise(k)` makes it
     with its first weights. Files written between commits are not durable; `commit` makes them so.
     Of the modules in memory, the one whose next use is farthest away makes room: visits are known ahead.
@@ -47,14 +49,14 @@ class ModuleStore(Generic[Module]):
         *,
         build: Callable[[int], Module],
         initialise: Callable[[int], Module],
-        limit_bytes: int,
+        limits: Sequence[int],
         committed: Mapping[int, FileRecord],
     ) -> None:
         files.make_folder(folder)
         self._folder = folder
         self._build = build
         self._initialise = initialise
-        self._limit = limit_bytes
+        self._limits = tuple(limits)
         self._committed = dict(committed)
         self._versions = {module: _Version(file, durable=True) for module, file in committed.items()}
         self._resident: dict[int, Module] = {}
@@ -82,10 +84,15 @@ class ModuleStore(Generic[Module]):
         """Read `module` in the background while module `beside` is in use, if there is room for both."""
         if module in self._resident or self._coming is not None or module not in self._versions:
             return
-        room = self._limit - self._size(module)
+        room = self._limits[beside] - self._size(module)
         if self._size(beside) <= room:
             self._evict_beyond(room, upcoming, keep=beside)
             self._coming = (module, self._reader.submit(self._load, module))
+
+    def release(self, *, keep: int) -> None:
+        """Let every module but `keep` go from memory, the one that is being read in the background too."""
+        self._settle_prefetch()
+        self._evict_beyond(0, (), keep=keep)
 
     def mark_changed(self, module: int) -> None:
         """Module `module`, which is in memory, differs from its file."""
@@ -119,7 +126,7 @@ class ModuleStore(Generic[Module]):
         if self._coming is not None and self._coming[0] != module:
             self._settle_prefetch()
         # What was never written is as large as it turns out to be: it gets all the room.
-        room = self._limit - self._size(module) if module in self._versions else 0
+        room = self._limits[module] - self._size(module) if module in self._versions else 0
         self._evict_beyond(room, upcoming)
 
     def _evict_beyond(self, room: int, upcoming: Sequence[int], keep: int | None = None) -> None:

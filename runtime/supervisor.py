@@ -11,12 +11,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError
 from edge_trgl.runtime.memory import allocator_environment
 from edge_trgl.runtime.messages import DESCRIPTOR
+
+CGROUP = "EDGE_TRGL_CGROUP"
+"""Names the cgroup that a child enters."""
 
 Message = dict[str, Any]
 
@@ -35,11 +39,17 @@ class ChildCrashedError(Exception):
 
 
 def run_child(
-    arguments: Sequence[str], *, on_message: Callable[[Message], None], threads: int | None = None
+    arguments: Sequence[str],
+    *,
+    on_message: Callable[[Message], None],
+    threads: int | None = None,
+    allocator: bool = True,
+    cgroup: Path | None = None,
 ) -> Outcome:
     """Run `python ARGUMENTS` to its end.
 
-    The child gets the allocator settings that must stand before it starts. SIGINT and SIGTERM are passed on
+    `allocator`: with the settings that make allocators give memory back, which must stand before the child starts.
+    `cgroup`: where the child puts itself before it loads anything. SIGINT and SIGTERM are passed on
     as SIGTERM, a second one as SIGKILL: a training child then stops at its next safe point, or at once.
 
     Raises:
@@ -47,31 +57,46 @@ def run_child(
         ChildCrashedError: it failed in a way that is not the user's to mend.
     """
     start = time.monotonic()
+    with _signals() as signals:
+        child, messages = _started(
+            arguments, lambda writing: _environment(writing, threads, cgroup, allocator=allocator)
+        )
+        try:
+            with messages:
+                signals.go_to(child)
+                last = _listen(messages, on_message)
+                code = child.wait()
+        finally:
+            # Where the listener failed, nobody would hear what the child still says.
+            child.kill()
+            child.wait()
+    if code != 0 or signals.came or "result" not in last:
+        raise _failure(code, last, signals.came)
+    return Outcome(
+        result=last["result"]["value"], peak_mb=last["result"]["peak_mb"], seconds=time.monotonic() - start
+    )
+
+
+def _started(
+    arguments: Sequence[str], environment: Callable[[int], Mapping[str, str]]
+) -> tuple[subprocess.Popen[bytes], TextIO]:
+    """The child, and what it says; `environment` is told the descriptor that it says it through."""
     reading, writing = os.pipe()
     try:
         child = subprocess.Popen(
             [sys.executable, *arguments],
-            env=_environment(writing, threads),
+            env=environment(writing),
             pass_fds=[writing],
             stdout=2,  # whatever users' code prints is not a result
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone
         )
+    except BaseException:
+        os.close(reading)
+        raise
     finally:
         os.close(writing)
-    try:
-        with _signals_to(child) as signals, os.fdopen(reading, encoding="utf-8") as messages:
-            last = _listen(messages, on_message)
-            code = child.wait()
-    finally:
-        # Where the listener failed, nobody would hear what the child still says.
-        child.kill()
-        child.wait()
-    if code != 0 or signals or "result" not in last:
-        raise _failure(code, last, signals)
-    return Outcome(
-        result=last["result"]["value"], peak_mb=last["result"]["peak_mb"], seconds=time.monotonic() - start
-    )
+    return child, os.fdopen(reading, encoding="utf-8")
 
 
 def _listen(messages: Iterable[str], on_message: Callable[[Message], None]) -> Mapping[str, Message]:
@@ -86,10 +111,14 @@ def _listen(messages: Iterable[str], on_message: Callable[[Message], None]) -> M
     return last
 
 
-def _environment(descriptor: int, threads: int | None) -> Mapping[str, str]:
+def _environment(
+    descriptor: int, threads: int | None, cgroup: Path | None, *, allocator: bool
+) -> Mapping[str, str]:
     chosen = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
     # NumPy's OpenBLAS would otherwise reserve buffers for threads that nobody uses.
-    settings = {"OPENBLAS_NUM_THREADS": "1", **allocator_environment(), **chosen}
+    settings = {"OPENBLAS_NUM_THREADS": "1", **(allocator_environment() if allocator else {}), **chosen}
+    if cgroup is not None:
+        settings[CGROUP] = str(cgroup)
     return {**os.environ, **settings, DESCRIPTOR: str(descriptor)}
 
 
@@ -111,19 +140,37 @@ def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exce
     return ChildCrashedError(f"a child process ended with code {code}")
 
 
+class _Signals:
+    """SIGINT and SIGTERM on their way to a child: the first as SIGTERM, later ones as SIGKILL."""
+
+    def __init__(self) -> None:
+        self.came: list[int] = []
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal; one that comes before there is a child waits for it."""
+        self.came.append(number)
+        if self._child is not None:
+            self._pass_on(self._child)
+
+    def go_to(self, child: subprocess.Popen[bytes]) -> None:
+        """From now on, `child` gets them, and what came before."""
+        self._child = child
+        if self.came:
+            self._pass_on(child)
+
+    def _pass_on(self, child: subprocess.Popen[bytes]) -> None:
+        child.send_signal(signal.SIGTERM if len(self.came) == 1 else signal.SIGKILL)
+
+
 @contextmanager
-def _signals_to(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to `child`; yields the list of those that came."""
-    came: list[int] = []
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        child.send_signal(signal.SIGTERM if len(came) == 1 else signal.SIGKILL)
-
+def _signals() -> Iterator[_Signals]:
+    """Take SIGINT and SIGTERM over while there is a child."""
+    signals = _Signals()
     handled = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, forward) for number in handled]
+    before = [signal.signal(number, signals.note) for number in handled]
     try:
-        yield came
+        yield signals
     finally:
         for number, handler in zip(handled, before, strict=True):
             signal.signal(number, handler)

@@ -16,7 +16,7 @@ TINY: dict[str, dict[str, Any]] = {
     "data": {"source": "sample", "limit": 80, "validation": 0.2},
     "model": {"name": "km-3-1", "width": 4},
     "train": {"epochs": "2", "batch_size": 16, "threads": 1, "checkpoint_minutes": 1e9},
-    "budget": {"mb": 1e5},
+    "budget": {"mb": 1e5, "probe": False},
 }
 
 
@@ -34,21 +34,27 @@ class Trained:
 
 @pytest.fixture
 def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
-    """Makes a prepared and planned run from `section__key=value` settings over TINY."""
+    """Makes a prepared and planned run from `section__key=value` settings over TINY.
+
+    `budget_mb`: what it is planned for; None is the least that works.
+    """
     import torch
 
-    from edge_trgl.jobs import convert, plan, prepare
+    from edge_trgl.jobs import convert, costs, plan, prepare
 
-    def make(name: str, **settings: Any) -> Run:
+    def make(name: str, budget_mb: float | None = 1e5, **settings: Any) -> Run:
         chosen: dict[str, dict[str, Any]] = {}
         for setting, value in settings.items():
             section, _, key = setting.partition("__")
             chosen.setdefault(section, {})[key] = value
         run = Run.create(tmp_path / name, configuration.resolve(TINY, chosen))
         prepare.run(run)
-        document = plan.run(run, budget_mb=1e5)
-        if document["layout"]["built"]:
+        costs.run(run, budget_mb)
+        assert plan.run(run, budget_mb)["wanted"] == []
+        state = run.state()
+        if state.meta("layout")["built"]:
             convert.run(run)
+        state.close()
         return run
 
     yield make
@@ -62,8 +68,8 @@ def train_run(plan_run: Callable[..., Run]) -> Callable[..., Trained]:
     from edge_trgl.jobs import work
     from edge_trgl.opening import open_run
 
-    def make(name: str, **settings: Any) -> Trained:
-        run = plan_run(name, **settings)
+    def make(name: str, budget_mb: float | None = 1e5, **settings: Any) -> Trained:
+        run = plan_run(name, budget_mb, **settings)
         return Trained(run, work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[]))
 
     return make

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 from edge_trgl.run import Run
-from edge_trgl.runtime import memory, messages
+from edge_trgl.runtime import cgroup, memory, messages
 from edge_trgl.runtime.errors import EdgeTrglError, OverBudgetError
+from edge_trgl.runtime.supervisor import CGROUP
 
 PR_SET_PDEATHSIG = 1
 
@@ -21,6 +22,10 @@ def main() -> int:
     """Run the job that the command line names; returns the exit code."""
     name, folder, *options = sys.argv[1:]
     _die_with_parent()
+    if CGROUP in os.environ:
+        cgroup.enter(
+            Path(os.environ[CGROUP])
+        )  # before anything heavy: pages are charged where they are first touched
     job = importlib.import_module(f"edge_trgl.jobs.{name}")
     try:
         value = job.run(Run(Path(folder)), **json.loads(options[0] if options else "{}"))

@@ -7,7 +7,6 @@ from edge_trgl.assembly import Layout, Workshop
 from edge_trgl.data import open_dataset
 from edge_trgl.run import Run
 from edge_trgl.runtime.modules import ModuleStore
-from edge_trgl.runtime.planner import Plan
 from edge_trgl.runtime.state import ModuleRecord
 
 
@@ -16,15 +15,19 @@ def run(run: Run) -> None:
     config, info, state = run.config(), open_dataset(run.data), run.state()
     layout = Layout.from_document(state.meta("layout"))
     workshop = Workshop(
-        chain=assembly.make_chain(config, info).regroup(layout.starts),
+        chain=assembly.make_chain(config, info, paged=True).regroup(layout.starts),
         layout=layout,
-        plan=Plan.from_document(state.meta("plan")),
+        in_memory=True,
         config=assembly.step_config(config),
         device="cpu",
         seed=config.train.seed,
     )
     store = ModuleStore(
-        run.modules, build=workshop.build, initialise=workshop.initialise, limit_bytes=0, committed={}
+        run.modules,
+        build=workshop.build,
+        initialise=workshop.initialise,
+        limits=[0] * len(workshop.chain),
+        committed={},
     )
     for module in range(len(workshop.chain)):
         store.open(module)

@@ -46,7 +46,7 @@ def _assemble(opened: OpenRun, depth: int) -> Deployed:
     blocks: list[nn.Module] = []
     for index in range(depth):
         local = modules.open(index)
-        blocks += local.trunk.children()
+        blocks += list(local.trunk)
     info = opened.info
     return Deployed(nn.Sequential(*blocks), local.head, info.mean, info.std, info.scale).cpu().eval()
 

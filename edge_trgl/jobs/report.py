@@ -94,7 +94,9 @@ def _accuracies(state: RunState) -> tuple[DepthAccuracy, ...]:
     tests = scores["test_per_depth"] or [None] * len(scores["per_depth"])
     return tuple(
         DepthAccuracy(depth=depth, validation=validation, test=test)
-        for depth, (validation, test) in enumerate(zip(scores["per_depth"], tests, strict=True), 1)
+        for depth, (validation, test) in enumerate(
+            zip(scores["per_depth"], tests, strict=True), scores["first_depth"]
+        )
     )
 
 

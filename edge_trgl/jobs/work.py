@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -11,8 +12,9 @@ from edge_trgl.assembly import LearningRate
 from edge_trgl.ledger import Ledger, Policy
 from edge_trgl.opening import OpenRun, open_run
 from edge_trgl.run import Run
-from edge_trgl.runtime import budget, messages
+from edge_trgl.runtime import messages
 from edge_trgl.runtime.activations import ActivationStore
+from edge_trgl.runtime.boundary_records import BoundaryRecord
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.state import RunState
 from edge_trgl.schedule import Program, Shape
@@ -25,9 +27,7 @@ def run(run: Run, budget_mb: float) -> dict[str, Any]:
     opened = open_run(run)
     _warn_if_elsewhere(opened.state)
     others_mb = process.others_mb()
-    process.warm_up(opened.config.train.device)
-    if opened.config.train.device == "cpu":
-        budget.set_guard(budget_mb - others_mb)
+    process.begin(opened.device, budget_mb - others_mb)
     return train(opened, budget_mb=budget_mb, others_mb=others_mb, stop=stop)
 
 
@@ -60,20 +60,27 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
     rate = LearningRate(config, shape, training)
     rooms = Rooms(
         modules=opened.modules(),
-        activations=ActivationStore(opened.run.boundaries, shape.num_samples, shape.batch_size),
+        activations=ActivationStore(
+            opened.run.boundaries,
+            shape.num_samples,
+            shape.batch_size,
+            reuse="reuse" not in config.budget.without,
+        ),
         feed=opened.feed("train"),
         meter=Meter(),
         learning_rate=rate,
         spec_of=opened.workshop.spec_of,
         seed=config.train.seed,
-        prefetch=opened.plan.prefetch,
+        prefetch=opened.plan.layout.prefetch,
     )
-    rooms.activations.restore(opened.state.boundaries())
+    rooms.activations.restore(_placed(opened))
     policy = Policy(
         checkpoint_s=config.train.checkpoint_minutes * 60,
         budget_mb=budget_mb,
         others_mb=others_mb,
-        num_modules=len(opened),
+        planned_mb=opened.plan.peaks_mb,
+        num_heads=sum(map(opened.workshop.chain.has_head, range(len(opened)))),
+        trim="trim" not in config.budget.without,
         total_steps=sum(training.epochs_of(k) for k in range(len(opened))) * shape.batches_per_epoch,
         stop_requested=lambda: bool(stop),
         learning_rate=rate,
@@ -89,12 +96,20 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
     return rooms, ledger
 
 
+def _placed(opened: OpenRun) -> list[BoundaryRecord]:
+    """The committed boundaries, in memory or on disk as the plan has them now."""
+    in_memory = opened.plan.layout.placement == "memory"
+    return [
+        replace(record, spec=replace(record.spec, in_memory=in_memory)) for record in opened.state.boundaries()
+    ]
+
+
 def _shape(opened: OpenRun) -> Shape:
     return assembly.job_shape(opened.config, len(opened), opened.info.splits["train"].num_images)
 
 
 def _training(opened: OpenRun) -> Program:
-    return assembly.program(opened.config, len(opened), opened.plan.chunk)
+    return assembly.program(opened.config, len(opened), opened.plan.layout.chunk)
 
 
 def _warn_if_elsewhere(state: RunState) -> None:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_trgl.chain import BlockFactory, Chain, Pieces
+from edge_trgl.sparing import Branch, Sparing, through
 from edge_trgl.transport import Residue
 
 
-class Encoder(nn.Module):
+class Encoder(Sparing):
     """conv3x3, BN, ReLU, conv5x5 of stride 2: halves the sides, [B, C, H, W] → [B, width, H/2, W/2]."""
 
     def __init__(self, in_channels: int, width: int) -> None:
@@ -24,11 +25,14 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode images."""
+        if self.spares(x):
+            steps = ((None, self.conv1), (self.norm1, self.conv2))
+            return functional.relu_(through(Branch(steps=steps, closing=self.norm2, again=True), x))
         x = functional.relu_(self.norm1(self.conv1(x)))
         return functional.relu_(self.norm2(self.conv2(x)))
 
 
-class PreActivationBlock(nn.Module):
+class PreActivationBlock(Sparing):
     """x + r, with r = conv3x3(ReLU(BN(conv3x3(ReLU(BN(x)))))); `leading` False omits the first BN and ReLU."""
 
     def __init__(self, width: int, *, leading: bool) -> None:
@@ -41,6 +45,9 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width, H, W] → the same shape."""
+        if self.spares(x):
+            steps = ((self.norm1, self.conv1), (self.norm2, self.conv2))
+            return self.residue.join(x, Branch(steps=steps, again=self.again), x)
         inner = x if self.norm1 is None else functional.relu_(self.norm1(x))
         inner = functional.relu_(self.norm2(self.conv1(inner)))
         out: Tensor = x + self.residue(self.conv2(inner))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_trgl.chain import BlockFactory, Chain, Pieces, by_depth
+from edge_trgl.sparing import Branch, Sparing, through
 from edge_trgl.transport import Residue
 
 BLOCKS_PER_STAGE = 18
@@ -25,7 +26,7 @@ EQUALLY_HEAVY = {2: (14, 40), 4: (6, 8, 12, 28)}
 """The same for the splits that the paper marks with a star."""
 
 
-class Stem(nn.Module):
+class Stem(Sparing):
     """conv3x3, BN, ReLU: [B, C, H, W] → [B, 16, H, W]."""
 
     def __init__(self, in_channels: int) -> None:
@@ -35,10 +36,12 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode images."""
+        if self.spares(x):
+            return functional.relu_(through(Branch(steps=((None, self.conv),), closing=self.norm, again=True), x))
         return functional.relu_(self.norm(self.conv(x)))
 
 
-class PostActivationBlock(nn.Module):
+class PostActivationBlock(Sparing):
     """ReLU(shortcut(x) + r), r = BN(conv3x3(ReLU(BN(conv3x3(x))))); the shortcut has no parameters."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -52,9 +55,16 @@ class PostActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_channels, H, W] → [B, channels, H', W'], H' = H/2 where the block widens."""
+        if self.spares(x):
+            return functional.relu_(self.residue.join(self._shortcut(x), self._branch(x), x))
         inner = functional.relu_(self.norm1(self.conv1(x)))
         branch = self.residue(self.norm2(self.conv2(inner)))
         return functional.relu_(self._shortcut(x) + branch)
+
+    def _branch(self, x: Tensor) -> Branch:
+        # Where x has a gradient, that of the shortcut lies in memory for the whole of the backward.
+        steps = ((None, self.conv1), (self.norm1, self.conv2))
+        return Branch(steps=steps, closing=self.norm2, again=self.again or x.requires_grad)
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if not self.widens:

@@ -26,6 +26,8 @@ PHASES = {
     "prepare": "#8a63d2",
     "plan": "#2a9d8f",
     "train": "#3b82c4",
+    "ascend": "#6fa8d6",
+    "backward": "#2f5f8f",
     "evaluate": "#d9a02a",
     "export": "#c2528b",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -78,6 +79,25 @@ def test_regroup_keeps_the_blocks():
     regrouped = chain.regroup((0, 4))
     assert regrouped.blocks is chain.blocks
     assert [list(regrouped.module_blocks(module)) for module in range(2)] == [[0, 1, 2, 3], [4]]
+
+
+def test_the_last_module_alone_has_a_head_end_to_end():
+    chain = _chain(num_modules=3)
+    assert [chain.has_head(module) for module in range(3)] == [True] * 3
+    whole = replace(chain, end_to_end=True)
+    assert [whole.has_head(module) for module in range(3)] == [False, False, True]
+    assert whole.regroup((0,)).has_head(0)
+
+
+def test_constructors_draw_the_same_in_every_grouping():
+    chain = Chain.from_blocks([lambda: nn.Linear(4, 4)] * 4, input_shape=(4,), num_classes=2).seeded(5)
+    apart = [block.weight for module in range(4) for block in chain.trunk(module)]
+    torch.rand(1)
+    together = [block.weight for block in chain.regroup((0,)).trunk(0)]
+    assert all(map(torch.equal, apart, together))
+    assert not torch.equal(apart[0], apart[1])
+    other = Chain.from_blocks([lambda: nn.Linear(4, 4)], input_shape=(4,), num_classes=2).seeded(6)
+    assert not torch.equal(other.trunk(0)[0].weight, apart[0])
 
 
 @pytest.mark.parametrize("starts", [(), (1,), (0, 0), (0, 3, 2), (0, 5), (0, 9)])

@@ -26,7 +26,7 @@ SUMMARY = {
     "modules": None,
     "params": None,
     "accuracy": {"last", "chosen", "chosen_depth", "per_depth"},
-    "memory": {"budget_mb", "peak_mb", "planned_peak_mb", "fixed_mb", "method"},
+    "memory": {"budget_mb", "peak_mb", "planned_peak_mb", "fixed_mb", "method", "cgroup_peak_mb"},
     "storage": {"read_mb", "written_mb"},
     "time_s": None,
     "images_per_s": None,
@@ -97,7 +97,7 @@ def test_interrupted_and_resumed(tmp_path, number):
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "module" in line:  # the first line of progress
+        if "images/s" in line:  # the first line of progress
             break
     process.send_signal(number)
     rest = process.stderr.read()
@@ -125,7 +125,7 @@ def test_the_tree_dies_with_its_parent(tmp_path):
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "module" in line:
+        if "images/s" in line:
             break
     process.kill()
     process.wait()
@@ -179,10 +179,20 @@ def test_a_budget_that_is_too_small(tmp_path):
 def test_plan_trains_nothing_and_leaves_nothing(tmp_path):
     planned = run(tmp_path, "plan", "--budget-mb", "500", *SMALL, "--json")
     document = json.loads(planned.stdout)
-    assert len(document["costs"]) == 3
+    assert len(document["table"]) == 3
     assert document["plan"]["peak_mb"] <= 500
     assert not list(tmp_path.iterdir())
     assert "fits" in run(tmp_path, "plan", *SMALL).stdout
+
+
+@pytest.mark.slow
+def test_the_allocator_settings_change_no_weight(tmp_path):
+    hashes = set()
+    for flags in ([], ["--without", "allocator"]):
+        trained = run(tmp_path, "train", "--budget-mb", "400", "--no-probe", *SMALL, *flags, "--json")
+        assert trained.returncode == 0, trained.stderr
+        hashes.add(json.loads(trained.stdout)["weights_sha256"])
+    assert len(hashes) == 1
 
 
 WRONG = {
@@ -245,30 +255,30 @@ def test_dry_run_prints_the_configuration(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"mine.toml"}
 
 
+CONFIGURED = (
+    "allow batch-size budget-mb cache cgroup chunk config data device epochs force head image-size json laps lr "
+    "model modules no-augment no-probe no-transport precision profile regime resident seed set tau threads views "
+    "width without"
+)
 OPTIONS = {
-    "train": "allow batch-size budget-mb cache chunk config data device dry-run epochs export head image-size "
-    "json laps lr model modules no-augment no-transport precision profile regime resident run seed set tau "
-    "threads views width",
-    "plan": "allow batch-size budget-mb cache chunk config data device epochs head image-size "
-    "json laps lr model modules no-augment no-transport precision profile regime resident seed set tau "
-    "threads views width",
+    "train": f"{CONFIGURED} dry-run export run",
+    "plan": CONFIGURED,
     "resume": "budget-mb export json",
     "evaluate": "json",
     "export": "json",
     "report": "json",
+    "probe": "disk json save",
 }
 
 
 def test_options_change_only_on_purpose():
     found = {
-        name: " ".join(
-            sorted(
-                option.removeprefix("--")
-                for parameter in verb.params
-                if isinstance(parameter, click.Option)
-                for option in parameter.opts
-            )
-        )
+        name: {
+            option.removeprefix("--")
+            for parameter in verb.params
+            if isinstance(parameter, click.Option)
+            for option in parameter.opts
+        }
         for name, verb in cli.commands.items()
     }
-    assert found == OPTIONS
+    assert found == {name: set(options.split()) for name, options in OPTIONS.items()}

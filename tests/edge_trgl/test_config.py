@@ -111,8 +111,8 @@ def test_values_past_a_bound_are_named(section, name, value):
             "train.regime is end-to-end",
         ),
         (
-            {"train": {"regime": "end-to-end"}, "model": {"modules": 2}},
-            "model.modules is not for end-to-end training",
+            {"budget": {"resident": "1", "without": ["paging"]}},
+            "budget.resident says nothing with budget.without paging",
         ),
     ],
 )
@@ -143,7 +143,7 @@ def test_what_goes_together_is_taken(source):
     [
         ({"train": {"batchsize": 8}}, "train.batchsize is not known, did you mean train.batch_size?"),
         ({"trian": {"lr": 8}}, "trian is not known, did you mean train?"),
-        ({"zzz": {}}, "zzz is not known; known: data, model, train, transport, budget"),
+        ({"zzz": {}}, "zzz is not known; known: data, model, train, transport, budget, board"),
         ({"train": 5}, "train must be a section, [train]"),
         (
             {"train": {"regime": "serial"}},
@@ -156,7 +156,7 @@ def test_what_goes_together_is_taken(source):
         ({"data": {"augment": "yes"}}, "data.augment = 'yes': expected true or false"),
         ({"data": {"augment": 1}}, "data.augment = 1: expected true or false"),
         ({"model": {"downsample": [1, "x"]}}, "model.downsample = [1, 'x']: expected int"),
-        ({"budget": {"allow": ["fp16"]}}, "budget.allow = ['fp16']: choose one of micro-batch"),
+        ({"budget": {"allow": ["fp16"]}}, "budget.allow = ['fp16']: choose one of micro-batch, fp16-boundaries"),
     ],
 )
 def test_mistakes_are_told_by_the_dotted_name(source, message):
@@ -313,7 +313,7 @@ def test_a_document_comes_back_from_toml_as_the_same_configuration(source):
 
 def test_a_document_names_every_value_but_none():
     document = RunConfig().document()
-    assert set(document) == {"data", "model", "train", "transport", "budget"}
+    assert set(document) == {"data", "model", "train", "transport", "budget", "board"}
     assert "limit" not in document["data"]
     assert document["budget"]["allow"] == []
     assert resolve({"data": {"limit": 7}}).document()["data"]["limit"] == 7

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -16,7 +18,9 @@ from edge_trgl.costs import Timeline, block_weights, chain_costs
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet, resnet110
 from edge_trgl.runtime.errors import InputError, UsageError
-from edge_trgl.transport import Transport
+from edge_trgl.segments import laid_out
+from edge_trgl.sparing import Recompute
+from edge_trgl.transport import Multipliers, Transport
 
 TRGL = StepConfig(transport=Transport(tau=0.5), label_smoothing=0.1)
 VANGL = StepConfig(transport=Transport(tau=None))
@@ -38,6 +42,7 @@ MORE = {
     "km-modules": lambda: km_resnet(4, 1, input_shape=(3, 12, 12), num_classes=3, width=4),
     "resnet": _resnet,
     "vectors": _tokens,
+    "paged": lambda: replace(km_resnet(3, 2, input_shape=(3, 8, 8), num_classes=3, width=4), end_to_end=True),
 }
 
 
@@ -58,8 +63,8 @@ def test_the_extrapolated_peak_is_that_of_a_count_at_the_true_batch(nets, monkey
     counted = chain_costs(chain, CONFIGS[config])
     monkeypatch.undo()
     for cost, direct in zip(found, counted, strict=True):
-        for run in ("step", "recomputed_step", "forward"):
-            timeline, at_eight = getattr(cost, run), getattr(direct, run)
+        works = [(cost.steps[recompute], direct.steps[recompute]) for recompute in get_args(Recompute)]
+        for timeline, at_eight in [*works, (cost.forward, direct.forward)]:
             assert timeline.peak(8) == max(at_eight.small)
             assert timeline.peak(9) == max(at_eight.larger)
 
@@ -81,20 +86,20 @@ def _allocated(run):
 SCRATCH_BYTES = 64 << 10  # what kernels allocate inside, which is not counted; it hardly grows with the batch
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("recompute", get_args(Recompute))
 @pytest.mark.parametrize("name", ["norm", "dropout", "plain", "km"])
-def test_the_peak_is_that_of_the_allocator(nets, name, recompute):
-    chain = _chain(nets, name)
-    cost = chain_costs(chain, TRGL)[0]
-    local = LocalModule(chain, 0, cost.output_shape, replace(TRGL, recompute=recompute)).materialise("cpu")
+def test_the_peak_is_that_of_the_allocator(nets, name, recompute, early):
+    chain, config = _chain(nets, name), replace(TRGL, early_update=early)
+    cost = chain_costs(chain, config)[0]
+    local = LocalModule(chain, 0, cost.output_shape, replace(config, recompute=recompute)).materialise("cpu")
     x = torch.zeros(64, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     y = torch.zeros(64, dtype=torch.int64)
 
     def step():
-        local.accumulate(x, y, seed=0, emit=lambda out: None)
-        local.zero_grad()
+        local.train_step(x, y, lr=0.1, seed=0, emit=lambda out: None)
 
-    counted = (cost.recomputed_step if recompute else cost.step).peak(64)
+    counted = cost.steps[recompute].peak(64)
     assert counted <= _allocated(step) <= counted + SCRATCH_BYTES
     counted = cost.forward.peak(64)
     assert counted <= _allocated(lambda: local.infer(x, y, None)) <= counted + SCRATCH_BYTES
@@ -102,8 +107,85 @@ def test_the_peak_is_that_of_the_allocator(nets, name, recompute):
 
 def test_recompute_saves_activations(nets):
     (cost,) = chain_costs(nets.chain_of(*[nets.NormBlock] * 6), VANGL)
-    assert cost.recomputed_step.peak(64) < 0.7 * cost.step.peak(64)
-    assert cost.forward.peak(64) < cost.recomputed_step.peak(64)
+    assert cost.steps["blocks"].peak(64) < 0.7 * cost.steps["none"].peak(64)
+    assert cost.forward.peak(64) < cost.steps["blocks"].peak(64)
+
+
+def _wide():
+    """Weights that outweigh what a small batch makes of them."""
+    blocks = [partial(nn.Linear, 6, 500), *[partial(nn.Linear, 500, 500)] * 4]
+    return Chain.from_blocks(blocks, input_shape=(6,), num_classes=3, num_modules=1)
+
+
+@pytest.mark.parametrize("recompute", ["none", "blocks"])
+def test_updates_in_the_backward_save_gradients(recompute):
+    early, late = (chain_costs(_wide(), replace(VANGL, early_update=early))[0] for early in (True, False))
+    one, all_of_them = (500 * 500 + 500) * 4, late.momentum_bytes
+    assert (early.gradient_bytes, late.gradient_bytes) == (one, all_of_them)
+    saved = late.steps[recompute].peak(8) - early.steps[recompute].peak(8)
+    # Early, the gradient of one layer is alive beside what its backward makes; late, all of them.
+    assert saved == pytest.approx(all_of_them - one, rel=0.05)
+
+
+@pytest.mark.parametrize("recompute", get_args(Recompute))
+def test_micro_batches_keep_the_gradients_of_the_parts_before(recompute):
+    whole, parts = (chain_costs(_wide(), replace(VANGL, micro_batch=size))[0] for size in (None, 7))
+    assert parts.gradient_bytes == parts.momentum_bytes
+    more = parts.steps[recompute].peak(8) - whole.steps[recompute].peak(8)
+    # One layer's new gradients stand beside the sums of all of them.
+    assert more == pytest.approx(parts.momentum_bytes, rel=0.05)
+
+
+def test_multipliers_that_grow_in_some_steps_only_are_counted_in_none(nets):
+    growing = Transport(tau=None, multipliers=Multipliers(every=2))
+    (cost,) = chain_costs(nets.chain_of(nets.NormBlock), StepConfig(transport=growing))
+    (other,) = chain_costs(nets.chain_of(nets.NormBlock), TRGL)
+    assert cost.steps["none"].peak(8) == pytest.approx(other.steps["none"].peak(8), rel=0.01)
+
+
+def test_end_to_end_the_steps_are_backwards(nets):
+    """What is counted of a paged module is what the allocator hands out on its way up and down."""
+    chain = replace(nets.chain_of(*[nets.NormBlock] * 3), end_to_end=True, starts=(0, 1, 2, 3))
+    costs = chain_costs(chain, VANGL)
+    for module, recompute in itertools.product((0, 1, 3), get_args(Recompute)):
+        cost = costs[module]
+        config = replace(VANGL, recompute=recompute)
+        local = LocalModule(chain, module, cost.output_shape, config).materialise("cpu")
+        run, forward = _works_at(64, local, cost, hands_down=module > 0)
+        counted = cost.steps[recompute].peak(64)
+        assert counted <= _allocated(run) <= counted + SCRATCH_BYTES
+        counted = cost.forward.peak(64)
+        assert counted <= _allocated(forward) <= counted + SCRATCH_BYTES
+
+
+def _works_at(size, local, cost, *, hands_down):
+    x = laid_out(torch.zeros(size, *cost.input_shape))
+    y = torch.zeros(size, dtype=torch.int64)
+    above = laid_out(torch.zeros(size, *cost.output_shape, dtype=getattr(torch, cost.output_dtype)))
+    send_back = (lambda gradient: None) if hands_down else None
+
+    def step():
+        if local.has_head:
+            local.train_step(x, y, lr=0.1, seed=0, send_back=send_back)
+        else:
+            local.backward_step(x, above, lr=0.1, seed=0, send_back=send_back)
+
+    def forward():
+        if local.has_head:
+            local.infer(x, y, None)
+        else:
+            local.ascend(x, seed=0, emit=lambda out: None)
+
+    return step, forward
+
+
+def test_equal_paged_modules_are_run_once_but_for_the_first_and_last(nets, monkeypatch):
+    calls = _counting(monkeypatch)
+    blocks = [nets.NormBlock] * 5
+    chain = Chain.from_blocks(blocks, input_shape=(4, 8, 8), num_classes=2)
+    found = chain_costs(replace(chain, end_to_end=True), VANGL)
+    assert calls == [0, 1, 4]
+    assert found[1].state_bytes == found[0].state_bytes < found[4].state_bytes
 
 
 def test_a_timeline_grows_linearly_with_the_batch_at_every_moment():
@@ -218,5 +300,5 @@ def test_block_weights_are_the_steps_of_single_blocks(nets):
     found = block_weights(chain, TRGL, 16)
     assert len(found) == 4
     singles = chain_costs(chain.regroup((0, 1, 2, 3)), TRGL)
-    assert found == [cost.step.peak(16) for cost in singles]
+    assert found == [cost.steps["none"].peak(16) for cost in singles]
     assert found[1] == found[2] != found[3]

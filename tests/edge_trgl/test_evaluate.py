@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,13 +46,12 @@ def test_no_depth_is_better_than_the_chosen_one(accuracies):
     assert all(accuracy < accuracies[depth - 1] for accuracy in accuracies[: depth - 1])
 
 
-def _chain():
-    return km_resnet(3, 1, input_shape=(3, 8, 8), num_classes=3, width=4)
+CHAIN = km_resnet(3, 1, input_shape=(3, 8, 8), num_classes=3, width=4)
 
 
-def _initialise(module):
+def _initialise(module, chain=CHAIN):
     """A module with weights that make its head disagree with the others'."""
-    local = LocalModule(_chain(), module, SHAPES[module], StepConfig(transport=Transport(tau=None)))
+    local = LocalModule(chain, module, SHAPES[module], StepConfig(transport=Transport(tau=None)))
     generator = torch.Generator().manual_seed(module)
     for tensor in [*local.parameters(), *local.buffers()]:
         if tensor.dtype == torch.float32:
@@ -61,17 +62,16 @@ def _initialise(module):
     return local.materialise("cpu")
 
 
-def _build(module):
-    return LocalModule(_chain(), module, SHAPES[module], StepConfig(transport=Transport(tau=None))).materialise(
-        "cpu"
-    )
+def _build(module, chain=CHAIN):
+    local = LocalModule(chain, module, SHAPES[module], StepConfig(transport=Transport(tau=None)))
+    return local.materialise("cpu")
 
 
 @pytest.fixture
 def opened(tmp_path):
     """A function that makes what evaluation needs of an opened run."""
 
-    def make(*, chunk=2):
+    def make(*, chunk=2, chain=CHAIN):
         generator = np.random.default_rng(0)
         images, labels = generator.integers(0, 256, (60, 8, 8, 3), np.uint8), np.arange(60) % 3
         np.savez(
@@ -82,15 +82,15 @@ def opened(tmp_path):
             y_test=labels[37:],
         )
         info = prepare(str(tmp_path / "set.npz"), tmp_path / "data", seed=0, validation=0.3)
-        return _Opened(tmp_path, info, chunk)
+        return _Opened(tmp_path, info, chunk, chain)
 
     return make
 
 
 class _Opened:
-    def __init__(self, folder, info, chunk):
-        self.folder, self.info, self.config = folder, info, CONFIG
-        self.plan = SimpleNamespace(chunk=chunk, prefetch=False)
+    def __init__(self, folder, info, chunk, chain):
+        self.folder, self.info, self.config, self.chain = folder, info, CONFIG, chain
+        self.plan = SimpleNamespace(layout=SimpleNamespace(chunk=chunk, prefetch=False))
         self.run = SimpleNamespace(scratch=folder / "scratch")
         self.workshop = SimpleNamespace(spec_of=self.spec_of)
 
@@ -107,11 +107,16 @@ class _Opened:
         return Feed(self.folder / "data", self.info, split, augment=augment, **options)
 
     def modules(self, limit_bytes):
-        folder = self.folder / f"modules{limit_bytes}"
-        return ModuleStore(folder, build=_build, initialise=_initialise, limit_bytes=limit_bytes, committed={})
+        return ModuleStore(
+            self.folder / f"modules{limit_bytes}",
+            build=partial(_build, chain=self.chain),
+            initialise=partial(_initialise, chain=self.chain),
+            limits=[limit_bytes] * len(self),
+            committed={},
+        )
 
     def accuracies(self, split):
-        """At every depth, on the whole split at once."""
+        """At every depth that has a head, on the whole split at once."""
         reader = RecordReader(self.folder / "data", split, self.info)
         pixels = reader.read(np.arange(len(reader))).transpose(0, 3, 1, 2) / 255
         mean, std = (np.array(values)[:, None, None] for values in (self.info.mean, self.info.std))
@@ -119,9 +124,10 @@ class _Opened:
         found = []
         with torch.no_grad():
             for module in range(len(self)):
-                local = _initialise(module).eval()
+                local = _initialise(module, self.chain).eval()
                 x = local.trunk(x)
-                found.append(float((local.head(x).argmax(1).numpy() == reader.labels).mean()))
+                if local.has_head:
+                    found.append(float((local.head(x).argmax(1).numpy() == reader.labels).mean()))
         reader.close()
         return found
 
@@ -141,6 +147,16 @@ def test_every_depth_is_scored_on_every_image(opened, chunk, limit_bytes):
     assert found["last"] == pytest.approx(test[-1])
     assert {visit.kind for visit in visits} == {"forward"}
     assert not list((run.folder / "scratch").iterdir())
+
+
+def test_end_to_end_the_last_depth_alone_is_scored(opened):
+    run = opened(chain=replace(CHAIN, end_to_end=True))
+    found = evaluate(run, run.modules(0), Meter(), lambda visit: None)
+    last, on_test = run.accuracies("val")[-1], run.accuracies("test")[-1]
+    assert found["per_depth"] == [pytest.approx(last)]
+    assert found["test_per_depth"] == [pytest.approx(on_test)]
+    assert found["chosen_depth"] == 3
+    assert found["chosen"] == found["last"] == pytest.approx(on_test)
 
 
 def test_the_check_after_a_visit_may_stop_it(opened):

@@ -63,7 +63,7 @@ def test_weights_depend_on_the_seed(train_run):
 
 
 @pytest.mark.parametrize("placement", ["memory", "disk"])
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", ["none", "norms", "blocks"])
 def test_placement_and_recompute_change_nothing(plan_run, placement, recompute):
     from edge_trgl.jobs import work
     from edge_trgl.opening import open_run
@@ -71,11 +71,12 @@ def test_placement_and_recompute_change_nothing(plan_run, placement, recompute):
     def trained(name, **changes):
         run = plan_run(name, model__name="km-2-2", budget__chunk="2")
         state = run.state()
-        state.set_meta("plan", {**state.meta("plan"), **changes})
+        plan = state.meta("plan")
+        state.set_meta("plan", {**plan, "layout": {**plan["layout"], **changes}})
         state.close()
         return work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])["weights_sha256"]
 
-    reference = trained("reference", placement="memory", recompute=False)
+    reference = trained("reference", placement="memory", recompute="none")
     assert trained("other", placement=placement, recompute=recompute) == reference
 
 
@@ -87,7 +88,8 @@ def test_cached_sequential_in_memory_and_on_disk(plan_run):
     for placement in ("memory", "disk"):
         run = plan_run(placement, train__regime="multi-lap", train__laps=2, train__views=2)
         state = run.state()
-        state.set_meta("plan", {**state.meta("plan"), "placement": placement})
+        plan = state.meta("plan")
+        state.set_meta("plan", {**plan, "layout": {**plan["layout"], "placement": placement}})
         state.close()
         hashes.add(work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])["weights_sha256"])
     assert len(hashes) == 1
@@ -98,3 +100,39 @@ def test_without_augmentation_a_cache_and_streaming_the_prefix_agree(train_run):
     cached = train_run("cached", **settings)
     streamed = train_run("streamed", **settings, train__cache=False)
     assert cached.sha256 == streamed.sha256
+
+
+@pytest.mark.parametrize("saving", ["paging", "disk", "recompute", "early-update", "reuse", "trim"])
+@pytest.mark.parametrize("regime", ["parallel", "sequential"])
+def test_each_saving_can_be_switched_off_and_changes_nothing(train_run, regime, saving):
+    settings = {"train__regime": regime, "model__name": "km-2-2"}
+    with_all = train_run("with", None, **settings)
+    without = train_run("without", None, **settings, budget__without=[saving])
+    assert with_all.sha256 == without.sha256
+    layouts = [one.run.state().meta("plan")["layout"] for one in (with_all, without)]
+    assert layouts[0]["placement"] == "disk"
+    assert layouts[0]["recompute"] == "blocks"
+    expected = {
+        "paging": {"resident": 2},
+        "disk": {"placement": "memory"},
+        "recompute": {"recompute": "none"},
+    }.get(saving, {})
+    assert {name: layouts[1][name] for name in expected} == expected
+
+
+def test_narrow_boundaries_change_results_and_say_so(train_run, plan_run):
+    from edge_trgl.jobs import work
+    from edge_trgl.opening import open_run
+
+    run = plan_run("narrow", budget__allow=["fp16-boundaries"], train__regime="sequential")
+    state = run.state()
+    forms = state.meta("demand")["forms"]
+    (narrow,) = (number for number, form in enumerate(forms) if form["lossy"] == ["fp16-boundaries"])
+    plan = state.meta("plan")
+    state.set_meta("plan", {**plan, "layout": {**plan["layout"], "form": narrow}})
+    state.set_meta("layout", state.meta("layouts")[narrow])
+    state.close()
+    result = work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])
+    exact = train_run("exact", train__regime="sequential")
+    assert result["weights_sha256"] != exact.sha256
+    assert forms[narrow]["rows"][1]["reads"] * 2 == forms[0]["rows"][1]["reads"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from edge_trgl.chain import Chain
+from edge_trgl.descent import Descent
 from edge_trgl.keys import key
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet
@@ -25,6 +29,7 @@ SUMMED = Transport(tau=50.0, reduction="sum")
 GROWING = Transport(tau=None, multipliers=Multipliers(first=0.5, growth=0.3, every=2))
 TRANSPORTS = {"vangl": VANGL, "trgl": TRGL, "sum": SUMMED, "multipliers": GROWING}
 STEPS = 6
+MODES = ("none", "blocks")
 
 
 def _plain_loop(local, pairs, *, lr, momentum, weight_decay, label_smoothing, weight):
@@ -37,7 +42,7 @@ def _plain_loop(local, pairs, *, lr, momentum, weight_decay, label_smoothing, we
     for step, (images, y) in enumerate(pairs):
         x, kinetic = images, []
         for number, block in enumerate(trunk):
-            torch.manual_seed(key(step, 0) + number)
+            torch.manual_seed(key(key(step, 0), number, 0))
             if hasattr(block, "branch"):
                 kinetic.append(block.branch(x))
                 x = x + kinetic[-1]
@@ -115,8 +120,7 @@ def _assert_same(first, second):
 @pytest.mark.parametrize("net", ["norm", "dropout", "plain", "km"])
 def test_recompute_changes_no_bit(nets, net, transport):
     direct, recomputed = (
-        _trained(nets, nets.CHAINS[net](), TRANSPORTS[transport], recompute=recompute)
-        for recompute in (False, True)
+        _trained(nets, nets.CHAINS[net](), TRANSPORTS[transport], recompute=recompute) for recompute in MODES
     )
     _assert_same(direct, recomputed)
     counts = [int(tensor) for name, tensor in direct[0].items() if name.endswith("num_batches_tracked")]
@@ -125,9 +129,7 @@ def test_recompute_changes_no_bit(nets, net, transport):
 
 def test_recompute_changes_no_bit_of_the_totals(nets):
     chain = nets.chain_of(*[nets.PlainBlock, nets.NormBlock] * 3)
-    direct, recomputed = (
-        _trained(nets, chain, SUMMED, steps=5, recompute=recompute) for recompute in (False, True)
-    )
+    direct, recomputed = (_trained(nets, chain, SUMMED, steps=5, recompute=recompute) for recompute in MODES)
     assert direct[2] == recomputed[2]
 
 
@@ -135,9 +137,81 @@ def test_recompute_changes_no_bit_of_the_totals(nets):
 @pytest.mark.parametrize("net", ["norm", "dropout"])
 def test_recompute_changes_no_bit_beside_other_options(nets, net, options):
     direct, recomputed = (
-        _trained(nets, nets.CHAINS[net](), TRGL, recompute=recompute, **options) for recompute in (False, True)
+        _trained(nets, nets.CHAINS[net](), TRGL, recompute=recompute, **options) for recompute in MODES
     )
     _assert_same(direct, recomputed)
+
+
+WAYS = {
+    "plain": {},
+    "no-momentum": {"momentum": 0.0},
+    "norms": {"recompute": "norms"},
+    "blocks": {"recompute": "blocks"},
+    "bfloat16": {"bfloat16": True},
+    "micro-batch": {"micro_batch": 4},
+    "all": {"recompute": "blocks", "bfloat16": True, "micro_batch": 2},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("transport", ["vangl", "multipliers"])
+@pytest.mark.parametrize("net", ["norm", "dropout", "plain", "km"])
+def test_updates_in_the_backward_change_no_bit(nets, net, transport, way):
+    early, late = (
+        _trained(nets, nets.CHAINS[net](), TRANSPORTS[transport], early_update=early, **WAYS[way])
+        for early in (True, False)
+    )
+    _assert_same(early, late)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_weight_in_two_blocks_is_updated_once(nets, way):
+    """And after both: the one below computes its backward, and its forward again, with what the one above saw."""
+
+    def chain():
+        layer = nn.Conv2d(4, 4, 3, padding=1)
+        return nets.chain_of(lambda: layer, nets.NormBlock, lambda: layer, _frozen)
+
+    early, late = (_trained(nets, chain(), TRGL, early_update=early, **WAYS[way]) for early in (True, False))
+    _assert_same(early, late)
+    assert "trunk.1.weight" in early[0]
+    assert "trunk.3.weight" not in early[0]  # the same weight under another name
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("recompute", MODES)
+def test_gradients_go_as_soon_as_they_are_complete(nets, monkeypatch, recompute, early):
+    config = StepConfig(transport=VANGL, recompute=recompute, early_update=early)
+    local = nets.built(nets.CHAINS["norm"](), 0, config)
+    found, step = [], Descent.step
+
+    def counted(descent, weights, lr):
+        found.append(sum(weight.grad is not None for weight in local.parameters()))
+        step(descent, weights, lr)
+
+    monkeypatch.setattr(Descent, "step", counted)
+    ((x, y),) = nets.batches(1)
+    local.train_step(x, y, lr=0.1, seed=0)
+    # A layer computes the gradients of its weight and bias together.
+    assert max(found) <= 2 if early else max(found) == len(list(local.parameters()))
+    assert all(weight.grad is None for weight in local.parameters())
+
+
+@pytest.mark.parametrize("recompute", MODES)
+def test_a_stepped_module_is_freed_at_once(nets, recompute):
+    local = nets.built(nets.CHAINS["norm"](), 0, StepConfig(transport=TRGL, recompute=recompute))
+    ((x, y),) = nets.batches(1)
+    gc.collect()
+    gc.disable()
+    try:
+        local.train_step(x, y, lr=0.1, seed=0)
+        weight = weakref.ref(local.trunk[0].weight)
+        momentum = weakref.ref(local._descent.momenta["head.linear.bias"])
+        del local
+        assert weight() is None
+        assert momentum() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("transport", list(TRANSPORTS))
@@ -193,6 +267,23 @@ def _on_chunk(local, inputs, pairs, start, number):
     return outputs
 
 
+@pytest.mark.parametrize("recompute", MODES)
+def test_where_a_batch_lies_changes_no_bit(recompute):
+    """As it does in a boundary in memory, at a place that depends on the chunk: matrix products look at it."""
+    chain = Chain.from_blocks([partial(nn.Linear, 7, 7)] * 2, input_shape=(7,), num_classes=3, num_modules=1)
+    values, labels, ends = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 3, []
+    for shift in range(4):
+        local = LocalModule(chain.seeded(1), 0, (7,), StepConfig(transport=TRGL, recompute=recompute))
+        local.materialise("cpu")
+        x, emitted = torch.empty(35 + shift)[shift:].view(5, 7).copy_(values), []
+        for step in range(3):
+            local.train_step(x, labels, lr=0.5, seed=step, emit=emitted.append)
+        local.infer(x, labels, emitted.append)
+        ends.append((local.tensors(), emitted, local.take_totals()))
+    for end in ends[1:]:
+        _assert_same(ends[0], end)
+
+
 def test_the_output_is_emitted_before_the_step(nets):
     local = nets.built(nets.CHAINS["norm"](), 0, StepConfig(transport=VANGL))
     before, emitted = copy.deepcopy(local), []
@@ -245,8 +336,8 @@ def test_totals_are_sums_over_samples():
         local.head.linear.weight.copy_(torch.eye(2))
         local.head.linear.bias.zero_()
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
-    local.accumulate(x[:2], torch.tensor([0, 0]), seed=0)
-    local.accumulate(x[2:], torch.tensor([0]), seed=1)
+    local.train_step(x[:2], torch.tensor([0, 0]), lr=0.0, seed=0)
+    local.train_step(x[2:], torch.tensor([0]), lr=0.0, seed=1)
     num_images, loss, correct, transport = local.take_totals()
     # ln 2 for equal logits, ln(1 + e^-1), ln(1 + e^3); of equal logits the first is taken.
     assert (num_images, correct, transport) == (3, 2, 0)
@@ -263,7 +354,7 @@ def test_transport_is_summed_over_samples():
 
     chain = Chain.from_blocks([doubled], input_shape=(2,), num_classes=2, head="linear")
     local = LocalModule(chain, 0, (2,), StepConfig(transport=Transport(tau=1.0))).materialise("cpu")
-    local.accumulate(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([0, 1]), seed=0)
+    local.train_step(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([0, 1]), lr=0.0, seed=0)
     # r = 2x − x = x; mean of squares (1 + 4 + 9 + 0) / 4, for each of two samples.
     assert local.take_totals()[3] == pytest.approx(7.0)
 
@@ -342,20 +433,20 @@ def test_a_plain_sequential_block_has_one_residue(nets):
     with torch.no_grad():
         inner = local.trunk[0](x)
         expected = (copy.deepcopy(local.trunk[1])(inner) - inner).pow(2).mean()
-    local.accumulate(x, y, seed=0)
+    local.train_step(x, y, lr=0.0, seed=0)
     assert local.take_totals()[3] / len(x) == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_recompute_takes_a_sequential_block_with_an_in_place_activation(nets):
     chain = nets.chain_of(_conv_norm_relu)
-    _assert_same(*(_trained(nets, chain, VANGL, recompute=recompute) for recompute in (False, True)))
+    _assert_same(*(_trained(nets, chain, VANGL, recompute=recompute) for recompute in MODES))
 
 
 def test_recompute_takes_a_first_block_without_weights(nets):
     blocks = [nn.Tanh, lambda: nn.Conv2d(3, 4, 3, padding=1)]
     chain = Chain.from_blocks(blocks, input_shape=(3, 8, 8), num_classes=5, num_modules=1)
     chain = replace(chain, gain=0.7)
-    _assert_same(*(_trained(nets, chain, VANGL, recompute=recompute) for recompute in (False, True)))
+    _assert_same(*(_trained(nets, chain, VANGL, recompute=recompute) for recompute in MODES))
 
 
 def _frozen():
@@ -380,9 +471,9 @@ from edge_trgl.transport import Multipliers, Transport
 growing = Transport(tau=None, multipliers=Multipliers())
 configs = [
     StepConfig(transport=Transport(tau=0.5), weight_decay=1e-4, label_smoothing=0.1),
-    StepConfig(transport=Transport(tau=0.5), recompute=True),
-    StepConfig(transport=Transport(tau=0.5), bfloat16=True),
-    StepConfig(transport=growing, micro_batch=2, recompute=True),
+    StepConfig(transport=Transport(tau=0.5), recompute="blocks"),
+    StepConfig(transport=Transport(tau=0.5), bfloat16=True, early_update=False),
+    StepConfig(transport=growing, micro_batch=2, recompute="blocks"),
 ]
 chain = km_resnet(1, 2, input_shape=(3, 8, 8), num_classes=3, width=4)
 x, y = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
@@ -394,6 +485,9 @@ for config in configs:
         local.train_step(x, y, lr=0.1, seed=step, emit=lambda out: None)
     local.infer(x, y, None)
     local.take_totals()
+    local.ascend(x, seed=0, emit=lambda out: None)
+    gradient = torch.randn(4, 4, 4, 4).to(torch.bfloat16 if config.bfloat16 else torch.float32)
+    local.backward_step(x, gradient, lr=0.1, seed=0, send_back=lambda out: None)
 print(*(name for name in ("torch._dynamo", "sympy") if name in sys.modules))
 """
 

@@ -21,6 +21,7 @@ from edge_trgl.schedule import (
     REGIMES,
     Program,
     Shape,
+    end_to_end,
     evaluation,
     parallel,
     sequential,
@@ -49,6 +50,7 @@ class Machine:
         self.shape = shape
         self.states = [hash((module,)) for module in range(shape.num_modules)]
         self.steps = []  # (module, epoch, batch) of every training step
+        self.ascents = []  # the same of every forward whose step comes later
         self.forwards = []  # (module, sample) of every frozen pass
         self.live = {}  # name → (boundary, {(copy, sample): value})
         self.num_dropped = Counter()
@@ -70,20 +72,29 @@ class Machine:
         module, span = visit.module, visit.span
         samples = _batch(self.shape, span.epoch, batch, shuffled=span.shuffled)
         assert samples, "an empty batch"
-        values = self._read(visit, batch, samples)
-        self._write(visit, samples, [hash((self.states[module], value)) for value in values])
-        if visit.kind == "train":
-            assert span.split == "train"
-            assert span.shuffled
-            self.steps.append((module, span.epoch, batch))
-            self.states[module] = hash((self.states[module], samples, tuple(values)))
-        else:
+        assert len(visit.reads) == 1 + (visit.kind == "backward")
+        # The input and, in a backward, the gradient of the output, which enters the next module.
+        values, *above = (
+            self._read(boundary, module + number, span, batch, samples)
+            for number, boundary in enumerate(visit.reads)
+        )
+        state = self.states[module]
+        outputs = [hash((state, value)) for value in values]
+        gradients = [hash(("down", state, *made_of)) for made_of in zip(values, *above, strict=True)]
+        self._write(visit, samples, {module + 1: outputs, module: gradients})
+        if visit.kind == "forward":
             self.forwards += [(module, sample) for sample in samples]
+            return
+        assert span.split == "train"
+        assert span.shuffled
+        if visit.kind == "ascend":
+            self.ascents.append((module, span.epoch, batch))
+            return
+        self.steps.append((module, span.epoch, batch))
+        self.states[module] = hash((state, samples, *map(tuple, (values, *above))))
 
-    def _read(self, visit, batch, samples):
-        (boundary,) = visit.reads
-        span = visit.span
-        assert boundary.module == visit.module
+    def _read(self, boundary, module, span, batch, samples):
+        assert boundary.module == module
         if boundary is IMAGES:
             assert span.augmented == (self.shape.augmented and span.split == "train")
             shuffled = span.shuffled
@@ -92,13 +103,12 @@ class Machine:
         assert created == boundary
         return [values[span.epoch % boundary.copies, sample] for sample in samples]
 
-    def _write(self, visit, samples, outputs):
+    def _write(self, visit, samples, made):
         for boundary in visit.writes:
-            assert boundary.module == visit.module + 1
             created, values = self.live.setdefault(boundary.name, (boundary, {}))
             assert created == boundary
             copy = visit.span.epoch % boundary.copies
-            for sample, value in zip(samples, outputs, strict=True):
+            for sample, value in zip(samples, made[boundary.module], strict=True):
                 assert (copy, sample) not in values, "written twice"
                 values[copy, sample] = value
             assert sum(of == copy for of, _ in values) <= boundary.records
@@ -158,6 +168,23 @@ def _plain_streamed(shape, epochs, laps):
     return states
 
 
+def _plain_end_to_end(shape, epochs):
+    """Batch by batch, every module up, and down again."""
+    states = Machine(shape).states
+    for epoch in range(epochs):
+        for batch in range(shape.batches_per_epoch):
+            samples = _batch(shape, epoch, batch)
+            inputs = [[_image(shape, sample, epoch, batch) for sample in samples]]
+            for state in states[:-1]:
+                inputs.append([hash((state, value)) for value in inputs[-1]])
+            above = ()
+            for module, values in reversed(list(enumerate(inputs))):
+                state = states[module]
+                states[module] = hash((state, samples, tuple(values), *map(tuple, above)))
+                above = ([hash(("down", state, *made_of)) for made_of in zip(values, *above, strict=True)],)
+    return states
+
+
 SHAPES = st.builds(
     Shape,
     num_modules=st.integers(1, 4),
@@ -200,6 +227,34 @@ def test_parallel_respects_both_arrows(shape, epochs, chunk):
         assert number == 0 or (module, number - 1) in done
         assert module == 0 or (module - 1, number) in done
         done.add((module, number))
+
+
+@given(SHAPES, st.integers(1, 3))
+@settings(max_examples=100, deadline=None)
+def test_end_to_end_goes_up_and_down_with_every_batch(shape, epochs):
+    machine = Machine(shape)
+    assert machine.run(end_to_end(shape, epochs)) == _plain_end_to_end(shape, epochs)
+    _assert_each_step_once(machine, [epochs] * shape.num_modules)
+    batches = [(epoch, batch) for epoch in range(epochs) for batch in range(shape.batches_per_epoch)]
+    assert machine.ascents == [(module, *batch) for batch in batches for module in range(shape.num_modules - 1)]
+    assert machine.forwards == []
+
+
+def test_a_round_keeps_no_more_than_it_needs():
+    """On the way down, an input goes when its module is done, a gradient when the module below has read it."""
+    shape = Shape(num_modules=3, num_samples=4, batch_size=4, augmented=True)
+    live, found = set(), []
+    for visit in end_to_end(shape, 1):
+        live |= {boundary.name for boundary in visit.writes}
+        live -= set(visit.drops)
+        found.append(sorted(live))
+    assert found == [
+        ["stream1"],
+        ["stream1", "stream2"],
+        ["stream1", "stream2-gradient"],
+        ["stream1-gradient"],
+        [],
+    ]
 
 
 def _changes(visits):
@@ -277,7 +332,7 @@ def test_evaluation_shows_every_sample_to_every_module_once(split, shape, chunk)
 @settings(max_examples=100, deadline=None)
 def test_a_program_trains_each_module_for_the_epochs_it_says(shape, per_lap, laps, chunk, cached):
     epochs = tuple(laps * (per_lap + module) for module in range(shape.num_modules))
-    for regime in REGIMES:
+    for regime, paged in [*((regime, False) for regime in REGIMES), ("end-to-end", True)]:
         streams = regime in ("parallel", "end-to-end")
         program = Program(
             regime=regime,
@@ -286,6 +341,7 @@ def test_a_program_trains_each_module_for_the_epochs_it_says(shape, per_lap, lap
             chunk=chunk,
             views=2,
             cached=cached,
+            paged=paged,
         )
         machine = Machine(shape)
         machine.run(program.visits(shape))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edge_trgl.local import StepConfig
-from edge_trgl.transport import Multipliers, Residue, Transport, energy, residues
+from edge_trgl.sparing import Branch
+from edge_trgl.transport import Energy, Multipliers, Residue, Transport, energy, residues
 
 SHAPES = [(2, 3), (4, 8, 5, 5), (3, 7, 16)]
 
@@ -109,7 +110,7 @@ def test_multipliers_grow_every_few_steps_and_start_anew_with_a_lap():
 def test_multipliers_weigh_each_step_with_the_value_before_it(nets):
     """λ of every step, and from it the loss of the step, against the formula by hand."""
     multipliers = Multipliers(first=0.5, growth=2.0, every=2)
-    config = StepConfig(transport=Transport(tau=None, multipliers=multipliers))
+    config = StepConfig(transport=Transport(tau=None, multipliers=multipliers), momentum=0)
     local = nets.built(nets.chain_of(nets.PlainBlock, head="linear"), 0, config)
     expected, losses = 0.5, []
     for step, (x, y) in enumerate(nets.batches(5)):
@@ -119,10 +120,10 @@ def test_multipliers_weigh_each_step_with_the_value_before_it(nets):
         loss = nn.functional.cross_entropy(logits, y)
         parameters = list(local.parameters())
         gradients = torch.autograd.grad(loss + residue.pow(2).mean() / expected, parameters)
-        local.accumulate(x, y, seed=step)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
-        local.zero_grad()
+        before = [parameter.detach().clone() for parameter in parameters]
+        local.train_step(x, y, lr=0.1, seed=step)
+        for parameter, start, gradient in zip(parameters, before, gradients, strict=True):
+            torch.testing.assert_close(parameter.detach(), start - 0.1 * gradient, rtol=1e-5, atol=1e-7)
         losses.append(loss.item())
         if step % 2:
             expected += 2.0 * losses[-1]
@@ -148,6 +149,29 @@ def test_every_marked_branch_is_a_residue():
     inner = x + block.first(x)
     torch.testing.assert_close(found, [block.first(x), block.second(inner)])
     assert list(residues(block, x, x)) == []  # handed over once
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_an_energy_stands_for_its_residue(reduction):
+    residue = torch.randn(4, 3, 5, 5)
+    found = energy(Energy(energy(residue, "mean"), 3 * 5 * 5), reduction)
+    assert torch.equal(found, energy(residue, reduction))
+
+
+@pytest.mark.parametrize("recording", [True, False])
+def test_a_joined_branch_marks_its_energy_if_it_is_to_be_recorded(recording):
+    mark, conv, x = Residue(), nn.Conv2d(2, 2, 3, padding=1), torch.randn(3, 2, 5, 5)
+    mark.recording = recording
+    out = mark.join(x, Branch(steps=((None, conv),)), x)
+    residue = conv(x)
+    assert torch.equal(out, x + residue)
+    marked = mark.take()
+    if recording:
+        assert marked.size == 2 * 5 * 5
+        assert torch.equal(marked.mean, energy(residue, "mean"))
+        assert mark.take() is None
+    else:
+        assert marked is None
 
 
 def test_a_plain_layer_of_equal_shapes_is_out_minus_in():

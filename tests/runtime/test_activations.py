@@ -60,7 +60,7 @@ def in_memory(request):
 class TestBothPlacements:
     """What a boundary promises wherever it is kept."""
 
-    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
     @pytest.mark.parametrize("shape", SHAPES)
     def test_records_come_back_in_any_order(self, store, in_memory, shape, dtype):
         spec = spec_of(shape=shape, dtype=dtype, in_memory=in_memory)
@@ -548,7 +548,7 @@ specs = st.builds(
     spec_of,
     names,
     shape=st.sampled_from(SHAPES),
-    dtype=st.sampled_from(["float32", "bfloat16"]),
+    dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
     records=st.integers(1, NUM_SAMPLES),
     copies=st.integers(1, 2),
     in_memory=st.booleans(),

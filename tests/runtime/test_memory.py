@@ -158,7 +158,7 @@ print(json.dumps([full - start, freed - start, memory.usage().rss - start]))
         assert trimmed < 8
 
     def test_with_the_settings_large_blocks_go_back_at_once(self):
-        code = self.CODE.format(size=100_000, total=64 << 20)
+        code = self.CODE.format(size=2 << 20, total=64 << 20)
         full, freed, _ = in_child(code, **memory.allocator_environment())
         assert full > 60
         assert freed < 8

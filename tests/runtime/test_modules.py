@@ -71,7 +71,7 @@ class Workshop:
             self.folder,
             build=lambda module: self._make(module, GARBAGE),
             initialise=lambda module: self._make(module, float(module)),
-            limit_bytes=limit,
+            limits=[limit] * 10,
             committed=committed,
         )
 
@@ -376,7 +376,7 @@ class TestFiles:
         def refuse(module):
             raise MemoryError
 
-        store = ModuleStore(tmp_path / "m", build=refuse, initialise=refuse, limit_bytes=0, committed={})
+        store = ModuleStore(tmp_path / "m", build=refuse, initialise=refuse, limits=[0], committed={})
         with pytest.raises(MemoryError):
             store.open(0)
         assert store.commit() == {}

@@ -1,0 +1,219 @@
+"""Find out what each module costs, in numbers that the planner works with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from edge_trgl import assembly, process
+from edge_trgl import costs as costing
+from edge_trgl.assembly import Layout
+from edge_trgl.chain import Chain, by_weight
+from edge_trgl.config import RunConfig
+from edge_trgl.costs import ModuleCost
+from edge_trgl.data import DatasetInfo, open_dataset
+from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
+from edge_trgl.local import StepConfig
+from edge_trgl.run import Run
+from edge_trgl.runtime import memory
+from edge_trgl.runtime.demand import FORWARD, Demand, Form, ModuleRow, Order
+from edge_trgl.runtime.device import open_device
+from edge_trgl.sparing import Recompute
+
+WORKSPACE = 0.02
+"""What kernels allocate inside a step, as a share of its tensors: measured on x86 with oneDNN."""
+
+FIRST_STEP_MB = 10.0
+"""What the first real steps load beyond the warm-up: kernels of other shapes, generated code; measured on x86."""
+
+ENGINE_BYTES = 7 << 19
+"""What training holds beside modules and data, and a probe does not (files, database, threads): 3.5 MiB on x86."""
+
+SAMPLE_BYTES, RECORD_BYTES = 24, 40
+"""Held for every training sample (label, order and the order before) and for every record of a live boundary."""
+
+STORAGE_MBS = 200.0
+"""Of a disk that no profile tells anything about, in 10^6 bytes a second."""
+
+LEVELS: dict[Recompute, float] = {"none": 0.0, "norms": 0.1, "blocks": 1.0}
+"""Of recomputation, the fastest first, and what each adds to a step: a share of its forward, measured on x86."""
+
+WHOLE = 2
+"""End-to-end, a net is only built whole where there is room for so many times its weights and momentum."""
+
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class _Shaped:
+    """A form with the layout that belongs to it."""
+
+    form: Form
+    layout: Layout
+
+
+def run(run: Run, budget_mb: float | None) -> None:
+    """Store the run's demand, the layout of each of its forms, and the environment.
+
+    `budget_mb`: a net is built whole only where that has room for it; None, for the least, has not.
+    """
+    config, info = run.config(), open_dataset(run.data)
+    process.set_up(config.train.threads)
+    device = open_device(config.train.device)
+    process.begin(device, None)
+    memory.trim()
+    others_mb = process.others_mb()
+    fixed_mb = memory.usage().rss + FIRST_STEP_MB + others_mb + device.memory_mb()
+    environment = process.environment()
+    torch.set_num_threads(1)  # batches of two or three gain nothing from more
+    shaped = _forms(config, info, environment, fixed_mb, budget_mb)
+    demand = _demand(config, info, [one.form for one in shaped], fixed_mb, others_mb)
+    state = run.state()
+    state.set_meta("demand", demand.document())
+    state.set_meta("layouts", [asdict(one.layout) for one in shaped])
+    state.set_meta("environment", environment)
+    state.close()
+
+
+def _forms(
+    config: RunConfig, info: DatasetInfo, environment: Mapping[str, Any], fixed_mb: float, budget_mb: float | None
+) -> list[_Shaped]:
+    """Every way to compute the job, exact ones first."""
+    step = assembly.step_config(config)
+    size = min(config.train.batch_size, info.splits["train"].num_images)
+    chain = _chain(config, info, step, size)
+    assembly.program(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
+    costs = costing.chain_costs(chain, step)
+    text = f"{step} {config.train.device} {sorted(environment.items())}"
+    if config.train.regime != "end-to-end":
+        order: Order = "stream" if config.train.regime == "parallel" or not config.train.cache else "cache"
+        return list(_variants(order, chain, costs, size, text))
+    found: list[_Shaped] = []
+    states_mb = sum(cost.state_bytes for cost in costs) / memory.MIB
+    room_mb = 0.0 if budget_mb is None else budget_mb - fixed_mb
+    if len(chain) == 1 or WHOLE * states_mb < room_mb:
+        whole = chain.regroup((0,))
+        found += _variants("stream", whole, costing.chain_costs(whole, step), size, text)
+    if len(chain) > 1:
+        found += _variants("rounds", chain, costs, size, text)
+    return found
+
+
+def _chain(config: RunConfig, info: DatasetInfo, step: StepConfig, size: int) -> Chain:
+    """The chain in the modules that are asked for."""
+    chain = assembly.make_chain(config, info, paged=True)
+    if config.model.partition == "weight" and config.model.modules:
+        weights = costing.block_weights(chain, step, size)
+        chain = chain.regroup(by_weight(weights, config.model.modules))
+    return chain
+
+
+def _variants(order: Order, chain: Chain, costs: Sequence[ModuleCost], size: int, text: str) -> Iterator[_Shaped]:
+    """The exact form of an order, and those that may be allowed: half batches, quarters; narrow boundaries."""
+    layout = _layout(chain, costs)
+    yield _Shaped(Form(order=order, rows=_rows(costs, size, layout.dtypes, text), size=size), layout)
+    if order == "rounds":
+        return
+    part = size // 2
+    while part >= 1:
+        rows = tuple(map(_in_parts, _rows(costs, part, layout.dtypes, f"{text} in parts")))
+        yield _Shaped(Form(order=order, rows=rows, size=part, lossy=("micro-batch",)), layout)
+        part //= 2
+    if len(costs) > 1:
+        narrow = replace(layout, dtypes=("float16",) * len(costs))
+        rows = _rows(costs, size, narrow.dtypes, text)
+        yield _Shaped(Form(order=order, rows=rows, size=size, lossy=("fp16-boundaries",)), narrow)
+
+
+def _in_parts(row: ModuleRow) -> ModuleRow:
+    """The gradients of one part of a batch are there, all of them, while the next one is computed."""
+    works = {name: work + (0 if name == FORWARD else row.momentum) for name, work in row.works.items()}
+    return replace(row, gradients=row.momentum, works=works)
+
+
+def _layout(chain: Chain, costs: Sequence[ModuleCost]) -> Layout:
+    return Layout(
+        starts=chain.starts,
+        shapes=tuple(cost.output_shape for cost in costs),
+        dtypes=tuple(cost.output_dtype for cost in costs),
+        names=tuple(cost.name for cost in costs),
+        num_params=tuple(cost.num_params for cost in costs),
+        built=chain.built,
+    )
+
+
+def _rows(costs: Sequence[ModuleCost], size: int, dtypes: Sequence[str], text: str) -> tuple[ModuleRow, ...]:
+    inputs = ["float32", *dtypes]
+    return tuple(
+        ModuleRow(
+            kind=_kind(cost, text),
+            weights=cost.weight_bytes,
+            momentum=cost.momentum_bytes,
+            opening=cost.opening_bytes,
+            gradients=cost.gradient_bytes,
+            works={FORWARD: cost.forward.peak(size)} | {level: cost.steps[level].peak(size) for level in LEVELS},
+            reads=_record_bytes(cost.input_shape, dtype),
+            writes=_record_bytes(cost.output_shape, dtypes[cost.module]) if cost is not costs[-1] else 0,
+        )
+        for cost, dtype in zip(costs, inputs, strict=False)
+    )
+
+
+def _kind(cost: ModuleCost, text: str) -> str:
+    """A name for all modules that cost the same: made of the same parts, in steps that allocate the same."""
+    content = replace(cost, module=0)
+    return hashlib.sha256(f"{content} {text}".encode()).hexdigest()[:16]
+
+
+def _record_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    size = _ITEM_BYTES[dtype]
+    for side in shape:
+        size *= side
+    return size
+
+
+def _demand(
+    config: RunConfig, info: DatasetInfo, forms: Sequence[Form], fixed_mb: float, others_mb: float
+) -> Demand:
+    most = max(len(form.rows) for form in forms)
+    shape = assembly.job_shape(config, most, info.splits["train"].num_images)
+    training = assembly.program(config, most, 1)
+    copies = config.train.views if config.data.augment else 1
+    cached = any(form.order == "cache" for form in forms)
+    records = 2 * shape.num_samples * copies if cached else 0
+    board, wanted = config.board, config.budget
+    return Demand(
+        forms=tuple(forms),
+        levels={str(level): share for level, share in LEVELS.items()},
+        batch_size=min(config.train.batch_size, shape.num_samples),
+        batches_per_epoch=shape.batches_per_epoch,
+        num_samples=shape.num_samples,
+        fixed_mb=fixed_mb,
+        others_mb=others_mb,
+        workspace=WORKSPACE,
+        held_bytes=ENGINE_BYTES + SAMPLE_BYTES * shape.num_samples + RECORD_BYTES * records,
+        epochs=tuple(training.epochs_of(module) for module in range(most)),
+        laps=config.train.laps,
+        one_by_one=config.train.regime in ("sequential", "multi-lap") and not config.train.cache,
+        copies=copies,
+        image_bytes=info.record_bytes,
+        checkpoint_s=config.train.checkpoint_minutes * 60,
+        read_mbs=board.storage_read_mbs or STORAGE_MBS,
+        write_mbs=board.storage_write_mbs or STORAGE_MBS,
+        endurance_tb=board.endurance_tb,
+        chunk=_chunk(wanted.chunk, shape.batches_per_epoch),
+        resident=None if wanted.resident == "auto" else int(wanted.resident),
+        prefetch=wanted.prefetch,
+        allowed=wanted.allow,
+        without=wanted.without,
+    )
+
+
+def _chunk(text: str, batches_per_epoch: int) -> int | None:
+    if text == "auto":
+        return None
+    return batches_per_epoch if text == "epoch" else int(text)

@@ -1,0 +1,171 @@
+"""Measure works that a plan rests on: real steps of real modules, in a process of their own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edge_trgl import assembly, process
+from edge_trgl.assembly import Layout, Workshop
+from edge_trgl.data import open_dataset
+from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
+from edge_trgl.local import Emit, LocalModule
+from edge_trgl.run import Run
+from edge_trgl.runtime import budget, memory, probes
+from edge_trgl.runtime.demand import FORWARD, Measurement
+from edge_trgl.runtime.device import Device, open_device
+from edge_trgl.runtime.memory import MIB, Meter
+from edge_trgl.runtime.state import RunState
+
+REPEATS = 2
+"""Measured steps, after one that loads what it needs."""
+
+REFUSED = Measurement(work_mb=0.0, opening_mb=0.0, fixed_mb=0.0, seconds=0.0, refused=True)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One work of one module, with a batch for it; `parts`: so many times the size that is asked for.
+
+    Two parts stand for any number: the second one meets the gradients of the first.
+    """
+
+    local: LocalModule
+    name: str
+    parts: int
+    opening_mb: float
+    x: Tensor
+    y: Tensor
+    gradient: Tensor
+    send_back: Emit | None
+
+    def step(self, size: int) -> None:
+        """Do it on parts of the first samples, of `size` each."""
+        x, y, gradient = (values[: self.parts * size] for values in (self.x, self.y, self.gradient))
+        if self.parts > 1:
+            self.local.config = replace(self.local.config, micro_batch=size)
+        if self.name == FORWARD:
+            if not self.local.has_head:
+                self.local.ascend(x, seed=0, emit=_ignore)
+            self.local.infer(x, y, _ignore)
+        elif self.local.has_head:
+            self.local.train_step(x, y, lr=0.0, seed=0, emit=_ignore, send_back=self.send_back)
+        else:
+            self.local.backward_step(x, gradient, lr=0.0, seed=0, send_back=self.send_back)
+        self.local.take_totals()
+
+    def own_mb(self) -> float:
+        """MiB of the module and its batch in this process's memory."""
+        held = (*self.local.tensors().values(), self.x, self.y, self.gradient)
+        return sum(tensor.nbytes for tensor in held if tensor.device.type == "cpu") / MIB
+
+
+def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float | None) -> None:
+    """Measure each of `wanted` and keep the result; one that `budget_mb` has no room for is noted as refused."""
+    config, state = run.config(), run.state()
+    process.set_up(config.train.threads)
+    device = open_device(config.train.device)
+    room_mb = None if budget_mb is None else budget_mb - process.others_mb()
+    process.begin(device, room_mb)
+    for one in wanted:
+        try:
+            measurement = _measured(_prepared(run, state, one), one["size"], room_mb, device)
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not budget.refused(error):
+                raise
+            measurement = REFUSED
+        memory.trim()  # outside of the handler, whose traceback keeps the tensors
+        state.set_meta("measured", {**state.meta("measured", {}), one["key"]: asdict(measurement)})
+        if not measurement.refused:
+            probes.keep(one["key"], measurement)
+    state.close()
+
+
+def _prepared(run: Run, state: RunState, wanted: dict[str, Any]) -> _Work:
+    """The module that a work wants, with its first weights, and a batch of images of noise."""
+    config, form = run.config(), wanted["form"]
+    layout = Layout.from_document(state.meta("layouts")[form])
+    with torch.device("meta"):
+        chain = assembly.make_chain(config, open_dataset(run.data), paged=True).regroup(layout.starts)
+    level = "none" if wanted["work"] == FORWARD else wanted["work"]
+    workshop = Workshop(
+        chain=chain,
+        layout=layout,
+        in_memory=True,
+        config=assembly.step_config(config, recompute=level),
+        device=config.train.device,
+        seed=config.train.seed,
+    )
+    module, samples, device = wanted["module"], wanted["parts"] * wanted["size"], config.train.device
+    memory.trim()
+    before_mb, meter = memory.usage().rss, Meter()
+    with meter.phase():
+        local = workshop.initialise(module)
+    shapes, dtypes = (chain.input_shape, *layout.shapes), ("float32", *layout.dtypes)
+    entering, leaving = (_as_read(dtypes[place]) for place in (module, module + 1))
+    above = () if local.has_head else shapes[module + 1]
+    return _Work(
+        local=local,
+        name=wanted["work"],
+        parts=wanted["parts"],
+        opening_mb=meter.read() - before_mb,
+        x=_noise(samples, shapes[module], device).to(entering),
+        y=torch.zeros(samples, dtype=torch.int64, device=device),
+        gradient=_noise(samples, above, device).to(leaving),
+        send_back=_ignore if chain.end_to_end and module > 0 else None,
+    )
+
+
+def _as_read(dtype: str) -> torch.dtype:
+    """float16 is for storage alone."""
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def _noise(size: int, shape: tuple[int, ...], device: str) -> Tensor:
+    values = torch.rand(size, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
+
+
+def _ignore(out: Tensor) -> None:
+    """Nobody reads it."""
+
+
+def _measured(work: _Work, size: int, room_mb: float | None, device: Device) -> Measurement:
+    """What rests with the module and a batch in memory, and the most on top of that in a step."""
+    if room_mb is not None and _predicted_mb(work, size) > room_mb:
+        return REFUSED
+    work.step(size)
+    memory.trim()
+    rest_mb = memory.usage().rss
+    peak_mb, seconds = 0.0, []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        peak_mb = max(peak_mb, _peak_of(work, size))
+        seconds.append(time.perf_counter() - start)
+    return Measurement(
+        work_mb=max(peak_mb - rest_mb, 0.0),
+        opening_mb=work.opening_mb,
+        fixed_mb=rest_mb - work.own_mb() + device.memory_mb(),
+        seconds=min(seconds) / work.parts,
+    )
+
+
+def _predicted_mb(work: _Work, size: int) -> float:
+    """The process's peak in a step on `size` samples, from steps on a half and on a quarter of them."""
+    half, quarter = size // 2, size // 4
+    if quarter < 2:
+        return 0.0
+    work.step(quarter)
+    small, larger = _peak_of(work, quarter), _peak_of(work, half)
+    return larger + (larger - small) * (size - half) / (half - quarter)
+
+
+def _peak_of(work: _Work, size: int) -> float:
+    meter = Meter()
+    with meter.phase():
+        work.step(size)
+    return meter.read()

@@ -1,0 +1,62 @@
+"""A plan as people read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_trgl.terminal import duration
+
+COLUMNS = ("weights", "gradients", "momentum", "activations", "workspace", "buffers", "peak")
+RECOMPUTED = {
+    "none": "",
+    "norms": ", normalisations computed again in the backward",
+    "blocks": ", blocks computed again in the backward",
+}
+
+
+def plan_text(document: dict[str, Any]) -> str:
+    """The document of `edge-trgl plan` as a table and a few sentences."""
+    plan, table = document["plan"], document["table"]
+    lines = ["module" + "".join(f"{name:>12}" for name in COLUMNS) + "  MiB"]
+    for row in table:
+        sizes = "".join(f"{row[f'{name}_mb']:12.1f}" for name in COLUMNS)
+        lines.append(f"{row['module']:6d}{sizes}  {row['name']}")
+    lines += [_layout(plan, len(table)), *_traffic(document["traffic"])]
+    basis = "measured by steps in a process of their own" if plan["probed"] else "estimated; no step was measured"
+    fits = "fits" if plan["peak_mb"] <= document["budget_mb"] else "does not fit"
+    lines += [
+        f"peak {plan['peak_mb']:.0f} MiB of {document['budget_mb']:.0f} MiB: {fits}; "
+        f"{plan['fixed_mb']:.0f} MiB are there before any module ({basis})"
+    ]
+    others = ", ".join(f"{phase['name']} {phase['peak_mb']:.0f}" for phase in document["phases"])
+    lines.append(f"peaks before training: {others} MiB")
+    if plan["lossy"]:
+        lines.append(f"this changes results: {', '.join(plan['lossy'])}")
+    return "\n".join(lines)
+
+
+def _layout(plan: dict[str, Any], num_modules: int) -> str:
+    layout = plan["layout"]
+    ahead = ", the next one read ahead" if layout["prefetch"] else ""
+    return (
+        f"{layout['resident']} of {num_modules} modules in memory{ahead}, chunks of {layout['chunk']} batches, "
+        f"boundaries {'in memory' if layout['placement'] == 'memory' else 'on disk'}"
+        + RECOMPUTED[layout["recompute"]]
+        + (f", batches in parts of {plan['micro_batch']}" if plan["micro_batch"] else "")
+    )
+
+
+def _traffic(traffic: dict[str, Any]) -> list[str]:
+    epochs, read_mb, written_mb = traffic["epochs"], traffic["read_mb"], traffic["written_mb"]
+    each = f"an epoch reads {_size(read_mb / epochs)} and writes {_size(written_mb / epochs)}"
+    whole = f"all {epochs} read {_size(read_mb)} and write {_size(written_mb)}"
+    if traffic["seconds"] is not None:
+        each += f" in {duration(traffic['seconds'] / epochs)}"
+        whole += f" in {duration(traffic['seconds'])}"
+    if traffic["wear"] is not None:
+        whole += f", {traffic['wear']:.2%} of what the storage endures"
+    return [f"{each}; {whole}"]
+
+
+def _size(mb: float) -> str:
+    return f"{mb / 1024:.1f} GiB" if mb >= 1024 else f"{mb:.0f} MiB"

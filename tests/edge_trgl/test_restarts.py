@@ -1,0 +1,118 @@
+"""A worker that is killed or refused memory is started again from the last commit, one step down the ladder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from edge_trgl import config as configuration
+from edge_trgl.pipeline import ATTEMPTS, Pipeline
+from edge_trgl.run import Run
+from edge_trgl.runtime.errors import OverBudgetError
+from tests.conftest import TINY
+
+LONG = {
+    "data": {"limit": 400},
+    "train": {"epochs": "30", "checkpoint_minutes": 0.0},
+    "model": {"name": "km-2-2", "width": 8},
+    "budget": {"mb": 2000.0},
+}
+
+
+def pipeline_of(folder, listener, *settings):
+    run = Run.create(folder, configuration.resolve(TINY, LONG, *settings))
+    return Pipeline(run, listener)
+
+
+def workers():
+    """The training processes below this one."""
+    children = psutil.Process().children()
+    return [child for child in children if "work" in child.cmdline()[:5]]
+
+
+class Killer:
+    """A listener that kills the worker when it tells of its progress, so many times."""
+
+    def __init__(self, times):
+        self.left = times
+        self.warnings = []
+
+    def __call__(self, message):
+        if message["kind"] == "warning":
+            self.warnings.append(message["text"])
+        if message["kind"] == "progress" and self.left:
+            self.left -= 1
+            for worker in workers():
+                os.kill(worker.pid, signal.SIGKILL)
+
+
+def events(run, kind):
+    state = run.state()
+    found = [event.text for event in state.events() if event.kind == kind]
+    state.close()
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_started_again_and_the_weights_stay_the_same(tmp_path):
+    undisturbed = pipeline_of(tmp_path / "undisturbed", Killer(0)).train()
+    killer = Killer(2)
+    pipeline = pipeline_of(tmp_path / "killed", killer)
+    summary = pipeline.train()
+    assert killer.left == 0
+    assert summary["weights_sha256"] == undisturbed["weights_sha256"]
+    assert summary["restarts"] == 2
+    assert summary["lossy"] == []
+    told = events(pipeline.run, "restart")
+    assert len(told) == 2
+    assert all("killed from outside" in text for text in told)
+    assert "->" in told[0]  # a plan of less memory
+    assert len(killer.warnings) == 2
+
+
+@pytest.mark.slow
+def test_without_progress_it_stops_and_can_be_resumed(tmp_path):
+    never = {"train": {"checkpoint_minutes": 1e9}}
+    pipeline = pipeline_of(tmp_path / "run", Killer(ATTEMPTS), never)
+    with pytest.raises(OverBudgetError) as caught:
+        pipeline.train()
+    assert caught.value.exit_code == 6
+    assert "3 times without progress" in events(pipeline.run, "stop")[0]
+    assert len(events(pipeline.run, "restart")) == ATTEMPTS - 1
+    resumed = Pipeline(Run.open(pipeline.run.folder), Killer(0)).train()
+    assert resumed["weights_sha256"] == pipeline_of(tmp_path / "other", Killer(0), never).train()["weights_sha256"]
+
+
+WIDE = """
+from torch import nn
+from edge_trgl.chain import Chain
+
+def net(input_shape, num_classes):
+    inputs = input_shape[0] * input_shape[1] * input_shape[2]
+    first = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 64))
+    blocks = [lambda: first, lambda: nn.Linear(64, 65536)]
+    return Chain.from_blocks(blocks, input_shape=input_shape, num_classes=num_classes)
+"""
+
+
+@pytest.mark.slow
+def test_a_refused_allocation_leads_to_the_same_place(tmp_path):
+    (tmp_path / "wide.py").write_text(WIDE)
+    flags = ["--model", "wide:net", "--batch-size", "64", "--epochs", "1", "--threads", "1", "--no-probe"]
+    forced = [*flags, "--budget-mb", "285", "--force", "--run", "run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_trgl", "train", *forced],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == OverBudgetError.exit_code, done.stderr
+    told = events(Run.open(tmp_path / "run"), "restart")
+    assert len(told) == ATTEMPTS - 1
+    assert "an allocation was refused" in told[0]

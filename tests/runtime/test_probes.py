@@ -1,0 +1,43 @@
+"""Measurements are kept in the cache folder; a cache that cannot be used costs nothing but time."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_trgl.runtime import probes
+from edge_trgl.runtime.demand import Measurement
+
+ONE = Measurement(work_mb=12.5, opening_mb=3.5, fixed_mb=230.0, seconds=0.25)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "edge-trgl" / "probes"
+
+
+def test_what_is_kept_is_recalled(folder):
+    probes.keep("kind-none-32", ONE)
+    assert probes.recall(["kind-none-32", "other"]) == {"kind-none-32": ONE}
+    assert [path.name for path in folder.iterdir()] == ["kind-none-32.json"]
+
+
+def test_the_folder_is_that_of_the_user_where_none_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert probes.cache_folder() == tmp_path / "home" / ".cache" / "edge-trgl" / "probes"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"work_mb": 1', '{"unknown": 1}'])
+def test_a_damaged_file_is_no_measurement(folder, content):
+    probes.keep("key", ONE)
+    (folder / "key.json").write_text(content)
+    assert probes.recall(["key"]) == {}
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(folder):
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.write_text("a file")
+    probes.keep("key", ONE)
+    assert probes.recall(["key"]) == {}
