@@ -137,6 +137,11 @@ class Candidate:
         """The highest of them, and of the jobs before training."""
         return max(*self.peaks_mb, self.demand.floor_mb)
 
+    @property
+    def hoped_mb(self) -> float:
+        """The same, if the estimates turn out too high."""
+        return max(max(self.peaks_mb) - self.slack_mb, self.demand.floor_mb)
+
     def plan(self) -> Plan:
         """The plan that it makes."""
         return Plan(
@@ -165,16 +170,17 @@ def choose(
         UsageError: more resident modules are asked for than there are.
     """
     _check_resident(demand)
-    candidates = ladder(demand, measured, like)
-    for candidate in candidates:
-        slack_mb = candidate.slack_mb if probing else 0.0
-        if candidate.peak_mb - slack_mb <= budget_mb:
+    for candidate in ladder(demand, measured, like):
+        if (candidate.hoped_mb if probing else candidate.peak_mb) <= budget_mb:
             return (probing and wanted(candidate, measured)) or candidate.plan()
-    least = _least(candidates, probing=probing)
-    waited_for = wanted(least, measured) if probing else []
+    # What was refused under this budget has its estimate only.
+    accepted = {key: found for key, found in measured.items() if not found.refused}
+    least = _least(ladder(demand, accepted, like), probing=probing)
+    # Nothing is measured that has no room even in the jobs before training.
+    waited_for = wanted(least, measured) if probing and demand.floor_mb <= budget_mb else []
     if waited_for:
         return waited_for
-    raise DoesNotFitError(_refusal(least, budget_mb), hint=_ways_out(least, measured))
+    raise DoesNotFitError(_refusal(least, budget_mb), hint=_ways_out(least, accepted))
 
 
 def smallest(demand: Demand, measured: Measurements, *, probing: bool) -> Plan | list[Wanted]:
@@ -415,7 +421,7 @@ def _check_resident(demand: Demand) -> None:
 
 def _least(candidates: Sequence[Candidate], *, probing: bool) -> Candidate:
     """The candidate of the smallest peak, as it may turn out to be."""
-    return min(candidates, key=lambda one: one.peak_mb - (one.slack_mb if probing else 0.0))
+    return min(candidates, key=lambda one: one.hoped_mb if probing else one.peak_mb)
 
 
 def _refusal(least: Candidate, budget_mb: float) -> str:

@@ -328,6 +328,17 @@ class TestProbing:
         with pytest.raises(DoesNotFitError, match=r"would do is 16\d MiB"):
             choose(demand, 50, measured_at(demand, work_mb=50, fixed_mb=100), probing=True)
 
+    def test_where_all_was_refused_the_refusal_rests_on_estimates(self):
+        demand = demand_of()
+        works = measured_at(demand, work_mb=0, fixed_mb=0)
+        refused = {key: dataclasses.replace(found, refused=True) for key, found in works.items()}
+        with pytest.raises(DoesNotFitError, match=r"would do is 117 MiB"):
+            choose(demand, 50, refused, probing=True)
+
+    def test_nothing_is_measured_where_planning_took_more_than_the_budget(self):
+        with pytest.raises(DoesNotFitError, match=r"needed 260 MiB already"):
+            choose(demand_of(floor_mb=260.0), 250, {}, probing=True)
+
     def test_the_smallest_is_measured_too(self):
         demand = demand_of()
         assert isinstance(smallest(demand, {}, probing=True), list)
