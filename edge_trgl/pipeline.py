@@ -90,8 +90,8 @@ class Pipeline:
         if plan is None or (
             budget_mb is not None and plan["peak_mb"] > budget_mb and not self.config.budget.force
         ):
-            while wanted := self._job(state, "plan", budget_mb=budget_mb).result["wanted"]:
-                self._probe(state, wanted, budget_mb)
+            while (asked := self._job(state, "plan", budget_mb=budget_mb).result)["wanted"]:
+                self._probe(state, asked["wanted"], asked["room_mb"])
         if budget_mb is None:
             # What probing took for plans that were not taken counts as well.
             highest = max(state.meta("plan")["peak_mb"], *(phase.peak_mb for phase in state.phases()))
@@ -99,9 +99,9 @@ class Pipeline:
         state.set_meta("budget_mb", budget_mb)
         return budget_mb
 
-    def _probe(self, state: RunState, wanted: list[dict[str, Any]], budget_mb: float | None) -> None:
+    def _probe(self, state: RunState, wanted: list[dict[str, Any]], room_mb: float) -> None:
         try:
-            self._job(state, "probe", wanted=wanted, budget_mb=budget_mb)
+            self._job(state, "probe", wanted=wanted, budget_mb=room_mb)
         except OverBudgetError:
             # Killed in the middle of one: it is the first that has no result.
             measured = state.meta("measured", {})

@@ -190,6 +190,11 @@ def smallest(demand: Demand, measured: Measurements, *, probing: bool) -> Plan |
     return (probing and wanted(least, measured)) or least.plan()
 
 
+def worth_measuring_mb(demand: Demand, measured: Measurements) -> float:
+    """Looking for the smallest peak, what takes more than this is of no interest."""
+    return (1 + OPTIMISM) * _least(ladder(demand, measured, None), probing=False).peak_mb
+
+
 def lower(demand: Demand, plan: Plan, measured: Measurements) -> Plan | None:
     """One step down the ladder: the fastest plan that takes clearly less than `plan` and computes the same.
 

@@ -20,7 +20,7 @@ def run(run: Run, budget_mb: float | None, *, below: bool = False) -> dict[str, 
     """Plan the run for `budget_mb` MiB, None for the least that works; `below`: one step less than its plan.
 
     Returns:
-        `wanted`: works to measure before there can be a plan; else `changed`: how the plan differs from the one
+        `wanted`: works to measure, within `room_mb`, before there can be a plan; else `changed`: how the plan differs from the one
         before, None where there is nothing below it.
 
     Raises:
@@ -38,7 +38,8 @@ def run(run: Run, budget_mb: float | None, *, below: bool = False) -> dict[str, 
     else:
         found = _chosen(run, demand, measured, budget_mb, begun if state.position() > 0 else None)
     if not isinstance(found, Plan):
-        return {"wanted": [asdict(one) for one in found]}
+        room_mb = budget_mb or planner.worth_measuring_mb(demand, measured)
+        return {"wanted": [asdict(one) for one in found], "room_mb": room_mb}
     _store(state, demand, found, measured)
     state.close()
     changed = begun is not None and begun.layout != found.layout

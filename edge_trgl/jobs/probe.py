@@ -64,12 +64,12 @@ class _Work:
         return sum(tensor.nbytes for tensor in held if tensor.device.type == "cpu") / MIB
 
 
-def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float | None) -> None:
+def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
     """Measure each of `wanted` and keep the result; one that `budget_mb` has no room for is noted as refused."""
     config, state = run.config(), run.state()
     process.set_up(config.train.threads)
     device = open_device(config.train.device)
-    room_mb = None if budget_mb is None else budget_mb - process.others_mb()
+    room_mb = budget_mb - process.others_mb()
     process.begin(device, room_mb)
     for one in wanted:
         try:
@@ -134,9 +134,9 @@ def _ignore(out: Tensor) -> None:
     """Nobody reads it."""
 
 
-def _measured(work: _Work, size: int, room_mb: float | None, device: Device) -> Measurement:
+def _measured(work: _Work, size: int, room_mb: float, device: Device) -> Measurement:
     """What rests with the module and a batch in memory, and the most on top of that in a step."""
-    if room_mb is not None and _predicted_mb(work, size) > room_mb:
+    if _predicted_mb(work, size) > room_mb:
         return REFUSED
     work.step(size)
     memory.trim()
