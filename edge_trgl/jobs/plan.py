@@ -20,8 +20,8 @@ def run(run: Run, budget_mb: float | None, *, below: bool = False) -> dict[str, 
     """Plan the run for `budget_mb` MiB, None for the least that works; `below`: one step less than its plan.
 
     Returns:
-        `wanted`: works to measure, within `room_mb`, before there can be a plan; else `changed`: how the plan differs from the one
-        before, None where there is nothing below it.
+        `wanted`: works to measure, within `room_mb`, before there can be a plan; else `changed`: how the plan
+        differs from the one before, None where there is nothing below it.
 
     Raises:
         DoesNotFitError: nothing that is allowed fits.
