@@ -60,7 +60,9 @@ class Run:
             UsageError: something else is in the folder.
             StorageError: it cannot be written.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # A kill while run.toml is written leaves its beginning behind.
+        ours = files.temporary_of(cls(folder).config_file)
+        if folder.exists() and (not folder.is_dir() or any(path != ours for path in folder.iterdir())):
             raise UsageError(
                 f"{folder} is neither a run nor empty",
                 hint="Choose another --run, or leave it out for a new folder.",

@@ -8,6 +8,7 @@ import pytest
 
 from edge_trgl.config import resolve
 from edge_trgl.run import Run, newest_unfinished, numbered
+from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import StorageError, UsageError
 
 CONFIG = resolve({"train": {"lr": 0.3, "epochs": "7"}, "data": {"limit": 50}})
@@ -30,6 +31,12 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
         Run.create(tmp_path, CONFIG)
     assert str(tmp_path) in caught.value.message
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_what_a_kill_left_of_the_first_file_is_in_nobodys_way(tmp_path):
+    files.temporary_of(Run(tmp_path).config_file).write_text("[da")
+    assert Run.create(tmp_path, CONFIG).config() == CONFIG
+    assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
 
 
 def test_a_file_is_no_folder(tmp_path):
