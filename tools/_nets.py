@@ -36,7 +36,7 @@ NETS = {
         model={"name": "resnet110", "modules": 54},
         num_modules=54,
         batches=1,
-        tight_mb=580,
+        tight_mb=500,
         side=96,
     ),
     "km64": Net(

@@ -93,7 +93,11 @@ def judge(figures: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     one, whole = rows.get(("resnet110", "one-module")), rows.get(("resnet110", "end-to-end"))
     if one and whole:
         share = one["tensors_mb"] / whole["tensors_mb"]
-        found.append(_target("resnet110: peak tensors, one module in memory / end-to-end", share, 0.06))
+        found.append(_target("resnet110: peak tensors, one module in memory / end-to-end", share, 0.045))
+    ample = rows.get(("resnet110", "parallel"))
+    if one and ample:
+        slower = ample["images_per_s"] / one["images_per_s"]
+        found.append(_target("resnet110: time, one module in memory / all and nothing saved", slower, 1.25))
     for item in figures["overhead"]:
         # On a tiny net the loop around the kernels is most of the time.
         if (item["net"], item.get("row")) == ("resnet110", TRAINER):

@@ -209,15 +209,17 @@ def figures(**sections):
     return {"rows": [], "overhead": [], "growth": [], "tree": [], **sections}
 
 
-def row(name, tensors_mb):
-    return {"net": "resnet110", "row": name, "tensors_mb": tensors_mb}
+def row(name, tensors_mb, images_per_s=1.0):
+    return {"net": "resnet110", "row": name, "tensors_mb": tensors_mb, "images_per_s": images_per_s}
 
 
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ({"rows": [row("one-module", 59.0), row("end-to-end", 1000.0)]}, [True]),
-        ({"rows": [row("one-module", 61.0), row("end-to-end", 1000.0)]}, [False]),
+        ({"rows": [row("one-module", 44.0), row("end-to-end", 1000.0)]}, [True]),
+        ({"rows": [row("one-module", 46.0), row("end-to-end", 1000.0)]}, [False]),
+        ({"rows": [row("one-module", 44.0, 0.81), row("parallel", 100.0, 1.0)]}, [True]),
+        ({"rows": [row("one-module", 44.0, 0.79), row("parallel", 100.0, 1.0)]}, [False]),
         ({"rows": [row("one-module", 61.0)]}, []),
         ({"growth": [{"modules": 10, "rss_mb": 300.0}, {"modules": 50, "rss_mb": 314.0}]}, [True]),
         ({"growth": [{"modules": 10, "rss_mb": 300.0}, {"modules": 50, "rss_mb": 316.0}]}, [False]),
