@@ -10,7 +10,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from edge_trgl.runtime.demand import FORWARD, Demand, Form, Measurements, ModuleRow, work_key
 from edge_trgl.runtime.errors import DoesNotFitError, UsageError
@@ -26,6 +26,9 @@ DISK_CHUNK = 256
 
 OPTIMISM = 0.1
 """By how much of its work an estimate may be too high: within it, measuring decides."""
+
+OPTIMISM_FIXED = 0.04
+"""The same of the process before its first module."""
 
 WORTH = 0.99
 """What is computed again must bring the bytes of some step down to this share."""
@@ -220,7 +223,10 @@ def ladder(demand: Demand, measured: Measurements, like: Plan | None) -> list[Ca
 
 
 def wanted(candidate: Candidate, measured: Measurements) -> list[Wanted]:
-    """The works of `candidate` that were not measured, one of each kind."""
+    """The works of `candidate` that were not measured, one of each kind, the heaviest first.
+
+    What a process rests at grows with what it has done: the peak of the plan is measured in a clean one.
+    """
     found: dict[str, Wanted] = {}
     for module, row in enumerate(candidate.form.rows):
         for work in (candidate.layout.recompute, FORWARD):
@@ -234,7 +240,8 @@ def wanted(candidate: Candidate, measured: Measurements) -> list[Wanted]:
                     parts=2 if "micro-batch" in candidate.form.lossy else 1,
                     key=key,
                 )
-    return list(found.values())
+    rows = candidate.form.rows
+    return sorted(found.values(), key=lambda one: -rows[one.module].works[one.work])
 
 
 class Costing:
@@ -264,17 +271,14 @@ class Costing:
     def _find_bases(self, layout: Layout) -> tuple[tuple[float, ...], tuple[float, ...], float, float]:
         """As in a candidate: bases, openings, slack, fixed."""
         demand, form = self._demand, self._demand.forms[layout.form]
-        keys = [work_key(row.kind, work, form.size) for row in form.rows for work in (layout.recompute, FORWARD)]
-        known = [self._measured[key] for key in keys if key in self._measured]
-        complete = len(known) == len(keys)
-        held_mb = demand.others_mb + demand.held_bytes / MIB
-        fixed_mb = max((one.fixed_mb + held_mb for one in known if not one.refused), default=0.0)
-        if not complete:
-            fixed_mb = max(fixed_mb, demand.fixed_mb)
         visits = [_visit(demand, form, module, layout, self._measured) for module in range(len(form.rows))]
-        slack_mb = 0.0 if complete else max(slack for _, slack in visits) + OPTIMISM * fixed_mb
-        openings = [fixed_mb + self._opening(row, layout.recompute, form.size) for row in form.rows]
-        return tuple(fixed_mb + work_mb for work_mb, _ in visits), tuple(openings), slack_mb, fixed_mb
+        heaviest = max(visits, key=lambda visit: visit.base_mb)
+        openings = [
+            visit.fixed_mb + self._opening(row, layout.recompute, form.size)
+            for row, visit in zip(form.rows, visits, strict=True)
+        ]
+        slack_mb = max(visit.slack_mb for visit in visits)
+        return tuple(visit.base_mb for visit in visits), tuple(openings), slack_mb, heaviest.fixed_mb
 
     def _opening(self, row: ModuleRow, work: str, size: int) -> float:
         found = self._measured.get(work_key(row.kind, work, size))
@@ -288,19 +292,31 @@ class Costing:
         return tuple(sum(states) if row.state >= states[-1] else sum(states[:-1]) + row.state for row in rows)
 
 
-def _visit(demand: Demand, form: Form, module: int, layout: Layout, measured: Measurements) -> tuple[float, float]:
-    """MiB of a visit above the process and its modules, and how much of it may be too high."""
-    row, found = form.rows[module], []
-    for work in (layout.recompute, FORWARD):
-        key = work_key(row.kind, work, form.size)
-        buffers = boundary_bytes(demand, form, module, layout, trains=work != FORWARD) / MIB
-        if key in measured:
-            work_mb = float("inf") if measured[key].refused else measured[key].work_mb
-            found.append((work_mb + buffers, 0.0))
-        else:
-            work_mb = row.works[work] * (1 + demand.workspace) / MIB
-            found.append((work_mb + buffers, OPTIMISM * work_mb))
-    return max(found)
+class _Visit(NamedTuple):
+    """MiB of a visit, all but the modules in memory; of that, what is there before any module; how much of it all
+    may be too high."""
+
+    base_mb: float
+    fixed_mb: float
+    slack_mb: float
+
+
+def _visit(demand: Demand, form: Form, module: int, layout: Layout, measured: Measurements) -> _Visit:
+    """The more of training and of a forward pass."""
+    return max(_work(demand, form, module, layout, measured, work) for work in (layout.recompute, FORWARD))
+
+
+def _work(demand: Demand, form: Form, module: int, layout: Layout, measured: Measurements, work: str) -> _Visit:
+    row = form.rows[module]
+    found = measured.get(work_key(row.kind, work, form.size))
+    buffers = boundary_bytes(demand, form, module, layout, trains=work != FORWARD) / MIB
+    if found is None:
+        work_mb = row.works[work] * (1 + demand.workspace) / MIB
+        slack_mb = OPTIMISM * work_mb + OPTIMISM_FIXED * demand.fixed_mb
+        return _Visit(demand.fixed_mb + work_mb + buffers, demand.fixed_mb, slack_mb)
+    fixed_mb = found.fixed_mb + demand.others_mb + demand.held_bytes / MIB
+    work_mb = float("inf") if found.refused else found.work_mb
+    return _Visit(fixed_mb + work_mb + buffers, fixed_mb, 0.0)
 
 
 def boundary_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:

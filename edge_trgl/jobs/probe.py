@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -69,8 +70,10 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
     config, state = run.config(), run.state()
     process.set_up(config.train.threads)
     device = open_device(config.train.device)
-    room_mb = budget_mb - process.others_mb()
+    # What training holds besides would not fit beyond this.
+    room_mb = budget_mb - process.others_mb() - state.meta("demand")["held_bytes"] / MIB
     process.begin(device, room_mb)
+    found: dict[str, tuple[Measurement, float]] = {}
     for one in wanted:
         try:
             measurement = _measured(_prepared(run, state, one), one["size"], room_mb, device)
@@ -79,10 +82,27 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
                 raise
             measurement = REFUSED
         memory.trim()  # outside of the handler, whose traceback keeps the tensors
-        state.set_meta("measured", {**state.meta("measured", {}), one["key"]: asdict(measurement)})
-        if not measurement.refused:
-            probes.keep(one["key"], measurement)
+        found[one["key"]] = measurement, memory.usage().file
+        _keep(state, {one["key"]: measurement})
+    _keep(state, _with_all_code(found))
     state.close()
+
+
+def _with_all_code(found: Mapping[str, tuple[Measurement, float]]) -> dict[str, Measurement]:
+    """The measurements as if all that the later ones loaded had been there: a training process has it too."""
+    file_mb = memory.usage().file
+    return {
+        key: replace(measurement, fixed_mb=measurement.fixed_mb + max(file_mb - then_mb, 0.0))
+        for key, (measurement, then_mb) in found.items()
+    }
+
+
+def _keep(state: RunState, found: Mapping[str, Measurement]) -> None:
+    documents = {key: asdict(measurement) for key, measurement in found.items()}
+    state.set_meta("measured", {**state.meta("measured", {}), **documents})
+    for key, measurement in found.items():
+        if not measurement.refused:
+            probes.keep(key, measurement)
 
 
 def _prepared(run: Run, state: RunState, wanted: dict[str, Any]) -> _Work:
