@@ -9,8 +9,8 @@ from edge_trgl.runtime.errors import OverBudgetError
 from edge_trgl.runtime.memory import MIB, usage
 
 _MAPPED_MB = 32.0
-"""Mapped later but hardly resident: the stack of the reading thread, the staging buffer of module files, a heap that
-grows by whole huge pages (up to 20 measured)."""
+"""Mapped later but hardly resident: the stack of the reading thread, the staging buffer of module files, a heap
+that grows by whole huge pages."""
 
 _MAPPED_SHARE = 1.15
 """What is mapped over what is resident at a step's peak: a tensor is mapped whole before it is touched, and

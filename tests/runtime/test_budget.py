@@ -58,7 +58,7 @@ def numpy():
 def passed_already():
     mapped = int(usage().data * MIB)
     budget.set_guard(1)
-    return [resource.getrlimit(resource.RLIMIT_DATA)[0] >= mapped, attempt(32)]
+    return [resource.getrlimit(resource.RLIMIT_DATA)[0] >= mapped, attempt(64)]
 
 def lower_limit():
     lower = int((usage().data + 32) * MIB)
