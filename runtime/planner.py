@@ -178,11 +178,13 @@ def choose(
             return (probing and wanted(candidate, measured)) or candidate.plan()
     # What was refused under this budget has its estimate only.
     accepted = {key: found for key, found in measured.items() if not found.refused}
-    least = _least(ladder(demand, accepted, like), probing=probing)
+    candidates = ladder(demand, accepted, like)
     # Nothing is measured that has no room even in the jobs before training.
-    waited_for = wanted(least, measured) if probing and demand.floor_mb <= budget_mb else []
-    if waited_for:
-        return waited_for
+    if probing and demand.floor_mb <= budget_mb:
+        waited_for = wanted(_least(candidates, probing=True), measured)
+        if waited_for:
+            return waited_for
+    least = _least(candidates, probing=False)
     raise DoesNotFitError(_refusal(least, budget_mb), hint=_ways_out(least, accepted))
 
 

@@ -30,6 +30,9 @@ WORKSPACE = 0.02
 FIRST_STEP_MB = 10.0
 """What the first real steps load beyond the warm-up: kernels of other shapes, generated code; measured on x86."""
 
+PARENT_MB = 22.0
+"""What the process that starts the jobs grows to in the course of a run: measured on x86."""
+
 ENGINE_BYTES = 7 << 19
 """What training holds beside modules and data, and a probe does not (files, database, threads): 3.5 MiB on x86."""
 
@@ -66,16 +69,16 @@ def run(run: Run, budget_mb: float | None) -> None:
     device = open_device(config.train.device)
     process.begin(device, None)
     memory.trim()
-    others_mb = process.others_mb()
+    others_mb = max(process.others_mb(), PARENT_MB)
     fixed_mb = memory.usage().rss + FIRST_STEP_MB + others_mb + device.memory_mb()
     environment = process.environment()
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
     shaped = _forms(config, info, environment, fixed_mb, budget_mb)
     demand = _demand(config, info, [one.form for one in shaped], fixed_mb, others_mb)
     state = run.state()
-    state.set_meta("demand", demand.document())
     state.set_meta("layouts", [asdict(one.layout) for one in shaped])
     state.set_meta("environment", environment)
+    state.set_meta("demand", demand.document())  # last: it says that all is there
     state.close()
 
 
