@@ -34,8 +34,8 @@ PARENT_MB = 22.0
 """What the process that starts the jobs grows to in the course of a run: measured on x86."""
 
 ENGINE_BYTES = 9 << 19
-"""What training holds beside modules and data, and a probe does not (files, database, threads: 3.5 MiB on x86), and
-what differs from run to run."""
+"""What training holds beside modules and data, and a probe does not: files, database, threads (3.5 MiB on x86),
+and what differs from run to run."""
 
 SAMPLE_BYTES, RECORD_BYTES = 24, 40
 """Held for every training sample (label, order and the order before) and for every record of a live boundary."""
