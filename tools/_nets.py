@@ -36,7 +36,7 @@ NETS = {
         model={"name": "resnet110", "modules": 54},
         num_modules=54,
         batches=1,
-        tight_mb=500,
+        tight_mb=486,
         side=96,
     ),
     "km64": Net(
