@@ -15,7 +15,7 @@ from edge_trgl.local import LocalModule
 from edge_trgl.run import Run
 from edge_trgl.runtime.device import Device, open_device
 from edge_trgl.runtime.modules import ModuleStore
-from edge_trgl.runtime.planner import Plan
+from edge_trgl.runtime.plan import Plan
 from edge_trgl.runtime.state import RunState
 
 

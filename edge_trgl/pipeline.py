@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from edge_trgl.config import RunConfig
 from edge_trgl.run import Run
 from edge_trgl.runtime import files, memory
 from edge_trgl.runtime.cgroup import CgroupUnavailableError, memory_cgroup
+from edge_trgl.runtime.demand import REFUSED
 from edge_trgl.runtime.errors import OverBudgetError, UsageError
 from edge_trgl.runtime.state import RunState
 from edge_trgl.runtime.supervisor import Message, Outcome, run_child
@@ -90,12 +92,15 @@ class Pipeline:
         if plan is None or (
             budget_mb is not None and plan["peak_mb"] > budget_mb and not self.config.budget.force
         ):
+            # What another budget had no room for is tried again under this one.
+            measured = state.meta("measured", {})
+            state.set_meta("measured", {key: one for key, one in measured.items() if not one["refused"]})
             while (asked := self._job(state, "plan", budget_mb=budget_mb).result)["wanted"]:
                 self._probe(state, asked["wanted"], asked["room_mb"])
         if budget_mb is None:
             # What probing took for plans that were not taken counts as well.
             highest = max(state.meta("plan")["peak_mb"], *(phase.peak_mb for phase in state.phases()))
-            budget_mb = float(-int(-highest // 1))
+            budget_mb = float(math.ceil(highest))
         state.set_meta("budget_mb", budget_mb)
         return budget_mb
 
@@ -106,8 +111,7 @@ class Pipeline:
             # Killed in the middle of one: it is the first that has no result.
             measured = state.meta("measured", {})
             key = next(one["key"] for one in wanted if one["key"] not in measured)
-            refused = {"work_mb": 0.0, "opening_mb": 0.0, "fixed_mb": 0.0, "seconds": 0.0, "refused": True}
-            state.set_meta("measured", {**measured, key: refused})
+            state.set_meta("measured", {**measured, key: asdict(REFUSED)})
 
     def _work(self, state: RunState, budget_mb: float) -> None:
         """Train and evaluate; where memory was refused, from the last commit and one step down the ladder.
@@ -237,6 +241,7 @@ def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
 def summarise(config: RunConfig, state: RunState) -> dict[str, Any]:
     """The content of summary.json (schema in the README)."""
     result, plan, layout = state.meta("result"), state.meta("plan"), state.meta("layout")
+    cgroup_mb = state.meta("cgroup_peak_mb")
     scores, work = result["scores"], result["work"]
     peaks = [phase.peak_mb for phase in state.phases()] + list(state.meta("module_peaks", {}).values())
     return {
@@ -251,7 +256,7 @@ def summarise(config: RunConfig, state: RunState) -> dict[str, Any]:
             "planned_peak_mb": round(plan["peak_mb"], 1),
             "fixed_mb": round(plan["fixed_mb"], 1),
             "method": result["method"],
-            "cgroup_peak_mb": state.meta("cgroup_peak_mb"),
+            "cgroup_peak_mb": None if cgroup_mb is None else round(cgroup_mb, 1),
         },
         "storage": {"read_mb": round(work["read_mb"], 1), "written_mb": round(work["written_mb"], 1)},
         "time_s": round(work["seconds"], 1),

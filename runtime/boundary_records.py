@@ -15,6 +15,11 @@ ENTRY_BYTES = 16
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
+def record_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    """Bytes of one record of this shape and dtype."""
+    return math.prod(shape) * _ITEM_BYTES[dtype]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BoundarySpec:
     """What a boundary holds.
@@ -45,7 +50,7 @@ class BoundarySpec:
     @property
     def record_bytes(self) -> int:
         """Bytes of one record."""
-        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+        return record_bytes(self.shape, self.dtype)
 
     @property
     def data_bytes(self) -> int:

@@ -128,6 +128,8 @@ class Measurement:
     refused: bool = False
 
 
+REFUSED = Measurement(work_mb=0.0, opening_mb=0.0, fixed_mb=0.0, seconds=0.0, refused=True)
+
 Measurements = Mapping[str, Measurement]
 """By `work_key`."""
 

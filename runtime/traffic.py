@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_trgl.runtime.costing import loads_per_round
 from edge_trgl.runtime.demand import FORWARD, Demand, Form, Measurements, work_key
 from edge_trgl.runtime.memory import MIB
-from edge_trgl.runtime.planner import Plan, loads_per_round
+from edge_trgl.runtime.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)

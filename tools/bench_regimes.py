@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from _bench import TRAINER, Bench
+from _machine import machine
 from _nets import GROWTH, GROWTH_MODULES, NETS, ROWS, TINY, Net
 
 from edge_trgl.run import RUNS
@@ -77,7 +75,7 @@ def measure(
     targets = judge(figures)
     failed = [item for section in figures.values() for item in section if "error" in item]
     return {
-        "machine": _machine(bench.threads),
+        "machine": machine(bench.threads),
         "note": NOTE,
         **figures,
         "targets": targets,
@@ -155,16 +153,6 @@ def _error(item: Mapping[str, Any]) -> str | None:
 
 def _target(name: str, value: float, limit: float) -> dict[str, Any]:
     return {"name": name, "value": value, "limit": limit, "ok": value <= limit}
-
-
-def _machine(threads: int) -> dict[str, Any]:
-    return {
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": threads,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -15,15 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
+from _machine import machine
 from _proof import Proof
-from _proof_book import Book, Item
+from _proof_book import Book
 from _proof_cases import (
     DEPTHS,
     LEVELS,
@@ -49,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     ungrouped = why_no_cgroup()
     file = None if options.json in (None, "-") else Path(options.json)
-    book = Book(file, {**_machine(options.threads), "cgroup": ungrouped is None})
+    book = Book(file, {**machine(options.threads), "cgroup": ungrouped is None})
     RUNS.mkdir(exist_ok=True)
     # Beside the runs and not in /tmp, which is memory on many boards.
     with tempfile.TemporaryDirectory(prefix=".proof-", dir=RUNS) as scratch:
@@ -81,16 +79,6 @@ def measure(proof: Proof, options: argparse.Namespace) -> None:
     if "depth" in options.sections:
         for num_modules in QUICK_DEPTHS if options.quick else DEPTHS:
             depth(proof, num_modules)
-
-
-def _machine(threads: int) -> Item:
-    return {
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": threads,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -20,6 +20,7 @@ from edge_trgl.jobs import work as work  # its imports are part of the memory th
 from edge_trgl.local import StepConfig
 from edge_trgl.run import Run
 from edge_trgl.runtime import memory
+from edge_trgl.runtime.boundary_records import record_bytes
 from edge_trgl.runtime.demand import FORWARD, Demand, Form, ModuleRow, Order
 from edge_trgl.runtime.device import open_device
 from edge_trgl.sparing import Recompute
@@ -48,8 +49,6 @@ LEVELS: dict[Recompute, float] = {"none": 0.0, "norms": 0.1, "blocks": 1.0}
 
 WHOLE = 2
 """End-to-end, a net is only built whole where there is room for so many times its weights and momentum."""
-
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,8 @@ def _rows(costs: Sequence[ModuleCost], size: int, dtypes: Sequence[str], text: s
             opening=cost.opening_bytes,
             gradients=cost.gradient_bytes,
             works={FORWARD: cost.forward.peak(size)} | {level: cost.steps[level].peak(size) for level in LEVELS},
-            reads=_record_bytes(cost.input_shape, dtype),
-            writes=_record_bytes(cost.output_shape, dtypes[cost.module]) if cost is not costs[-1] else 0,
+            reads=record_bytes(cost.input_shape, dtype),
+            writes=record_bytes(cost.output_shape, dtypes[cost.module]) if cost is not costs[-1] else 0,
         )
         for cost, dtype in zip(costs, inputs, strict=False)
     )
@@ -171,13 +170,6 @@ def _kind(cost: ModuleCost, text: str) -> str:
     """A name for all modules that cost the same: made of the same parts, in steps that allocate the same."""
     content = replace(cost, module=0)
     return hashlib.sha256(f"{content} {text}".encode()).hexdigest()[:16]
-
-
-def _record_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    size = _ITEM_BYTES[dtype]
-    for side in shape:
-        size *= side
-    return size
 
 
 def _demand(

@@ -8,10 +8,12 @@ from typing import Any
 
 from edge_trgl.run import Run
 from edge_trgl.runtime import planner, probes
+from edge_trgl.runtime.costing import boundary_bytes
 from edge_trgl.runtime.demand import FORWARD, Demand, Measurement, Measurements, work_key
 from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.runtime.memory import MIB
-from edge_trgl.runtime.planner import Plan, Wanted
+from edge_trgl.runtime.plan import Plan
+from edge_trgl.runtime.planner import Wanted
 from edge_trgl.runtime.state import RunState
 from edge_trgl.runtime.traffic import traffic_of
 
@@ -95,7 +97,7 @@ def _table(demand: Demand, plan: Plan, measured: Measurements, layout: dict[str,
         measurement = measured.get(work_key(row.kind, work, form.size))
         tensors_mb = row.works[work] / MIB
         taken_mb = measurement.work_mb if measurement else tensors_mb * (1 + demand.workspace)
-        buffers = planner.boundary_bytes(demand, form, module, plan.layout, trains=True)
+        buffers = boundary_bytes(demand, form, module, plan.layout, trains=True)
         table.append(
             {
                 "module": module,

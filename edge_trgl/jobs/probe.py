@@ -17,15 +17,13 @@ from edge_trgl.jobs import work as work  # its imports are part of the memory th
 from edge_trgl.local import Emit, LocalModule
 from edge_trgl.run import Run
 from edge_trgl.runtime import budget, memory, probes
-from edge_trgl.runtime.demand import FORWARD, Measurement
+from edge_trgl.runtime.demand import FORWARD, REFUSED, Measurement
 from edge_trgl.runtime.device import Device, open_device
 from edge_trgl.runtime.memory import MIB, Meter
 from edge_trgl.runtime.state import RunState
 
 REPEATS = 2
 """Measured steps, after one that loads what it needs."""
-
-REFUSED = Measurement(work_mb=0.0, opening_mb=0.0, fixed_mb=0.0, seconds=0.0, refused=True)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from edge_trgl.runtime.demand import FORWARD, Demand, Form, Measurement, ModuleRow, work_key
 from edge_trgl.runtime.errors import DoesNotFitError, UsageError
+from edge_trgl.runtime.layouts import DISK_CHUNK, MEMORY_CHUNK
 from edge_trgl.runtime.memory import MIB
-from edge_trgl.runtime.planner import DISK_CHUNK, MEMORY_CHUNK, Plan, choose, lower, smallest
+from edge_trgl.runtime.plan import Plan
+from edge_trgl.runtime.planner import choose, lower, smallest
 
 PLENTY = 1e6
 LEVELS = {"none": 0.0, "some": 0.5, "all": 1.0}
@@ -231,6 +233,11 @@ class TestRefusal:
         assert caught.value.hint == "Give --budget-mb 117."
         assert caught.value.exit_code == 3
 
+    def test_a_module_that_is_in_the_way_while_it_is_made(self):
+        rows = (ROWS[0], dataclasses.replace(ROWS[1], opening=50 * MIB), ROWS[2])
+        with pytest.raises(DoesNotFitError, match=r"20\.0 for a step and .*; making it takes 50\.0"):
+            make_plan(demand_of(rows, resident=1, chunk=100, prefetch=False), 110)
+
     def test_each_change_that_would_make_it_fit_comes_with_its_peak(self):
         with pytest.raises(DoesNotFitError) as caught:
             make_plan(demand_of(parts=((4, shrunk(1)),), without=("disk",)), 1)
@@ -359,6 +366,13 @@ class TestLower:
             assert plan.lossy == ()
             seen.append(plan)
         assert seen[-1].peak_mb == smallest(dataclasses.replace(demand, allowed=()), {}, probing=False).peak_mb
+
+    def test_the_disk_is_below_a_chunk_in_memory_whatever_lengths_a_new_plan_would_take(self):
+        demand = demand_of((row(reads=64, writes=64),) * 3, resident=1, batches_per_epoch=140)
+        plan = make_plan(demand, PLENTY)
+        assert (plan.layout.placement, plan.layout.chunk) == ("memory", MEMORY_CHUNK)
+        below = lower(demand, plan, {})
+        assert (below.layout.placement, below.layout.chunk) == ("disk", MEMORY_CHUNK)
 
     def test_a_step_is_worth_its_name(self):
         demand = demand_of((row(state=1, reads=64, writes=64),) * 50, chunk=4)

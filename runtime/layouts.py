@@ -1,0 +1,76 @@
+"""Every layout that a demand leaves open: what stays in memory, where boundaries live, how long a chunk is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from edge_trgl.runtime.demand import Demand, Form
+from edge_trgl.runtime.plan import Layout, Placement
+
+MEMORY_CHUNK = 32
+"""The longest chunk, in batches, of boundaries in memory: longer ones save no more than a few module loads."""
+
+DISK_CHUNK = 256
+"""The longest chunk on disk: beyond it, loading modules costs next to nothing."""
+
+WORTH = 0.99
+"""What is computed again must bring the bytes of some step down to this share."""
+
+
+def layouts(demand: Demand, number: int) -> Iterator[Layout]:
+    """The layouts of form `number`; among equals, what keeps more in memory comes first."""
+    form = demand.forms[number]
+    levels = _levels(demand, form)
+    placements: tuple[Placement, ...] = ("memory",) if "disk" in demand.without else ("memory", "disk")
+    for level, placement, resident, prefetch in itertools.product(
+        levels, placements, _residents(demand, form), (True, False)
+    ):
+        if prefetch and not (demand.prefetch and resident < len(form.rows)):
+            continue
+        for chunk in _chunks(demand, form, placement, resident):
+            yield Layout(
+                form=number,
+                recompute=level,
+                placement=placement,
+                resident=resident,
+                prefetch=prefetch,
+                chunk=chunk,
+            )
+
+
+def _levels(demand: Demand, form: Form) -> list[str]:
+    """The levels of recomputation that give something back, each by more than the one before."""
+    first, *others = demand.levels
+    found = [first]
+    for level in others if "recompute" not in demand.without else ():
+        if any(row.works[level] < WORTH * row.works[found[-1]] for row in form.rows):
+            found.append(level)
+    return found
+
+
+def _residents(demand: Demand, form: Form) -> Sequence[int]:
+    if "paging" in demand.without:
+        return (len(form.rows),)
+    if demand.resident is not None:
+        return (min(demand.resident, len(form.rows)),)
+    # With cached boundaries one module is trained at a time: keeping others buys nothing.
+    return (1,) if form.order == "cache" else range(len(form.rows), 0, -1)
+
+
+def _chunks(demand: Demand, form: Form, placement: Placement, resident: int) -> Iterator[int]:
+    """Chunks in batches, longest first: a longer one loads modules less often."""
+    if form.order != "stream":
+        yield 1
+        return
+    if demand.chunk is not None:
+        yield min(demand.chunk, demand.batches_per_epoch)
+        return
+    if resident == len(form.rows):
+        yield 1
+        return
+    length = min(MEMORY_CHUNK if placement == "memory" else DISK_CHUNK, demand.batches_per_epoch)
+    while length > 1:
+        yield length
+        length //= 2
+    yield 1

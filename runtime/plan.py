@@ -1,0 +1,60 @@
+"""A plan: the choices that lay a run out, and what they take."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Placement = Literal["memory", "disk"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The choices of a plan: `form` by its place in the demand, `recompute` by the name of its level."""
+
+    form: int
+    recompute: str
+    placement: Placement
+    resident: int
+    prefetch: bool
+    chunk: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a run is laid out.
+
+    `resident_bytes`: of modules in memory at most, for a visit of each module. `peaks_mb`: of the run's processes
+    in a visit of each module; `fixed_mb`: of that, before any module; `floor_mb`: in the jobs before training.
+    `seconds`: what the layout adds to an epoch, roughly; `probed`: all of it measured; `lossy`: what is not exact.
+    """
+
+    layout: Layout
+    micro_batch: int | None
+    resident_bytes: tuple[int, ...]
+    peaks_mb: tuple[float, ...]
+    floor_mb: float
+    fixed_mb: float
+    seconds: float
+    probed: bool
+    lossy: tuple[str, ...]
+
+    @property
+    def peak_mb(self) -> float:
+        """The highest of the run's peaks."""
+        return max(*self.peaks_mb, self.floor_mb)
+
+    def document(self) -> dict[str, Any]:
+        """As plain values, for the database and for `--json`."""
+        return {**asdict(self), "peak_mb": self.peak_mb}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Plan:
+        """The plan of which `document` made this."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in document.items()
+            if name != "peak_mb"
+        }
+        values["layout"] = Layout(**document["layout"])
+        return cls(**values)
