@@ -10,11 +10,11 @@ from typing import Any
 
 import tomli_w
 
-from edge_trgl.config import own_profiles
 from edge_trgl.run import RUNS
 from edge_trgl.runtime import files, memory, storage_speed
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
 from edge_trgl.runtime.supervisor import run_child
+from edge_trgl.settings import own_profiles
 
 MARK = "# Measured by edge-trgl probe, which replaces this file where it is told to.\n"
 REFERENCE = "training one K-M module of width 64, 32x32, batch 32"

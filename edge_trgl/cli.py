@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edge_trgl import __version__
-from edge_trgl import config as configuration
+from edge_trgl import __version__, settings
 from edge_trgl.config import RunConfig
 from edge_trgl.pipeline import Pipeline, begin_or_continue
 from edge_trgl.plan_text import plan_text
@@ -146,10 +145,10 @@ def _resolve(values: dict[str, Any]) -> RunConfig:
     sources: list[dict[str, Any]] = []
     profile, config_file = values.pop("profile"), values.pop("config_file")
     if profile:
-        sources.append(configuration.read_profile(profile))
+        sources.append(settings.read_profile(profile))
     if config_file:
-        sources.append(configuration.read_toml(config_file))
-    sources += [configuration.parse_setting(text) for text in values.pop("settings")]
+        sources.append(settings.read_toml(config_file))
+    sources += [settings.parse_setting(text) for text in values.pop("settings")]
     flags: dict[str, dict[str, Any]] = {}
     switches = {key for _, key, _, _ in SWITCHES}
     for parameter in [name for name in values if "__" in name]:
@@ -162,7 +161,7 @@ def _resolve(values: dict[str, Any]) -> RunConfig:
             value = value == "boundary"
         section, _, name = key.partition(".")
         flags.setdefault(section, {})[name] = value
-    return configuration.resolve(*sources, flags)
+    return settings.resolve(*sources, flags)
 
 
 @cli.command()

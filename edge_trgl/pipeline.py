@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_trgl import config as configuration
+from edge_trgl import settings
 from edge_trgl.config import RunConfig
 from edge_trgl.run import Run
 from edge_trgl.runtime import files, memory
@@ -229,7 +229,7 @@ def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
     run = Run.open(run_folder)
     # What is known of the board decides nothing about a run that has its plan.
     ours, theirs = ({**one.document(), "board": {}} for one in (run.config(), config))
-    found = configuration.differences(ours, theirs)
+    found = settings.differences(ours, theirs)
     if found:
         raise UsageError(
             f"{run_folder} was begun with another configuration: {'; '.join(found)}",

@@ -13,7 +13,7 @@ from typing import Any
 
 import tomli_w
 
-from edge_trgl import config as configuration
+from edge_trgl import settings
 from edge_trgl.config import RunConfig
 from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import StorageError, UsageError
@@ -79,7 +79,7 @@ class Run:
 
     def config(self) -> RunConfig:
         """The resolved configuration that the run was made with."""
-        return configuration.resolve(configuration.read_toml(self.config_file))
+        return settings.resolve(settings.read_toml(self.config_file))
 
     def state(self) -> RunState:
         """The run's database, made where there is none."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_trgl import config as configuration
 from edge_trgl.run import Run
+from edge_trgl.settings import resolve
 
 TINY: dict[str, dict[str, Any]] = {
     "data": {"source": "sample", "limit": 80, "validation": 0.2},
@@ -47,7 +47,7 @@ def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         for setting, value in settings.items():
             section, _, key = setting.partition("__")
             chosen.setdefault(section, {})[key] = value
-        run = Run.create(tmp_path / name, configuration.resolve(TINY, chosen))
+        run = Run.create(tmp_path / name, resolve(TINY, chosen))
         prepare.run(run)
         costs.run(run, budget_mb)
         assert plan.run(run, budget_mb)["wanted"] == []

@@ -16,7 +16,7 @@ from _intervals import median_ratio
 from _nets import GREEDY, NUM_HELD, ROWS, Net, Row
 from _processes import CommandError, edge_trgl, output_of, watch
 
-from edge_trgl import config as configuration
+from edge_trgl import settings
 from edge_trgl.pipeline import Pipeline
 from edge_trgl.run import Run
 from edge_trgl.runtime.errors import EdgeTrglError
@@ -127,7 +127,7 @@ class Bench:
         """A run that waits for its first step: data prepared and, for the product, planned."""
         resident = {} if row.tight or row.bare else {"resident": str(net.num_modules)}
         whole = row.train.get("regime") == "end-to-end"
-        config = configuration.resolve(
+        config = settings.resolve(
             {
                 "data": {"source": str(self._images(net))},
                 "model": {**net.model, **({"modules": 1} if whole else {})},

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_trgl import assembly
-from edge_trgl.config import resolve
 from edge_trgl.data import RecordReader
 from edge_trgl.data.prepare import prepare
 from edge_trgl.evaluate import choose_depth, evaluate, weights_sha256
@@ -25,6 +24,7 @@ from edge_trgl.models import km_resnet
 from edge_trgl.runtime.activations import BoundarySpec
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
+from edge_trgl.settings import resolve
 from edge_trgl.transport import Transport
 
 SHAPES = [(4, 4, 4), (8, 2, 2), (8, 2, 2)]

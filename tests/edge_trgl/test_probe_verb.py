@@ -17,12 +17,12 @@ from click.testing import CliRunner
 
 from edge_trgl import board
 from edge_trgl.cli import cli
-from edge_trgl.config import read_profile, read_toml, resolve
 from edge_trgl.jobs import machine
 from edge_trgl.run import Run
 from edge_trgl.runtime import files, memory, storage_speed
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
 from edge_trgl.runtime.storage_speed import StorageSpeed
+from edge_trgl.settings import read_profile, read_toml, resolve
 
 SPEED = StorageSpeed(read_mbs=88.14, write_mbs=30.2, random_iops=2811.0, method="O_DIRECT", file_mb=64.0)
 MACHINE = {

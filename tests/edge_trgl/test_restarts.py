@@ -10,10 +10,10 @@ import sys
 import psutil
 import pytest
 
-from edge_trgl import config as configuration
 from edge_trgl.pipeline import ATTEMPTS, Pipeline
 from edge_trgl.run import Run
 from edge_trgl.runtime.errors import OverBudgetError
+from edge_trgl.settings import resolve
 from tests.conftest import TINY
 
 LONG = {
@@ -25,7 +25,7 @@ LONG = {
 
 
 def pipeline_of(folder, listener, *settings):
-    run = Run.create(folder, configuration.resolve(TINY, LONG, *settings))
+    run = Run.create(folder, resolve(TINY, LONG, *settings))
     return Pipeline(run, listener)
 
 

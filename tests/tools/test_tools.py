@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from edge_trgl import assembly
-from edge_trgl import config as configuration
 from edge_trgl.data import open_dataset
 from edge_trgl.data.prepare import prepare
 from edge_trgl.local import LocalModule
 from edge_trgl.run import Run
+from edge_trgl.settings import resolve
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
@@ -145,7 +145,7 @@ def test_saved_images_have_the_wanted_size_and_numbers(tool, tmp_path):
 
 
 def a_run(folder, **train):
-    config = configuration.resolve(
+    config = resolve(
         {
             "data": {"limit": 60},
             "model": {"name": "km-3-1", "width": 4},
@@ -273,7 +273,7 @@ def test_a_finished_run_is_not_trained_again_and_another_configuration_is_refuse
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     shared = ("--model", "km-2-1", "--width", "4")
     folder = tmp_path / "TRGL-0"
-    config = configuration.resolve({"model": {"name": "km-2-1", "width": 4}})
+    config = resolve({"model": {"name": "km-2-1", "width": 4}})
     summary = {"weights_sha256": "abc", "accuracy": {"chosen_depth": 2, "chosen": 0.7, "last": 0.6}}
     Run.create(folder, config).summary_file.write_text(json.dumps(summary))
     found = reproduce.result("TRGL", 0, shared, tmp_path, None)

@@ -1,0 +1,181 @@
+"""Where a configuration comes from: sources, files, profiles, and what a mistake is told."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from edge_trgl.config import RunConfig
+from edge_trgl.runtime.errors import InputError, UsageError
+from edge_trgl.settings import differences, parse_setting, read_profile, read_toml, resolve
+
+if sys.version_info >= (3, 11):
+    pass
+else:
+    pass
+
+
+def test_later_sources_win_value_by_value():
+    profile = {"train": {"lr": 0.1, "batch_size": 8, "seed": 3}}
+    file = {"train": {"lr": 0.2, "batch_size": 16}, "model": {"width": 8}}
+    flags = {"train": {"lr": 0.3}}
+    config = resolve(profile, file, flags)
+    assert (config.train.lr, config.train.batch_size, config.train.seed) == (0.3, 16, 3)
+    assert config.model.width == 8
+    assert config.train.momentum == RunConfig().train.momentum
+    assert resolve(flags, profile).train.lr == 0.1
+
+
+def test_nothing_given_is_the_defaults():
+    assert resolve() == RunConfig()
+    assert RunConfig().problems() == []
+
+
+def test_sources_are_not_changed():
+    first, second = {"train": {"lr": 0.1}}, {"train": {"lr": 0.2}}
+    resolve(first, second)
+    assert (first, second) == ({"train": {"lr": 0.1}}, {"train": {"lr": 0.2}})
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"train": {"batchsize": 8}}, "train.batchsize is not known, did you mean train.batch_size?"),
+        ({"trian": {"lr": 8}}, "trian is not known, did you mean train?"),
+        ({"zzz": {}}, "zzz is not known; known: data, model, train, transport, budget, board"),
+        ({"train": 5}, "train must be a section, [train]"),
+        (
+            {"train": {"regime": "serial"}},
+            "train.regime = 'serial': choose one of parallel, multi-lap, sequential, end-to-end",
+        ),
+        ({"train": {"batch_size": "many"}}, "train.batch_size = 'many': expected int"),
+        ({"train": {"batch_size": 2.5}}, "train.batch_size = 2.5: expected a whole number"),
+        ({"train": {"batch_size": True}}, "train.batch_size = True: expected int"),
+        ({"train": {"lr": "fast"}}, "train.lr = 'fast': expected float"),
+        ({"data": {"augment": "yes"}}, "data.augment = 'yes': expected true or false"),
+        ({"data": {"augment": 1}}, "data.augment = 1: expected true or false"),
+        ({"model": {"downsample": [1, "x"]}}, "model.downsample = [1, 'x']: expected int"),
+        ({"budget": {"allow": ["fp16"]}}, "budget.allow = ['fp16']: choose one of micro-batch, fp16-boundaries"),
+    ],
+)
+def test_mistakes_are_told_by_the_dotted_name(source, message):
+    with pytest.raises(UsageError) as caught:
+        resolve(source)
+    assert caught.value.message == message
+
+
+def test_all_mistakes_of_form_are_told_at_once():
+    source = {"train": {"lr": "fast", "batchsize": 8, "regime": "serial"}, "budget": {"mb": []}, "zzz": {}}
+    with pytest.raises(UsageError) as caught:
+        resolve(source, {"model": 3})
+    assert len(caught.value.message.split("; ")) == 7  # zzz has its own list of what is known
+    for name in ("train.lr", "train.batchsize", "train.regime", "budget.mb", "zzz", "model must be"):
+        assert name in caught.value.message
+
+
+def test_all_values_out_of_bounds_are_told_at_once():
+    source = {
+        "data": {"validation": 2},
+        "model": {"width": 3},
+        "train": {"lr": 0, "momentum": 1, "epochs": "x", "laps": 0},
+        "transport": {"tau": 0, "every": 0},
+        "budget": {"mb": 0},
+    }
+    with pytest.raises(UsageError) as caught:
+        resolve(source)
+    told = {text.split()[0] for text in caught.value.message.split("; ")}
+    assert told == {f"{section}.{name}" for section, values in source.items() for name in values}
+
+
+def test_mistakes_of_both_kinds_are_told_at_once():
+    with pytest.raises(UsageError) as caught:
+        resolve({"train": {"lr": -1, "batchsize": 8}})
+    assert "train.lr" in caught.value.message
+    assert "train.batchsize" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [{"budget": {"chunk": "²"}}, {"train": {"batch_size": float("inf")}}],
+)
+def test_odd_numbers_are_a_users_mistake(source):
+    with pytest.raises(UsageError):
+        resolve(source)
+
+
+def test_a_large_seed_is_a_whole_number():
+    assert resolve({"train": {"seed": 2**53 + 1}}).train.seed == 2**53 + 1
+
+
+def test_values_are_converted_as_text_files_and_flags_give_them():
+    config = resolve({"train": {"epochs": 30, "lr": 1}, "model": {"downsample": "2,5", "modules": 4.0}})
+    assert (config.train.epochs, config.model.downsample, config.model.modules) == ("30", (2, 5), 4)
+    assert isinstance(config.train.lr, float)
+    assert resolve({"model": {"downsample": []}}).model.downsample == ()
+    assert resolve({"budget": {"allow": ["micro-batch"]}}).budget.allow == ("micro-batch",)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train.momentum=0.8", {"train": {"momentum": 0.8}}),
+        ("train.batch_size = 8", {"train": {"batch_size": 8}}),
+        ("data.flip=false", {"data": {"flip": False}}),
+        ("model.downsample=[1, 2]", {"model": {"downsample": [1, 2]}}),
+        ('model.name="a:b"', {"model": {"name": "a:b"}}),
+        ("model.name=my.nets:make", {"model": {"name": "my.nets:make"}}),
+        ("train.epochs=50+10k", {"train": {"epochs": "50+10k"}}),
+        ("data.source=a=b", {"data": {"source": "a=b"}}),
+    ],
+)
+def test_settings(text, expected):
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize("text", ["train.lr", "lr=0.1", "=", "train", ""])
+def test_settings_of_another_form_are_refused(text):
+    with pytest.raises(UsageError, match=r"expected section\.key=value"):
+        parse_setting(text)
+
+
+def test_differences_name_both_values():
+    old = resolve({"train": {"lr": 0.1}, "data": {"limit": 10}}).document()
+    new = resolve({"train": {"lr": 0.2}, "model": {"modules": 4}}).document()
+    assert differences(old, new) == [
+        "data.limit: 10 in the run, None now",
+        "model.modules: None in the run, 4 now",
+        "train.lr: 0.1 in the run, 0.2 now",
+    ]
+    assert differences(old, old) == []
+    assert differences({}, {"train": {"lr": 1}}) == ["train.lr: None in the run, 1 now"]
+
+
+def test_a_file_is_read(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text("[train]\nlr = 0.5\n")
+    assert read_toml(path) == {"train": {"lr": 0.5}}
+
+
+@pytest.mark.parametrize("content", [b"[train", b"lr = \xff", None])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / "job.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"job\.toml cannot be read as TOML"):
+        read_toml(path)
+
+
+def test_profiles_by_name_and_by_file(tmp_path):
+    assert resolve(read_profile("generic")).train.precision == "fp32"
+    path = tmp_path / "board.toml"
+    path.write_text("ram_mb = 1024\n[defaults.train]\nbatch_size = 8\n")
+    assert read_profile(str(path)) == {"train": {"batch_size": 8}}
+    path.write_text("ram_mb = 1024\n")
+    assert read_profile(str(path)) == {}
+
+
+def test_an_unknown_profile_lists_those_that_there_are():
+    with pytest.raises(UsageError, match="there is no profile 'toaster'") as caught:
+        read_profile("toaster")
+    assert "generic" in caught.value.hint
