@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -146,7 +146,9 @@ class Pipeline:
             yield None
             return
         try:
-            with memory_cgroup(budget_mb, f"edge-trgl-{os.getpid()}") as cgroup:
+            # The run's own name: what a killed parent left behind is found and replaced by the next start.
+            name = f"edge-trgl-{zlib.crc32(str(self.run.folder.resolve()).encode()):08x}"
+            with memory_cgroup(budget_mb, name) as cgroup:
                 try:
                     yield cgroup.path
                 finally:

@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 
 import psutil
 import pytest
 
 from edge_trgl.pipeline import ATTEMPTS, Pipeline
 from edge_trgl.run import Run
+from edge_trgl.runtime.demand import REFUSED, Measurement
 from edge_trgl.runtime.errors import OverBudgetError
+from edge_trgl.runtime.supervisor import Outcome
 from edge_trgl.settings import resolve
 from tests.conftest import TINY
 
@@ -86,6 +89,20 @@ def test_without_progress_it_stops_and_can_be_resumed(tmp_path):
     assert len(events(pipeline.run, "restart")) == ATTEMPTS - 1
     resumed = Pipeline(Run.open(pipeline.run.folder), Killer(0)).train()
     assert resumed["weights_sha256"] == pipeline_of(tmp_path / "other", Killer(0), never).train()["weights_sha256"]
+
+
+def test_what_one_budget_had_no_room_for_is_tried_again_under_another(tmp_path, monkeypatch):
+    pipeline = pipeline_of(tmp_path / "run", Killer(0), {"budget": {"mb": 900.0}})
+    state = pipeline.run.state()
+    accepted = Measurement(work_mb=1.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
+    state.set_meta("measured", {"a": asdict(REFUSED), "b": asdict(accepted)})
+    state.set_meta("demand", {})
+    state.set_meta("plan", {"peak_mb": 1000.0})  # of a larger budget
+    outcome = Outcome(result={"wanted": [], "changed": None}, peak_mb=1.0, seconds=1.0)
+    monkeypatch.setattr(pipeline, "_job", lambda state, name, **options: outcome)
+    assert pipeline.plan(state, None) == 900
+    assert state.meta("measured") == {"b": asdict(accepted)}
+    state.close()
 
 
 WIDE = """

@@ -241,6 +241,16 @@ def test_dense_batches_are_written_from_where_they_lie_in_one_call(store, use_sy
     assert places == [(images.data_ptr(), images.nbytes), (vectors.data_ptr(), vectors.nbytes)]
 
 
+@pytest.mark.parametrize("reuse", [True, False])
+def test_reads_share_a_buffer_unless_that_is_switched_off(tmp_path, reuse):
+    store = ActivationStore(tmp_path / "boundaries", NUM_SAMPLES, BATCH_SIZE, reuse=reuse)
+    boundary = store.create(spec_of())
+    boundary.append(np.arange(8), batch(boundary.spec, 0, 8))
+    first, second = (boundary.read(np.arange(8)) for _ in range(2))
+    assert (first.data_ptr() == second.data_ptr()) == reuse
+    store.close()
+
+
 def test_consecutive_records_on_disk_are_read_in_one_call(store, faults, use_system):
     boundary = store.create(spec_of())
     boundary.append(np.arange(20), batch(boundary.spec, 0, 20))
