@@ -32,6 +32,14 @@ class Trained:
         return str(self.result["weights_sha256"])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Measured steps are kept with the tests, not with the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Makes a prepared and planned run from `section__key=value` settings over TINY.

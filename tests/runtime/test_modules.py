@@ -66,12 +66,12 @@ class Workshop:
         self.threads = set()
         self._equal = equal
 
-    def store(self, limit, committed=MappingProxyType({})):
+    def store(self, limit, committed=MappingProxyType({}), limits=None):
         return ModuleStore(
             self.folder,
             build=lambda module: self._make(module, GARBAGE),
             initialise=lambda module: self._make(module, float(module)),
-            limits=[limit] * 10,
+            limits=limits or [limit] * 10,
             committed=committed,
         )
 
@@ -202,6 +202,24 @@ class TestMemory:
         assert store.loads == 3
         store.open(0)
         assert store.loads == 4
+
+    def test_each_module_has_a_limit_of_its_own(self, equal_workshop, saved):
+        store = equal_workshop.store(num_bytes(0), saved, limits=[3 * num_bytes(0), num_bytes(0), num_bytes(0)])
+        for module, num_alive in ((1, 1), (0, 2), (2, 1), (0, 2)):
+            store.open(module)
+            assert len(equal_workshop.alive) == num_alive
+
+    def test_release_keeps_one_and_the_changes_of_the_others(self, equal_workshop, saved):
+        store = equal_workshop.store(num_bytes(*range(NUM_MODULES)), saved)
+        store.open(0).change(7.0)
+        store.mark_changed(0)
+        kept = store.open(1)
+        store.prefetch(2, beside=1)
+        store.release(keep=1)
+        finish(store)
+        assert len(equal_workshop.alive) == 1
+        assert store.open(1) is kept
+        assert store.open(0).values == (7.0, 2)
 
 
 class TestPrefetch:
