@@ -73,6 +73,7 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
     transport = Transport(
         tau=wanted.tau if enabled and not wanted.multipliers else None,
         reduction=wanted.reduction,
+        power=wanted.p,
         multipliers=multipliers if enabled and wanted.multipliers else None,
     )
     return StepConfig(

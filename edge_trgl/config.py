@@ -105,6 +105,7 @@ class TrainConfig:
 @dataclass(frozen=True, kw_only=True)
 class TransportConfig:
     """`enabled` False is VanGL. `tau`: of the first half of the modules, in units of `reduction`; then doubled.
+    `p`: of the norm, whose p-th power is the cost.
 
     `multipliers` uses λ of appendix D (`lambda_first`, `growth`, `every`) in place of τ.
     """
@@ -112,6 +113,7 @@ class TransportConfig:
     enabled: bool = True
     tau: float = 0.5
     reduction: Literal["mean", "sum"] = "mean"
+    p: float = 2.0
     multipliers: bool = False
     lambda_first: float = 1.0
     growth: float = 1.0
@@ -121,6 +123,7 @@ class TransportConfig:
         """What is out of bounds."""
         return (
             _unless(self.tau > 0, "transport.tau must be above 0 (use --no-transport for none)")
+            + _unless(1 <= self.p < math.inf, "transport.p must be at least 1 and finite")
             + _unless(self.lambda_first > 0, "transport.lambda_first must be above 0")
             + _unless(self.growth >= 0, "transport.growth must not be negative")
             + _unless(self.every >= 1, "transport.every must be at least 1")

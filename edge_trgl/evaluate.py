@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from edge_trgl import assembly, schedule
-from edge_trgl.ledger import Totals
-from edge_trgl.local import LocalModule
+from edge_trgl.local import LocalModule, Totals
 from edge_trgl.opening import OpenRun
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.memory import Meter
@@ -71,7 +70,7 @@ def _score(
     totals = [Totals() for _ in range(len(opened))]
 
     def after(position: int, visit: Visit, local: LocalModule) -> None:
-        totals[visit.module].add(local.take_totals())
+        totals[visit.module] = totals[visit.module].plus(local.take_totals())
         check(visit)
 
     chunk = min(opened.plan.layout.chunk, shape.batches_per_pass)

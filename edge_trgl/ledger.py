@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edge_trgl.local import LocalModule
+from edge_trgl.local import LocalModule, Totals
 from edge_trgl.runtime import budget, memory, messages
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.device import Device
@@ -23,23 +23,6 @@ PLAN_TOLERANCE = 1.02
 
 PROGRESS_SECONDS = 0.5
 SAMPLE_SECONDS = 1.0
-
-
-@dataclass
-class Totals:
-    """Sums over samples."""
-
-    num_images: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    transport: float = 0.0
-
-    def add(self, more: tuple[int, float, int, float]) -> None:
-        """Add what a module counted: images, loss, correct, transport."""
-        self.num_images += more[0]
-        self.loss += more[1]
-        self.correct += more[2]
-        self.transport += more[3]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +156,9 @@ class Ledger:
             self._steps += visit.span.stop - visit.span.start
         if visit.kind == "train":
             book = (visit.module, visit.span.epoch)
-            self._sums.setdefault(book, Totals()).add(counted)
+            self._sums[book] = self._sums.get(book, Totals()).plus(counted)
             self._rates[book] = self.policy.learning_rate(visit, visit.span.stop - 1)
-            self._images += counted[0] / self.policy.num_heads
+            self._images += counted.num_images / self.policy.num_heads
         now = time.monotonic()
         if now - self._sampled_at >= SAMPLE_SECONDS:
             self._sampled_at = now
@@ -205,6 +188,8 @@ class Ledger:
                 loss_sum=totals.loss,
                 num_correct=totals.correct,
                 transport_sum=totals.transport,
+                transport_gradient=totals.transport_gradient,
+                other_gradient=totals.other_gradient,
                 lr=self._rates[module, epoch],
             )
             for (module, epoch), totals in self._sums.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from edge_trgl.chain import Chain, Shape
 from edge_trgl.descent import Descent
+from edge_trgl.energy import Measure
 from edge_trgl.keys import key
 from edge_trgl.segments import Seed, Segment, buffers_kept, laid_out, last_uses, segments_of
 from edge_trgl.sparing import Recompute, spare
-from edge_trgl.transport import Residue, Transport, energy, residues
+from edge_trgl.transport import Residue, Transport, penalised
 
 Emit = Callable[[Tensor], None]
 """Takes a module's output [b, ...], or the gradient of its input, as soon as it is computed, before the step."""
@@ -40,6 +41,29 @@ class StepConfig:
     recompute: Recompute = "none"
     micro_batch: int | None = None
     early_update: bool = True
+
+
+class Totals(NamedTuple):
+    """Sums over samples: cross-entropy, correct predictions, transport cost. Of gauged steps, the squared norms of
+    the gradients in the residues: those of the transport term, and those of all else in the loss."""
+
+    num_images: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    transport: float = 0.0
+    transport_gradient: float = 0.0
+    other_gradient: float = 0.0
+
+    def plus(self, more: Totals) -> Totals:
+        """Both together."""
+        return Totals(
+            self.num_images + more.num_images,
+            self.loss + more.loss,
+            self.correct + more.correct,
+            self.transport + more.transport,
+            self.transport_gradient + more.transport_gradient,
+            self.other_gradient + more.other_gradient,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +100,10 @@ class LocalModule(nn.Module):
         self.weight = config.transport.weight(module, len(chain))
         exempt = chain.encoder_exempt and module == 0
         self.penalised = not exempt and (self.weight > 0 or config.transport.multipliers is not None)
-        for mark in self.trunk.modules():
-            if isinstance(mark, Residue):
-                mark.recording = self.penalised
         self._descent = self._new_descent({})
         self._multiplier = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64, device="cpu")
-        self._totals = torch.zeros(4, dtype=torch.float64, device="cpu")
+        self._totals = torch.zeros(6, dtype=torch.float64, device="cpu")
+        self._measure_by(None)
 
     def materialise(self, device: str) -> LocalModule:
         """Give every meta tensor real, uninitialised memory on `device`; others are moved there."""
@@ -148,14 +170,16 @@ class LocalModule(nn.Module):
         lr: float,
         seed: int,
         lap: int = 0,
+        gauged: bool = False,
         emit: Emit | None = None,
         send_back: Emit | None = None,
     ) -> None:
         """One step of SGD on the local loss of a batch x [B, ...] with labels y [B] (int64).
 
-        `seed` keys all that the blocks draw at random. `emit` takes the output, `send_back` the gradient of x.
-        `x` must not require a gradient.
+        `seed` keys all that the blocks draw at random. `gauged`: the totals get the gradients of the residues.
+        `emit` takes the output, `send_back` the gradient of x. `x` must not require a gradient.
         """
+        self._measure_by(self._totals[4:] if gauged else None)
         if self.config.transport.multipliers:
             self.config.transport.multipliers.begin(self._multiplier, lap)
         # Of a single segment there is nothing to let go of before its own backward.
@@ -292,17 +316,21 @@ class LocalModule(nn.Module):
         transport: list[Tensor] = []
         for segment in stage:
             out = segment(x, seed)
-            transport += self._energies(segment.layer, x, out)
+            if self._measure is not None:
+                out, found = penalised(segment.layer, x, out, self._measure)
+                transport += [energy.reduced(self.config.transport.reduction) for energy in found]
             x = out
         return x, transport
 
     def _segments(self) -> list[Segment]:
         return segments_of(self.trunk, self.first_block)
 
-    def _energies(self, segment: nn.Module, x: Tensor, out: Tensor) -> list[Tensor]:
-        if not self.penalised:
-            return []
-        return [energy(residue, self.config.transport.reduction) for residue in residues(segment, x, out)]
+    def _measure_by(self, gauge: Tensor | None) -> None:
+        """How the residues' energies are taken in the next step, if they are; `gauge`: see `Measure`."""
+        self._measure = Measure(self.config.transport.power, gauge) if self.penalised else None
+        for mark in self.trunk.modules():
+            if isinstance(mark, Residue):
+                mark.measure = self._measure
 
     def _penalty_weight(self) -> float:
         return 1 / float(self._multiplier[0]) if self.config.transport.multipliers else self.weight
@@ -324,11 +352,11 @@ class LocalModule(nn.Module):
         self._totals[2] += (logits.argmax(1) == y).sum()
         self._totals[3] += penalty.detach() * len(y)
 
-    def take_totals(self) -> tuple[int, float, int, float]:
-        """(samples, Σ cross-entropy, number correct, Σ transport) since the last call."""
-        samples, loss, correct, transport = self._totals.tolist()
+    def take_totals(self) -> Totals:
+        """What was counted since the last call."""
+        samples, loss, correct, transport, by_transport, by_rest = self._totals.tolist()
         self._totals.zero_()
-        return int(samples), loss, int(correct), transport
+        return Totals(int(samples), loss, int(correct), transport, by_transport, by_rest)
 
 
 def _made_real(old: Tensor, device: str) -> Tensor:

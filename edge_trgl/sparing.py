@@ -9,11 +9,24 @@ backward returns. So it can be run only once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from edge_trgl.energy import (
+    Measure,
+    Statistics,
+    batch_normed,
+    batch_normed_again,
+    difference_gradient,
+    mean_power,
+    norm_energy,
+    norm_gradients,
+    normed_gradients,
+    power_gradient,
+)
 
 Recompute = Literal["none", "norms", "blocks"]
 """What is computed again in the backward. norms: in `Sparing` parts, hardly more than norms and ReLUs. blocks:
@@ -44,44 +57,23 @@ def spare(part: nn.Module, recompute: Recompute) -> None:
             inner.sparing, inner.again = recompute != "none", recompute == "blocks"
 
 
-class MeanSquare(torch.autograd.Function):
-    """mean(r²) without the r² that `r.pow(2).mean()` would allocate: [B, ...] → 0-d float32."""
-
-    @staticmethod
-    def forward(ctx: Any, residue: Tensor) -> Tensor:
-        ctx.save_for_backward(residue)
-        return _mean_square(residue)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (residue,) = ctx.saved_tensors
-        scaled: Tensor = residue * _slope(residue, gradients[0])
-        return scaled
-
-
-def _mean_square(residue: Tensor) -> Tensor:
-    # A norm a sample: one running float32 sum over a whole batch would lose digits.
-    norms: Tensor = torch.linalg.vector_norm(residue, dim=tuple(range(1, residue.dim())), dtype=torch.float32)
-    return norms.square_().sum() / residue.numel()
-
-
-def _slope(residue: Tensor, gradient: Tensor) -> Tensor:
-    # Times r, the gradient of mean(r²). A 0-d factor joins a bfloat16 residue without widening it.
-    return gradient * (2 / residue.numel())
-
-
 @dataclass(frozen=True, kw_only=True)
 class Branch:
     """Layers in a row: in each step ReLU(norm(·)), if it has a norm, then a convolution; `closing` ends them.
 
-    `again`: the first convolution, too, is computed again rather than kept. `energy`: mean(r²) of the branch's
-    output r is wanted.
+    `again`: the first convolution, too, is computed again rather than kept. `measure`: how the energy of the
+    branch's output r is taken, if it is wanted; without a closing norm, r is what the sum adds to the shortcut.
     """
 
     steps: tuple[tuple[nn.BatchNorm2d | None, nn.Conv2d], ...]
     closing: nn.BatchNorm2d | None = None
     again: bool = False
-    energy: bool = False
+    measure: Measure | None = None
+
+    @property
+    def by_norm(self) -> bool:
+        """Whether the energy follows from the closing norm."""
+        return self.measure is not None and self.closing is not None and self.measure.power == 2
 
     def weights(self) -> list[Tensor | None]:
         """Weight and bias of every layer, in order."""
@@ -97,9 +89,9 @@ def through(branch: Branch, x: Tensor) -> Tensor:
 
 
 def residual(branch: Branch, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor | None]:
-    """shortcut + r, r = branch(x), and mean(r²) (0-d) if the branch wants it; x, shortcut [B, C, H, W] float32."""
-    out, mean = _Sum.apply(shortcut, x, branch, *branch.weights())  # type: ignore[no-untyped-call]
-    return out, mean
+    """shortcut + r, r = branch(x), and r's energy (0-d) if it is wanted; x, shortcut [B, C, H, W] float32."""
+    out, energy = _Sum.apply(shortcut, x, branch, *branch.weights())  # type: ignore[no-untyped-call]
+    return out, energy
 
 
 class _Sum(torch.autograd.Function):
@@ -113,30 +105,50 @@ class _Sum(torch.autograd.Function):
         ctx.save_for_backward(x, *weights)
         ctx.branch = branch
         ctx.outputs, residue = _convolved(branch, x)
+        ctx.statistics, ctx.ends = None, []
         if branch.closing is not None:
-            residue = branch.closing(residue)
-        elif not branch.energy:
+            residue, ctx.statistics = batch_normed(branch.closing, residue)
+        else:
             ctx.outputs[-1] = None
         if branch.again:
             ctx.outputs[0] = None
-        mean = _mean_square(residue) if branch.energy else None
+        energy = _energy_of(branch, residue, ctx.statistics)
+        ctx.energy = energy if energy is None else energy.detach()  # an output on ctx would be a cycle
         if shortcut is None:
-            return residue, mean
-        # Into the residue's own memory, unless it is kept, or the sum would be laid out differently.
-        kept = residue is ctx.outputs[-1]
-        in_place = not kept and residue.stride() == shortcut.stride()
-        return residue.add_(shortcut) if in_place else shortcut + residue, mean
+            return residue, energy
+        # Into the residue's own memory, or the sum would be laid out differently.
+        in_place = residue.stride() == shortcut.stride()
+        out = residue.add_(shortcut) if in_place else shortcut + residue
+        if branch.measure is not None and branch.closing is None:
+            ctx.ends = [out.detach(), shortcut]
+        return out, energy
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         back = _WayBack(ctx.branch, ctx.saved_tensors[0], ctx.outputs, gradients[0])
-        back.enter(gradients[1])
-        for number in reversed(range(len(ctx.branch.steps))):
-            back.undo(number, wanted=number > 0 or ctx.needs_input_grad[1])
+        if ctx.statistics is not None:
+            back.leave_norm(ctx.statistics, ctx.energy, gradients[1])
+        elif ctx.ends:
+            back.leave_sum(gradients[1], ctx.energy, ctx.ends)
+        last = len(ctx.branch.steps) - 1
+        for number in range(last, -1, -1):
+            # Until the last convolution is undone, the gradient of the sum stands beside that of r.
+            crowded = number == last and back.gradient is not gradients[0] and ctx.statistics is None
+            back.undo(number, wanted=number > 0 or ctx.needs_input_grad[1], crowded=crowded)
         # The shortcut's gradient comes first, for the branch's to be added to it, as in the plain form.
         by_shortcut = gradients[0] if ctx.needs_input_grad[0] else None
         by_branch = back.gradient if ctx.needs_input_grad[1] else None
         return by_shortcut, by_branch, None, *reversed(back.found)
+
+
+def _energy_of(branch: Branch, residue: Tensor, statistics: Statistics | None) -> Tensor | None:
+    if branch.measure is None:
+        return None
+    if branch.by_norm:
+        assert branch.closing is not None
+        assert statistics is not None
+        return norm_energy(branch.closing, statistics)
+    return mean_power(residue, branch.measure.power)
 
 
 def _convolved(branch: Branch, x: Tensor) -> tuple[list[Tensor | None], Tensor]:
@@ -161,21 +173,34 @@ class _WayBack:
         self._x = x
         self._outputs = outputs
 
-    def enter(self, of_mean: Tensor | None) -> None:
-        """From the sum, and from mean(r²) if it has a gradient, to the last convolution's output."""
-        closing, last = self._branch.closing, len(self._outputs) - 1
-        if closing is not None:
-            output = self._output(last)
-            residue, statistics = _normalised(output, closing)
-            if of_mean is not None:
-                self._join(residue, of_mean)
+    def leave_norm(self, statistics: Statistics, energy: Tensor | None, of_energy: Tensor | None) -> None:
+        """From what the closing norm gave, and its energy if there is one, to the last convolution's output."""
+        norm, measure, output = self._branch.closing, self._branch.measure, self._output(len(self._outputs) - 1)
+        assert norm is not None
+        if measure is None or energy is None or of_energy is None:
+            found = norm_gradients(norm, output, self.gradient, statistics, wanted=True)
+        elif self._branch.by_norm:
+            gradients = (self.gradient, of_energy)
+            found = normed_gradients(norm, output, gradients, statistics, measure, wanted=True)
+        else:
+            residue, _ = batch_normed_again(norm, output)
+            joined = power_gradient(residue, self.gradient, of_energy, energy, measure)
             del residue
-            self._undo_norm(closing, output, statistics, wanted=True)
-        elif of_mean is not None:
-            self._join(self._output(last), of_mean)
+            found = norm_gradients(norm, output, joined, statistics, wanted=True)
+        self._book_norm(*found)
 
-    def undo(self, number: int, *, wanted: bool) -> None:
-        """Back through one step, to what it read if that is `wanted`."""
+    def leave_sum(self, of_energy: Tensor, energy: Tensor, ends: list[Tensor]) -> None:
+        """From the sum and its energy, given the sum and the shortcut, which are let go, to r."""
+        measure = self._branch.measure
+        assert measure is not None
+        self.gradient = difference_gradient(self.gradient, of_energy, energy, ends[0], ends[1], measure)
+        ends.clear()
+
+    def undo(self, number: int, *, wanted: bool, crowded: bool) -> None:
+        """Back through one step, to what it read if that is `wanted`.
+
+        `crowded`: so much is in memory that ReLU's input is computed once more rather than a mask of it kept.
+        """
         norm, conv = self._branch.steps[number]
         if norm is None:
             self.found += _weight_gradients(conv, self._x, self.gradient)
@@ -185,15 +210,15 @@ class _WayBack:
         before = self._x if number == 0 else self._output(number - 1)
         inner, statistics = _activated(before, norm)
         self.found += _weight_gradients(conv, inner, self.gradient)
-        blocked, strides = inner <= 0, inner.stride()
+        blocked, strides = None if crowded else inner <= 0, inner.stride()
         del inner
         self.gradient = _input_gradient(conv, before, self.gradient)
-        if self.gradient.stride() == strides:
+        if blocked is not None and self.gradient.stride() == strides:
             self.gradient.masked_fill_(blocked, 0)
-        else:  # maps of one channel or position, whose layout nobody can tell, have the one that this gives them
-            self.gradient = torch.ops.aten.threshold_backward(self.gradient, _activated(before, norm)[0], 0)
+        else:
+            self.gradient = _stopped(self.gradient, _activated(before, norm)[0])
         del blocked
-        self._undo_norm(norm, before, statistics, wanted=wanted)
+        self._book_norm(*norm_gradients(norm, before, self.gradient, statistics, wanted=wanted))
 
     def _output(self, number: int) -> Tensor:
         """A convolution's output, handed over; the first may have to be computed again."""
@@ -203,58 +228,15 @@ class _WayBack:
             output = conv(self._x if norm is None else _activated(self._x, norm)[0])
         return output
 
-    def _join(self, residue: Tensor, of_mean: Tensor) -> None:
-        """Add what mean(r²) sends back to r, in r's own memory."""
-        self.gradient = residue.mul_(_slope(residue, of_mean)).add_(self.gradient)
-
-    def _undo_norm(self, norm: nn.BatchNorm2d, x: Tensor, statistics: _Statistics, *, wanted: bool) -> None:
-        gradient, weight, bias = torch.ops.aten._batch_norm_impl_index_backward(
-            statistics.kernel,
-            x,
-            self.gradient,
-            norm.weight,
-            None,
-            None,
-            statistics.mean,
-            statistics.deviation,
-            train=True,
-            eps=norm.eps,
-            output_mask=(wanted, norm.weight.requires_grad, norm.bias.requires_grad),
-            reservedSpace=statistics.reserve,
-        )
+    def _book_norm(self, gradient: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> None:
         self.found += [bias, weight]
-        if wanted:
+        if gradient is not None:
             self.gradient = gradient
 
 
-class _Statistics(NamedTuple):
-    """What a norm's backward needs of its forward: mean and 1/deviation of the batch, and which kernel it was."""
-
-    mean: Tensor
-    deviation: Tensor
-    reserve: Tensor
-    kernel: int
-
-
-def _normalised(x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, _Statistics]:
-    """norm(x) as in training, without a trace in its running statistics."""
-    out, mean, deviation, reserve, kernel = torch._batch_norm_impl_index(
-        x,
-        norm.weight,
-        norm.bias,
-        None,
-        None,
-        training=True,
-        momentum=0.0,
-        eps=norm.eps,
-        cudnn_enabled=torch.backends.cudnn.enabled,
-    )
-    return out, _Statistics(mean, deviation, reserve, kernel)
-
-
-def _activated(x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, _Statistics]:
-    """ReLU(norm(x)) in the same way."""
-    out, statistics = _normalised(x, norm)
+def _activated(x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Statistics]:
+    """ReLU(norm(x)) as in training, without a trace in the norm's running statistics."""
+    out, statistics = batch_normed_again(norm, x)
     return functional.relu_(out), statistics
 
 
@@ -327,8 +309,14 @@ def _unpooled(pool: nn.AvgPool2d, inner: Tensor, gradient: Tensor) -> Tensor:
         pool.count_include_pad,
         pool.divisor_override,
     )
-    if spread.stride() == inner.stride():
-        torch.ops.aten.threshold_backward.grad_input(spread, inner, 0, grad_input=spread)
-        return spread
-    stopped: Tensor = torch.ops.aten.threshold_backward(spread, inner, 0)
+    return _stopped(spread, inner)
+
+
+def _stopped(gradient: Tensor, inner: Tensor) -> Tensor:
+    """Back through the ReLU whose output is `inner`, in the gradient's own memory if that is laid out alike."""
+    # Maps of one channel or position, whose layout nobody can tell, have the one that the operation gives them.
+    if gradient.stride() == inner.stride():
+        torch.ops.aten.threshold_backward.grad_input(gradient, inner, 0, grad_input=gradient)
+        return gradient
+    stopped: Tensor = torch.ops.aten.threshold_backward(gradient, inner, 0)
     return stopped

@@ -79,8 +79,8 @@ def _step(visit: Visit, batch: int, local: LocalModule, rooms: Rooms) -> None:
     elif visit.kind == "ascend":
         local.ascend(x, seed=seed, emit=emit)
     elif above is None:
-        lr = rooms.learning_rate(visit, batch)
-        local.train_step(x, y, lr=lr, seed=seed, lap=span.lap, emit=emit, send_back=send_back)
+        lr, gauged = rooms.learning_rate(visit, batch), batch == 0
+        local.train_step(x, y, lr=lr, seed=seed, lap=span.lap, gauged=gauged, emit=emit, send_back=send_back)
     else:
         local.backward_step(x, above, lr=rooms.learning_rate(visit, batch), seed=seed, send_back=send_back)
 

@@ -1,102 +1,121 @@
 """The transport cost W of a module: the kinetic energy that TRGL adds to its loss (paper, equation 2).
 
-W is the sum over the module's blocks of reduce(r²), r being the residue that a block adds to its input.
+W is the sum over the module's blocks of reduce(r²), r being the residue that a block adds to its input
+(of reduce(|r|^p), where another norm is asked for).
 With τ (units: see `Reduction`) the local loss is CE + W / (2τ); with the method of multipliers
 (appendix D) it is CE + W / λ, where λ grows with the loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from edge_trgl.sparing import Branch, MeanSquare, residual
+from edge_trgl import energy as energies
+from edge_trgl.energy import BatchNorm, Measure
+from edge_trgl.sparing import Branch, residual
 
 Reduction = Literal["mean", "sum"]
-"""mean: over batch, channels and positions (the authors' scale). sum: the squared norm of a sample's
-residue, averaged over the batch (the paper's formula). One block's penalty is the same under both when
-τ_sum = τ_mean · C·H·W of that block's map."""
+"""mean: over batch, channels and positions (the authors' scale). sum: over a sample's residue, averaged over the
+batch (the paper's formula). One block's penalty is the same under both when τ_sum = τ_mean · C·H·W of that
+block's map."""
 
 
 @dataclass(frozen=True)
 class Energy:
-    """mean(r²) (0-d float32) of a residue that is not kept, with r's number of elements a sample."""
+    """mean(|r|^p) (0-d float32) of a residue r, with r's number of elements a sample."""
 
     mean: Tensor
     size: int
 
+    def reduced(self, reduction: Reduction) -> Tensor:
+        """The kinetic energy, 0-d float32."""
+        return self.mean if reduction == "mean" else self.mean * self.size
+
 
 class Residue(nn.Module):
-    """Stands on a residual branch, `x + self.residue(branch)`, and so marks r for the transport cost.
+    """Stands where a residual branch ends, and so marks r for the transport cost.
 
-    An identity; while gradients are recorded in training it keeps r until `take` is called, unless
-    `recording` is off.
+    What it hands on is as if it were not there. While gradients are recorded in training it holds the energy of r
+    until `take` is called, taken by `measure`; None: it is not wanted. A plain call keeps r, `add` and `norm` keep
+    nothing.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.recording = True
-        self._marked: Tensor | Energy | None = None
+        self.measure: Measure | None = Measure()
+        self._marked: list[Energy] = []
 
     def forward(self, branch: Tensor) -> Tensor:
-        """Return `branch`, any shape, unchanged."""
-        if self._wanted():
-            self._marked = branch
-        return branch
+        """r = `branch`, any shape; the fallback."""
+        measure = self._wanted()
+        if measure is None:
+            return branch
+        value, mean = energies.kept(branch, measure)
+        return self._mark(value, mean)
+
+    def add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x + r, r = `branch`, where both have one shape and nothing changes x or the sum in place."""
+        measure = self._wanted()
+        if measure is None or not branch.dtype == x.dtype == torch.float32 or branch.shape != x.shape:
+            return x + self.forward(branch)
+        out, mean = energies.added(x, branch, measure)
+        return self._mark(out, mean)
+
+    def norm(self, norm: BatchNorm, x: Tensor) -> Tensor:
+        """r = norm(x), where the branch ends in that norm; x [B, C, ...]."""
+        measure = self._wanted()
+        exact = norm.affine and norm.training and x.dtype == torch.float32
+        if measure is None or measure.power != 2 or not exact:
+            return self.forward(norm(x))
+        value, mean = energies.normed(norm, x, measure)
+        return self._mark(value, mean)
 
     def join(self, shortcut: Tensor, branch: Branch, x: Tensor) -> Tensor:
-        """shortcut + branch(x), all [B, C, H, W]: of the residue, its energy alone is marked and kept."""
-        out, mean = residual(replace(branch, energy=self._wanted()), x, shortcut)
-        if mean is not None:
-            self._marked = Energy(mean, out[0].numel())
-        return out
+        """shortcut + r, r = branch(x), all [B, C, H, W]; with no closing norm, nothing may change it in place."""
+        out, mean = residual(replace(branch, measure=self._wanted()), x, shortcut)
+        return out if mean is None else self._mark(out, mean)
 
-    def _wanted(self) -> bool:
-        return self.recording and self.training and torch.is_grad_enabled()
+    def _wanted(self) -> Measure | None:
+        return self.measure if self.training and torch.is_grad_enabled() else None
 
-    def take(self) -> Tensor | Energy | None:
+    def _mark(self, value: Tensor, mean: Tensor) -> Tensor:
+        self._marked.append(Energy(mean, value[0].numel()))
+        return value
+
+    def take(self) -> list[Energy]:
         """Hand over what was marked and forget it, so that nothing outlives the step."""
-        marked, self._marked = self._marked, None
+        marked, self._marked = self._marked, []
         return marked
 
 
-def energy(residue: Tensor | Energy, reduction: Reduction) -> Tensor:
-    """The kinetic energy of one residue [B, ...] as a 0-d float32 tensor."""
-    if isinstance(residue, Tensor):
-        mean: Tensor = MeanSquare.apply(residue)  # type: ignore[no-untyped-call]
-        residue = Energy(mean, residue.numel() // residue.shape[0])
-    return residue.mean if reduction == "mean" else residue.mean * residue.size
+def penalised(block: nn.Module, x: Tensor, out: Tensor, measure: Measure) -> tuple[Tensor, list[Energy]]:
+    """`out` = block(x), both [B, ...], and the energies of what the block added to x: of its marked residues.
 
-
-def residues(block: nn.Module, x: Tensor, out: Tensor) -> Iterator[Tensor | Energy]:
-    """Yield what `block` added to `x` [B, ...] to give `out`: its marked residues, or their energies.
-
-    A block that marks none is a plain layer: r = out − x where the shapes agree (paper, section 2.1),
-    nothing where they differ.
+    A block that has no mark is a plain layer: r = out − x where the shapes agree (paper, section 2.1), nothing
+    where they differ. Only what is returned for `out` has the energies in its gradient.
     """
     marks = [module for module in block.modules() if isinstance(module, Residue)]
-    for mark in marks:
-        residue = mark.take()
-        if residue is not None:
-            yield residue
-    if not marks and out.shape == x.shape:
-        yield out - x
+    if marks or out.shape != x.shape:
+        return out, [energy for mark in marks for energy in mark.take()]
+    out, mean = energies.moved(x, out, measure)
+    return out, [Energy(mean, out[0].numel())]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transport:
     """How modules are regularised.
 
-    `tau` is that of the first ⌊K/2⌋ modules; the others get 2τ. None is VanGL: no transport term.
-    With `multipliers` the weight is 1/λ instead and `tau` is not used.
+    `tau` is that of the first ⌊K/2⌋ modules; the others get 2τ. None is VanGL: no transport term. `power` p ≥ 1
+    takes |r|^p for r². With `multipliers` the weight is 1/λ instead and `tau` is not used.
     """
 
     tau: float | None
     reduction: Reduction = "mean"
+    power: float = 2.0
     multipliers: Multipliers | None = None
 
     def weight(self, module: int, num_modules: int) -> float:

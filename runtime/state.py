@@ -34,7 +34,8 @@ CREATE TABLE modules (
 CREATE TABLE boundaries (name TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE metrics (
     kind TEXT NOT NULL, module INTEGER NOT NULL, epoch INTEGER NOT NULL, position INTEGER NOT NULL,
-    num_images INTEGER NOT NULL, loss_sum REAL, num_correct INTEGER NOT NULL, transport_sum REAL, lr REAL
+    num_images INTEGER NOT NULL, loss_sum REAL, num_correct INTEGER NOT NULL, transport_sum REAL,
+    transport_gradient REAL, other_gradient REAL, lr REAL
 );
 CREATE TABLE samples (
     time_s REAL NOT NULL, phase TEXT NOT NULL, module INTEGER, rss_mb REAL NOT NULL, peak_mb REAL NOT NULL,
@@ -57,7 +58,8 @@ class ModuleRecord:
 class Metric:
     """Sums over the images of one stretch of training or evaluation of one module.
 
-    `kind` is "train", "validation" or "test"; `position` is that of the commit that it came with.
+    `kind` is "train", "validation" or "test"; `position` is that of the commit that it came with. The gradients
+    are squared norms, summed over those steps that took them.
     """
 
     kind: str
@@ -68,6 +70,8 @@ class Metric:
     loss_sum: float
     num_correct: int
     transport_sum: float
+    transport_gradient: float
+    other_gradient: float
     lr: float
 
 

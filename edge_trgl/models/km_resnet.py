@@ -50,8 +50,7 @@ class PreActivationBlock(Sparing):
             return self.residue.join(x, Branch(steps=steps, again=self.again), x)
         inner = x if self.norm1 is None else functional.relu_(self.norm1(x))
         inner = functional.relu_(self.norm2(self.conv1(inner)))
-        out: Tensor = x + self.residue(self.conv2(inner))
-        return out
+        return self.residue.add(x, self.conv2(inner))
 
 
 def _encoded_block(in_channels: int, width: int) -> nn.Module:

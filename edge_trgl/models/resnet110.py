@@ -58,7 +58,7 @@ class PostActivationBlock(Sparing):
         if self.spares(x):
             return functional.relu_(self.residue.join(self._shortcut(x), self._branch(x), x))
         inner = functional.relu_(self.norm1(self.conv1(x)))
-        branch = self.residue(self.norm2(self.conv2(inner)))
+        branch = self.residue.norm(self.norm2, self.conv2(inner))
         return functional.relu_(self._shortcut(x) + branch)
 
     def _branch(self, x: Tensor) -> Branch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_trgl.ledger import Ledger, Policy
+from edge_trgl.local import Totals
 from edge_trgl.runtime import memory
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.memory import Meter
@@ -46,7 +47,7 @@ class Nothing:
         return 0.0
 
     def take_totals(self):
-        return (1, 0.5, 1, 0.0)
+        return Totals(1, 0.5, 1)
 
 
 @pytest.fixture

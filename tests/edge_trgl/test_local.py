@@ -19,7 +19,7 @@ from torch.nn import functional
 from edge_trgl.chain import Chain
 from edge_trgl.descent import Descent
 from edge_trgl.keys import key
-from edge_trgl.local import LocalModule, StepConfig
+from edge_trgl.local import LocalModule, StepConfig, Totals
 from edge_trgl.models import km_resnet
 from edge_trgl.transport import Multipliers, Transport
 
@@ -73,8 +73,8 @@ def test_steps_are_those_of_a_plain_loop(nets, net, transport, momentum):
     plain, pairs, found = copy.deepcopy(local), nets.batches(STEPS), []
     for step, (x, y) in enumerate(pairs):
         local.train_step(x, y, lr=0.1, seed=step)
-        num_images, loss, _, kinetic = local.take_totals()
-        found.append((loss / num_images, kinetic / num_images))
+        totals = local.take_totals()
+        found.append((totals.loss / totals.num_images, totals.transport / totals.num_images))
     # One module of one: the second half of the depth, so 2τ.
     weight = 0.0 if transport == "vangl" else 1 / (2 * 2 * 0.4)
     optimizer, losses = _plain_loop(plain, pairs, lr=0.1, weight=weight, **options)
@@ -308,7 +308,7 @@ def test_infer_leaves_the_module_as_it_was(nets):
     expected = plain.trunk(x)
     assert torch.equal(emitted[0], expected)
     logits = plain.head(expected)
-    num_images, loss, correct, transport = local.take_totals()
+    num_images, loss, correct, transport, *_ = local.take_totals()
     assert (num_images, correct, transport) == (6, int((logits.argmax(1) == y).sum()), 0)
     assert loss == pytest.approx(6 * functional.cross_entropy(logits, y).item(), rel=1e-6)
 
@@ -317,7 +317,7 @@ def test_infer_without_labels_counts_nothing(nets):
     local = nets.built(nets.CHAINS["norm"](), 0, StepConfig(transport=TRGL))
     ((x, _),) = nets.batches(1)
     local.infer(x, None, None)
-    assert local.take_totals() == (0, 0, 0, 0)
+    assert local.take_totals() == Totals()
 
 
 def test_training_goes_on_after_an_evaluation(nets):
@@ -338,11 +338,11 @@ def test_totals_are_sums_over_samples():
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
     local.train_step(x[:2], torch.tensor([0, 0]), lr=0.0, seed=0)
     local.train_step(x[2:], torch.tensor([0]), lr=0.0, seed=1)
-    num_images, loss, correct, transport = local.take_totals()
+    num_images, loss, correct, transport, *_ = local.take_totals()
     # ln 2 for equal logits, ln(1 + e^-1), ln(1 + e^3); of equal logits the first is taken.
     assert (num_images, correct, transport) == (3, 2, 0)
     assert loss == pytest.approx(0.6931472 + 0.3132617 + 3.0485874, rel=1e-6)
-    assert local.take_totals() == (0, 0, 0, 0)
+    assert local.take_totals() == Totals()
 
 
 def test_transport_is_summed_over_samples():

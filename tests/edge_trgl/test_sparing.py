@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edge_trgl.costs import chain_costs
+from edge_trgl.energy import Measure
 from edge_trgl.heads import ConvHead
 from edge_trgl.local import StepConfig
 from edge_trgl.models import km_resnet, resnet110
 from edge_trgl.models.km_resnet import Encoder, PreActivationBlock
 from edge_trgl.models.resnet110 import PostActivationBlock, Stem
 from edge_trgl.sparing import Recompute, spare
-from edge_trgl.transport import Multipliers, Residue, Transport, energy, residues
+from edge_trgl.transport import Multipliers, Residue, Transport, penalised
 
 PARTS = {
     "post-activation": lambda width: PostActivationBlock(width, width),
@@ -32,7 +33,7 @@ PARTS = {
     "encoder": lambda width: Encoder(width, 2 * width),
     "stem": Stem,
 }
-REDUCTIONS = [None, "mean", "sum"]
+POWERS = [None, 2.0, 3.0]
 
 
 def _randomised(part, generator):
@@ -46,19 +47,26 @@ def _noise(generator, *shape):
     return torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)
 
 
-def _ran(part, x, *, recompute, reduction=None, wanted=True):
+def _ran(part, x, *, recompute, power=None, wanted=True):
     """Everything that a forward and backward of a copy of `part` leaves behind, by name."""
     part, x = copy.deepcopy(part), x.detach().requires_grad_(wanted)
     spare(part, recompute)
+    gauge = torch.zeros(2, dtype=torch.float64)
+    measure = None if power is None else Measure(power, gauge)
     for mark in part.modules():
         if isinstance(mark, Residue):
-            mark.recording = reduction is not None
+            mark.measure = measure
     out = part(x)
-    energies = [energy(residue, reduction) for residue in residues(part, x, out)] if reduction else []
+    energies = []
+    if measure:
+        out, found = penalised(part, x, out, measure)
+        energies = [energy.mean for energy in found]
     wave = torch.arange(out.numel()).sin().view_as(out)
     loss = (out * wave).sum() + 3.7 * sum(energies)
     loss.backward()
-    found = {"out": out, "gradient": x.grad} | {f"energy {n}": cost for n, cost in enumerate(energies)}
+    found = {"out": out, "gradient": x.grad, "gauge": gauge} | {
+        f"energy {n}": cost for n, cost in enumerate(energies)
+    }
     found |= {f"gradient of {name}": weight.grad for name, weight in part.named_parameters()}
     return found | dict(part.named_buffers())
 
@@ -70,20 +78,18 @@ def _assert_same(found, expected):
         assert same, name
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("power", POWERS)
 @pytest.mark.parametrize("wanted", [True, False], ids=["inner", "first"])
 @pytest.mark.parametrize("width", [4, 8, 16, 64])
 @pytest.mark.parametrize("recompute", ["norms", "blocks"])
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_that_keeps_less_gives_the_same_bits(name, recompute, width, wanted, reduction):
+def test_a_part_that_keeps_less_gives_the_same_bits(name, recompute, width, wanted, power):
     generator = torch.Generator().manual_seed(width)
     part, x = _randomised(PARTS[name](width), generator), _noise(generator, 6, width, 12, 12)
-    plain, sparing = (
-        _ran(part, x, recompute=level, reduction=reduction, wanted=wanted) for level in ("none", recompute)
-    )
+    plain, sparing = (_ran(part, x, recompute=level, power=power, wanted=wanted) for level in ("none", recompute))
     _assert_same(sparing, plain)
     assert (plain["gradient"] is not None) == wanted
-    assert name in ("encoder", "stem") or ("energy 0" in plain) == (reduction is not None)
+    assert name in ("encoder", "stem") or ("energy 0" in plain) == (power is not None)
 
 
 @given(
@@ -92,14 +98,14 @@ def test_a_part_that_keeps_less_gives_the_same_bits(name, recompute, width, want
     batch=st.integers(2, 5),
     sides=st.tuples(st.integers(1, 11), st.integers(1, 11)),
     wanted=st.booleans(),
-    reduction=st.sampled_from(REDUCTIONS),
+    power=st.sampled_from(POWERS),
     recompute=st.sampled_from(["norms", "blocks"]),
 )
 @settings(max_examples=300, deadline=None)
-def test_the_same_bits_at_any_size(name, width, batch, sides, wanted, reduction, recompute):
+def test_the_same_bits_at_any_size(name, width, batch, sides, wanted, power, recompute):
     generator = torch.Generator().manual_seed(batch)
     part, x = _randomised(PARTS[name](width), generator), _noise(generator, batch, width, *sides)
-    options = {"reduction": reduction, "wanted": wanted}
+    options = {"power": power, "wanted": wanted}
     _assert_same(_ran(part, x, recompute=recompute, **options), _ran(part, x, recompute="none", **options))
 
 
@@ -242,9 +248,9 @@ def test_a_resnet_block_is_trained_in_little_more_than_five_maps(module):
     chain = replace(chain, blocks=chain.blocks[:2], starts=(0, 1))
     config = StepConfig(transport=Transport(tau=0.5))
     counted = {mode: _maps(chain, config, module, mode, 16, 32) for mode in get_args(Recompute)}
-    assert counted["none"] > 8
-    assert counted["norms"] < 5.4
-    assert counted["blocks"] < 5.4
+    assert counted["none"] >= 7
+    assert counted["norms"] < 5.3
+    assert counted["blocks"] < 5.3
 
 
 @pytest.mark.parametrize("module", [0, 1], ids=["with the encoder", "without it"])
@@ -256,14 +262,30 @@ def test_a_pre_activation_block_is_trained_in_two_thirds_of_the_maps(module):
     assert counted["blocks"] < 0.67 * counted["none"]
 
 
-def test_each_further_block_adds_two_maps_instead_of_five():
+def test_each_further_block_adds_two_maps_instead_of_four():
     def counted(num_blocks, recompute):
         chain = resnet110(input_shape=(3, 32, 32), num_classes=10, num_modules=54)
         chain = replace(chain, blocks=chain.blocks[1 : 1 + num_blocks], starts=(0,), input_shape=(16, 32, 32))
         return _maps(chain, StepConfig(transport=Transport(tau=0.5)), 0, recompute, 16, 32)
 
-    for recompute, expected in (("none", 5), ("norms", 2)):
+    for recompute, expected in (("none", 4), ("norms", 2)):
         assert (counted(7, recompute) - counted(4, recompute)) / 3 == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("recompute", get_args(Recompute))
+@pytest.mark.parametrize("num_blocks", [1, 4])
+@pytest.mark.parametrize("net", ["km", "resnet110"])
+def test_the_transport_cost_takes_no_memory(net, num_blocks, recompute):
+    """At the high-water moment of a step of module 1, within 0.1 %."""
+    shape = {"input_shape": (3, 32, 32), "num_classes": 10}
+    chain = km_resnet(2, num_blocks, width=16, **shape) if net == "km" else resnet110(num_modules=54, **shape)
+    if net == "resnet110":
+        chain = replace(chain, blocks=chain.blocks[: 1 + num_blocks], starts=(0, 1))
+    without, with_it = (
+        chain_costs(chain, StepConfig(transport=Transport(tau=tau)))[1].steps[recompute].peak(64)
+        for tau in (None, 0.5)
+    )
+    assert without < with_it <= 1.001 * without  # a number for each block
 
 
 LEAN = """

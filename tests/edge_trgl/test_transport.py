@@ -10,70 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edge_trgl.energy import Measure, kept
 from edge_trgl.local import StepConfig
+from edge_trgl.models import km_resnet
 from edge_trgl.sparing import Branch
-from edge_trgl.transport import Energy, Multipliers, Residue, Transport, energy, residues
+from edge_trgl.transport import Energy, Multipliers, Residue, Transport, penalised
 
-SHAPES = [(2, 3), (4, 8, 5, 5), (3, 7, 16)]
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_energy_is_the_mean_square(shape):
-    residue = torch.randn(shape, requires_grad=True)
-    naive = residue.double().pow(2).mean()
-    found = energy(residue, "mean")
-    assert found.dtype == torch.float32
-    assert found.dim() == 0
-    torch.testing.assert_close(found.double(), naive, rtol=1e-6, atol=0)
-
-
-def test_energy_of_a_large_map_is_as_exact():
-    residue = torch.randn(64, 64, 16, 16)
-    naive = residue.double().pow(2).mean()
-    torch.testing.assert_close(energy(residue, "mean").double(), naive, rtol=1e-6, atol=0)
+MEASURE = Measure()
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_gradient_is_that_of_the_formula(shape, reduction):
-    values = torch.randn(shape)
-    ours, naive = values.clone().requires_grad_(), values.double().requires_grad_()
-    (3.5 * energy(ours, reduction)).backward()
-    squares = naive.pow(2)
-    (3.5 * (squares.mean() if reduction == "mean" else squares.flatten(1).sum(1).mean())).backward()
-    torch.testing.assert_close(ours.grad.double(), naive.grad, rtol=1e-6, atol=0)
-
-
-def test_sum_is_the_squared_norm_of_a_sample():
+def test_sum_is_the_squared_norm_of_a_sample(reduction):
     residue = torch.tensor([[[[3.0, 4.0]]], [[[0.0, 1.0]]]])  # [2, 1, 1, 2]: norms² 25 and 1
-    assert energy(residue, "sum").item() == pytest.approx(13)
-    assert energy(residue, "mean").item() == pytest.approx(6.5)
+    _, mean = kept(residue, MEASURE)
+    expected = {"mean": 6.5, "sum": 13}
+    assert Energy(mean, 2).reduced(reduction).item() == pytest.approx(expected[reduction])
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
 @settings(max_examples=30, deadline=None)
 def test_one_penalty_under_both_reductions(batch, channels, height, width):
-    residue = torch.randn(batch, channels, height, width)
     size = channels * height * width
-    mean = Transport(tau=0.5).weight(0, 2) * energy(residue, "mean")
-    summed = Transport(tau=0.5 * size, reduction="sum").weight(0, 2) * energy(residue, "sum")
+    found = Energy(kept(torch.randn(batch, channels, height, width), MEASURE)[1], size)
+    mean = Transport(tau=0.5).weight(0, 2) * found.reduced("mean")
+    summed = Transport(tau=0.5 * size, reduction="sum").weight(0, 2) * found.reduced("sum")
     torch.testing.assert_close(mean, summed)
-
-
-def test_a_residue_of_zeros_has_a_gradient_of_zeros():
-    residue = torch.zeros(2, 3, requires_grad=True)
-    energy(residue, "mean").backward()
-    assert residue.grad.tolist() == [[0.0] * 3] * 2
-
-
-def test_bfloat16_residue():
-    residue = torch.randn(4, 3, 8, 8).bfloat16().requires_grad_()
-    found = energy(residue, "mean")
-    found.backward()
-    assert found.dtype == torch.float32
-    assert residue.grad.dtype == torch.bfloat16
-    torch.testing.assert_close(found.double(), residue.detach().double().pow(2).mean(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(residue.grad.float(), 2 * residue.detach().float() / 768, rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +92,7 @@ def test_multipliers_weigh_each_step_with_the_value_before_it(nets):
 
 
 class TwoBranches(nn.Module):
-    """A block of two residual branches, as in a transformer."""
+    """A block of two residual branches, as in a transformer; the first is kept."""
 
     def __init__(self):
         super().__init__()
@@ -140,84 +101,113 @@ class TwoBranches(nn.Module):
 
     def forward(self, x):
         x = x + self.mark1(self.first(x))
-        return x + self.mark2(self.second(x))
+        return self.mark2.add(x, self.second(x))
+
+
+def _means(block, x):
+    return [energy.mean for energy in penalised(block, x, block(x), MEASURE)[1]]
 
 
 def test_every_marked_branch_is_a_residue():
     block, x = TwoBranches(), torch.randn(3, 4)
-    found = list(residues(block, x, block(x)))
     inner = x + block.first(x)
-    torch.testing.assert_close(found, [block.first(x), block.second(inner)])
-    assert list(residues(block, x, x)) == []  # handed over once
+    torch.testing.assert_close(
+        _means(block, x), [block.first(x).square().mean(), block.second(inner).square().mean()]
+    )
+    assert penalised(block, x, x, MEASURE) == (x, [])  # handed over once
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_an_energy_stands_for_its_residue(reduction):
-    residue = torch.randn(4, 3, 5, 5)
-    found = energy(Energy(energy(residue, "mean"), 3 * 5 * 5), reduction)
-    assert torch.equal(found, energy(residue, reduction))
-
-
-@pytest.mark.parametrize("recording", [True, False])
-def test_a_joined_branch_marks_its_energy_if_it_is_to_be_recorded(recording):
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_joined_branch_marks_its_energy_if_it_is_wanted(wanted):
     mark, conv, x = Residue(), nn.Conv2d(2, 2, 3, padding=1), torch.randn(3, 2, 5, 5)
-    mark.recording = recording
+    mark.measure = MEASURE if wanted else None
     out = mark.join(x, Branch(steps=((None, conv),)), x)
     residue = conv(x)
     assert torch.equal(out, x + residue)
     marked = mark.take()
-    if recording:
-        assert marked.size == 2 * 5 * 5
-        assert torch.equal(marked.mean, energy(residue, "mean"))
-        assert mark.take() is None
-    else:
-        assert marked is None
+    assert [energy.size for energy in marked] == [2 * 5 * 5] * wanted
+    assert all(torch.equal(energy.mean, kept(residue, MEASURE)[1]) for energy in marked)
+    assert mark.take() == []
 
 
 def test_a_plain_layer_of_equal_shapes_is_out_minus_in():
     layer, x = nn.Linear(4, 4), torch.randn(3, 4)
-    (found,) = residues(layer, x, layer(x))
-    torch.testing.assert_close(found, layer(x) - x)
+    torch.testing.assert_close(_means(layer, x), [(layer(x) - x).square().mean()])
 
 
 def test_a_change_of_shape_has_no_residue():
-    layer, x = nn.Linear(4, 5), torch.randn(3, 4)
-    assert list(residues(layer, x, layer(x))) == []
+    assert _means(nn.Linear(4, 5), torch.randn(3, 4)) == []
 
 
-@pytest.mark.parametrize("how", ["evaluating", "without gradients", "not recording"])
+@pytest.mark.parametrize("how", ["evaluating", "without gradients", "not wanted"])
 def test_nothing_is_marked_when_nothing_is_trained(how):
     block, x = TwoBranches(), torch.randn(3, 4)
     block.train(how != "evaluating")
-    block.mark1.recording = block.mark2.recording = how != "not recording"
+    if how == "not wanted":
+        block.mark1.measure = block.mark2.measure = None
     with torch.set_grad_enabled(how != "without gradients"):
-        out = block(x)
-    assert list(residues(block, x, out)) == []
+        assert _means(block, x) == []
 
 
-def _watched(local):
-    """Weak references to every branch output that passes a mark from now on."""
-    references = []
-    for mark in local.modules():
-        if isinstance(mark, Residue):
-            mark.register_forward_hook(lambda _, __, out: references.append(weakref.ref(out)))
-    return references
+@pytest.mark.parametrize("form", ["add", "norm"])
+def test_where_a_form_does_not_hold_the_residue_is_kept(form):
+    mark, x = Residue(), torch.randn(3, 4, 5, dtype=torch.bfloat16)
+    norm = nn.BatchNorm1d(4)
+    out = mark.add(x.float(), x) if form == "add" else mark.norm(norm, x)
+    residue = x if form == "add" else nn.BatchNorm1d(4)(x)
+    torch.testing.assert_close(out, x.float() + x if form == "add" else residue)
+    torch.testing.assert_close(mark.take()[0].mean, residue.float().square().mean())
+
+
+def test_another_power_is_taken_of_a_norm_too():
+    mark, norm, x = Residue(), nn.BatchNorm2d(3), torch.randn(4, 3, 5, 5)
+    mark.measure = Measure(3.0)
+    out = mark.norm(norm, x)
+    torch.testing.assert_close(mark.take()[0].mean, out.abs().pow(3).mean())
+
+
+def _pre_activation():
+    return km_resnet(2, 1, input_shape=(3, 8, 8), num_classes=3, width=8, downsample=())
 
 
 @pytest.mark.parametrize("tau", [None, 0.5])
-def test_no_residue_outlives_its_step_and_vangl_keeps_none_at_all(nets, tau):
-    local = nets.built(nets.CHAINS["norm"](), 0, StepConfig(transport=Transport(tau=tau)))
-    references, alive_at_emit = _watched(local), []
-    ((x, y),) = nets.batches(1)
+def test_no_residue_outlives_its_step(nets, tau, monkeypatch):
+    """Every branch that is joined to a shortcut, watched from then on."""
+    references, alive_at_emit, add = [], [], Residue.add
+
+    def watched(mark, x, branch):
+        references.append(weakref.ref(branch))
+        return add(mark, x, branch)
+
+    monkeypatch.setattr(Residue, "add", watched)
+    local = nets.built(_pre_activation(), 1, StepConfig(transport=Transport(tau=tau)), shape=(8, 4, 4))
+    x = torch.randn(4, 8, 4, 4)
 
     def emit(out):
         alive_at_emit.append(sum(reference() is not None for reference in references))
 
-    local.train_step(x, y, lr=0.1, seed=0, emit=emit)
-    assert len(references) == 2
-    assert all(reference() is None for reference in references)
-    if tau is None:
-        assert alive_at_emit == [0]
+    local.train_step(x, torch.tensor([0, 1, 2, 0]), lr=0.1, seed=0, emit=emit)
+    assert references
+    assert alive_at_emit == [0]
+
+
+def test_gauged_steps_tell_both_gradients_in_the_residue(nets):
+    """Against the formula: one pre-activation block, r = its branch, by plain autograd."""
+    config = StepConfig(transport=Transport(tau=0.05))
+    local = nets.built(_pre_activation(), 1, config, shape=(8, 4, 4))
+    block = local.trunk[0]
+    x, y = torch.randn(4, 8, 4, 4), torch.tensor([0, 1, 2, 0])
+    local.train()
+    block.residue.measure = None
+    residue = (block(x) - x).detach().requires_grad_()
+    loss = nn.functional.cross_entropy(local.head(x + residue), y)
+    (other,) = torch.autograd.grad(loss, residue)
+    (own,) = torch.autograd.grad(local.weight * residue.square().mean(), residue)
+    local.train_step(x, y, lr=0.1, seed=0, gauged=True)
+    local.train_step(x, y, lr=0.1, seed=1)
+    totals = local.take_totals()
+    assert totals.transport_gradient == pytest.approx(own.square().sum().item(), rel=1e-4)
+    assert totals.other_gradient == pytest.approx(other.square().sum().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize(("exempt", "penalised"), [(True, [False, True]), (False, [True, True])])

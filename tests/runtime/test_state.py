@@ -54,6 +54,8 @@ def metric(kind="train", position=1, loss_sum=12.25):
         loss_sum=loss_sum,
         num_correct=40,
         transport_sum=0.1,
+        transport_gradient=0.5,
+        other_gradient=2.0,
         lr=0.003,
     )
 
@@ -289,7 +291,7 @@ state = RunState(Path(sys.argv[1]))
 for position in range(state.position() + 1, 1_000_000):
     record = FileRecord(name=f"m.{position}", num_bytes=position, crc32=position)
     metric = Metric(kind="train", module=0, epoch=0, position=position, num_images=1, loss_sum=1.0,
-                    num_correct=0, transport_sum=0.0, lr=0.1)
+                    num_correct=0, transport_sum=0.0, transport_gradient=0.0, other_gradient=0.0, lr=0.1)
     state.commit(position=position, modules=[ModuleRecord(module=k, file=record) for k in range(20)],
                  boundaries=[], metrics=[metric] * 3, meta={"position": position})
     print(position, flush=True)
