@@ -17,11 +17,12 @@ from edge_trgl.assembly import LearningRate
 from edge_trgl.chain import Chain
 from edge_trgl.config import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
+from edge_trgl.energy import Measure
 from edge_trgl.feed import Feed
 from edge_trgl.run import Run
 from edge_trgl.runtime import memory
 from edge_trgl.schedule import Split, Visit
-from edge_trgl.transport import Residue, residues
+from edge_trgl.transport import Residue, penalised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ def _part(trunk: nn.Sequential, head: nn.Module, weight: float, config: RunConfi
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for mark in trunk.modules():
         if isinstance(mark, Residue):
-            mark.recording = weight > 0
+            mark.measure = Measure() if weight else None
     optimizer = torch.optim.SGD(
         [*trunk.parameters(), *head.parameters()],
         lr=config.train.lr,
@@ -118,7 +119,8 @@ def _step(label_smoothing: float, *, checkpointed: bool) -> Step:
         for block in part.trunk:
             before, out = out, forward(block, out)
             if part.weight:
-                penalty = penalty + sum(residue.square().mean() for residue in residues(block, before, out))
+                out, energies = penalised(block, before, out, Measure())
+                penalty = penalty + sum(energy.mean for energy in energies)
         cross_entropy = functional.cross_entropy(part.head(out), y, label_smoothing=label_smoothing)
         loss = cross_entropy + part.weight * penalty
         part.optimizer.zero_grad()

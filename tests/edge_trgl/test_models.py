@@ -147,7 +147,8 @@ def test_post_activation_block_step_by_step(channels):
     branch = _norm(_conv(inner, block.conv2, padding=1), block.norm2)
     shortcut = torch.cat([x[:, :, ::2, ::2], torch.zeros(3, 4, 3, 3)], 1) if widens else x
     torch.testing.assert_close(block(x), torch.relu(shortcut + branch))
-    torch.testing.assert_close(block.residue.take(), branch)  # after its last norm, before the sum
+    (energy,) = block.residue.take()  # of the branch after its last norm, before the sum
+    torch.testing.assert_close(energy.mean, branch.square().mean())
 
 
 # The table of splits: blocks x width of each module, d where the first of them downsamples.
