@@ -267,7 +267,8 @@ class _Moved(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, out, energy = ctx.saved_tensors
         if not ctx.needs_input_grad[0]:
-            return None, difference_gradient(gradients[0], gradients[1], energy, out, x, ctx.measure), None
+            # The same arithmetic as below, bit for bit: whether x has a gradient depends on what is recomputed.
+            return None, power_gradient(out - x, gradients[0], gradients[1], energy, ctx.measure), None
         residue = out - x
         _gauge(ctx.measure, gradients[0], gradients[1], energy, residue)
         own = _slope_in_place(residue, ctx.measure.power, gradients[1])

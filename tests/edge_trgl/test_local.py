@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.chain import Chain
+from edge_trgl.chain import Chain, Pieces
 from edge_trgl.descent import Descent
 from edge_trgl.keys import key
 from edge_trgl.local import LocalModule, StepConfig, Totals
@@ -440,6 +440,23 @@ def test_a_plain_sequential_block_has_one_residue(nets):
 def test_recompute_takes_a_sequential_block_with_an_in_place_activation(nets):
     chain = nets.chain_of(_conv_norm_relu)
     _assert_same(*(_trained(nets, chain, VANGL, recompute=recompute) for recompute in MODES))
+
+
+def _pooled_first():
+    return Pieces(nn.MaxPool2d(2), nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recompute_changes_no_bit_of_a_plain_layer_behind_a_piece_without_weights(nets, seed):
+    """What enters the layer has a gradient only where the pieces are computed one by one."""
+    chain, ends = Chain.from_blocks([_pooled_first], input_shape=(3, 8, 8), num_classes=5), []
+    for recompute in MODES:
+        local = LocalModule(chain.seeded(seed), 0, (3, 4, 4), StepConfig(transport=TRGL, recompute=recompute))
+        local.materialise("cpu")
+        for step, (x, y) in enumerate(nets.batches(3, shape=(3, 8, 8))):
+            local.train_step(x, y, lr=0.1, seed=step)
+        ends.append(local.tensors())
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
 def test_recompute_takes_a_first_block_without_weights(nets):
