@@ -12,9 +12,12 @@ from edge_trgl import schedule
 from edge_trgl.catalogue import build_chain
 from edge_trgl.chain import Chain, Shape
 from edge_trgl.config import RunConfig, parse_epochs
+from edge_trgl.cutting import Net
 from edge_trgl.data import Augment, DatasetInfo
 from edge_trgl.local import LocalModule, StepConfig
+from edge_trgl.losses import CrossEntropy, InfoPro, LocalLoss, PredSim
 from edge_trgl.runtime.boundary_records import BoundarySpec
+from edge_trgl.runtime.errors import UsageError
 from edge_trgl.schedule import Boundary, Program, Visit
 from edge_trgl.sparing import Recompute
 from edge_trgl.transport import Multipliers, Transport
@@ -24,11 +27,12 @@ from edge_trgl.transport import Multipliers, Transport
 class Layout:
     """What planning found out about a chain, kept with the run so that training need not find it again.
 
-    `shapes` and `dtypes`: of one sample at the output of each module; `names`: what each module is made of;
-    `num_params`: trunk parameters of each module.
+    `heads`: the name of each module's, None where it has none; `shapes` and `dtypes`: of one sample at the output
+    of each module; `names`: what each module is made of; `num_params`: trunk parameters of each module.
     """
 
     starts: tuple[int, ...]
+    heads: tuple[str | None, ...]
     shapes: tuple[Shape, ...]
     dtypes: tuple[str, ...]
     names: tuple[str, ...]
@@ -42,24 +46,51 @@ class Layout:
         return cls(**{**values, "shapes": tuple(tuple(shape) for shape in document["shapes"])})
 
 
-def make_chain(config: RunConfig, info: DatasetInfo, *, paged: bool = False) -> Chain:
+def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, paged: bool = False) -> Chain:
     """The chain that the configuration asks for, its blocks grouped by depth. Call it on the device meta.
 
-    `paged`: end-to-end training keeps the modules; else the whole net is one. Both give the same weights.
+    `net`: the model, where it is cut already. `paged`: end-to-end training keeps the modules; else the whole net
+    is one. Both give the same weights.
     """
-    height, width, channels = info.shape
     chain = build_chain(
         config.model.name,
-        input_shape=(channels, height, width),
+        input_shape=info.input_shape,
         num_classes=info.num_classes,
         width=config.model.width,
         num_modules=config.model.modules,
         downsample=config.model.downsample,
-        head=config.model.head,
+        net=net,
     )
+    chain = replace(chain, built=chain.built or config.model.pretrained is not None)
+    chain = with_heads(config, chain)
     if config.train.regime != "end-to-end":
         return chain
-    return replace(chain, end_to_end=True, starts=chain.starts if paged else (0,))
+    return replace(chain if paged else chain.regroup((0,)), end_to_end=True)
+
+
+def with_heads(config: RunConfig, chain: Chain) -> Chain:
+    """The chain with the heads that the configuration names; with its own where it leaves them open.
+
+    Raises:
+        UsageError: their number is not that of the modules.
+    """
+    wanted = config.model.heads()
+    if wanted is None or wanted.auto:
+        return chain
+    if len(wanted.names) == 1:
+        return replace(chain, head=wanted.names[0])
+    if len(wanted.names) != len(chain):
+        raise UsageError(
+            f"--head lists {len(wanted.names)} heads for the {len(chain)} modules of {chain.name}",
+            hint="Name one for all modules, or one for each.",
+        )
+    return replace(chain, head=wanted.names)
+
+
+def planned_chain(config: RunConfig, info: DatasetInfo, layout: Layout, net: Net | None = None) -> Chain:
+    """The chain in the modules, and with the heads, that planning settled on. Call it on the device meta."""
+    chain = make_chain(config, info, net, paged=True).regroup(layout.starts)
+    return replace(chain, head=layout.heads, frozen=config.train.freeze)
 
 
 def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int | None = None) -> StepConfig:
@@ -78,6 +109,7 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
     )
     return StepConfig(
         transport=transport,
+        loss=local_loss(config),
         label_smoothing=config.train.label_smoothing,
         momentum=config.train.momentum,
         weight_decay=config.train.weight_decay,
@@ -88,9 +120,36 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
     )
 
 
+def local_loss(config: RunConfig) -> LocalLoss:
+    """The loss that the transport term is added to."""
+    wanted = config.loss
+    if wanted.name == "cross-entropy":
+        return CrossEntropy()
+    if wanted.name == "predsim":
+        return PredSim(beta=wanted.beta)
+    contrast = wanted.name == "infopro-contrast"
+    return InfoPro(contrast=contrast, lambda1=wanted.lambda1, lambda2=wanted.lambda2)
+
+
+def check_scale(config: RunConfig, info: DatasetInfo) -> None:
+    """Refuse to reconstruct what has no scale.
+
+    Raises:
+        UsageError: the loss compares with images from 0 to 1, and the data are floats.
+    """
+    if config.loss.name.startswith("infopro") and info.dtype != "uint8":
+        raise UsageError(
+            f"loss.name {config.loss.name} reconstructs pixels from 0 to 1, and these data are floats",
+            hint="Give images of bytes, or choose predsim.",
+        )
+
+
 def augmentation(config: RunConfig, info: DatasetInfo) -> Augment:
-    """Crop and flip as configured; without a number, the crop pads by a sixteenth of the image's side."""
-    if not config.data.augment:
+    """Crop and flip as configured; without a number, the crop pads by a sixteenth of the image's side.
+
+    Windows stay as they are: a time series has no mirror image, and what may be done to it depends on its sensors.
+    """
+    if not config.data.augment or len(info.input_shape) != 3:
         return Augment(crop_padding=0, flip=False)
     padding = config.data.crop_padding
     return Augment(min(info.shape[:2]) // 16 if padding is None else padding, config.data.flip)
@@ -110,8 +169,14 @@ def program(config: RunConfig, num_modules: int, chunk: int) -> Program:
     """The regime with its lengths; end-to-end, several modules are paged.
 
     Raises:
-        UsageError: the list of epochs does not suit the number of modules.
+        UsageError: the list of epochs, or how many modules are frozen, does not suit the number of modules.
     """
+    if config.train.freeze >= num_modules:
+        raise UsageError(
+            f"--freeze {config.train.freeze}: the net has {num_modules} module{'' if num_modules == 1 else 's'}",
+            hint="At least one must be left to train.",
+        )
+    loss = local_loss(config)
     return Program(
         regime=config.train.regime,
         epochs=parse_epochs(config.train.epochs, num_modules),
@@ -119,7 +184,10 @@ def program(config: RunConfig, num_modules: int, chunk: int) -> Program:
         chunk=chunk,
         views=config.train.views,
         cached=config.train.cache,
+        prefix="forward" if config.train.prefix == "frozen" else "ascend",
+        frozen=config.train.freeze,
         paged=config.train.regime == "end-to-end" and num_modules > 1,
+        pictured=frozenset(module for module in range(num_modules) if loss.of(module, num_modules).wants_image),
     )
 
 
@@ -129,13 +197,16 @@ class LearningRate:
     def __init__(self, config: RunConfig, shape: schedule.Shape, training: Program) -> None:
         self._base = config.train.lr
         self._cosine = config.train.lr_schedule == "cosine"
+        self._milestones = config.train.lr_milestones if config.train.lr_schedule == "steps" else ()
+        self._factor = config.train.lr_factor
         self._batches = shape.batches_per_epoch
         self._steps = [training.epochs_of(module) * self._batches for module in range(shape.num_modules)]
 
     def __call__(self, visit: Visit, batch: int) -> float:
         """The rate for `batch` of a training visit."""
         if not self._cosine:
-            return self._base
+            passed = sum(milestone <= visit.span.epoch for milestone in self._milestones)
+            return float(self._base * self._factor**passed)
         done = (visit.span.epoch * self._batches + batch) / self._steps[visit.module]
         return self._base * 0.5 * (1 + math.cos(math.pi * done))
 
@@ -160,7 +231,7 @@ class Workshop:
     def initialise(self, module: int) -> LocalModule:
         """Module `module` with its first weights, which depend on the seed and its blocks alone."""
         local = LocalModule(self.chain.seeded(self.seed), module, self.layout.shapes[module], self.config)
-        self.chain.initialise(module, local.trunk, local.head, self.seed)
+        self.chain.initialise(module, local.trunk, local.readers(), self.seed)
         return local.materialise(self.device)
 
     def spec_of(self, boundary: Boundary) -> BoundarySpec:

@@ -3,42 +3,57 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from edge_trgl.chain import Chain, by_depth
+from torch import nn
+
+from edge_trgl.chain import Chain, Shape, by_depth
+from edge_trgl.cutting import Factory, Net, cut, hollow, model_factory
 from edge_trgl.models.km_resnet import km_resnet
+from edge_trgl.models.resnet import resnet
 from edge_trgl.models.resnet110 import resnet110
+from edge_trgl.models.swin import swin_tiny
+from edge_trgl.models.vgg import vgg19
 from edge_trgl.runtime.errors import InputError, UsageError
 
-NAMES = ("km-10-1", "km-2-7", "km-20-1", "resnet110", "resnet110-heavy")
-"""Examples that stand for all: any km-K-M is understood."""
+NETS: dict[str, Callable[..., Chain]] = {
+    "resnet50": partial(resnet, 50),
+    "resnet101": partial(resnet, 101),
+    "resnet152": partial(resnet, 152),
+    "resnet110": resnet110,
+    "resnet110-heavy": partial(resnet110, heavy=True),
+    "swin-tiny": swin_tiny,
+    "vgg19": vgg19,
+}
+"""Networks of one depth, which choose their modules for a number of them."""
+
+NAMES = ("km-10-1", "km-2-7", "km-20-1", "km-20-1-encoder", *NETS)
+"""Examples that stand for all: any km-K-M is understood, and km-K-M-encoder, whose encoder is a module apart."""
 
 
 def build_chain(
     name: str,
     *,
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     num_classes: int,
     width: int = 32,
     num_modules: int | None = None,
     downsample: tuple[int, ...] | None = None,
-    head: str = "conv",
+    net: Net | None = None,
 ) -> Chain:
-    """The chain that `name` stands for: km-K-M, resnet110, resnet110-heavy, or module:factory.
+    """The chain that `name` stands for: km-K-M, one of `NETS`, torchvision:NAME, timm:NAME, or module:factory.
 
-    `num_modules` regroups its blocks. A factory is called with `input_shape` and `num_classes` and returns a
-    `Chain`.
+    It has its own heads. `num_modules` regroups its blocks. A factory is called with `input_shape` and
+    `num_classes` and returns a `Chain`, or a module that is cut into one. `net`: what `open_net` gave; without it,
+    a library's model is made and cut here.
 
     Raises:
-        UsageError: no such model, or it has fewer blocks than modules were asked for.
+        UsageError: no such model, it reads other samples, or has fewer blocks than modules were asked for.
         InputError: the user's factory cannot be imported or fails.
     """
-    km = re.fullmatch(r"km-(\d+)-(\d+)", name)
+    km = re.fullmatch(r"km-(\d+)-(\d+)(-encoder)?", name)
     if km and int(km[1]) and int(km[2]):
         chain = km_resnet(
             int(km[1]),
@@ -47,27 +62,35 @@ def build_chain(
             num_classes=num_classes,
             width=width,
             downsample=downsample,
-            head=head,
+            encoder_apart=km[3] is not None,
         )
         return chain if num_modules is None else _regroup(chain, num_modules)
-    if name in ("resnet110", "resnet110-heavy"):
-        _check_count(name, num_modules or 16, 54)
-        return resnet110(
-            input_shape=input_shape,
-            num_classes=num_classes,
-            num_modules=num_modules or 16,
-            heavy=name.endswith("heavy"),
-            head=head,
-        )
+    if name in NETS:
+        make = partial(NETS[name], input_shape=_image_shape(name, input_shape), num_classes=num_classes)
+        if num_modules is None:
+            return make()
+        _check_count(name, num_modules, len(make().blocks))
+        return make(num_modules=num_modules)
     if ":" in name:
-        chain = _from_factory(name, input_shape, num_classes)
+        net = net or open_net(name, input_shape=input_shape, num_classes=num_classes)
+        chain = net.chain() if net else _chain_of(name, model_factory(name, input_shape, num_classes))
         return chain if num_modules is None else _regroup(chain, num_modules)
     near = difflib.get_close_matches(name, NAMES, n=1)
     raise UsageError(
         f"there is no model {name!r}",
         hint=(f"did you mean {near[0]}? " if near else "")
-        + "Known: km-K-M (any K and M, as km-10-1), resnet110, resnet110-heavy, or module:factory.",
+        + f"Known: km-K-M (any K and M, as km-10-1), {', '.join(NETS)}, "
+        "torchvision:NAME, timm:NAME, or module:factory.",
     )
+
+
+def _image_shape(name: str, input_shape: Shape) -> tuple[int, int, int]:
+    if len(input_shape) != 3:
+        raise UsageError(
+            f"--model {name} reads images [C, H, W]; a sample of this data set is {list(input_shape)}",
+            hint="Choose km-K-M, as km-10-1, or give a network for it as module:factory.",
+        )
+    return input_shape
 
 
 def _regroup(chain: Chain, num_modules: int) -> Chain:
@@ -83,22 +106,29 @@ def _check_count(name: str, num_modules: int, num_blocks: int) -> None:
         )
 
 
-def _from_factory(name: str, input_shape: tuple[int, int, int], num_classes: int) -> Chain:
-    module_name, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+def open_net(name: str, *, input_shape: Shape, num_classes: int) -> Net | None:
+    """The model that `name` stands for, cut into blocks; None where it is a chain already.
+
+    Raises:
+        UsageError: the library has no such model.
+        InputError: it cannot be imported, or cut; says where and why.
+    """
+    if ":" not in name:
+        return None
+    factory = model_factory(name, input_shape, num_classes)
+    with hollow():
+        made: object = factory()
+    if isinstance(made, Chain):
+        return None
+    if not isinstance(made, nn.Module):
         raise InputError(
-            f"--model {name}: {error}",
-            hint="Give importable.module:function; the current folder is searched too.",
-        ) from error
-    chain = factory(input_shape=input_shape, num_classes=num_classes)
-    if not isinstance(chain, Chain):
-        raise InputError(
-            f"--model {name}: the factory returned {type(chain).__name__}, not a Chain",
-            hint="Wrap its blocks: return Chain.from_blocks(blocks, input_shape=..., num_classes=...).",
+            f"--model {name}: the factory returned {type(made).__name__}, neither a Chain nor a module",
+            hint="Return an nn.Module that gives logits, or Chain.from_blocks(blocks, ...).",
         )
+    return cut(factory, name=name, input_shape=input_shape, num_classes=num_classes)
+
+
+def _chain_of(name: str, factory: Factory) -> Chain:
+    chain: object = factory()
+    assert isinstance(chain, Chain), f"{name} gave a chain before"
     return chain

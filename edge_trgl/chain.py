@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -63,7 +64,8 @@ class Chain:
     shape. `gain`: of the orthogonal initialisation; None keeps what the blocks' own constructors drew.
     `encoder_exempt`: no transport cost for module 0, which holds the encoder (paper, appendix G).
     `built`: the factories give blocks that already carry weights to be kept. `end_to_end`: the loss is that of
-    the last module alone, which alone has a head.
+    the last module alone, which alone has a head. `head`: the name of one, for all modules, or one for each, None
+    where a module has none. `frozen`: so many modules, the first ones, are not trained, and have none.
     """
 
     name: str
@@ -71,12 +73,13 @@ class Chain:
     starts: tuple[int, ...]
     input_shape: Shape
     num_classes: int
-    head: str = "conv"
+    head: str | tuple[str | None, ...] = "conv"
     pool: PoolRule = to_two_by_two
     gain: float | None = 0.1
     encoder_exempt: bool = False
     built: bool = False
     end_to_end: bool = False
+    frozen: int = 0
 
     def __post_init__(self) -> None:
         stops = (*self.starts[1:], len(self.blocks))
@@ -85,6 +88,8 @@ class Chain:
                 f"modules of {self.name} must start at rising blocks below {len(self.blocks)}, the first at 0; "
                 f"got {list(self.starts)}"
             )
+        if not isinstance(self.head, str) and len(self.head) != len(self):
+            raise ValueError(f"{self.name} has {len(self)} modules; {len(self.head)} heads are given")
 
     @classmethod
     def from_blocks(
@@ -95,7 +100,7 @@ class Chain:
         num_classes: int,
         num_modules: int | None = None,
         name: str = "blocks",
-        head: str = "linear",
+        head: str | tuple[str, ...] = "linear",
     ) -> Chain:
         """A chain of the user's own blocks, one module a block unless `num_modules` says otherwise.
 
@@ -119,8 +124,15 @@ class Chain:
         return len(self.starts)
 
     def regroup(self, starts: tuple[int, ...]) -> Chain:
-        """The same blocks in other modules; their first weights stay the same."""
-        return replace(self, starts=starts)
+        """The same blocks in other modules; their first weights stay the same.
+
+        Of a head for each module, a new one has the head of the old one that holds its last block.
+        """
+        head = self.head
+        if not isinstance(head, str):
+            stops = (*starts[1:], len(self.blocks))
+            head = tuple(head[bisect(self.starts, stop - 1) - 1] for stop in stops)
+        return replace(self, starts=starts, head=head)
 
     def module_blocks(self, module: int) -> range:
         """The indices of the blocks of `module`."""
@@ -128,16 +140,29 @@ class Chain:
         return range(self.starts[module], stops[module])
 
     def trunk(self, module: int) -> nn.Sequential:
-        """The blocks of `module`, as their factories make them."""
-        return nn.Sequential(*(self.blocks[index]() for index in self.module_blocks(module)))
+        """The blocks of `module`, as their factories make them; without gradients if it is frozen."""
+        trunk = nn.Sequential(*(self.blocks[index]() for index in self.module_blocks(module)))
+        return trunk.requires_grad_(requires_grad=False) if module < self.frozen else trunk
 
     def has_head(self, module: int) -> bool:
         """Whether `module` has a classifier, and so a loss and a score."""
-        return not self.end_to_end or module == len(self) - 1
+        return module >= (len(self) - 1 if self.end_to_end else self.frozen)
 
-    def classifier(self, output_shape: Shape) -> nn.Module:
-        """The auxiliary classifier of a module with this output."""
-        return build_head(self.head, output_shape, self.num_classes, self.pool)
+    def head_of(self, module: int) -> str | None:
+        """The name of the head of `module`, if it has one."""
+        if not self.has_head(module):
+            return None
+        return self.head if isinstance(self.head, str) else self.head[module]
+
+    def classifier(self, module: int, output_shape: Shape) -> nn.Module:
+        """The auxiliary classifier of `module`, which has this output.
+
+        Raises:
+            ValueError: there is no such head, or it cannot read the output.
+        """
+        name = self.head_of(module)
+        assert name is not None
+        return build_head(name, output_shape, self.num_classes, self.pool)
 
     def initialise(self, module: int, trunk: nn.Sequential, head: nn.Module, seed: int) -> None:
         """Draw the weights of a newly built module in place: each block's from a generator keyed by (seed, block),

@@ -17,6 +17,7 @@ import click
 
 from edge_trgl import __version__, settings
 from edge_trgl.config import RunConfig
+from edge_trgl.head_choice import NAMES
 from edge_trgl.pipeline import Pipeline, begin_or_continue
 from edge_trgl.plan_text import plan_text
 from edge_trgl.run import RUNS, Run, newest_unfinished, numbered
@@ -26,15 +27,25 @@ from edge_trgl.terminal import Terminal, duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+MODEL_HELP = (
+    "km-K-M, km-K-M-encoder, resnet50, resnet101, resnet110, resnet110-heavy, resnet152, swin-tiny, vgg19, "
+    "torchvision:NAME, timm:NAME or module:factory [km-10-1]"
+)
+
+HEAD_HELP = (
+    f"auxiliary classifiers: {', '.join(NAMES)}; one for each module, as conv,conv,linear; auto, or "
+    "auto:pooled,linear, for the cheapest in memory [the model's own]"
+)
+
 # Flag, configuration key it sets, how it is read, help.
 FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--budget-mb", "budget.mb", str, "MiB of memory for everything the run does, auto or min [2000]"),
     ("--data", "data.source", str, "sample, a folder, or a .npz file [sample]"),
     ("--image-size", "data.image_size", int, "resize image files to this side"),
-    ("--model", "model.name", str, "km-K-M, resnet110, resnet110-heavy or module:factory [km-10-1]"),
+    ("--model", "model.name", str, MODEL_HELP),
     ("--width", "model.width", int, "filters of a K-M net [32]"),
     ("--modules", "model.modules", int, "regroup the blocks into this many modules"),
-    ("--head", "model.head", click.Choice(["conv", "linear"]), "auxiliary classifiers [conv]"),
+    ("--head", "model.head", str, HEAD_HELP),
     (
         "--regime",
         "train.regime",
@@ -53,6 +64,14 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--batch-size", "train.batch_size", int, "images a step [32]"),
     ("--lr", "train.lr", float, "learning rate [0.02]"),
     ("--tau", "transport.tau", float, "transport weight is 1/(2 tau); doubled in the second half [0.5]"),
+    (
+        "--loss",
+        "loss.name",
+        click.Choice(["cross-entropy", "predsim", "infopro", "infopro-contrast"]),
+        "local loss, the transport term apart [cross-entropy]",
+    ),
+    ("--pretrained", "model.pretrained", str, "weights to begin with: safetensors, a state dict, a run's folder"),
+    ("--freeze", "train.freeze", int, "modules, the first ones, that are not trained [0]"),
     ("--views", "train.views", int, "augmented copies in a cached boundary [1]"),
     ("--seed", "train.seed", int, "keys everything random [0]"),
     ("--device", "train.device", click.Choice(["cpu", "cuda"]), "where to compute [cpu]"),
@@ -125,8 +144,11 @@ def _configured(command: Command) -> Command:
         "--cache",
         _parameter("train.cache"),
         type=click.Choice(["boundary", "none"]),
-        help="sequential, multi-lap [boundary]",
+        help="of sequential and multi-lap training, and of what --freeze leaves as it is [boundary]",
     )(command)
+    command = click.option("--recipe", type=str, help="hyperparameters by name: table14, or table14,end-to-end")(
+        command
+    )
     command = click.option("--profile", type=str, help="a board's defaults: a name or a .toml file")(command)
     command = click.option("--config", "config_file", type=Path, help="a .toml file with sections as in run.toml")(
         command
@@ -141,11 +163,13 @@ def _parameter(key: str) -> str:
 
 
 def _resolve(values: dict[str, Any]) -> RunConfig:
-    """The configuration of defaults < profile < file < --set < flags; takes its options out of `values`."""
+    """The configuration of defaults < profile < recipe < file < --set < flags; its options leave `values`."""
     sources: list[dict[str, Any]] = []
-    profile, config_file = values.pop("profile"), values.pop("config_file")
+    profile, recipe, config_file = (values.pop(name) for name in ("profile", "recipe", "config_file"))
     if profile:
         sources.append(settings.read_profile(profile))
+    if recipe:
+        sources += settings.read_recipes(recipe)
     if config_file:
         sources.append(settings.read_toml(config_file))
     sources += [settings.parse_setting(text) for text in values.pop("settings")]
@@ -249,9 +273,10 @@ def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
     if as_json:
         click.echo(json.dumps(scores))
         return
+    images = "half of the test images" if scores["chosen_on"] == "half-test" else "validation"
     for depth, accuracy in enumerate(scores["per_depth"], scores["first_depth"]):
         mark = "  chosen" if depth == scores["chosen_depth"] else ""
-        click.echo(f"depth {depth:3d}  validation {accuracy:.2%}{mark}")
+        click.echo(f"depth {depth:3d}  {images} {accuracy:.2%}{mark}")
     click.echo(_test_text(scores))
 
 
@@ -315,7 +340,10 @@ def _test_text(scores: dict[str, Any]) -> str:
     if scores["chosen"] is None:
         return f"chosen depth {scores['chosen_depth']}; there is no test set"
     chosen = f"test accuracy {scores['chosen']:.2%} at the chosen depth {scores['chosen_depth']}"
-    return f"{chosen}, {scores['last']:.2%} at the last"
+    text = f"{chosen}, {scores['last']:.2%} at the last"
+    if scores["chosen_on"] != "half-test":
+        return text
+    return f"{text}\nscored as the paper's authors did: the depth was chosen on the first half of the test images"
 
 
 def _export_text(document: dict[str, Any]) -> str:

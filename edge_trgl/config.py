@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from edge_trgl.head_choice import HeadChoice, parse_heads
 from edge_trgl.runtime.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """`source`: `sample`, a folder or a .npz file. `crop_padding`: pixels; None is a sixteenth of the side."""
+    """`source`: `sample`, a folder or a .npz file. `crop_padding`: pixels; None is a sixteenth of the side.
+
+    `choose_on`: what the depth is chosen on: images held out of training or the set's own (`validation`), a share
+    of those that `limit` leaves out of training (`unused`), or the first half of the test images, as the paper's
+    authors did (`half-test`). `validation`: the share.
+    """
 
     source: str = "sample"
     image_size: int | None = None
     limit: int | None = None
     validation: float = 0.1
+    choose_on: Literal["validation", "unused", "half-test"] = "validation"
     augment: bool = True
     crop_padding: int | None = None
     flip: bool = True
@@ -36,13 +37,18 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """`name`: km-K-M, resnet110, resnet110-heavy or module:factory. `modules` regroups its blocks."""
+    """`name`: as `build_chain` knows it. `modules` regroups its blocks.
+
+    `head`: the auxiliary classifiers, as `parse_heads` reads them; None are the model's own. `pretrained`: a file
+    or a run's folder with the weights to begin with.
+    """
 
     name: str = "km-10-1"
     width: int = 32
     modules: int | None = None
     downsample: tuple[int, ...] | None = None
-    head: Literal["conv", "linear"] = "conv"
+    head: str | None = None
+    pretrained: str | None = None
     partition: Literal["depth", "weight"] = "depth"
 
     def problems(self) -> list[str]:
@@ -54,24 +60,45 @@ class ModelConfig:
                 self.partition == "depth" or self.modules is not None,
                 "model.partition weight needs model.modules",
             )
+            + self._head_problems()
         )
+
+    def _head_problems(self) -> list[str]:
+        try:
+            self.heads()
+        except ValueError as error:
+            return [f"model.head {error}"]
+        return []
+
+    def heads(self) -> HeadChoice | None:
+        """The heads that are asked for."""
+        return None if self.head is None else parse_heads(self.head)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """`epochs`: passes over the data of each module in all: a number, `50+10k`, or a comma-separated list."""
+    """`epochs`: passes over the data of each module in all: a number, `50+10k`, or a comma-separated list.
+
+    `lr_schedule` steps: the rate is multiplied by `lr_factor` at every epoch of `lr_milestones`. `prefix`: of
+    sequential training without a cache: frozen, or run in training mode (batch statistics, and the running ones
+    move on), as the paper's authors did. `freeze`: so many modules, the first ones, are not trained.
+    """
 
     regime: Literal["parallel", "multi-lap", "sequential", "end-to-end"] = "parallel"
     epochs: str = "10"
     laps: int = 1
     batch_size: int = 32
     lr: float = 0.02
-    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    lr_schedule: Literal["cosine", "constant", "steps"] = "cosine"
+    lr_milestones: tuple[int, ...] = ()
+    lr_factor: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 2e-4
     label_smoothing: float = 0.1
     views: int = 1
     cache: bool = True
+    prefix: Literal["frozen", "train-mode"] = "frozen"
+    freeze: int = 0
     seed: int = 0
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -83,9 +110,22 @@ class TrainConfig:
         found = []
         for name in ("laps", "batch_size", "views"):
             found += _unless(getattr(self, name) >= 1, f"train.{name} must be at least 1")
-        for name in ("momentum", "weight_decay", "label_smoothing", "checkpoint_minutes"):
+        for name in ("momentum", "weight_decay", "label_smoothing", "checkpoint_minutes", "freeze"):
             found += _unless(getattr(self, name) >= 0, f"train.{name} must not be negative")
         found += _unless(0 < self.lr < math.inf, "train.lr must be above 0 and finite")
+        found += _unless(0 < self.lr_factor < math.inf, "train.lr_factor must be above 0 and finite")
+        found += _unless(min(self.lr_milestones, default=1) >= 1, "train.lr_milestones must be at least 1")
+        found += _unless(
+            self.lr_schedule != "steps" or bool(self.lr_milestones),
+            "train.lr_schedule steps needs train.lr_milestones",
+        )
+        found += _unless(
+            self.prefix == "frozen" or not self.cache, "train.prefix train-mode needs train.cache = false"
+        )
+        found += _unless(
+            not self.freeze or self.regime != "end-to-end",
+            f"train.freeze {self.freeze} is for local training; train.regime is end-to-end",
+        )
         found += _unless(self.momentum < 1, "train.momentum must be below 1")
         found += _unless(self.label_smoothing < 1, "train.label_smoothing must be below 1")
         found += _unless(self.threads is None or self.threads >= 1, "train.threads must be at least 1")
@@ -128,6 +168,35 @@ class TransportConfig:
             + _unless(self.growth >= 0, "transport.growth must not be negative")
             + _unless(self.every >= 1, "transport.every must be at least 1")
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The local loss, to which the transport term is added. `beta`: of predsim, the share of similarity matching.
+
+    `lambda1` and `lambda2`: of infopro, the weights of the reconstruction and of what the label asks for, each in
+    the first module and in the last but one; between them they change linearly.
+    """
+
+    name: Literal["cross-entropy", "predsim", "infopro", "infopro-contrast"] = "cross-entropy"
+    beta: float = 0.99
+    lambda1: tuple[float, ...] = (5.0, 0.5)
+    lambda2: tuple[float, ...] = (0.2, 1.0)
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether micro-batches would give another loss."""
+        return self.name in ("predsim", "infopro-contrast")
+
+    def problems(self) -> list[str]:
+        """What is out of bounds."""
+        found = _unless(0 < self.beta <= 1, "loss.beta must be above 0 and at most 1")
+        for name in ("lambda1", "lambda2"):
+            weights = getattr(self, name)
+            good = len(weights) == 2 and all(0 <= weight < math.inf for weight in weights)
+            found += _unless(good, f"loss.{name} must be two weights, of the first and of the last but one module")
+        nothing = any(not image and not label for image, label in zip(self.lambda1, self.lambda2, strict=False))
+        return found + _unless(not nothing, "loss.lambda1 and loss.lambda2 must not both be 0 for a module")
 
 
 Saving = Literal["paging", "disk", "recompute", "early-update", "reuse", "trim", "allocator"]
@@ -214,19 +283,27 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     board: BoardConfig = field(default_factory=BoardConfig)
 
     def problems(self) -> list[str]:
         """What is out of bounds or does not go together."""
-        sections = (self.data, self.model, self.train, self.transport, self.budget, self.board)
+        sections = (self.data, self.model, self.train, self.transport, self.loss, self.budget, self.board)
         found = [problem for section in sections for problem in section.problems()]
         streams = self.train.regime == "parallel" or (self.train.regime != "end-to-end" and not self.train.cache)
         if not streams and self.budget.chunk != "auto":
             found.append(
                 f"budget.chunk is for parallel training, or without a cache; train.regime is {self.train.regime}"
             )
-        return found
+        found += _unless(
+            self.train.regime != "end-to-end" or self.loss.name == "cross-entropy",
+            f"loss.name {self.loss.name} is for local training; train.regime is end-to-end",
+        )
+        return found + _unless(
+            not self.loss.compares_samples or "micro-batch" not in self.budget.allow,
+            f"budget.allow micro-batch is not for loss.name {self.loss.name}, which compares a batch's samples",
+        )
 
     def document(self) -> dict[str, Any]:
         """As nested plain values; None is left out, TOML having no word for it."""

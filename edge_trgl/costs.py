@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +29,9 @@ from edge_trgl.sparing import Recompute
 
 SMALL, LARGER = 2, 3
 """Samples of the two runs; batch norm needs two."""
+
+_Entry = tuple[Shape, torch.dtype]
+"""Shape and dtype of a sample that enters a module."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,12 @@ class ModuleCost:
     `state_bytes`: weights, buffers and momentum; `num_params`: of the trunk. `gradient_bytes`: of the weights'
     gradients that are alive at once. `steps`: by what is computed again; end-to-end, those of the backward, with
     the gradient that is handed down but not the one that is read. `forward`: passes that train nothing.
+    `head`: its name, None without one.
     """
 
     module: int
     name: str
+    head: str | None
     input_shape: Shape
     output_shape: Shape
     output_dtype: str
@@ -71,6 +76,10 @@ class ModuleCost:
         """All that is paged."""
         return self.weight_bytes + self.momentum_bytes
 
+    def least(self, batch_size: int) -> int:
+        """Bytes in which a step can be done, state included, whatever must be computed again."""
+        return self.state_bytes + min(step.peak(batch_size) for step in self.steps.values())
+
 
 def chain_costs(chain: Chain, config: StepConfig) -> list[ModuleCost]:
     """The cost of every module of `chain`, in order; equal modules are run once.
@@ -82,24 +91,69 @@ def chain_costs(chain: Chain, config: StepConfig) -> list[ModuleCost]:
         UsageError: a head does not suit a module's output.
         InputError: a block cannot read the output of the block before, or changes its input in place.
     """
+    counted = _Counted(config)
+    return _in_order(chain, lambda module, entry: counted.cost(chain, module, entry))
+
+
+def cheapest_costs(chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str]) -> list[ModuleCost]:
+    """The same where each module has, of the `allowed` heads, the one that lets it be trained in the least memory.
+
+    Of equals, that with the fewest parameters.
+
+    Raises:
+        UsageError: none of them suits a module's output.
+    """
+    counted = _Counted(config)
+
+    def cheapest(module: int, entry: _Entry) -> ModuleCost:
+        found, refused = [], []
+        for name in allowed:
+            try:
+                found.append(counted.cost(replace(chain, head=name), module, entry))
+            except UsageError as error:
+                refused.append(error)
+        if not found:
+            raise refused[0]
+        return min(found, key=lambda cost: (cost.least(batch_size), cost.momentum_bytes))
+
+    return _in_order(chain, cheapest)
+
+
+def block_weights(chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str]) -> list[float]:
+    """Bytes at most of each block's own local step, to cut a chain into equally heavy modules.
+
+    `allowed`: the heads of which a block has its cheapest.
+    """
+    single = chain.regroup(tuple(range(len(chain.blocks))))
+    costs = cheapest_costs(single, config, batch_size, allowed)
+    return [float(cost.steps["none"].peak(batch_size)) for cost in costs]
+
+
+def _in_order(chain: Chain, cost_of: Callable[[int, _Entry], ModuleCost]) -> list[ModuleCost]:
+    """The cost of each module at the entry that the one before leads to."""
     costs: list[ModuleCost] = []
-    shape, dtype = chain.input_shape, torch.float32
-    seen: dict[Any, ModuleCost] = {}
+    entry: _Entry = (chain.input_shape, torch.float32)
     for module in range(len(chain)):
-        blocks = tuple(_identity(chain.blocks[index]) for index in chain.module_blocks(module))
-        first = module == 0 and (chain.encoder_exempt or chain.end_to_end)
-        signature = (blocks, shape, dtype, first, chain.has_head(module))
-        if signature not in seen:
-            seen[signature] = _module_cost(chain, module, config, shape, dtype)
-        costs.append(replace(seen[signature], module=module))
-        shape, dtype = costs[-1].output_shape, getattr(torch, costs[-1].output_dtype)
+        costs.append(cost_of(module, entry))
+        entry = (costs[-1].output_shape, getattr(torch, costs[-1].output_dtype))
     return costs
 
 
-def block_weights(chain: Chain, config: StepConfig, batch_size: int) -> list[float]:
-    """Bytes at most of each block's own local step, to cut a chain into equally heavy modules."""
-    single = chain.regroup(tuple(range(len(chain.blocks))))
-    return [float(cost.steps["none"].peak(batch_size)) for cost in chain_costs(single, config)]
+class _Counted:
+    """What modules cost; equal ones are run once."""
+
+    def __init__(self, config: StepConfig) -> None:
+        self._config = config
+        self._seen: dict[Any, ModuleCost] = {}
+
+    def cost(self, chain: Chain, module: int, entry: _Entry) -> ModuleCost:
+        blocks = tuple(_identity(chain.blocks[index]) for index in chain.module_blocks(module))
+        first = module == 0 and (chain.encoder_exempt or chain.end_to_end)
+        kinds = self._config.loss.of(module, len(chain)).kinds
+        signature = (blocks, entry, first, chain.head_of(module), kinds)
+        if signature not in self._seen:
+            self._seen[signature] = _module_cost(chain, module, self._config, *entry)
+        return replace(self._seen[signature], module=module)
 
 
 def _identity(factory: Any) -> Any:
@@ -114,21 +168,31 @@ def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dt
         local = LocalModule(chain, module, tuple(output.shape[1:]), config).materialise("cpu")
     except ValueError as error:
         raise UsageError(
-            f"module {module} of {chain.name}: {error}", hint="Try --head linear, or a larger image."
+            f"module {module} of {chain.name}: {error}",
+            hint="Try --head linear, --loss cross-entropy, or a larger image.",
         ) from error
 
     send_back = _nobody if chain.end_to_end and module > 0 else None
-    works = _Works(local=local, config=config, x=(shape, dtype), out=output, send_back=send_back)
-    parameters = list(local.parameters())
+    works = _Works(
+        local=local,
+        config=config,
+        x=(shape, dtype),
+        image=chain.input_shape if local.mix.wants_image else None,
+        out=output,
+        frozen=module < chain.frozen,
+        send_back=send_back,
+    )
+    momentum_bytes = _bytes(_learning(local))
     return ModuleCost(
         module=module,
         name=_title(local.trunk),
+        head=chain.head_of(module),
         input_shape=shape,
         output_shape=tuple(output.shape[1:]),
         output_dtype=str(output.dtype).removeprefix("torch."),
         num_params=sum(p.numel() for p in local.trunk.parameters()),
-        weight_bytes=_bytes(local.tensors().values()) - _bytes(parameters),  # λ too
-        momentum_bytes=_bytes(parameters),
+        weight_bytes=_bytes(local.tensors().values()) - momentum_bytes,  # λ too
+        momentum_bytes=momentum_bytes,
         gradient_bytes=_gradient_bytes(local, config),
         opening_bytes=_opening_bytes(chain, local),
         steps={recompute: _timeline(partial(works.step, recompute)) for recompute in get_args(Recompute)},
@@ -140,37 +204,45 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+def _learning(part: nn.Module, *, recurse: bool = True) -> list[nn.Parameter]:
+    return [weight for weight in part.parameters(recurse) if weight.requires_grad]
+
+
 def _gradient_bytes(local: LocalModule, config: StepConfig) -> int:
     """Gradients of one layer come into being together, those of several one after the other."""
-    layers = [[w for w in layer.parameters(recurse=False) if w.requires_grad] for layer in local.modules()]
+    layers = [_learning(layer, recurse=False) for layer in local.modules()]
     alone = config.early_update and not config.micro_batch
     return max(map(_bytes, layers)) if alone else sum(map(_bytes, layers))
 
 
 def _opening_bytes(chain: Chain, local: LocalModule) -> int:
     """Bytes at most while the module is made: its tensors without momentum, and what the largest one needs."""
-    parameters = list(local.parameters())
-    largest = max((_bytes([weight]) for weight in parameters), default=0)
+    largest = max((_bytes([weight]) for weight in local.parameters()), default=0)
     # Laid out, a weight is copied; an orthogonal one comes from a QR decomposition, which holds three like it.
     beside = largest if chain.gain is None else 3 * largest
-    return _bytes(local.tensors().values()) - _bytes(parameters) + beside
+    return _bytes(local.tensors().values()) - _bytes(_learning(local)) + beside
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Works:
     """What training does with one module, made ready on as many samples as asked for.
 
-    `x`: shape and dtype of a sample that enters; `out`: any batch that leaves.
+    `x`: shape and dtype of a sample that enters; `image`: the shape of one, if the loss wants it; `out`: any batch
+    that leaves.
     """
 
     local: LocalModule
     config: StepConfig
     x: tuple[Shape, torch.dtype]
+    image: Shape | None
     out: Tensor
+    frozen: bool
     send_back: Emit | None
     laps: Iterator[int] = field(default_factory=itertools.count)
 
     def step(self, recompute: Recompute, size: int) -> Callable[[], None]:
+        if self.frozen:
+            return self.forward(size)
         parts, part = (2, size) if self.config.micro_batch else (1, None)
         self.local.config = replace(self.config, recompute=recompute, micro_batch=part)
         x = _batch(parts * size, *self.x)
@@ -181,13 +253,14 @@ class _Works:
         y = torch.zeros((parts * size,), dtype=torch.int64)
         # Always the first step of a lap: others may do more for λ.
         lap = next(self.laps)
-        return lambda: self.local.train_step(x, y, lap=lap, emit=_nobody, **options)
+        image = None if self.image is None else _batch(parts * size, self.image, torch.float32)
+        return lambda: self.local.train_step(x, y, lap=lap, image=image, emit=_nobody, **options)
 
     def forward(self, size: int) -> Callable[[], None]:
         x, y = _batch(size, *self.x), torch.zeros((size,), dtype=torch.int64)
 
         def run() -> None:
-            if not self.local.has_head:
+            if not (self.local.has_head or self.frozen):
                 self.local.ascend(x, seed=0, emit=_nobody)
             self.local.infer(x, y, None)
 

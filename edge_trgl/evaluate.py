@@ -30,7 +30,7 @@ def evaluate(opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, c
         `per_depth` (validation accuracies, fractions, from `first_depth` on: end-to-end only the last depth has a
         head), `chosen_depth` (in modules, from 1, the first best on validation), `chosen` and `last` (test
         accuracies at the chosen and the last depth, None without a test set), and `test_per_depth`, which nothing
-        is chosen by.
+        is chosen by. `chosen_on`: what stood for validation; `half-test` is the first half of the test set.
     """
     validation, test = (_score(opened, modules, meter, check, split) for split in SPLITS)
     best = choose_depth(validation)
@@ -41,6 +41,7 @@ def evaluate(opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, c
         "chosen": test[best - 1] if test else None,
         "last": test[-1] if test else None,
         "test_per_depth": test,
+        "chosen_on": opened.config.data.choose_on,
     }
 
 

@@ -1,8 +1,9 @@
-"""Images as the first module reads them: records from disk, augmented, normalised, on the device."""
+"""Images or windows as the first module reads them: records from disk, augmented, normalised, on the device."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +37,9 @@ class Feed:
         self._seed = seed
         self._device = device
         self._scale = info.scale
-        self._mean = torch.tensor(info.mean, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
-        self._std = torch.tensor(info.std, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
+        channels = (1, -1, *[1] * len(info.input_shape[1:]))
+        self._mean = torch.tensor(info.mean, dtype=torch.float32, device=device).reshape(channels)
+        self._std = torch.tensor(info.std, dtype=torch.float32, device=device).reshape(channels)
         self._labels = torch.from_numpy(self._reader.labels)
         self._order: tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]]] = (
             -1,
@@ -65,18 +67,43 @@ class Feed:
         return values.to(self._device, torch.float32 if values.dtype == torch.float16 else values.dtype)
 
     def images(self, span: Span, batch: int, samples: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
-        """float32 [B, C, H, W], channels-last, normalised, and augmented if the span says so."""
+        """float32 [B, C, H, W], channels-last, or [B, C, L]; normalised, and augmented if the span says so."""
+        return self.unnormalised(span, batch, samples).sub_(self._mean).div_(self._std)
+
+    def unnormalised(self, span: Span, batch: int, samples: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+        """The same before they are normalised: bytes from 0 to 1, floats as they are.
+
+        Of a span that is not shuffled, any samples in any order, each as in its own batch of that span.
+        """
         pixels = self._reader.read(samples)
         if span.augmented:
-            order = "shuffled" if span.shuffled else "plain"
-            pixels = self._augment.apply(pixels, key(self._seed, "augment", order, span.epoch, batch))
-        images = torch.from_numpy(pixels).to(self._device, torch.float32, copy=True).permute(0, 3, 1, 2)
-        return images.div_(self._scale).sub_(self._mean).div_(self._std)
+            pixels = self._augment.apply(pixels, self._draws(span, batch, samples))
+        return _channels_first(pixels, self._device).div_(self._scale)
+
+    def _draws(
+        self, span: Span, batch: int, samples: np.ndarray[tuple[int], np.dtype[np.int64]]
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+        """What the augmentation of `samples` drew in `span`."""
+        if span.shuffled:
+            return self._augment.draws(len(samples), key(self._seed, "augment", "shuffled", span.epoch, batch))
+        batches, places = np.divmod(samples, self._batch_size)
+        found = np.empty((len(samples), 3), np.int64)
+        for number in np.unique(batches).tolist():
+            size = min(self._batch_size, len(self) - number * self._batch_size)
+            drawn = self._augment.draws(size, key(self._seed, "augment", "plain", span.epoch, number))
+            found[batches == number] = drawn[places[batches == number]]
+        return found
 
     def pixels(self, samples: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
-        """float32 [B, C, H, W] on the CPU, as stored: neither augmented nor normalised."""
-        return torch.from_numpy(self._reader.read(samples)).to(torch.float32, copy=True).permute(0, 3, 1, 2)
+        """float32 [B, C, H, W] or [B, C, L] on the CPU, as stored: neither augmented nor normalised."""
+        return _channels_first(self._reader.read(samples), "cpu")
 
     def close(self) -> None:
         """Close the files."""
         self._reader.close()
+
+
+def _channels_first(records: np.ndarray[Any, Any], device: str) -> Tensor:
+    """A float32 copy of [B, ..., C] as [B, C, ...]: images stay as they lie, channels-last; windows do not."""
+    layout = torch.preserve_format if records.ndim == 4 else torch.contiguous_format
+    return torch.from_numpy(records).movedim(-1, 1).to(device, torch.float32, copy=True, memory_format=layout)

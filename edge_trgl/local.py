@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from edge_trgl.chain import Chain, Shape
 from edge_trgl.descent import Descent
 from edge_trgl.energy import Measure
 from edge_trgl.keys import key
+from edge_trgl.losses import CrossEntropy, LocalLoss, Mix, Place, damped
 from edge_trgl.segments import Seed, Segment, buffers_kept, laid_out, last_uses, segments_of
 from edge_trgl.sparing import Recompute, spare
 from edge_trgl.transport import Residue, Transport, penalised
@@ -27,13 +28,15 @@ Emit = Callable[[Tensor], None]
 class StepConfig:
     """How every module of a run is stepped.
 
-    `micro_batch`: samples a forward pass, None for the whole batch (smaller ones change BN and rounding:
-    lossy). `recompute`: what is computed again in the backward rather than kept (exact).
+    `loss`: what the transport cost is added to. `micro_batch`: samples a forward pass, None for the whole batch
+    (smaller ones change BN and rounding: lossy). `recompute`: what is computed again in the backward rather than
+    kept (exact).
     `early_update`: update each weight in the backward, as soon as its gradient is complete, and free the
     gradient (exact).
     """
 
     transport: Transport
+    loss: LocalLoss = field(default_factory=CrossEntropy)
     label_smoothing: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -83,10 +86,10 @@ class _Part:
 
 
 class LocalModule(nn.Module):
-    """Module T_k, its auxiliary classifier F_k, momentum, and λ: all that a visit holds.
+    """Module T_k, its auxiliary classifier F_k, other parts of its loss, momentum, and λ: all that a visit holds.
 
     Raises:
-        ValueError: the head cannot read the module's output.
+        ValueError: the head or the loss cannot read the module's output, or the loss is not one of micro-batches.
     """
 
     def __init__(self, chain: Chain, module: int, output_shape: Shape, config: StepConfig) -> None:
@@ -96,7 +99,12 @@ class LocalModule(nn.Module):
         self.trunk = chain.trunk(module)
         self.first_block = chain.starts[module]
         self.has_head = chain.has_head(module)
-        self.head = chain.classifier(output_shape) if self.has_head else nn.Identity()
+        self.head = chain.classifier(module, output_shape) if self.has_head else nn.Identity()
+        self.mix = config.loss.of(module, len(chain)) if self.has_head else Mix()
+        if config.micro_batch and self.mix.compares_samples:
+            raise ValueError(f"{config.loss} compares the samples of a batch, which micro-batches take apart")
+        place = Place(output_shape=output_shape, image_shape=chain.input_shape, num_classes=chain.num_classes)
+        self.aux = nn.ModuleList(kind(place) for kind in self.mix.kinds)
         self.weight = config.transport.weight(module, len(chain))
         exempt = chain.encoder_exempt and module == 0
         self.penalised = not exempt and (self.weight > 0 or config.transport.multipliers is not None)
@@ -114,12 +122,17 @@ class LocalModule(nn.Module):
                     if old is not None:
                         new = made.setdefault(id(old), _made_real(old, device))
                         table[name] = new  # type: ignore[assignment]
-        self._descent = self._new_descent(dict(self.named_parameters()))
+        learning = {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
+        self._descent = self._new_descent(learning)
         self._totals = self._totals.to(device)
         return self
 
     def _new_descent(self, weights: dict[str, nn.Parameter]) -> Descent:
         return Descent(weights, momentum=self.config.momentum, weight_decay=self.config.weight_decay)
+
+    def readers(self) -> nn.ModuleList:
+        """All that reads the module's output: its head first, then the other parts of its loss."""
+        return nn.ModuleList([self.head, *self.aux])
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that outlives a visit, by name: weights, buffers, momentum and λ."""
@@ -171,13 +184,15 @@ class LocalModule(nn.Module):
         seed: int,
         lap: int = 0,
         gauged: bool = False,
+        image: Tensor | None = None,
         emit: Emit | None = None,
         send_back: Emit | None = None,
     ) -> None:
         """One step of SGD on the local loss of a batch x [B, ...] with labels y [B] (int64).
 
         `seed` keys all that the blocks draw at random. `gauged`: the totals get the gradients of the residues.
-        `emit` takes the output, `send_back` the gradient of x. `x` must not require a gradient.
+        `image`: what x came from, [B, C, H, W] from 0 to 1, if the loss wants it. `emit` takes the output,
+        `send_back` the gradient of x. `x` must not require a gradient.
         """
         self._measure_by(self._totals[4:] if gauged else None)
         if self.config.transport.multipliers:
@@ -187,7 +202,8 @@ class LocalModule(nn.Module):
         run = self._recomputed if by_segment else self._direct
         cross_entropy = torch.zeros(())
         for part in self._parts(len(x), seed, lr, emit, send_back):
-            found = run(_rows_of(x, part.rows), y[part.rows], part)
+            seen = None if image is None else _rows_of(image, part.rows)
+            found = run(_rows_of(x, part.rows), y[part.rows], seen, part)
             cross_entropy = found if part.share == 1 else cross_entropy + part.share * found
         if self.config.transport.multipliers:
             self.config.transport.multipliers.advance(self._multiplier, cross_entropy)
@@ -232,25 +248,26 @@ class LocalModule(nn.Module):
                 send_back=send_back,
             )
 
-    def _direct(self, x: Tensor, y: Tensor, part: _Part) -> Tensor:
+    def _direct(self, x: Tensor, y: Tensor, image: Tensor | None, part: _Part) -> Tensor:
         """Forward and backward with every activation kept; the cross-entropy."""
         start = _leaf(x, wants_gradient=part.send_back is not None)
         with self._autocast():
             out, transport = self._trace(self._segments(), start, part.seed)
             part.emit(out.detach())
-            logits = self.head(out)
+            logits, terms = self._read(out, y, image)
         del out
         cross_entropy = self._cross_entropy(logits, y)
         penalty = torch.stack(transport).sum() if transport else torch.zeros(())
         self._count(cross_entropy, logits, y, penalty)
-        loss = cross_entropy + penalty * self._penalty_weight() if transport else cross_entropy
-        del logits
+        loss = sum(terms, cross_entropy)
+        loss = loss + penalty * self._penalty_weight() if transport else loss
+        del logits, terms
         with self._descent.in_backward(self.parameters(), part.rate):
             (loss if part.share == 1 else loss * part.share).backward()  # type: ignore[no-untyped-call]
         _hand_back(start, part)
         return cross_entropy.detach()
 
-    def _recomputed(self, x: Tensor, y: Tensor, part: _Part) -> Tensor:
+    def _recomputed(self, x: Tensor, y: Tensor, image: Tensor | None, part: _Part) -> Tensor:
         """The same numbers with one segment's activations alive at a time."""
         stages = [[segment] for segment in self._segments()]
         with torch.no_grad(), self._autocast():
@@ -258,11 +275,13 @@ class LocalModule(nn.Module):
         part.emit(out)
         out = _leaf(out, wants_gradient=True)
         with self._autocast():
-            logits = self.head(out)
+            logits, terms = self._read(out, y, image)
         cross_entropy = self._cross_entropy(logits, y)
-        with self._descent.in_backward(self.head.parameters(), part.rate):
-            (cross_entropy if part.share == 1 else cross_entropy * part.share).backward()  # type: ignore[no-untyped-call]
+        loss = sum(terms, cross_entropy)
+        with self._descent.in_backward(self.readers().parameters(), part.rate):
+            (loss if part.share == 1 else loss * part.share).backward()  # type: ignore[no-untyped-call]
         logits, cross_entropy = logits.detach(), cross_entropy.detach()
+        del loss, terms
         stack = [*inputs, _gradient_of(out)]
         del inputs, out  # the stack alone holds them, and lets go of each in its turn
         energies = self._send_down(stages, stack, part)
@@ -310,6 +329,12 @@ class LocalModule(nn.Module):
                 stack.append(_gradient_of(start))
         _hand_back(start, part)
         return energies
+
+    def _read(self, out: Tensor, y: Tensor, image: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """The head's logits for the module's output, and what is added to their cross-entropy."""
+        logits = self.head(damped(out, self.mix.cross_entropy))
+        weights = (weight for weight, _ in self.mix.parts)
+        return logits, [weight * part(out, y, image) for weight, part in zip(weights, self.aux, strict=True)]
 
     def _trace(self, stage: Sequence[Segment], x: Tensor, seed: int) -> tuple[Tensor, list[Tensor]]:
         """Forward with its graph: the output, and what each residue of the stage costs."""

@@ -251,7 +251,10 @@ def summarise(config: RunConfig, state: RunState) -> dict[str, Any]:
         "regime": config.train.regime,
         "modules": len(layout["starts"]),
         "params": sum(layout["num_params"]),
-        "accuracy": {name: scores[name] for name in ("last", "chosen", "chosen_depth", "per_depth")},
+        "accuracy": {
+            **{name: scores[name] for name in ("last", "chosen", "chosen_depth", "per_depth")},
+            "chosen_on": config.data.choose_on,
+        },
         "memory": {
             "budget_mb": round(state.meta("budget_mb"), 1),
             "peak_mb": round(max(peaks), 1),

@@ -20,7 +20,8 @@ def plan_text(document: dict[str, Any]) -> str:
     lines = ["module" + "".join(f"{name:>12}" for name in COLUMNS) + "  MiB"]
     for row in table:
         sizes = "".join(f"{row[f'{name}_mb']:12.1f}" for name in COLUMNS)
-        lines.append(f"{row['module']:6d}{sizes}  {row['name']}")
+        head = f", {row['head']} head" if row["head"] else ""
+        lines.append(f"{row['module']:6d}{sizes}  {row['name']}{head}")
     lines += [_layout(plan, len(table)), *_traffic(document["traffic"])]
     basis = "measured by steps in a process of their own" if plan["probed"] else "estimated; no step was measured"
     fits = "fits" if plan["peak_mb"] <= document["budget_mb"] else "does not fit"

@@ -1,7 +1,7 @@
-"""Where a configuration comes from: profile, TOML file and flags, read and merged.
+"""Where a configuration comes from: profile, recipes, TOML file and flags, read and merged.
 
-Later sources win: built-in defaults < profile < file < flags. Every mistake is collected and shown at once,
-by the dotted name that the user typed.
+Later sources win: built-in defaults < profile < recipes < file < flags. Every mistake is collected and shown at
+once, by the dotted name that the user typed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def read_profile(name: str) -> dict[str, Any]:
         UsageError: no such profile, or it has another form.
         InputError: the file cannot be read.
     """
-    path = Path(name) if name.endswith(".toml") else _find_profile(name)
+    path = Path(name) if name.endswith(".toml") else _named("profile", name, _profiles(), "; or give a .toml file")
     document = read_toml(path)
     defaults = document.get("defaults", {})
     if not isinstance(defaults, Mapping):
@@ -99,15 +99,31 @@ def read_profile(name: str) -> dict[str, Any]:
     return {**defaults, **board}
 
 
-def _find_profile(name: str) -> Path:
-    files = {file.stem: file for folder in (PROFILES, own_profiles()) for file in sorted(folder.glob("*.toml"))}
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def read_recipes(names: str) -> list[dict[str, Any]]:
+    """What the recipes of a comma-separated list give `resolve`, in its order: later ones win.
+
+    Raises:
+        UsageError: no such recipe.
+    """
+    known = {file.stem: file for file in RECIPES.glob("*.toml")}
+    return [read_toml(_named("recipe", name.strip(), known, "; several with commas")) for name in names.split(",")]
+
+
+def _profiles() -> dict[str, Path]:
+    return {file.stem: file for folder in (PROFILES, own_profiles()) for file in sorted(folder.glob("*.toml"))}
+
+
+def _named(kind: str, name: str, files: Mapping[str, Path], more: str) -> Path:
+    """The file of that name; `more` ends the hint that lists the names there are."""
     if name in files:
         return files[name]
-    near = [known for known in files if name in known] or difflib.get_close_matches(name, files)
+    near = [known for known in files if name and name in known] or difflib.get_close_matches(name, files)
     raise UsageError(
-        f"there is no profile {name!r}",
-        hint=(f"Did you mean {' or '.join(near)}? " if near else "")
-        + f"Known: {', '.join(sorted(files))}; or give a .toml file.",
+        f"there is no {kind} {name!r}",
+        hint=(f"Did you mean {' or '.join(near)}? " if near else "") + f"Known: {', '.join(sorted(files))}{more}.",
     )
 
 

@@ -17,7 +17,7 @@ from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.boundary_records import BoundarySpec
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
-from edge_trgl.schedule import IMAGES, Boundary, Span, Visit
+from edge_trgl.schedule import IMAGES, Boundary, Span, Visit, passed
 
 Samples = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -70,7 +70,7 @@ def _step(visit: Visit, batch: int, local: LocalModule, rooms: Rooms) -> None:
     samples = rooms.feed.samples(span, batch)
     above = _gradient(visit, samples, rooms)
     x = _read(visit.reads[0], span, batch, samples, rooms)
-    y = rooms.feed.labels(samples)
+    y, image = rooms.feed.labels(samples), _images(visit, batch, samples, rooms)
     emit = _writer(visit, visit.module + 1, samples, rooms)
     send_back = _writer(visit, visit.module, samples, rooms)
     seed = key(rooms.seed, "step", span.epoch, batch)
@@ -80,20 +80,31 @@ def _step(visit: Visit, batch: int, local: LocalModule, rooms: Rooms) -> None:
         local.ascend(x, seed=seed, emit=emit)
     elif above is None:
         lr, gauged = rooms.learning_rate(visit, batch), batch == 0
-        local.train_step(x, y, lr=lr, seed=seed, lap=span.lap, gauged=gauged, emit=emit, send_back=send_back)
+        local.train_step(
+            x, y, lr=lr, seed=seed, lap=span.lap, gauged=gauged, image=image, emit=emit, send_back=send_back
+        )
     else:
         local.backward_step(x, above, lr=rooms.learning_rate(visit, batch), seed=seed, send_back=send_back)
 
 
 def _gradient(visit: Visit, samples: Samples, rooms: Rooms) -> Tensor | None:
     """The gradient of the module's output, if the visit, which is then of a single batch, reads one."""
-    if len(visit.reads) == 1:
+    if visit.kind != "backward":
         return None
     name = visit.reads[1].name
     # A copy, and the store's own memory is free again for the input, which is read next.
     gradient = rooms.activations.get(name).read(samples).clone()
     rooms.activations.drop(name)
     return rooms.feed.to_device(gradient)
+
+
+def _images(visit: Visit, batch: int, samples: Samples, rooms: Rooms) -> Tensor | None:
+    """What the visit's input came from, if it reads that, too."""
+    if visit.kind == "backward" or len(visit.reads) == 1:
+        return None
+    images = visit.reads[1]
+    span = visit.span if images is IMAGES else passed(visit.span, images)
+    return rooms.feed.unnormalised(span, batch, samples)
 
 
 def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: Rooms) -> Tensor:

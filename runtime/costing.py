@@ -103,8 +103,8 @@ class Costing:
         visits = [_visit(demand, form, module, layout, self._measured) for module in range(len(form.rows))]
         heaviest = max(visits, key=lambda visit: visit.base_mb)
         openings = [
-            visit.fixed_mb + self._opening(row, layout.recompute, form.size)
-            for row, visit in zip(form.rows, visits, strict=True)
+            visit.fixed_mb + self._opening(row, demand.works_of(module, layout.recompute)[0], form.size)
+            for module, (row, visit) in enumerate(zip(form.rows, visits, strict=True))
         ]
         slack_mb = max(visit.slack_mb for visit in visits)
         return tuple(visit.base_mb for visit in visits), tuple(openings), slack_mb, heaviest.fixed_mb
@@ -132,7 +132,8 @@ class _Visit(NamedTuple):
 
 def _visit(demand: Demand, form: Form, module: int, layout: Layout, measured: Measurements) -> _Visit:
     """The more of training and of a forward pass."""
-    return max(_work(demand, form, module, layout, measured, work) for work in (layout.recompute, FORWARD))
+    works = demand.works_of(module, layout.recompute)
+    return max(_work(demand, form, module, layout, measured, work) for work in works)
 
 
 def _work(demand: Demand, form: Form, module: int, layout: Layout, measured: Measurements, work: str) -> _Visit:
@@ -149,7 +150,8 @@ def _work(demand: Demand, form: Form, module: int, layout: Layout, measured: Mea
 
 
 def boundary_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:
-    """The input batch, and boundaries in memory: the one read and the one written; in rounds, those of all."""
+    """The input batch, and boundaries in memory: the one read, the one written, and one that is kept; in rounds,
+    those of all."""
     row, batch_size = form.rows[module], demand.batch_size
     batch = row.reads * batch_size
     in_memory = layout.placement == "memory"
@@ -161,16 +163,28 @@ def boundary_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, t
         return max(kept, batch) + (reads + row.writes) * batch_size
     if not in_memory:
         return batch
-    if form.order == "stream":  # in order: the batch is a view of the boundary
-        held = min(layout.chunk * batch_size, demand.num_samples)
-        return max(reads * held, batch) + row.writes * held
     cached = demand.num_samples * demand.copies
-    return batch + cached * (reads + (0 if trains else row.writes))
+    passed_once = demand.kept and module < demand.frozen
+    if form.order == "stream" and not passed_once:
+        held = min(layout.chunk * batch_size, demand.num_samples)
+        if demand.kept and module == demand.frozen:
+            return batch + cached * reads + row.writes * held
+        # In order: the batch is a view of the boundary.
+        return max(reads * held, batch) + row.writes * held + _kept_bytes(demand, form, module)
+    return batch + cached * (reads + (0 if trains else row.writes)) + _kept_bytes(demand, form, module)
+
+
+def _kept_bytes(demand: Demand, form: Form, module: int) -> int:
+    """What leaves the frozen modules, while later ones are trained that do not read it."""
+    needed = form.order == "stream" or demand.laps > 1
+    if not (demand.kept and module > demand.frozen and needed):
+        return 0
+    return form.rows[demand.frozen].reads * demand.num_samples * demand.copies
 
 
 def loads_per_round(num_modules: int, layout: Layout, form: Form) -> float:
     """Modules read for a chunk of batches that goes through all of them (up and down again, in rounds)."""
-    if layout.resident == num_modules:
+    if layout.resident >= num_modules:
         return 0.0
     # The one whose next use is farthest makes room: R of K in memory save R - 1 loads, on each way.
     ways = 2 if form.order == "rounds" else 1
@@ -179,7 +193,7 @@ def loads_per_round(num_modules: int, layout: Layout, form: Form) -> float:
 
 def _extra_seconds(demand: Demand, form: Form, layout: Layout) -> float:
     """What a layout adds to an epoch, by rough speeds: it only has to put layouts in order."""
-    rows, speed = form.rows, 2e6 / (1 / demand.read_mbs + 1 / demand.write_mbs)
+    rows, speed = demand.repeated(form), 2e6 / (1 / demand.read_mbs + 1 / demand.write_mbs)
     moved = 0.0
     if form.order != "cache":
         rounds = demand.batches_per_epoch / layout.chunk
@@ -189,7 +203,7 @@ def _extra_seconds(demand: Demand, form: Form, layout: Layout) -> float:
         moved /= 2  # reading is hidden behind the visit before
     if layout.placement == "disk":
         times = 2 if form.order == "rounds" else 1
-        each = sum(row.writes for row in rows) + sum(row.reads for row in rows[1:])
+        each = sum(row.writes for row in rows) + sum(row.reads for row in rows if row is not form.rows[0])
         moved += times * each * demand.num_samples
     return moved / speed + _again(demand, form, layout) / _COMPUTE_BYTES_PER_S
 
@@ -199,5 +213,5 @@ def _again(demand: Demand, form: Form, layout: Layout) -> float:
     share = demand.levels[layout.recompute]
     if form.order == "rounds":
         share += 1  # the way down begins with a forward of its own
-    step = sum(row.works[next(iter(demand.levels))] for row in form.rows)
+    step = sum(row.works[next(iter(demand.levels))] for row in form.rows[demand.frozen :])
     return share * step * demand.batches_per_epoch

@@ -61,7 +61,9 @@ class Demand:
     the processes beside it; `floor_mb`: what the jobs before training took. `workspace`: bytes that kernels take
     inside a work, as a share of it, an estimate. `held_bytes`: what training holds beside its modules.
     `epochs`: of each module in all, over `laps` laps; `one_by_one`: a stream that trains one module at a time,
-    through the frozen ones before it. `copies`: of a cached boundary. `image_bytes`: one image as stored.
+    through those before it. `frozen`: so many modules, the first ones, are never trained; `kept`: what leaves them
+    is cached for all of training. `copies`: of a cached boundary. `image_bytes`: one image as stored.
+    `pictured`: the modules whose training reads the images beside their input.
     `read_mbs` and `write_mbs`: of the storage, 10^6 bytes a second. `without`: savings that are switched off:
     `paging`, `disk`, `recompute`.
     """
@@ -79,8 +81,11 @@ class Demand:
     floor_mb: float = 0.0
     laps: int = 1
     one_by_one: bool = False
+    frozen: int = 0
+    kept: bool = False
     copies: int = 1
     image_bytes: int = 0
+    pictured: tuple[int, ...] = ()
     checkpoint_s: float = 300.0
     read_mbs: float = 200.0
     write_mbs: float = 200.0
@@ -100,6 +105,14 @@ class Demand:
         """The demand of which `document` made this."""
         lists = {name: tuple(value) for name, value in document.items() if isinstance(value, list)}
         return cls(**{**document, **lists, "forms": tuple(map(_form, document["forms"]))})
+
+    def repeated(self, form: Form) -> tuple[ModuleRow, ...]:
+        """The modules that training comes back to: all but those whose output is kept."""
+        return form.rows[self.frozen :] if self.kept else form.rows
+
+    def works_of(self, module: int, level: str) -> tuple[str, ...]:
+        """What training does with a module where steps recompute at `level`."""
+        return (FORWARD,) if module < self.frozen else (level, FORWARD)
 
     def at_batch_size(self, size: int, form: Form) -> Demand:
         """The same job with exact batches of `size` samples, which cost what `form` says of as many samples."""

@@ -26,7 +26,7 @@ def layouts(demand: Demand, number: int) -> Iterator[Layout]:
     for level, placement, resident, prefetch in itertools.product(
         levels, placements, _residents(demand, form), (True, False)
     ):
-        if prefetch and not (demand.prefetch and resident < len(form.rows)):
+        if prefetch and not (demand.prefetch and resident < len(demand.repeated(form))):
             continue
         for chunk in _chunks(demand, form, placement, resident):
             yield Layout(
@@ -55,7 +55,7 @@ def _residents(demand: Demand, form: Form) -> Sequence[int]:
     if demand.resident is not None:
         return (min(demand.resident, len(form.rows)),)
     # With cached boundaries one module is trained at a time: keeping others buys nothing.
-    return (1,) if form.order == "cache" else range(len(form.rows), 0, -1)
+    return (1,) if form.order == "cache" else range(len(demand.repeated(form)), 0, -1)
 
 
 def _chunks(demand: Demand, form: Form, placement: Placement, resident: int) -> Iterator[int]:
@@ -66,7 +66,7 @@ def _chunks(demand: Demand, form: Form, placement: Placement, resident: int) -> 
     if demand.chunk is not None:
         yield min(demand.chunk, demand.batches_per_epoch)
         return
-    if resident == len(form.rows):
+    if resident >= len(demand.repeated(form)):
         yield 1
         return
     length = min(MEMORY_CHUNK if placement == "memory" else DISK_CHUNK, demand.batches_per_epoch)

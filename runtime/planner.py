@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge_trgl.runtime.costing import OPTIMISM, Candidate, Costing, boundary_bytes
-from edge_trgl.runtime.demand import FORWARD, Demand, Measurements, work_key
+from edge_trgl.runtime.demand import Demand, Measurements, work_key
 from edge_trgl.runtime.errors import DoesNotFitError, UsageError
 from edge_trgl.runtime.layouts import layouts
 from edge_trgl.runtime.memory import MIB
@@ -108,7 +108,7 @@ def wanted(candidate: Candidate, measured: Measurements) -> list[Wanted]:
     """
     found: dict[str, Wanted] = {}
     for module, row in enumerate(candidate.form.rows):
-        for work in (candidate.layout.recompute, FORWARD):
+        for work in candidate.demand.works_of(module, candidate.layout.recompute):
             key = work_key(row.kind, work, candidate.form.size)
             if key not in measured and key not in found:
                 found[key] = Wanted(
@@ -145,7 +145,8 @@ def _refusal(least: Candidate, budget_mb: float) -> str:
         )
     module = least.peaks_mb.index(least.peak_mb)
     row, form, layout = least.form.rows[module], least.form, least.layout
-    buffers = boundary_bytes(least.demand, form, module, layout, trains=True)
+    trains = module >= least.demand.frozen
+    buffers = boundary_bytes(least.demand, form, module, layout, trains=trains)
     work = least.bases_mb[module] - least.fixed_mb - buffers / MIB
     opening = least.openings_mb[module] - least.fixed_mb
     smallest_mb = math.ceil(least.peak_mb)

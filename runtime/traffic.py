@@ -63,47 +63,58 @@ def passes(demand: Demand, form: Form) -> list[tuple[int, int]]:
     elif demand.one_by_one:
         frozen = [sum(trained[module + 1 :]) for module in range(last + 1)]
     else:
-        frozen = [0] * (last + 1)
+        frozen = [max(trained)] * demand.frozen + [0] * (last + 1 - demand.frozen)
+    if demand.kept:
+        frozen[: demand.frozen] = [demand.copies] * demand.frozen
     return list(zip(trained, frozen, strict=True))
 
 
 def _images(demand: Demand, form: Form) -> float:
     """Bytes of images read."""
-    return float(sum(passes(demand, form)[0]) * _samples(demand) * demand.image_bytes)
+    passed = passes(demand, form)
+    times = sum(passed[0]) + sum(passed[module][0] for module in demand.pictured)
+    return float(times * _samples(demand) * demand.image_bytes)
 
 
 def _boundaries(demand: Demand, form: Form) -> tuple[float, float]:
     """Bytes of boundaries on disk, read and written."""
     read = written = 0
-    for row, (trained, frozen) in list(zip(form.rows, passes(demand, form), strict=True))[1:]:
-        once = row.reads * _samples(demand)
-        if form.order == "cache":
-            read += once * (trained + frozen)
-            written += once * demand.copies * demand.laps
-        elif form.order == "rounds":  # up, and down again with a gradient of the same size
+    for module, (row, each) in enumerate(zip(form.rows, passes(demand, form), strict=True)):
+        if module == 0:
+            continue
+        once, (trained, frozen) = row.reads * _samples(demand), each
+        if form.order == "rounds":  # up, and down again with a gradient of the same size
             read += 3 * once * trained
             written += 2 * once * trained
+            continue
+        read += once * (trained + frozen)
+        if demand.kept and module <= demand.frozen:
+            written += once * demand.copies
+        elif form.order == "cache":
+            written += once * demand.copies * demand.laps
         else:
-            read += once * (trained + frozen)
             written += once * (trained + frozen)
     return float(read), float(written)
 
 
 def _loads(demand: Demand, form: Form, plan: Plan) -> float:
     """Bytes of modules read, and as many written, between commits."""
-    states = sum(row.state for row in form.rows)
+    rows = demand.repeated(form)
+    states = sum(row.state for row in rows)
+    passed_once = sum(row.state for row in form.rows) - states
     if form.order == "cache":
-        return float(states * demand.laps)
+        return float(states * demand.laps + passed_once)
     epochs = sum(demand.epochs) if demand.one_by_one else max(demand.epochs)
     rounds = epochs * -(-demand.batches_per_epoch // plan.layout.chunk)
-    return rounds * loads_per_round(len(form.rows), plan.layout, form) * states / len(form.rows)
+    return passed_once + rounds * loads_per_round(len(rows), plan.layout, form) * states / len(rows)
 
 
 def _commits(demand: Demand, form: Form, compute_s: float | None) -> float:
     """Bytes written by commits: every so many minutes the modules that changed, and all of them at the end."""
     states = sum(row.state for row in form.rows)
     commits = 0.0 if compute_s is None else compute_s / max(demand.checkpoint_s, 1.0)
-    changed = states / len(form.rows) if form.order == "cache" else states
+    trained = form.rows[demand.frozen :]
+    changed = sum(row.state for row in trained) / (len(trained) if form.order == "cache" else 1)
     return float(states + int(commits) * changed)
 
 
@@ -113,6 +124,8 @@ def _compute_s(demand: Demand, form: Form, plan: Plan, measured: Measurements) -
     steps = demand.batches_per_epoch * max(demand.batch_size // form.size, 1)
     for row, (trained, frozen) in zip(form.rows, passes(demand, form), strict=True):
         for work, epochs in ((plan.layout.recompute, trained), (FORWARD, frozen)):
+            if not epochs:
+                continue
             key = work_key(row.kind, work, form.size)
             if key not in measured:
                 return None

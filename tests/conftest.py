@@ -70,14 +70,41 @@ def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     torch.set_flush_denormal(False)
 
 
-@pytest.fixture
-def train_run(plan_run: Callable[..., Run]) -> Callable[..., Trained]:
-    """Makes a run as `plan_run` does and trains it to its end."""
+@pytest.fixture(scope="session")
+def finish() -> Callable[[Run], Trained]:
+    """Trains a planned run to its end."""
     from edge_trgl.jobs import work
     from edge_trgl.opening import open_run
 
-    def make(name: str, budget_mb: float | None = 1e5, **settings: Any) -> Trained:
-        run = plan_run(name, budget_mb, **settings)
+    def finish(run: Run) -> Trained:
         return Trained(run, work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[]))
 
+    return finish
+
+
+@pytest.fixture
+def train_run(plan_run: Callable[..., Run], finish: Callable[[Run], Trained]) -> Callable[..., Trained]:
+    """Makes a run as `plan_run` does and trains it to its end."""
+
+    def make(name: str, budget_mb: float | None = 1e5, **settings: Any) -> Trained:
+        return finish(plan_run(name, budget_mb, **settings))
+
     return make
+
+
+@pytest.fixture(scope="session")
+def follow() -> Callable[[Run, str], None]:
+    """Has a run's plan be of the first form with an order, one module in memory, whatever fits best."""
+
+    def follow(run: Run, order: str) -> None:
+        state = run.state()
+        form = next(n for n, one in enumerate(state.meta("demand")["forms"]) if one["order"] == order)
+        chosen, plan = state.meta("layouts")[form], state.meta("plan")
+        layout = {**plan["layout"], "form": form, "resident": 1, "chunk": 1}
+        each = len(chosen["starts"])
+        changes = {"layout": layout, "peaks_mb": [1e5] * each, "resident_bytes": [0] * each}
+        state.set_meta("plan", {**plan, **changes})
+        state.set_meta("layout", chosen)
+        state.close()
+
+    return follow

@@ -25,6 +25,7 @@ def test_the_wheel_installs_only_edge_trgl(tmp_path):
     for needed in (
         "runtime/files.py",
         "profiles/generic.toml",
+        "recipes/table14.toml",
         "models/km_resnet.py",
         "jobs/__main__.py",
         "data/sample/train-images-idx3-ubyte.gz",

@@ -68,7 +68,7 @@ def build(chain: Chain, config: RunConfig) -> list[Part]:
         trunk = chain.trunk(module)
         with torch.no_grad():
             x = trunk.eval()(x)
-        head = chain.classifier(tuple(x.shape[1:]))
+        head = chain.classifier(module, tuple(x.shape[1:]))
         chain.initialise(module, trunk, head, config.train.seed)
         exempt = chain.encoder_exempt and module == 0
         parts.append(_part(trunk, head, 0.0 if exempt else transport.weight(module, len(chain)), config))

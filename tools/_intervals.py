@@ -7,14 +7,18 @@ import random
 import statistics
 from collections.abc import Sequence
 
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+T_975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045),
+)
 """97.5 % points of Student's distribution with 1, 2, ... degrees of freedom."""
 
 DRAWS = 5_000
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean of at most eleven values and half the width of its 95 % interval, None for a single value."""
+    """The mean of at most thirty values and half the width of its 95 % interval, None for a single value."""
     mean = statistics.fmean(values)
     if len(values) == 1:
         return mean, None

@@ -1,169 +1,183 @@
 """The paper's comparison on real images: TRGL against VanGL (no transport term) and end-to-end training.
 
-    python tools/reproduce.py sample [--seeds N] [--runs DIR] [--out DIR] [--json] [--quick]
+    python tools/reproduce.py TABLE [--cases NAME ...] [--rows NAME[@TAU] ...] [--seeds N] [--width N]
+                              [--faithful] [--device DEVICE] [--budget-mb N] [--runs DIR] [--out DIR]
+                              [--json] [--quick]
 
 `sample`: the K-M 10-1 net of width 32 on the 5,000 images that come with the package, the default recipe, three
-seeds. Every run is `edge-trgl train` in a process of its own, under --runs; a finished one is not trained again,
-an unfinished one goes on. The table gives test accuracies, mean and 95 % interval over the seeds, at the depth
-chosen on validation images and at the last: on the sample's own 1,000 test images and, where the full set is in
-${EDGE_TRGL_DATA:-~/.cache/edge-trgl-data}/fashion-mnist, on its 10,000 by the same weights. It shows whatever
-comes out.
+seeds. The table gives test accuracies, mean and 95 % interval over the seeds, at the depth chosen on validation
+images and at the last: on the sample's own 1,000 test images and, where the full set is in
+${EDGE_TRGL_DATA:-~/.cache/edge-trgl-data}/fashion-mnist, on its 10,000 by the same weights.
+
+`table3`, `table10` ... `table14`: tables of the paper, by the recipes of their names (`edge-trgl train --recipe
+table14`), where their image sets are in that folder (stl10, cifar10, cifar100, mnist). --cases are train sizes (or
+numbers of modules, in table3), --rows methods, TRGL@5 being TRGL with --tau 5. A line of n images trains on n: a
+subset balanced over the classes, another one for each seed; its accuracies are those of the whole test set. What
+stands for validation are training images that are left over: values of tau are compared on them. A line of all
+images leaves none over: its depth is chosen on half of the test set, which changes neither the last nor the best
+block's figure. --faithful takes the authors' protocol instead; --width makes a net narrower than the paper's.
+The paper's figure stands beside ours. Results of earlier calls for other lines, rows and seeds are kept.
+
+`figure2`: accuracy after each module, VanGL against TRGL, with 95 % bands, from the results that --out keeps:
+figure2.png.
+
+Every run is `edge-trgl train` in a process of its own, under --runs; a finished one is not trained again, an
+unfinished one goes on. Of the runs of paper tables, weights are not kept. It shows whatever comes out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import _figure2
+import _reproduce_sample
 from _images import CACHE
-from _intervals import T_975, mean_interval
-from _processes import edge_trgl, output_of
-
-from edge_trgl.data.sources import idx, sample
-from edge_trgl.run import Run
-from edge_trgl.runtime.supervisor import run_child
+from _intervals import T_975
+from _reproduce_runs import QUICK, Job, result, row_of
+from _reproduce_summary import notes, summarise, text_of
+from _reproduce_tables import TABLES, Table, WrongChoiceError
 
 RESULTS = Path(__file__).parent / "results"
-FASHION = CACHE / "fashion-mnist"
-ROWS = {"VanGL": ("--no-transport",), "TRGL": (), "end-to-end": ("--regime", "end-to-end")}
-COLUMNS = ("chosen", "last")
-
-
-TABLES: dict[str, tuple[str, ...]] = {"sample": ("--data", "sample", "--model", "km-10-1", "--width", "32")}
-"""The flags that every run of a table has; all else is the default recipe."""
-
-QUICK = ("--model", "km-3-1", "--width", "16", "--epochs", "1", "--set", "data.limit=1000")
-QUICK_TEST = 500
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _options(arguments)
-    name = f"{options.table}-quick" if options.quick else options.table
-    flags, seeds = TABLES[options.table], options.seeds
-    if options.quick:
-        flags, seeds = (*flags, *QUICK), 1
-    runs = options.runs / name
-    runs.mkdir(parents=True, exist_ok=True)
-    full = full_test(runs / "full-test.npz", QUICK_TEST if options.quick else None)
-    results = [result(row, seed, flags, runs, full) for seed in range(seeds) for row in ROWS]
-    document = {"table": name, "flags": list(flags), "rows": summarise(results), "runs": results}
-    options.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(document, indent=1)
-    (options.out / f"{name}.json").write_text(text + "\n")
-    print(text if options.json else table(document))
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        document, text = {"sample": _sample, "figure2": _figure}.get(options.table, _paper)(options)
+    except WrongChoiceError as error:
+        parser.error(str(error))
+    print(json.dumps(document, indent=1) if options.json else text)
     return 0
 
 
-def result(row: str, seed: int, shared: Sequence[str], runs: Path, full: Path | None) -> dict[str, Any]:
-    """Accuracies of one run, trained first if need be: fractions by test set and depth.
+def _sample(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    _refuse_parts(options)
+    name = "sample-quick" if options.quick else "sample"
+    document = _reproduce_sample.document(name, options.seeds, options.runs / name, quick=options.quick)
+    _write(document, options.out)
+    return document, _reproduce_sample.text_of(document)
+
+
+def _refuse_parts(options: argparse.Namespace) -> None:
+    """Raises WrongChoiceError where there is a flag that only tables of the paper have."""
+    for flag in ("cases", "rows", "width", "faithful"):
+        if getattr(options, flag):
+            raise WrongChoiceError(f"--{flag} is for tables of the paper")
+
+
+def _paper(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    table = TABLES[options.table]
+    cases, rows = _asked(options, table)
+    seeds = range(1 if options.quick else options.seeds)
+    job, begun = _job(options), _begun(options, table)
+    for seed in seeds:
+        for case in cases:
+            for row in rows:
+                runs = _with(begun["runs"], result(table, job, case, row, seed))
+                begun |= {"runs": runs, "rows": summarise(table, runs), "notes": notes(table, runs, job)}
+                _write(begun, options.out)
+    return begun, text_of(begun)
+
+
+def _asked(options: argparse.Namespace, table: Table) -> tuple[list[str], list[str]]:
+    """The lines and rows of the table that are wanted.
 
     Raises:
-        CommandError: training failed, or the folder holds a run with other settings.
+        WrongChoiceError: there is no such line or row, or no data.
     """
-    folder, flags = runs / f"{row}-{seed}", [*shared, *ROWS[row], "--seed", str(seed)]
-    print(f"{row}, seed {seed}: {folder}", file=sys.stderr)
-    summary = _finished(folder, flags)
-    if summary is None:
-        summary = json.loads(output_of(edge_trgl("train", *flags, "--run", str(folder), "--json")))
-    found = {"row": row, "seed": seed, "weights_sha256": summary["weights_sha256"]}
-    found["chosen_depth"] = summary["accuracy"]["chosen_depth"]
-    found["sample"] = {column: summary["accuracy"][column] for column in COLUMNS}
-    if full is not None:
-        scores = scored_on(folder, full)
-        assert scores["weights_sha256"] == summary["weights_sha256"], "other weights were scored than were trained"
-        found["full"] = {column: scores[column] for column in COLUMNS}
-    return found
+    cases = options.cases or list(table.default[:1] if options.quick else table.default)
+    unknown = [case for case in cases if case not in table.cases]
+    if unknown:
+        raise WrongChoiceError(f"{options.table} has no line {unknown[0]}; choose of {', '.join(table.cases)}")
+    rows = options.rows or list(table.rows)
+    for row in rows:
+        row_of(table, row)
+    if not (CACHE / table.data).is_dir():
+        raise WrongChoiceError(f"{options.table} needs the image set {table.data} in {CACHE / table.data}")
+    return cases, rows
 
 
-def _finished(folder: Path, flags: Sequence[str]) -> dict[str, Any] | None:
-    """The summary of a finished run with exactly these settings."""
-    run = Run(folder)
-    if run.summary() is None or run.config_file.read_text() != output_of(edge_trgl("train", *flags, "--dry-run")):
-        return None  # training refuses a folder with other settings, and says which
-    return run.summary()
+def _name(options: argparse.Namespace) -> str:
+    width = () if options.width is None else (f"width{options.width}",)
+    faithful, quick = (("faithful",) if options.faithful else ()), (("quick",) if options.quick else ())
+    return "-".join((options.table, *width, *faithful, *quick))
 
 
-def full_test(path: Path, num_test: int | None) -> Path | None:
-    """The sample's training images with the full set's test images, None where the full set is not."""
-    if not FASHION.is_dir():
-        return None
-    if not path.is_file():
-        train, test = sample.load().splits["train"], idx.load(FASHION).splits["test"]
-        arrays: dict[str, Any] = {}
-        for name, split, count in (("train", train, None), ("test", test, num_test)):
-            arrays[f"y_{name}"] = split.labels[:count]
-            samples = np.arange(len(arrays[f"y_{name}"]), dtype=np.int64)
-            arrays[f"x_{name}"] = np.concatenate(list(split.batches(samples)))
-        np.savez(path, **arrays)
-    return path
+def _job(options: argparse.Namespace) -> Job:
+    width = () if options.width is None else ("--width", str(options.width))
+    name = _name(options) + ("" if options.device == "cpu" else f"-{options.device}")
+    runs = options.runs / name
+    runs.mkdir(parents=True, exist_ok=True)
+    return Job(
+        table=options.table,
+        flags=(*(QUICK if options.quick else ()), *width),
+        faithful=options.faithful,
+        device=options.device,
+        budget_mb=options.budget_mb,
+        runs=runs,
+    )
 
 
-def scored_on(folder: Path, data: Path) -> dict[str, Any]:
-    """`edge-trgl evaluate` of a copy of the run that reads other test images; kept beside the run as JSON."""
-    kept = folder.with_name(f"{folder.name}.full.json")
-    sha256 = Run(folder).summary()["weights_sha256"]  # type: ignore[index]
-    if kept.is_file():
-        scores: dict[str, Any] = json.loads(kept.read_text())
-        if scores["weights_sha256"] == sha256:
-            return scores
-    copy = Run(folder.with_name(f"{folder.name}.full"))
-    shutil.rmtree(copy.folder, ignore_errors=True)
-    shutil.copytree(folder, copy.folder, ignore=shutil.ignore_patterns("data", "report.html"))
-    settings = copy.config_file.read_text()
-    copy.config_file.write_text(settings.replace('source = "sample"', f"source = {json.dumps(str(data))}"))
-    run_child(["-m", "edge_trgl.jobs", "prepare", str(copy.folder)], on_message=lambda message: None)
-    kept.write_text(output_of(edge_trgl("evaluate", str(copy.folder), "--json")))
-    shutil.rmtree(copy.folder)
-    found: dict[str, Any] = json.loads(kept.read_text())
-    return found
+def _begun(options: argparse.Namespace, table: Table) -> dict[str, Any]:
+    """The document of these settings, with the runs that an earlier call kept."""
+    file = options.out / f"{_name(options)}.json"
+    reduced = [] if options.width is None else [f"reduced to width {options.width}"]
+    reduced += ["a try with a tiny net for one epoch"] if options.quick else []
+    return {
+        "table": _name(options),
+        "of": options.table,
+        "title": table.title,
+        "case_title": table.case_title,
+        "scored": table.scored,
+        "reduced": reduced,
+        "notes": [],
+        "rows": [],
+        "runs": json.loads(file.read_text())["runs"] if file.is_file() else [],
+    }
 
 
-def summarise(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One item a row and test set: mean accuracy and half its 95 % interval, at the chosen and the last depth."""
-    summary = []
-    for test in ("sample", "full"):
-        for row in ROWS:
-            mine = [found[test] for found in results if found["row"] == row and test in found]
-            if mine:
-                means = {column: mean_interval([scores[column] for scores in mine]) for column in COLUMNS}
-                summary.append({"test": test, "row": row, "seeds": len(mine), **means})
-    return summary
+def _with(runs: list[dict[str, Any]], found: dict[str, Any]) -> list[dict[str, Any]]:
+    """`runs` with one more, in place of an earlier one of the same line, row and seed."""
+    key = ("case", "row", "seed")
+    return [run for run in runs if any(run[name] != found[name] for name in key)] + [found]
 
 
-def table(document: dict[str, Any]) -> str:
-    """The document for people."""
-    titles = {"sample": "the sample's test images", "full": "test images of the full set"}
-    lines = [f"{document['table']}: test accuracy, %, mean ± 95 % interval over seeds"]
-    lines.append(f"{'':12}{'chosen depth':>18}{'last depth':>18}")
-    shown = ""
-    for item in document["rows"]:
-        if item["test"] != shown:
-            shown = item["test"]
-            lines.append(titles[shown])
-        lines.append(f"  {item['row']:10}" + "".join(f"{_percent(*item[column]):>18}" for column in COLUMNS))
-    return "\n".join(lines)
+def _figure(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    _refuse_parts(options)
+    found = _figure2.panels(options.out, quick=options.quick)
+    if not found:
+        raise WrongChoiceError(f"there are no results of VanGL and TRGL in {options.out}; run a table first")
+    file = options.out / ("figure2-quick.png" if options.quick else "figure2.png")
+    _figure2.draw(found, file)
+    return {"file": str(file), "panels": found}, "\n".join([str(file), *(panel["title"] for panel in found)])
 
 
-def _percent(mean: float, half: float | None) -> str:
-    return f"{mean * 100:.2f}" if half is None else f"{mean * 100:.2f} ± {half * 100:.2f}"
+def _write(document: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{document['table']}.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("table", choices=TABLES, nargs="?", default="sample")
+    parser.add_argument("table", choices=["sample", *TABLES, "figure2"], nargs="?", default="sample")
+    parser.add_argument("--cases", nargs="+", default=[], metavar="NAME", help="lines of the table [small ones]")
+    parser.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="VanGL, TRGL, TRGL@5, ... [all]")
     numbers = range(1, len(T_975) + 2)
     parser.add_argument("--seeds", type=int, choices=numbers, default=3, metavar="N", help="runs a row [3]")
+    parser.add_argument("--width", type=int, help="filters, of a K-M net [the paper's]")
+    parser.add_argument("--faithful", action="store_true", help="the authors' protocol")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of paper tables [cpu]")
+    parser.add_argument("--budget-mb", default="auto", help="of every run of a paper table [auto]")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="kept runs [runs/reproduce]")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results [tools/results]")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--quick", action="store_true", help="one seed, one epoch of a small net, to try the tool")
-    return parser.parse_args(arguments)
+    return parser
 
 
 if __name__ == "__main__":

@@ -32,34 +32,40 @@ class Augment:
                 hint="Give the number of pixels to pad on each side, for example 4.",
             )
 
-    def apply(self, images: NDArray[Any], key: int) -> NDArray[Any]:
-        """Augment a batch; each image draws its own shift and flip.
+    def draws(self, num_images: int, key: int) -> NDArray[np.int64]:
+        """What each image of a batch draws: its shift, and whether it is mirrored.
 
         Args:
-            images: uint8 or float32 [B, H, W, C]; not changed.
+            num_images: B, on which every one of the draws depends.
             key: names the draw (`edge_trgl.keys.key`); equal keys give equal results.
+
+        Returns:
+            int64 [B, 3]: row and column of the padded image where the crop begins, and 1 for mirrored.
+        """
+        generator = np.random.Generator(np.random.PCG64(key))
+        top, left = generator.integers(0, 2 * self.crop_padding + 1, size=(2, num_images))
+        mirrored = generator.random(num_images) < 0.5
+        return np.stack([top, left, mirrored & self.flip], axis=1)
+
+    def apply(self, images: NDArray[Any], draws: NDArray[np.int64]) -> NDArray[Any]:
+        """Augment a batch, each image as its own row of `draws` says.
+
+        Args:
+            images: uint8 or float32 [B, H, W, C], or of any shape where nothing is to be done; not changed.
+            draws: int64 [B, 3], as `draws` gives them, in the order of the images.
 
         Returns:
             The same dtype and shape. `Augment(0, False)` returns `images` itself.
         """
         if self.crop_padding == 0 and not self.flip:
             return images
-        num_images, height, width, _ = images.shape
-        rows, columns = self._positions(num_images, height, width, key)
-        index = np.arange(num_images)[:, None, None]
+        _, height, width, _ = images.shape
+        top, left, mirrored = draws[:, :1], draws[:, 1:2], draws[:, 2:]
+        column = np.arange(width)
+        rows: NDArray[np.int64] = top + np.arange(height)
+        columns: NDArray[np.int64] = left + np.where(mirrored, width - 1 - column, column)
+        index = np.arange(len(images))[:, None, None]
         return self._padded(images)[index, rows[:, :, None], columns[:, None, :]]
-
-    def _positions(
-        self, num_images: int, height: int, width: int, key: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows [B, H] and columns [B, W] of the padded image that each output pixel takes."""
-        generator = np.random.Generator(np.random.PCG64(key))
-        top, left = generator.integers(0, 2 * self.crop_padding + 1, size=(2, num_images, 1))
-        mirrored = generator.random((num_images, 1)) < 0.5
-        column = np.broadcast_to(np.arange(width), (num_images, width))
-        if self.flip:
-            column = np.where(mirrored, width - 1 - column, column)
-        return top + np.arange(height), left + column
 
     def _padded(self, images: NDArray[Any]) -> NDArray[Any]:
         if self.crop_padding == 0:

@@ -43,7 +43,7 @@ class DatasetInfo:
     """What `dataset.json` says.
 
     Args:
-        shape: (H, W, C) of every image.
+        shape: (H, W, C) of every image, or (L, C) where they are windows.
         dtype: "uint8" or "float32".
         num_classes: labels run from 0 to num_classes - 1.
         class_names: one name a label.
@@ -52,7 +52,7 @@ class DatasetInfo:
         fingerprint: sha256 (hex) over `.crc` and `.labels` of train, val and test, in that order.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     dtype: str
     num_classes: int
     class_names: tuple[str, ...]
@@ -60,6 +60,11 @@ class DatasetInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """One sample as a network reads it: (C, H, W) or (C, L)."""
+        return (self.shape[-1], *self.shape[:-1])
 
     @property
     def scale(self) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_trgl.data.splits import Draw
+    from edge_trgl.data.splits import ChooseOn, Draw
 
 
 def prepare(
@@ -32,11 +32,12 @@ def prepare(
     validation: float = 0.1,
     image_size: int | None = None,
     limit: int | None = None,
+    choose_on: ChooseOn = "validation",
 ) -> DatasetInfo:
     """Write a data set's record files and, last of all, the `dataset.json` that makes them exist.
 
-    For each of train, val and test: `NAME.images` (records [H, W, C], no header), `NAME.labels` (int64
-    little-endian), `NAME.crc` (zlib.crc32 of each record, uint32 little-endian).
+    For each of train, val and test: `NAME.images` (records [H, W, C] or, of windows, [L, C]; no header),
+    `NAME.labels` (int64 little-endian), `NAME.crc` (zlib.crc32 of each record, uint32 little-endian).
 
     Args:
         spec: `sample`, a directory or a `FILE.npz`; see `edge_trgl.data.sources.load`.
@@ -45,6 +46,7 @@ def prepare(
         validation: fraction of training held out where the set has no validation split; 0 for none.
         image_size: side in pixels for folders of image files.
         limit: keep this many training images, balanced over the classes, before validation is held out.
+        choose_on: where validation images come from (`edge_trgl.data.splits.draw_splits`).
 
     Raises:
         InputError: the set cannot be read.
@@ -53,8 +55,8 @@ def prepare(
     """
     _check_validation(validation)
     source = load(spec, image_size=image_size)
-    draws = draw_splits(source, seed=seed, validation=validation, limit=limit)
-    statistics = channel_statistics(source.dtype, source.shape[2])
+    draws = draw_splits(source, seed=seed, validation=validation, limit=limit, choose_on=choose_on)
+    statistics = channel_statistics(source.dtype, source.shape[-1])
     files.make_folder(folder)
     files.remove(folder / DATASET_FILE)
     files.sync_folder(folder)

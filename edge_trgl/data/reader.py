@@ -57,7 +57,7 @@ class RecordReader:
             samples: int64 [B], each from 0 to len(self) - 1.
 
         Returns:
-            uint8 or float32 [B, H, W, C]: a view of the reader's buffer, valid until the next read.
+            uint8 or float32 [B, *info.shape]: a view of the reader's buffer, valid until the next read.
 
         Raises:
             StorageError: a record does not match its checksum, or the file is cut short.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from edge_trgl.data.sources import Source, Split
 
 TEST_FRACTION = 0.1
+
+ChooseOn = Literal["validation", "unused", "half-test"]
+"""Whose images the depth is chosen on: held out of training, left out of it by a limit, half of the test set's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,37 +39,64 @@ class Draw:
         return self.origin.labels[self.samples]
 
 
-def draw_splits(source: Source, *, seed: int, validation: float, limit: int | None) -> dict[str, Draw]:
+def draw_splits(
+    source: Source, *, seed: int, validation: float, limit: int | None, choose_on: ChooseOn = "validation"
+) -> dict[str, Draw]:
     """Draw the three splits; each draw has its own key, so none depends on whether another was made.
 
     A test set that the source lacks is taken out of training first, then training is cut to `limit`, then
-    a validation set that the source lacks is taken out of what is left.
+    a validation set that the source lacks is taken out of what is left, unless `choose_on` says otherwise.
 
     Args:
         source: the images.
         seed: of the run.
         validation: fraction of training to hold out, at least 0 and less than 1.
         limit: how many training images to keep, balanced over the classes; None keeps all.
+        choose_on: where validation images come from; `unused` takes the fraction of what `limit` leaves out.
 
     Returns:
         Draws under "train", "val" and "test"; empty for validation where `validation` is 0.
 
     Raises:
         InputError: no training image would be left.
-        UsageError: `limit` is less than one image of each class, or more than there are.
+        UsageError: `limit` is less than one image of each class, or more than there are; or it leaves none out
+            to validate on.
     """
     draws = {name: _everything(split) for name, split in source.splits.items()}
     if "test" not in draws:
         draws["train"], draws["test"] = _hold_out(draws["train"], TEST_FRACTION, key(seed, "test"))
+    everything = draws["train"]
     if limit is not None:
         draws["train"] = _limited(draws["train"], limit, key(seed, "limit"))
-    if "val" not in draws:
+    if choose_on == "half-test":
+        draws["val"] = _first_half(draws["test"])
+    elif choose_on == "unused":
+        draws["val"] = _some_unused(everything, draws["train"], validation, key(seed, "validation"))
+    elif "val" not in draws:
         draws["train"], draws["val"] = _hold_out(draws["train"], validation, key(seed, "validation"))
     return draws
 
 
 def _everything(split: Split) -> Draw:
     return Draw(origin=split, samples=np.arange(len(split.labels), dtype=np.int64))
+
+
+def _first_half(draw: Draw) -> Draw:
+    return Draw(origin=draw.origin, samples=draw.samples[: (len(draw.samples) + 1) // 2])
+
+
+def _some_unused(everything: Draw, used: Draw, fraction: float, draw_key: int) -> Draw:
+    """`fraction` of the images that training leaves over, every class giving its share."""
+    left = np.setdiff1d(everything.samples, used.samples, assume_unique=True)
+    if len(left) == 0:
+        raise UsageError(
+            "data.choose_on is unused, but no training image is left over",
+            hint="Give a smaller data.limit, or data.choose_on=validation.",
+        )
+    over = Draw(origin=everything.origin, samples=left)
+    sizes = np.bincount(over.labels)
+    counts = _shares(sizes.astype(np.float64) * fraction, sizes, max(1, round(fraction * len(left))))
+    return Draw(origin=over.origin, samples=_choose(over, counts, draw_key))
 
 
 def _hold_out(draw: Draw, fraction: float, draw_key: int) -> tuple[Draw, Draw]:

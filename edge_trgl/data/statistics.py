@@ -15,7 +15,7 @@ class ChannelStatistics(Protocol):
     """Statistics per channel of all images added so far."""
 
     def add(self, images: NDArray[Any]) -> None:
-        """Count in a batch [B, H, W, C]."""
+        """Count in a batch [B, ..., C]."""
 
     def mean(self) -> tuple[float, ...]:
         """One value a channel."""
@@ -33,7 +33,7 @@ class ByteStatistics:
         self._squares = [0] * channels
 
     def add(self, images: NDArray[np.uint8]) -> None:
-        """Count in a batch [B, H, W, C]."""
+        """Count in a batch [B, ..., C]."""
         pixels = images.reshape(-1, images.shape[-1])
         self._count += len(pixels)
         for channel in range(pixels.shape[1]):
@@ -62,7 +62,7 @@ class FloatStatistics:
         self._spread = np.zeros(channels)
 
     def add(self, images: NDArray[np.float32]) -> None:
-        """Count in a batch [B, H, W, C]."""
+        """Count in a batch [B, ..., C]."""
         pixels = images.reshape(-1, images.shape[-1]).astype(np.float64)
         batch_mean = pixels.mean(axis=0)
         total = self._count + len(pixels)

@@ -41,7 +41,7 @@ def compare(
 
     Args:
         path: an ONNX file as `write` makes it.
-        batches: pairs of images float32 [N, C, H, W] and the network's logits float32 [N, num_classes];
+        batches: pairs of images float32 [N, C, ...] and the network's logits float32 [N, num_classes];
             one pair is held at a time.
         tolerance: the largest absolute difference of a logit that is accepted.
     """

@@ -26,20 +26,20 @@ def write(
     model: nn.Module,
     path: Path,
     *,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     metadata: Mapping[str, str],
     opset: int = 17,
 ) -> None:
     """Write `model` to `path` as one self-contained ONNX file, durably, or leave `path` as it was.
 
-    The graph takes `input` float32 [N, C, H, W] and gives `logits` [N, num_classes], N free. Batch norms
+    The graph takes `input` float32 [N, *input_shape] and gives `logits` [N, num_classes], N free. Batch norms
     stay as they are: runtimes fold them on load. Peak memory is the model, one tensor and the checker's
     copy of the file.
 
     Args:
         model: float32; put in eval mode and left so.
         path: where the file goes; a temporary name in the same folder is used until it has been checked.
-        input_shape: (C, H, W).
+        input_shape: (C, H, W), or (C, L) of windows.
         metadata: goes into the file's `metadata_props`.
         opset: of the default domain.
 
@@ -65,7 +65,7 @@ def rejected(path: Path) -> Path:
     return path.with_name(path.name + ".rejected")
 
 
-def _trace(model: nn.Module, scratch: Path, input_shape: tuple[int, int, int], opset: int) -> onnx.ModelProto:
+def _trace(model: nn.Module, scratch: Path, input_shape: tuple[int, ...], opset: int) -> onnx.ModelProto:
     """The graph alone, by way of the file `scratch`: weights become inputs beside the image, uncopied."""
     try:
         with warnings.catch_warnings(), torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -40,6 +41,9 @@ and what differs from run to run."""
 
 SAMPLE_BYTES, RECORD_BYTES = 24, 40
 """Held for every training sample (label, order and the order before) and for every record of a live boundary."""
+
+FLOAT_BYTES = 4
+"""Of a number of an image that a loss compares with."""
 
 STORAGE_MBS = 200.0
 """Of a disk that no profile tells anything about, in 10^6 bytes a second."""
@@ -90,11 +94,15 @@ def _forms(
     size = min(config.train.batch_size, info.splits["train"].num_images)
     chain = _chain(config, info, step, size)
     assembly.program(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
+    assembly.check_scale(config, info)
     costs = costing.chain_costs(chain, step)
     text = f"{step} {config.train.device} {sorted(environment.items())}"
     if config.train.regime != "end-to-end":
         order: Order = "stream" if config.train.regime == "parallel" or not config.train.cache else "cache"
-        return list(_variants(order, chain, costs, size, text))
+        variants = list(_variants(order, chain, costs, size, text))
+        if config.loss.compares_samples:
+            variants = [one for one in variants if "micro-batch" not in one.form.lossy]
+        return variants
     found: list[_Shaped] = []
     states_mb = sum(cost.state_bytes for cost in costs) / memory.MIB
     room_mb = 0.0 if budget_mb is None else budget_mb - fixed_mb
@@ -107,12 +115,25 @@ def _forms(
 
 
 def _chain(config: RunConfig, info: DatasetInfo, step: StepConfig, size: int) -> Chain:
-    """The chain in the modules that are asked for."""
+    """The chain in the modules, and with the heads, that are asked for."""
     chain = assembly.make_chain(config, info, paged=True)
     if config.model.partition == "weight" and config.model.modules:
-        weights = costing.block_weights(chain, step, size)
-        chain = chain.regroup(by_weight(weights, config.model.modules))
-    return chain
+        weights = costing.block_weights(chain, step, size, _allowed(config, chain))
+        chain = assembly.with_heads(config, chain.regroup(by_weight(weights, config.model.modules)))
+    chain = replace(chain, frozen=config.train.freeze)
+    wanted = config.model.heads()
+    if wanted is None or not wanted.auto:
+        return chain
+    costs = costing.cheapest_costs(chain, step, size, wanted.names)
+    return replace(chain, head=tuple(cost.head for cost in costs))
+
+
+def _allowed(config: RunConfig, chain: Chain) -> Sequence[str]:
+    """The heads that a module may get."""
+    wanted, own = config.model.heads(), chain.head
+    if wanted is not None:
+        return wanted.names
+    return (own,) if isinstance(own, str) else tuple(name for name in own if name is not None)
 
 
 def _variants(order: Order, chain: Chain, costs: Sequence[ModuleCost], size: int, text: str) -> Iterator[_Shaped]:
@@ -141,6 +162,7 @@ def _in_parts(row: ModuleRow) -> ModuleRow:
 def _layout(chain: Chain, costs: Sequence[ModuleCost]) -> Layout:
     return Layout(
         starts=chain.starts,
+        heads=tuple(cost.head for cost in costs),
         shapes=tuple(cost.output_shape for cost in costs),
         dtypes=tuple(cost.output_dtype for cost in costs),
         names=tuple(cost.name for cost in costs),
@@ -179,24 +201,31 @@ def _demand(
     shape = assembly.job_shape(config, most, info.splits["train"].num_images)
     training = assembly.program(config, most, 1)
     copies = config.train.views if config.data.augment else 1
-    cached = any(form.order == "cache" for form in forms)
-    records = 2 * shape.num_samples * copies if cached else 0
+    frozen, kept = config.train.freeze, config.train.freeze > 0 and config.train.cache
+    # Of all samples: the one read and the one written; and one that stays over all laps.
+    cached = 2 if kept or any(form.order == "cache" for form in forms) else 0
+    records = (cached + (kept and config.train.laps > 1)) * shape.num_samples * copies
+    batch_size = min(config.train.batch_size, shape.num_samples)
+    pictures = batch_size * math.prod(info.shape) * FLOAT_BYTES if training.pictured else 0
     board, wanted = config.board, config.budget
     return Demand(
         forms=tuple(forms),
         levels={str(level): share for level, share in LEVELS.items()},
-        batch_size=min(config.train.batch_size, shape.num_samples),
+        batch_size=batch_size,
         batches_per_epoch=shape.batches_per_epoch,
         num_samples=shape.num_samples,
         fixed_mb=fixed_mb,
         others_mb=others_mb,
         workspace=WORKSPACE,
-        held_bytes=ENGINE_BYTES + SAMPLE_BYTES * shape.num_samples + RECORD_BYTES * records,
+        held_bytes=ENGINE_BYTES + SAMPLE_BYTES * shape.num_samples + RECORD_BYTES * records + pictures,
         epochs=tuple(training.epochs_of(module) for module in range(most)),
         laps=config.train.laps,
         one_by_one=config.train.regime in ("sequential", "multi-lap") and not config.train.cache,
+        frozen=frozen,
+        kept=kept,
         copies=copies,
         image_bytes=info.record_bytes,
+        pictured=tuple(sorted(training.pictured)),
         checkpoint_s=config.train.checkpoint_minutes * 60,
         read_mbs=board.storage_read_mbs or STORAGE_MBS,
         write_mbs=board.storage_write_mbs or STORAGE_MBS,

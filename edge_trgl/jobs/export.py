@@ -22,11 +22,10 @@ def run(run: Run) -> dict[str, Any]:
     opened = open_run(run)
     depth = opened.state.meta("result")["scores"]["chosen_depth"]
     model = _assemble(opened, depth)
-    height, width, channels = opened.info.shape
     # Under another name until it has proved itself: a good file that is already there stays until then.
     new = run.onnx_file.with_name(run.onnx_file.name + ".new")
     metadata = {**describe(model, opened.info.class_names), "depth": str(depth)}
-    write(model, new, input_shape=(channels, height, width), metadata=metadata)
+    write(model, new, input_shape=opened.info.input_shape, metadata=metadata)
     comparison = compare(new, _batches(opened, model))
     publish(new, run.onnx_file, comparison)
     return {
@@ -48,7 +47,8 @@ def _assemble(opened: OpenRun, depth: int) -> Deployed:
         local = modules.open(index)
         blocks += list(local.trunk)
     info = opened.info
-    return Deployed(nn.Sequential(*blocks), local.head, info.mean, info.std, info.scale).cpu().eval()
+    trunk = nn.Sequential(*blocks)
+    return Deployed(trunk, local.head, info.mean, info.std, info.scale, info.input_shape).cpu().eval()
 
 
 def _batches(opened: OpenRun, model: Deployed) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:

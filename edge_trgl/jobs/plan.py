@@ -93,15 +93,16 @@ def _table(demand: Demand, plan: Plan, measured: Measurements, layout: dict[str,
     """What `edge-trgl plan` shows of each module: the parts of its peak, in MiB."""
     form, table = demand.forms[plan.layout.form], []
     for module, row in enumerate(form.rows):
-        work = plan.layout.recompute
+        work = demand.works_of(module, plan.layout.recompute)[0]
         measurement = measured.get(work_key(row.kind, work, form.size))
         tensors_mb = row.works[work] / MIB
         taken_mb = measurement.work_mb if measurement else tensors_mb * (1 + demand.workspace)
-        buffers = boundary_bytes(demand, form, module, plan.layout, trains=True)
+        buffers = boundary_bytes(demand, form, module, plan.layout, trains=work != FORWARD)
         table.append(
             {
                 "module": module,
                 "name": layout["names"][module],
+                "head": layout["heads"][module],
                 "params": layout["num_params"][module],
                 "weights_mb": row.weights / MIB,
                 "gradients_mb": row.gradients / MIB,

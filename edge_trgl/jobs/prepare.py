@@ -16,6 +16,7 @@ def run(run: Run) -> dict[str, object]:
         validation=config.data.validation,
         image_size=config.data.image_size,
         limit=config.data.limit,
+        choose_on=config.data.choose_on,
     )
     return {
         "shape": list(info.shape),

@@ -39,7 +39,9 @@ class _Work:
     opening_mb: float
     x: Tensor
     y: Tensor
+    image: Tensor | None
     gradient: Tensor
+    ascends: bool
     send_back: Emit | None
 
     def step(self, size: int) -> None:
@@ -48,18 +50,20 @@ class _Work:
         if self.parts > 1:
             self.local.config = replace(self.local.config, micro_batch=size)
         if self.name == FORWARD:
-            if not self.local.has_head:
+            if self.ascends:
                 self.local.ascend(x, seed=0, emit=_ignore)
             self.local.infer(x, y, _ignore)
         elif self.local.has_head:
-            self.local.train_step(x, y, lr=0.0, seed=0, emit=_ignore, send_back=self.send_back)
+            image = None if self.image is None else self.image[: self.parts * size]
+            self.local.train_step(x, y, lr=0.0, seed=0, image=image, emit=_ignore, send_back=self.send_back)
         else:
             self.local.backward_step(x, gradient, lr=0.0, seed=0, send_back=self.send_back)
         self.local.take_totals()
 
     def own_mb(self) -> float:
         """MiB of the module and its batch in this process's memory."""
-        held = (*self.local.tensors().values(), self.x, self.y, self.gradient)
+        held = [*self.local.tensors().values(), self.x, self.y, self.gradient]
+        held += [] if self.image is None else [self.image]
         return sum(tensor.nbytes for tensor in held if tensor.device.type == "cpu") / MIB
 
 
@@ -108,7 +112,7 @@ def _prepared(run: Run, state: RunState, wanted: dict[str, Any]) -> _Work:
     config, form = run.config(), wanted["form"]
     layout = Layout.from_document(state.meta("layouts")[form])
     with torch.device("meta"):
-        chain = assembly.make_chain(config, open_dataset(run.data), paged=True).regroup(layout.starts)
+        chain = assembly.planned_chain(config, open_dataset(run.data), layout)
     level = "none" if wanted["work"] == FORWARD else wanted["work"]
     workshop = Workshop(
         chain=chain,
@@ -133,7 +137,9 @@ def _prepared(run: Run, state: RunState, wanted: dict[str, Any]) -> _Work:
         opening_mb=meter.read() - before_mb,
         x=_noise(samples, shapes[module], device).to(entering),
         y=torch.zeros(samples, dtype=torch.int64, device=device),
+        image=_noise(samples, chain.input_shape, device) if local.mix.wants_image else None,
         gradient=_noise(samples, above, device).to(leaving),
+        ascends=chain.end_to_end and not local.has_head,
         send_back=_ignore if chain.end_to_end and module > 0 else None,
     )
 

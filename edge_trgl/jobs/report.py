@@ -58,6 +58,7 @@ def _modules(state: RunState) -> tuple[ModuleMemory, ...]:
         ModuleMemory(
             module=module,
             name=name,
+            head=layout["heads"][module],
             params=layout["num_params"][module],
             planned_mb=plan["peaks_mb"][module],
             measured_mb=measured.get(str(module)),
@@ -109,7 +110,13 @@ def _unfinished(run: Run, state: RunState) -> dict[str, Any]:
         "regime": run.config().train.regime,
         "modules": len(layout["starts"]),
         "params": sum(layout["num_params"]),
-        "accuracy": {"last": None, "chosen": None, "chosen_depth": None, "per_depth": []},
+        "accuracy": {
+            "last": None,
+            "chosen": None,
+            "chosen_depth": None,
+            "per_depth": [],
+            "chosen_on": run.config().data.choose_on,
+        },
         "memory": {
             "budget_mb": state.meta("budget_mb"),
             "peak_mb": max(peaks, default=None),

@@ -23,10 +23,11 @@ class MemorySample:
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleMemory:
-    """One module's peak as planned and, once it was trained, as measured."""
+    """One module's peak as planned and, once it was trained, as measured; `head`: its name, None without one."""
 
     module: int
     name: str
+    head: str | None
     params: int
     planned_mb: float
     measured_mb: float | None

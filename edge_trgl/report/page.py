@@ -62,6 +62,8 @@ def _contents(report: Report) -> dict[str, object]:
         "summary": report.summary,
         "verdict": wording.verdict(memory),
         "kept": _kept(memory),
+        "half_test": report.summary["accuracy"]["chosen_on"] == "half-test",
+        "chosen_on": wording.chosen_on(report.summary["accuracy"]["chosen_on"]),
         "share": _share(memory),
         "plots": _plots(report),
         "phases": plots.phase_colours(report.memory),
@@ -84,7 +86,9 @@ def _plots(report: Report) -> dict[str, Markup]:
     if report.modules:
         drawn["modules"] = plots.modules(report.modules)
     if report.accuracy:
-        drawn["accuracy"] = plots.accuracy(report.accuracy, report.summary["accuracy"]["chosen_depth"])
+        scored = report.summary["accuracy"]
+        images = wording.chosen_on(scored["chosen_on"])
+        drawn["accuracy"] = plots.accuracy(report.accuracy, scored["chosen_depth"], images)
     if report.losses:
         drawn["losses"] = plots.losses(report.losses)
     if report.io:

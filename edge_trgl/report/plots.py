@@ -76,8 +76,11 @@ def modules(costs: Sequence[ModuleMemory]) -> str:
         )
 
 
-def accuracy(depths: Sequence[DepthAccuracy], chosen_depth: int | None) -> str:
-    """Accuracy of the head after each depth on validation data, and on test data where it was scored."""
+def accuracy(depths: Sequence[DepthAccuracy], chosen_depth: int | None, images: str = "validation images") -> str:
+    """Accuracy of the head after each depth on validation data, and on test data where it was scored.
+
+    `images`: what stands for validation data, in words.
+    """
     tested = [(entry.depth, entry.test) for entry in depths if entry.test is not None]
     best = max(depths, key=lambda entry: entry.validation)
     with drawing() as picture:
@@ -92,7 +95,7 @@ def accuracy(depths: Sequence[DepthAccuracy], chosen_depth: int | None) -> str:
         return picture.svg(
             name="accuracy",
             title="Accuracy after each depth",
-            description=f"Validation accuracy is highest at depth {best.depth}: "
+            description=f"Accuracy on {images} is highest at depth {best.depth}: "
             f"{wording.percent(best.validation)}.",
         )
 

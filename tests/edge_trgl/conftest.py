@@ -1,7 +1,9 @@
-"""Small nets and batches that several tests train."""
+"""Small nets and batches that several tests train; verbs as processes."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from edge_trgl.chain import Chain
-from edge_trgl.local import LocalModule
+from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet
 from edge_trgl.transport import Residue
 
@@ -88,7 +90,7 @@ CHAINS = {
 def built(chain, module, config, *, shape=(4, 8, 8), seed=0):
     """Module `module` with its first weights."""
     local = LocalModule(chain, module, shape, config)
-    chain.initialise(module, local.trunk, local.head, seed)
+    chain.initialise(module, local.trunk, local.readers(), seed)
     return local.materialise("cpu")
 
 
@@ -102,6 +104,26 @@ def batches(num, size=6, shape=IMAGE, seed=0):
     return pairs
 
 
+def trained(chain, transport, *, steps=3, size=6, **options):
+    """Everything that some steps leave behind: tensors, emitted outputs, totals."""
+    config = StepConfig(transport=transport, label_smoothing=0.1, weight_decay=1e-3, **options)
+    shape = (4, 4, 4) if chain.name.startswith("km") else (4, 8, 8)
+    local, emitted = built(chain, 0, config, shape=shape), []
+    for step, (x, y) in enumerate(batches(steps, size)):
+        local.train_step(x, y, lr=0.1, seed=step, emit=lambda out: emitted.append(out.detach().clone()))
+    return local.tensors(), emitted, local.take_totals()
+
+
+def assert_same(first, second):
+    assert first[0].keys() == second[0].keys()
+    for name, tensor in first[0].items():
+        assert torch.equal(tensor, second[0][name]), name
+    assert [part.shape for part in first[1]] == [part.shape for part in second[1]]
+    assert all(map(torch.equal, first[1], second[1]))
+    assert first[2][:3] == second[2][:3]
+    assert first[2][3] == pytest.approx(second[2][3], rel=1e-6)
+
+
 @pytest.fixture(scope="session")
 def nets():
     """The blocks, chains and helpers above, as one object."""
@@ -110,7 +132,30 @@ def nets():
         DropoutBlock=DropoutBlock,
         NormBlock=NormBlock,
         PlainBlock=PlainBlock,
+        assert_same=assert_same,
         batches=batches,
         built=built,
         chain_of=chain_of,
+        trained=trained,
     )
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a verb in the test's folder; returns its process as soon as it has said `until`."""
+    processes = []
+
+    def start(*arguments, until):
+        command = [sys.executable, "-m", "edge_trgl", *arguments]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        assert any(until in line for line in process.stderr), f"it ended with code {process.wait()} before"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stderr.close()

@@ -20,12 +20,15 @@ SMALL = (
     *("--set", "data.limit=80", "--set", "data.validation=0.2"),
 )
 
+PROGRESS = "images/s"
+"""In every line that a training process prints."""
+
 SUMMARY = {
     "schema": None,
     "regime": None,
     "modules": None,
     "params": None,
-    "accuracy": {"last", "chosen", "chosen_depth", "per_depth"},
+    "accuracy": {"last", "chosen", "chosen_depth", "chosen_on", "per_depth"},
     "memory": {"budget_mb", "peak_mb", "planned_peak_mb", "fixed_mb", "method", "cgroup_peak_mb"},
     "storage": {"read_mb", "written_mb"},
     "time_s": None,
@@ -36,12 +39,9 @@ SUMMARY = {
 }
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "edge_trgl", *arguments]
-
-
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "edge_trgl", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_a_run_from_train_to_report(tmp_path):
@@ -89,16 +89,10 @@ def test_everything_in_one_folder(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_resumed(tmp_path, number):
+def test_interrupted_and_resumed(tmp_path, start, number):
     settings = [*SMALL, "--epochs", "40"]
     whole = json.loads(run(tmp_path, "train", "--run", "whole", *settings, "--json").stdout)
-    process = subprocess.Popen(
-        command("train", "--run", "broken", *settings), cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "images/s" in line:  # the first line of progress
-            break
+    process = start("train", "--run", "broken", *settings, until=PROGRESS)
     process.send_signal(number)
     rest = process.stderr.read()
     assert process.wait() == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], rest
@@ -116,17 +110,8 @@ def test_interrupted_and_resumed(tmp_path, number):
     assert summary["restarts"] == 1
 
 
-def test_the_tree_dies_with_its_parent(tmp_path):
-    process = subprocess.Popen(
-        command("train", "--run", "orphan", *SMALL, "--epochs", "500"),
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "images/s" in line:
-            break
+def test_the_tree_dies_with_its_parent(tmp_path, start):
+    process = start("train", "--run", "orphan", *SMALL, "--epochs", "500", until=PROGRESS)
     process.kill()
     process.wait()
     deadline = time.monotonic() + 30
@@ -149,20 +134,9 @@ def _workers(folder: Path) -> list[str]:
     return found
 
 
-def test_a_running_run_is_locked(tmp_path):
-    process = subprocess.Popen(
-        command("train", "--run", "busy", *SMALL, "--epochs", "500"),
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "training" in line:
-            break
+def test_a_running_run_is_locked(tmp_path, start):
+    start("train", "--run", "busy", *SMALL, "--epochs", "500", until="training")
     second = run(tmp_path, "resume", "busy")
-    process.kill()
-    process.communicate()
     assert second.returncode == 2
     assert "in use" in second.stderr
 
@@ -209,6 +183,11 @@ WRONG = {
     "a file that is no image set": (["train", "--data", "text.npz"], 4, "text.npz"),
     "no such model": (["train", "--model", "resnet10"], 2, "did you mean resnet110"),
     "too many modules": (["train", "--modules", "11"], 2, "1 to 10 modules"),
+    "nothing left to train": (
+        ["train", "--model", "km-2-1", "--freeze", "2"],
+        2,
+        "--freeze 2: the net has 2 modules",
+    ),
     "a factory that is not there": (["train", "--model", "nothing:here"], 4, "nothing"),
     "chunk where it means nothing": (["train", "--regime", "sequential", "--chunk", "4"], 2, "budget.chunk"),
     "resume of no run": (["resume", "empty"], 2, "is not a run"),
@@ -216,6 +195,7 @@ WRONG = {
     "a run folder with other things in it": (["train", "--run", "."], 2, "neither a run nor empty"),
     "no such config": (["train", "--config", "nowhere.toml"], 4, "nowhere.toml"),
     "no such profile": (["train", "--profile", "toaster"], 2, "toaster"),
+    "no such recipe": (["train", "--recipe", "table13,tabel14"], 2, "Did you mean table14"),
 }
 
 
@@ -247,6 +227,13 @@ def test_own_images(tmp_path):
         assert json.loads(result.stdout)["regime"] == regime
 
 
+def test_frozen_modules_have_no_score(tmp_path):
+    trained = run(tmp_path, "train", *SMALL, "--freeze", "1", "--views", "2", "--run", "run")
+    assert trained.returncode == 0, trained.stderr
+    lines = run(tmp_path, "evaluate", "run").stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("depth")] == ["2", "3"]
+
+
 def test_dry_run_prints_the_configuration(tmp_path):
     (tmp_path / "mine.toml").write_text("[train]\nlr = 0.5\nseed = 4\n")
     result = run(tmp_path, "train", "--config", "mine.toml", "--seed", "5", "--dry-run")
@@ -255,10 +242,35 @@ def test_dry_run_prints_the_configuration(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"mine.toml"}
 
 
+def test_a_recipe_stands_between_the_profile_and_the_file(tmp_path):
+    (tmp_path / "board.toml").write_text("[defaults.train]\nlr = 0.5\nthreads = 7\n")
+    (tmp_path / "mine.toml").write_text("[train]\nbatch_size = 9\nmomentum = 0.8\n")
+    files = ("--profile", "board.toml", "--config", "mine.toml")
+    result = run(
+        tmp_path, "train", *files, "--recipe", "table14,end-to-end", "--set", "train.momentum=0.7", "--dry-run"
+    )
+    lines = result.stdout.splitlines()
+    for line in ("lr = 0.1", "threads = 7", "batch_size = 9", "momentum = 0.7", 'regime = "end-to-end"'):
+        assert line in lines
+
+
+def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
+    flags = (*SMALL, "--regime", "sequential", "--recipe", "faithful", "--run", "authors")
+    trained = run(tmp_path, "train", *flags)
+    assert trained.returncode == 0, trained.stderr
+    told = "scored as the paper's authors did: the depth was chosen on the first half of the test images"
+    assert told in trained.stdout
+    evaluated = run(tmp_path, "evaluate", "authors").stdout
+    assert told in evaluated
+    assert "half of the test images" in evaluated.splitlines()[0]
+    assert json.loads((tmp_path / "authors" / "summary.json").read_text())["accuracy"]["chosen_on"] == "half-test"
+    assert "chosen on the first half of the test images" in (tmp_path / "authors" / "report.html").read_text()
+
+
 CONFIGURED = (
-    "allow batch-size budget-mb cache cgroup chunk config data device epochs force head image-size json laps lr "
-    "model modules no-augment no-probe no-transport precision profile regime resident seed set tau threads views "
-    "width without"
+    "allow batch-size budget-mb cache cgroup chunk config data device epochs force freeze head image-size json "
+    "laps loss lr model modules no-augment no-probe no-transport precision pretrained profile recipe regime "
+    "resident seed set tau threads views width without"
 )
 OPTIONS = {
     "train": f"{CONFIGURED} dry-run export run",

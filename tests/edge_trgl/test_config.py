@@ -29,6 +29,8 @@ BOUNDS = [
     ("train", "batch_size", [1], [0]),
     ("train", "views", [1], [0]),
     ("train", "lr", [1e-9], [0, -0.1, float("nan")]),
+    ("train", "lr_factor", [1e-9, 2], [0, -0.1, float("nan")]),
+    ("train", "lr_milestones", [(1,), (120, 160)], [(0,), (3, -1)]),
     ("train", "momentum", [0, 0.999], [-0.1, 1, float("nan")]),
     ("train", "weight_decay", [0], [-1e-9]),
     ("train", "label_smoothing", [0, 0.999], [-0.1, 1]),
@@ -68,6 +70,8 @@ def test_values_past_a_bound_are_named(section, name, value):
             "train.epochs must be at least one a lap",
         ),
         ({"model": {"partition": "weight"}}, "model.partition weight needs model.modules"),
+        ({"train": {"lr_schedule": "steps"}}, "train.lr_schedule steps needs train.lr_milestones"),
+        ({"train": {"prefix": "train-mode"}}, "train.prefix train-mode needs train.cache = false"),
         ({"train": {"epochs": "50+10k"}}, "parallel trains every module for the same number"),
         (
             {"train": {"epochs": "5,6", "regime": "end-to-end"}},
@@ -99,6 +103,8 @@ def test_what_does_not_go_together_is_refused(source, message):
         {"train": {"regime": "multi-lap", "laps": 5, "epochs": "5"}},
         {"train": {"regime": "sequential", "epochs": "50+10k"}},
         {"train": {"regime": "sequential", "cache": False}, "budget": {"chunk": "epoch"}},
+        {"train": {"regime": "sequential", "cache": False, "prefix": "train-mode"}},
+        {"train": {"lr_schedule": "steps", "lr_milestones": (120, 160, 200)}},
         {"train": {"regime": "end-to-end"}, "model": {"modules": 1}},
         {"model": {"partition": "weight", "modules": 3}},
     ],
@@ -183,7 +189,33 @@ def test_a_document_comes_back_from_toml_as_the_same_configuration(source):
 
 def test_a_document_names_every_value_but_none():
     document = RunConfig().document()
-    assert set(document) == {"data", "model", "train", "transport", "budget", "board"}
+    assert set(document) == {"data", "model", "train", "transport", "loss", "budget", "board"}
     assert "limit" not in document["data"]
     assert document["budget"]["allow"] == []
     assert resolve({"data": {"limit": 7}}).document()["data"]["limit"] == 7
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"loss": {"beta": 0.0}}, "loss.beta must be above 0 and at most 1"),
+        ({"loss": {"lambda1": [1.0]}}, "loss.lambda1 must be two weights"),
+        ({"loss": {"lambda2": [1.0, -1.0]}}, "loss.lambda2 must be two weights"),
+        ({"loss": {"lambda1": [0.0, 1.0], "lambda2": [0.0, 1.0]}}, "must not both be 0"),
+        ({"loss": {"name": "infoproo"}}, "choose one of cross-entropy, predsim, infopro, infopro-contrast"),
+        ({"loss": {"name": "predsim"}, "train": {"regime": "end-to-end"}}, "predsim is for local training"),
+        (
+            {"loss": {"name": "infopro-contrast"}, "budget": {"allow": ["micro-batch"]}},
+            "budget.allow micro-batch is not for loss.name infopro-contrast",
+        ),
+    ],
+)
+def test_losses_that_cannot_be(source, message):
+    with pytest.raises(UsageError) as caught:
+        resolve(source)
+    assert message in caught.value.message
+
+
+def test_reconstruction_goes_with_micro_batches():
+    config = resolve({"loss": {"name": "infopro", "lambda1": "2,1"}, "budget": {"allow": ["micro-batch"]}})
+    assert config.loss.lambda1 == (2.0, 1.0)

@@ -41,6 +41,7 @@ def _resnet():
 MORE = {
     "km-modules": lambda: km_resnet(4, 1, input_shape=(3, 12, 12), num_classes=3, width=4),
     "resnet": _resnet,
+    "heads": lambda: replace(MORE["km-modules"](), head=("deep", "pooled", "tokens", "linear")),
     "vectors": _tokens,
     "paged": lambda: replace(km_resnet(3, 2, input_shape=(3, 8, 8), num_classes=3, width=4), end_to_end=True),
 }
@@ -297,7 +298,7 @@ def test_a_head_that_does_not_suit_is_a_usage_error():
 
 def test_block_weights_are_the_steps_of_single_blocks(nets):
     chain = nets.chain_of(nets.NormBlock, nets.NormBlock, nets.DropoutBlock)
-    found = block_weights(chain, TRGL, 16)
+    found = block_weights(chain, TRGL, 16, ["conv"])
     assert len(found) == 4
     singles = chain_costs(chain.regroup((0, 1, 2, 3)), TRGL)
     assert found == [cost.steps["none"].peak(16) for cost in singles]

@@ -17,13 +17,15 @@ from edge_trgl.runtime import memory
 from edge_trgl.runtime.messages import DESCRIPTOR
 
 KILLS = 5
-"""In each of four regimes: twenty in all."""
+"""In each of six ways to train: thirty in all."""
 
-REGIMES = {
+WAYS = {
     "parallel": {"budget__chunk": "2", "budget__resident": "1"},
     "multi-lap": {"train__laps": 2, "train__views": 2},
     "sequential": {"train__views": 2},
     "end-to-end": {},
+    "paged": {"train__regime": "end-to-end"},
+    "frozen": {"train__regime": "parallel", "train__freeze": 1, "train__views": 2, "budget__chunk": "2"},
 }
 
 
@@ -58,12 +60,16 @@ def kill_in_training(run: Run, moment: random.Random) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("regime", REGIMES)
-def test_killed_and_resumed_gives_the_same_weights(plan_run, train_run, regime):
-    settings = {"train__regime": regime, "train__epochs": "6", "model__width": 8, **REGIMES[regime]}
-    unbroken = train_run("unbroken", **settings)
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_and_resumed_gives_the_same_weights(plan_run, finish, follow, way):
+    settings = {"train__regime": way, "train__epochs": "6", "model__width": 8, **WAYS[way]}
+    whole = plan_run("unbroken", **settings)
     run = plan_run("broken", **settings, train__checkpoint_minutes=0.0)
-    moment = random.Random(regime)
+    if way == "paged":
+        follow(whole, "rounds")
+        follow(run, "rounds")
+    unbroken = finish(whole)
+    moment = random.Random(way)
     for _ in range(KILLS):
         kill_in_training(run, moment)
     last = start(run)

@@ -341,33 +341,20 @@ def test_grouping_leaves_the_first_weights(tmp_path):
             _assert_same(found[0], other)
 
 
-def test_a_run_trains_paged_what_it_trains_whole(plan_run):
-    from edge_trgl.jobs import work
+def test_a_run_trains_paged_what_it_trains_whole(plan_run, follow, finish):
     from edge_trgl.opening import open_run
 
     found = {}
     for order, num_modules in (("stream", 1), ("rounds", 3)):
         run = plan_run(order, train__regime="end-to-end")
-        _follow(run, order, num_modules)
-        result = work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])
+        follow(run, order)
+        result = finish(run).result
         opened = open_run(run)
         assert len(opened) == result["scores"]["chosen_depth"] == num_modules
         assert len(result["scores"]["per_depth"]) == len(result["scores"]["test_per_depth"]) == 1
         found[order] = result["scores"]["test_per_depth"], _final(opened)
     assert found["stream"][0] == found["rounds"][0]
     _assert_same(found["stream"][1], found["rounds"][1])
-
-
-def _follow(run, order, num_modules):
-    """Have the run's plan be of that form, whatever fits best."""
-    state = run.state()
-    form = next(n for n, one in enumerate(state.meta("demand")["forms"]) if one["order"] == order)
-    plan = state.meta("plan")
-    layout = {**plan["layout"], "form": form, "resident": 1, "chunk": 1}
-    changes = {"layout": layout, "peaks_mb": [1e5] * num_modules, "resident_bytes": [0] * num_modules}
-    state.set_meta("plan", {**plan, **changes})
-    state.set_meta("layout", state.meta("layouts")[form])
-    state.close()
 
 
 def _final(opened):

@@ -145,6 +145,7 @@ def test_every_depth_is_scored_on_every_image(opened, chunk, limit_bytes):
     assert found["chosen_depth"] == choose_depth(validation)
     assert found["chosen"] == pytest.approx(test[found["chosen_depth"] - 1])
     assert found["last"] == pytest.approx(test[-1])
+    assert found["chosen_on"] == "validation"
     assert {visit.kind for visit in visits} == {"forward"}
     assert not list((run.folder / "scratch").iterdir())
 

@@ -137,6 +137,24 @@ def test_augmentation_is_keyed_by_seed_epoch_batch_and_order(feed):
     assert not any(torch.equal(first, other) for other in others)
 
 
+def test_images_of_a_pass_in_order_can_be_had_in_any_order(feed):
+    """Each as in its own batch of that pass, the short last one too."""
+    made, span = feed(), _span(4, shuffled=False, augmented=True)
+    passed = torch.cat([made.unnormalised(span, batch, made.samples(span, batch)) for batch in range(5)])
+    samples = np.array([21, 0, 7, 7, 20, 13])
+    assert torch.equal(made.unnormalised(span, 99, samples), passed[torch.from_numpy(samples)])
+
+
+def test_unnormalised_images_are_those_that_are_normalised(feed, prepared):
+    info = prepared[1]
+    made, span, samples = feed(), _span(augmented=True), np.arange(BATCH)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (info.mean, info.std))
+    found = made.unnormalised(span, 0, samples)
+    assert torch.equal((found - mean) / std, made.images(span, 0, samples))
+    assert found.min() >= 0
+    assert (found.max() <= 1) == (info.dtype == "uint8")
+
+
 def test_augmented_images_are_shifted_and_mirrored_copies(feed, prepared):
     """One padded pixel, no flip: every image is one of nine crops; the padding is black before normalising."""
     _, info, images, _ = prepared
@@ -150,6 +168,22 @@ def test_augmented_images_are_shifted_and_mirrored_copies(feed, prepared):
     for image, source in zip(stored, padded, strict=True):
         crops = [source[top : top + height, left : left + width] for top in range(3) for left in range(3)]
         assert sum(np.allclose(image, crop, atol=0.05) for crop in crops) == 1
+
+
+def test_windows_are_normalised_and_contiguous(tmp_path):
+    generator = np.random.default_rng(0)
+    windows = generator.normal(3, [[1.0], [5.0]], (NUM_TRAIN, 2, 30)).astype(np.float32)
+    np.savez(tmp_path / "set.npz", x_train=windows, y_train=np.arange(NUM_TRAIN) % 3, axes="NCL")
+    info = prepare(str(tmp_path / "set.npz"), tmp_path / "data", seed=0, validation=0)
+    options = {"augment": Augment(0, flip=False), "batch_size": BATCH, "seed": 0, "device": "cpu"}
+    made, samples = Feed(tmp_path / "data", info, "train", **options), np.array([3, 0, 7])
+    stored, found = made.pixels(samples), made.images(_span(augmented=True), 0, samples)
+    mean, std = (torch.tensor(values)[:, None] for values in (info.mean, info.std))
+    assert torch.equal(found, stored.sub(mean).div(std))
+    assert found.shape == (3, 2, 30)
+    assert found.is_contiguous()
+    assert all(any(np.array_equal(window, other) for other in windows) for window in stored.numpy())
+    made.close()
 
 
 def test_boundaries_go_where_the_modules_are(feed):

@@ -102,6 +102,17 @@ def test_without_augmentation_a_cache_and_streaming_the_prefix_agree(train_run):
     assert cached.sha256 == streamed.sha256
 
 
+def test_a_prefix_in_training_mode_is_the_same_in_every_layout_and_moves_its_statistics(train_run):
+    settings = {"train__regime": "sequential", "train__cache": False, "train__prefix": "train-mode"}
+    hashes = {
+        train_run(f"{chunk}-{resident}", **settings, budget__chunk=chunk, budget__resident=resident).sha256
+        for chunk, resident in (("1", "1"), ("3", "3"), ("epoch", "1"))
+    }
+    assert len(hashes) == 1
+    frozen = train_run("frozen", **{**settings, "train__prefix": "frozen"})
+    assert frozen.sha256 not in hashes
+
+
 @pytest.mark.parametrize("saving", ["paging", "disk", "recompute", "early-update", "reuse", "trim"])
 @pytest.mark.parametrize("regime", ["parallel", "sequential"])
 def test_each_saving_can_be_switched_off_and_changes_nothing(train_run, regime, saving):

@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn import functional
 
 from edge_trgl.chain import Chain, Pieces
-from edge_trgl.descent import Descent
 from edge_trgl.keys import key
 from edge_trgl.local import LocalModule, StepConfig, Totals
 from edge_trgl.models import km_resnet
@@ -92,44 +91,24 @@ def test_steps_are_those_of_a_plain_loop(nets, net, transport, momentum):
 
 
 def test_transport_changes_the_weights(nets):
-    ends = [_trained(nets, nets.CHAINS["norm"](), transport)[0] for transport in (VANGL, TRGL)]
+    ends = [nets.trained(nets.CHAINS["norm"](), transport)[0] for transport in (VANGL, TRGL)]
     assert not torch.equal(ends[0]["trunk.1.conv.weight"], ends[1]["trunk.1.conv.weight"])
-
-
-def _trained(nets, chain, transport, *, steps=3, size=6, **options):
-    """Everything that some steps leave behind: tensors, emitted outputs, totals."""
-    config = StepConfig(transport=transport, label_smoothing=0.1, weight_decay=1e-3, **options)
-    shape = (4, 4, 4) if chain.name.startswith("km") else (4, 8, 8)
-    local, emitted = nets.built(chain, 0, config, shape=shape), []
-    for step, (x, y) in enumerate(nets.batches(steps, size)):
-        local.train_step(x, y, lr=0.1, seed=step, emit=lambda out: emitted.append(out.detach().clone()))
-    return local.tensors(), emitted, local.take_totals()
-
-
-def _assert_same(first, second):
-    assert first[0].keys() == second[0].keys()
-    for name, tensor in first[0].items():
-        assert torch.equal(tensor, second[0][name]), name
-    assert [part.shape for part in first[1]] == [part.shape for part in second[1]]
-    assert all(map(torch.equal, first[1], second[1]))
-    assert first[2][:3] == second[2][:3]
-    assert first[2][3] == pytest.approx(second[2][3], rel=1e-6)
 
 
 @pytest.mark.parametrize("transport", list(TRANSPORTS))
 @pytest.mark.parametrize("net", ["norm", "dropout", "plain", "km"])
 def test_recompute_changes_no_bit(nets, net, transport):
     direct, recomputed = (
-        _trained(nets, nets.CHAINS[net](), TRANSPORTS[transport], recompute=recompute) for recompute in MODES
+        nets.trained(nets.CHAINS[net](), TRANSPORTS[transport], recompute=recompute) for recompute in MODES
     )
-    _assert_same(direct, recomputed)
+    nets.assert_same(direct, recomputed)
     counts = [int(tensor) for name, tensor in direct[0].items() if name.endswith("num_batches_tracked")]
     assert set(counts) <= {3}
 
 
 def test_recompute_changes_no_bit_of_the_totals(nets):
     chain = nets.chain_of(*[nets.PlainBlock, nets.NormBlock] * 3)
-    direct, recomputed = (_trained(nets, chain, SUMMED, steps=5, recompute=recompute) for recompute in MODES)
+    direct, recomputed = (nets.trained(chain, SUMMED, steps=5, recompute=recompute) for recompute in MODES)
     assert direct[2] == recomputed[2]
 
 
@@ -137,64 +116,9 @@ def test_recompute_changes_no_bit_of_the_totals(nets):
 @pytest.mark.parametrize("net", ["norm", "dropout"])
 def test_recompute_changes_no_bit_beside_other_options(nets, net, options):
     direct, recomputed = (
-        _trained(nets, nets.CHAINS[net](), TRGL, recompute=recompute, **options) for recompute in MODES
+        nets.trained(nets.CHAINS[net](), TRGL, recompute=recompute, **options) for recompute in MODES
     )
-    _assert_same(direct, recomputed)
-
-
-WAYS = {
-    "plain": {},
-    "no-momentum": {"momentum": 0.0},
-    "norms": {"recompute": "norms"},
-    "blocks": {"recompute": "blocks"},
-    "bfloat16": {"bfloat16": True},
-    "micro-batch": {"micro_batch": 4},
-    "all": {"recompute": "blocks", "bfloat16": True, "micro_batch": 2},
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("transport", ["vangl", "multipliers"])
-@pytest.mark.parametrize("net", ["norm", "dropout", "plain", "km"])
-def test_updates_in_the_backward_change_no_bit(nets, net, transport, way):
-    early, late = (
-        _trained(nets, nets.CHAINS[net](), TRANSPORTS[transport], early_update=early, **WAYS[way])
-        for early in (True, False)
-    )
-    _assert_same(early, late)
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_weight_in_two_blocks_is_updated_once(nets, way):
-    """And after both: the one below computes its backward, and its forward again, with what the one above saw."""
-
-    def chain():
-        layer = nn.Conv2d(4, 4, 3, padding=1)
-        return nets.chain_of(lambda: layer, nets.NormBlock, lambda: layer, _frozen)
-
-    early, late = (_trained(nets, chain(), TRGL, early_update=early, **WAYS[way]) for early in (True, False))
-    _assert_same(early, late)
-    assert "trunk.1.weight" in early[0]
-    assert "trunk.3.weight" not in early[0]  # the same weight under another name
-
-
-@pytest.mark.parametrize("early", [True, False])
-@pytest.mark.parametrize("recompute", MODES)
-def test_gradients_go_as_soon_as_they_are_complete(nets, monkeypatch, recompute, early):
-    config = StepConfig(transport=VANGL, recompute=recompute, early_update=early)
-    local = nets.built(nets.CHAINS["norm"](), 0, config)
-    found, step = [], Descent.step
-
-    def counted(descent, weights, lr):
-        found.append(sum(weight.grad is not None for weight in local.parameters()))
-        step(descent, weights, lr)
-
-    monkeypatch.setattr(Descent, "step", counted)
-    ((x, y),) = nets.batches(1)
-    local.train_step(x, y, lr=0.1, seed=0)
-    # A layer computes the gradients of its weight and bias together.
-    assert max(found) <= 2 if early else max(found) == len(list(local.parameters()))
-    assert all(weight.grad is None for weight in local.parameters())
+    nets.assert_same(direct, recomputed)
 
 
 @pytest.mark.parametrize("recompute", MODES)
@@ -218,7 +142,7 @@ def test_a_stepped_module_is_freed_at_once(nets, recompute):
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 100])
 def test_micro_batches_are_the_batch_without_batch_norm(nets, micro_batch, transport):
     chain = nets.chain_of(nets.PlainBlock, _pointwise, head="linear")
-    whole, parts = (_trained(nets, chain, TRANSPORTS[transport], micro_batch=size) for size in (None, micro_batch))
+    whole, parts = (nets.trained(chain, TRANSPORTS[transport], micro_batch=size) for size in (None, micro_batch))
     for name, tensor in whole[0].items():
         torch.testing.assert_close(parts[0][name], tensor, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(torch.cat(parts[1]), torch.cat(whole[1]), rtol=1e-5, atol=1e-5)
@@ -233,8 +157,8 @@ def _pointwise():
 
 @pytest.mark.parametrize("net", ["norm", "dropout", "km"])
 def test_bfloat16_trains_and_keeps_float32_weights(nets, net):
-    tensors, emitted, (num_images, loss, *_) = _trained(nets, nets.CHAINS[net](), TRGL, bfloat16=True)
-    exact = _trained(nets, nets.CHAINS[net](), TRGL)
+    tensors, emitted, (num_images, loss, *_) = nets.trained(nets.CHAINS[net](), TRGL, bfloat16=True)
+    exact = nets.trained(nets.CHAINS[net](), TRGL)
     assert {t.dtype for name, t in tensors.items() if name.endswith("weight")} == {torch.float32}
     assert loss / num_images == pytest.approx(exact[2][1] / num_images, rel=0.05)
     assert not all(torch.equal(tensor, exact[0][name]) for name, tensor in tensors.items())
@@ -268,7 +192,7 @@ def _on_chunk(local, inputs, pairs, start, number):
 
 
 @pytest.mark.parametrize("recompute", MODES)
-def test_where_a_batch_lies_changes_no_bit(recompute):
+def test_where_a_batch_lies_changes_no_bit(nets, recompute):
     """As it does in a boundary in memory, at a place that depends on the chunk: matrix products look at it."""
     chain = Chain.from_blocks([partial(nn.Linear, 7, 7)] * 2, input_shape=(7,), num_classes=3, num_modules=1)
     values, labels, ends = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 3, []
@@ -281,7 +205,7 @@ def test_where_a_batch_lies_changes_no_bit(recompute):
         local.infer(x, labels, emitted.append)
         ends.append((local.tensors(), emitted, local.take_totals()))
     for end in ends[1:]:
-        _assert_same(ends[0], end)
+        nets.assert_same(ends[0], end)
 
 
 def test_the_output_is_emitted_before_the_step(nets):
@@ -419,7 +343,9 @@ def test_a_module_made_on_meta_is_given_memory(nets):
 
 def test_a_head_that_does_not_suit_is_named(nets):
     chain = Chain.from_blocks([nn.Identity], input_shape=(4,), num_classes=2, head="conv")
-    with pytest.raises(ValueError, match=r"conv head reads maps \[C, H, W\]; this module's output is \[4\]"):
+    with pytest.raises(
+        ValueError, match=r"conv head reads maps \[C, H, W\] or windows \[C, L\]; this module's output is \[4\]"
+    ):
         LocalModule(chain, 0, (4,), StepConfig(transport=VANGL))
 
 
@@ -439,7 +365,7 @@ def test_a_plain_sequential_block_has_one_residue(nets):
 
 def test_recompute_takes_a_sequential_block_with_an_in_place_activation(nets):
     chain = nets.chain_of(_conv_norm_relu)
-    _assert_same(*(_trained(nets, chain, VANGL, recompute=recompute) for recompute in MODES))
+    nets.assert_same(*(nets.trained(chain, VANGL, recompute=recompute) for recompute in MODES))
 
 
 def _pooled_first():
@@ -463,15 +389,12 @@ def test_recompute_takes_a_first_block_without_weights(nets):
     blocks = [nn.Tanh, lambda: nn.Conv2d(3, 4, 3, padding=1)]
     chain = Chain.from_blocks(blocks, input_shape=(3, 8, 8), num_classes=5, num_modules=1)
     chain = replace(chain, gain=0.7)
-    _assert_same(*(_trained(nets, chain, VANGL, recompute=recompute) for recompute in MODES))
-
-
-def _frozen():
-    return nn.Conv2d(4, 4, 3, padding=1).requires_grad_(False)
+    nets.assert_same(*(nets.trained(chain, VANGL, recompute=recompute) for recompute in MODES))
 
 
 def test_frozen_weights_stay_frozen(nets):
-    local = nets.built(nets.chain_of(_frozen), 0, StepConfig(transport=VANGL))
+    chain = nets.chain_of(lambda: nets.PlainBlock().requires_grad_(False))
+    local = nets.built(chain, 0, StepConfig(transport=VANGL))
     before = local.trunk[1].weight.clone()
     ((x, y),) = nets.batches(1)
     local.train_step(x, y, lr=1.0, seed=0)
@@ -516,6 +439,6 @@ def test_no_step_loads_what_the_budget_would_pay_for():
 
 def test_all_the_transports_differ(nets):
     """Were two of them the same, the comparisons above would compare less than they seem to."""
-    ends = [_trained(nets, nets.CHAINS["norm"](), transport)[0] for transport in TRANSPORTS.values()]
+    ends = [nets.trained(nets.CHAINS["norm"](), transport)[0] for transport in TRANSPORTS.values()]
     name = "trunk.1.conv.weight"
     assert all(not torch.equal(a[name], b[name]) for a, b in itertools.combinations(ends, 2))

@@ -54,10 +54,22 @@ def test_km_2_7_with_heads_has_the_papers_parameters():
     chain = km_resnet(2, 7, **CIFAR)
     shapes = _shapes(chain)
     with torch.device("meta"):
-        heads = [chain.classifier(shape) for shape in shapes]
+        heads = [chain.classifier(module, shape) for module, shape in enumerate(shapes)]
     total = sum(_num_parameters(part) for part in [*_trunks(chain), *heads])
     assert round(total / 1e6, 1) == 45.2
     assert shapes == [(256, 16, 16), (512, 8, 8)]
+
+
+@pytest.mark.parametrize("downsample", [None, (2,)])
+def test_an_encoder_apart_is_one_module_more(downsample):
+    options = {**CIFAR, "downsample": downsample, "width": 256}
+    chain, joined = (build_chain(name, **options) for name in ("km-3-2-encoder", "km-3-2"))
+    assert chain.starts == (0, 1, 3, 5)
+    assert (chain.name, chain.encoder_exempt) == ("km-3-2-encoder", True)
+    counts, others = ([_num_parameters(trunk) for trunk in _trunks(net)] for net in (chain, joined))
+    assert counts[0] == 823_808
+    assert counts[1:] == [others[0] - 823_808, *others[1:]]
+    assert _shapes(chain)[1:] == _shapes(joined)
 
 
 def test_resnet110_has_its_parameters():
@@ -198,9 +210,9 @@ def test_resnet110_heads_pool_as_in_the_paper(side, kernels):
     chain = resnet110(input_shape=(3, side, side), num_classes=10, num_modules=4)
     shapes = _shapes(chain)
     assert {shape[1] for shape in shapes} <= kernels.keys()
-    for shape in shapes:
+    for module, shape in enumerate(shapes):
         with torch.device("meta"):
-            assert chain.classifier(shape).pool.kernel_size == kernels[shape[1]]
+            assert chain.classifier(module, shape).pool.kernel_size == kernels[shape[1]]
 
 
 def test_resnet110_has_the_paper_gain_and_no_exemption():
@@ -212,15 +224,29 @@ def test_names_of_the_command_line():
     assert len(build_chain("resnet110", **CIFAR)) == 16
     assert build_chain("resnet110-heavy", **CIFAR, num_modules=4).starts == (0, 6, 14, 26)
     assert build_chain("km-3-2", **CIFAR, width=8, num_modules=2).starts == (0, 3)
-    chain = build_chain("km-3-2", **CIFAR, width=8, downsample=(2,), head="linear")
+    chain = build_chain("km-3-2", **CIFAR, width=8, downsample=(2,))
     assert _shapes(chain) == [(8, 16, 16), (8, 16, 16), (16, 8, 8)]
-    assert type(chain.classifier((8, 16, 16))).__name__ == "LinearHead"
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet110", "swin-tiny", "vgg19"])
+def test_windows_are_no_images(name):
+    with pytest.raises(
+        UsageError, match=rf"--model {name} reads images .*; a sample of this data set is \[6, 128\]"
+    ):
+        build_chain(name, input_shape=(6, 128), num_classes=4)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet101", "resnet152", "swin-tiny", "vgg19"])
+def test_networks_of_one_depth_have_four_modules_unless_told(name):
+    assert len(build_chain(name, **CIFAR)) == 4
+    assert len(build_chain(name, **CIFAR, num_modules=7)) == 7
+    assert build_chain(name, **CIFAR).name == name
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("resnet101", "did you mean resnet110?"),
+        ("resnet111", "did you mean resnet110?"),
         ("km10-1", "did you mean km-10-1?"),
         ("km-0-1", "did you mean km-"),
     ],
@@ -240,7 +266,7 @@ def test_a_name_like_nothing_suggests_nothing():
 
 @pytest.mark.parametrize(
     ("name", "num_modules", "limit"),
-    [("km-3-2", 7, 6), ("km-3-2", 0, 6), ("resnet110", 55, 54), ("resnet110", -1, 54)],
+    [("km-3-2", 7, 6), ("km-3-2", 0, 6), ("resnet110", 55, 54), ("resnet110", -1, 54), ("swin-tiny", 13, 12)],
 )
 def test_more_modules_than_blocks_are_refused(name, num_modules, limit):
     with pytest.raises(UsageError, match=f"has {limit} blocks and so 1 to {limit} modules"):
@@ -256,7 +282,7 @@ FACTORIES = """
         return Chain.from_blocks(blocks, input_shape=input_shape, num_classes=num_classes)
 
     def wrong(*, input_shape, num_classes):
-        return nn.Linear(1, 1)
+        return {}
 """
 
 
@@ -284,7 +310,7 @@ def test_a_factory_in_the_current_folder(factories):
         ("my_factories:missing", "has no attribute 'missing'"),
         ("my_broken:good", "No module named 'a_module_that_is_not_there'"),
         ("no_such_file:good", "No module named 'no_such_file'"),
-        ("my_factories:wrong", "the factory returned Linear, not a Chain"),
+        ("my_factories:wrong", "the factory returned dict, neither a Chain nor a module"),
     ],
 )
 def test_factories_that_do_not_work_are_named(factories, name, message):

@@ -304,18 +304,8 @@ def test_a_disk_that_cannot_be_measured(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_interrupted(tmp_path, number, code):
-    process = subprocess.Popen(
-        command("probe", "--save", "mine.toml"),
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "computes" in line:
-            break
+def test_interrupted(tmp_path, start, number, code):
+    process = start("probe", "--save", "mine.toml", until="computes")
     _wait_for_a_child(process.pid)
     process.send_signal(number)
     rest = process.stderr.read()

@@ -1,4 +1,5 @@
-"""The engine against plain PyTorch loops: the published parallel loop, and layer-wise sequential training."""
+"""The engine against plain PyTorch loops: the published parallel loop, layer-wise sequential training, and the
+authors' sequential training, which runs the modules before in training mode for every batch."""
 
 from __future__ import annotations
 
@@ -92,9 +93,27 @@ def sequential(plain):
             boundary = local.eval().trunk(boundary)
 
 
-@pytest.mark.parametrize("loop", [parallel, sequential])
-def test_engine_equals_plain_loop(train_run, loop):
-    trained = train_run("run", **SETTINGS, train__regime=loop.__name__)
+def authors(plain):
+    for k in range(len(plain.modules)):
+        for epoch in range(EPOCHS):
+            for number in range(plain.batches):
+                x, y, _ = plain.batch(epoch, number)
+                for before in plain.modules[:k]:
+                    with torch.no_grad():
+                        x = before.train().trunk(x)
+                plain.step(k, x, y, epoch, number)
+
+
+LOOPS = [
+    (parallel, {"train__regime": "parallel"}),
+    (sequential, {"train__regime": "sequential"}),
+    (authors, {"train__regime": "sequential", "train__cache": False, "train__prefix": "train-mode"}),
+]
+
+
+@pytest.mark.parametrize(("loop", "settings"), LOOPS)
+def test_engine_equals_plain_loop(train_run, loop, settings):
+    trained = train_run("run", **SETTINGS, **settings)
     plain = Plain(trained.run)
     loop(plain)
 

@@ -24,6 +24,7 @@ from edge_trgl.schedule import (
     end_to_end,
     evaluation,
     parallel,
+    passed,
     sequential,
     streamed_sequential,
 )
@@ -44,10 +45,14 @@ def _image(shape, sample, epoch, batch, *, shuffled=True):
 
 
 class Machine:
-    """Does visits as a trainer would, and refuses what a trainer could not do."""
+    """Does visits as a trainer would, and refuses what a trainer could not do.
 
-    def __init__(self, shape):
+    `moving`: a pass in training mode changes its module, as batch norm does.
+    """
+
+    def __init__(self, shape, *, moving=False):
         self.shape = shape
+        self.moving = moving
         self.states = [hash((module,)) for module in range(shape.num_modules)]
         self.steps = []  # (module, epoch, batch) of every training step
         self.ascents = []  # the same of every forward whose step comes later
@@ -89,6 +94,8 @@ class Machine:
         assert span.shuffled
         if visit.kind == "ascend":
             self.ascents.append((module, span.epoch, batch))
+            if self.moving:
+                self.states[module] = _moved(state, values)
             return
         self.steps.append((module, span.epoch, batch))
         self.states[module] = hash((state, samples, *map(tuple, (values, *above))))
@@ -114,56 +121,77 @@ class Machine:
             assert sum(of == copy for of, _ in values) <= boundary.records
 
 
-def _plain_parallel(shape, epochs):
-    """Batch by batch, every module, as published."""
+def _moved(state, values):
+    return hash(("passed", state, *values))
+
+
+def _images(shape, samples, epoch, batch, *, shuffled=True):
+    return [_image(shape, sample, epoch, batch, shuffled=shuffled) for sample in samples]
+
+
+def _through(states, values):
+    for state in states:
+        values = [hash((state, value)) for value in values]
+    return values
+
+
+def _copies(shape, lap, views):
+    """All the images, in their order, so many times."""
+    copies, size = views if shape.augmented else 1, shape.batch_size
+    return [
+        [_image(shape, n, lap * copies + copy, n // size, shuffled=False) for n in range(shape.num_samples)]
+        for copy in range(copies)
+    ]
+
+
+def _plain_parallel(shape, epochs, frozen=0, views=None):
+    """Batch by batch, every module, as published; `frozen` ones first, for every batch or for `views` copies."""
     states = Machine(shape).states
+    entering = [_through(states[:frozen], copy) for copy in _copies(shape, 0, views or 1)]
     for epoch in range(epochs):
         for batch in range(shape.batches_per_epoch):
             samples = _batch(shape, epoch, batch)
-            values = [_image(shape, sample, epoch, batch) for sample in samples]
-            for module, state in enumerate(states):
+            if frozen and views:
+                values = [entering[epoch % len(entering)][sample] for sample in samples]
+            else:
+                values = _through(states[:frozen], _images(shape, samples, epoch, batch))
+            for module, state in enumerate(states[frozen:], frozen):
                 states[module] = hash((state, samples, tuple(values)))
-                values = [hash((state, value)) for value in values]
+                values = _through([state], values)
     return states
 
 
-def _plain_sequential(shape, epochs, views, laps):
-    """Module by module on a list of all the inputs, `views` times."""
-    states, copies = Machine(shape).states, views if shape.augmented else 1
+def _plain_sequential(shape, epochs, views, laps, frozen=0):
+    """Module by module on a list of all the inputs, `views` times; `frozen` ones first, once for all laps."""
+    states = Machine(shape).states
+    entering = [_through(states[:frozen], copy) for copy in _copies(shape, 0, views)]
     for lap in range(laps):
-        inputs = None
-        for module, num_epochs in enumerate(epochs):
+        inputs = entering if frozen else _copies(shape, lap, views)
+        for module, num_epochs in list(enumerate(epochs))[frozen:]:
             for epoch in range(lap * num_epochs, (lap + 1) * num_epochs):
                 for batch in range(shape.batches_per_epoch):
                     samples = _batch(shape, epoch, batch)
                     if module == 0:
-                        values = [_image(shape, sample, epoch, batch) for sample in samples]
+                        values = _images(shape, samples, epoch, batch)
                     else:
-                        values = [inputs[epoch % copies][sample] for sample in samples]
+                        values = [inputs[epoch % len(inputs)][sample] for sample in samples]
                     states[module] = hash((states[module], samples, tuple(values)))
-            if module == 0:
-                inputs = [
-                    [
-                        _image(shape, n, lap * copies + copy, n // shape.batch_size, shuffled=False)
-                        for n in range(shape.num_samples)
-                    ]
-                    for copy in range(copies)
-                ]
-            inputs = [[hash((states[module], value)) for value in copy] for copy in inputs]
+            inputs = [_through([states[module]], copy) for copy in inputs]
     return states
 
 
-def _plain_streamed(shape, epochs, laps):
-    """Module by module, each batch through the modules before, frozen."""
+def _plain_streamed(shape, epochs, laps, *, moving=False, frozen=0):
+    """Module by module, each batch through the modules before, frozen or in training mode."""
     states = Machine(shape).states
     for lap in range(laps):
-        for module, num_epochs in enumerate(epochs):
+        for module, num_epochs in list(enumerate(epochs))[frozen:]:
             for epoch in range(lap * num_epochs, (lap + 1) * num_epochs):
                 for batch in range(shape.batches_per_epoch):
                     samples = _batch(shape, epoch, batch)
-                    values = [_image(shape, sample, epoch, batch) for sample in samples]
-                    for before in states[:module]:
-                        values = [hash((before, value)) for value in values]
+                    values = _images(shape, samples, epoch, batch)
+                    for number, before in enumerate(states[:module]):
+                        states[number] = _moved(before, values) if moving and number >= frozen else before
+                        values = _through([before], values)
                     states[module] = hash((states[module], samples, tuple(values)))
     return states
 
@@ -196,6 +224,17 @@ SHAPES = st.builds(
 LENGTHS = st.lists(st.integers(1, 3), min_size=4, max_size=4)
 
 
+VIEWS = st.none() | st.integers(1, 3)
+"""Copies of what frozen modules give, or no cache of it."""
+
+
+@st.composite
+def _frozen(draw, shapes=SHAPES):
+    """A shape, and how many of its modules are frozen, one at least being trained."""
+    shape = draw(shapes)
+    return shape, draw(st.integers(0, shape.num_modules - 1))
+
+
 def _assert_each_step_once(machine, epochs):
     """Every (module, epoch, batch) of the grid once, each module's own in their order."""
     batches = range(machine.shape.batches_per_epoch)
@@ -205,6 +244,7 @@ def _assert_each_step_once(machine, epochs):
     for module, num_epochs in enumerate(epochs):
         assert found[module] == [(epoch, batch) for epoch in range(num_epochs) for batch in batches]
     assert len(found) == len(epochs)
+    assert all(machine.states[module] == hash((module,)) for module, number in enumerate(epochs) if number == 0)
 
 
 @given(SHAPES, st.integers(1, 3), st.integers(1, 9))
@@ -306,6 +346,17 @@ def test_streamed_sequential_is_the_plain_loop(shape, lengths, chunk, laps):
     _assert_each_step_once(machine, [laps * number for number in epochs])
 
 
+@given(SHAPES, LENGTHS, st.integers(1, 9), st.integers(1, 3))
+@settings(max_examples=100, deadline=None)
+def test_a_prefix_in_training_mode_is_the_plain_loop_whatever_the_chunk(shape, lengths, chunk, laps):
+    epochs = tuple(lengths[: shape.num_modules])
+    machine = Machine(shape, moving=True)
+    states = machine.run(streamed_sequential(shape, epochs, chunk, laps, "ascend"))
+    assert states == _plain_streamed(shape, epochs, laps, moving=True)
+    _assert_each_step_once(machine, [laps * number for number in epochs])
+    assert machine.forwards == []
+
+
 @given(SHAPES, LENGTHS, st.integers(1, 9), st.integers(1, 2))
 @settings(max_examples=50, deadline=None)
 def test_without_augmentation_the_cache_changes_nothing(shape, lengths, chunk, laps):
@@ -350,6 +401,75 @@ def test_a_program_trains_each_module_for_the_epochs_it_says(shape, per_lap, lap
         _assert_each_step_once(machine, lengths)
 
 
+@given(_frozen(), st.integers(1, 3), st.integers(1, 9), VIEWS)
+@settings(max_examples=150, deadline=None)
+def test_parallel_trains_what_is_not_frozen(drawn, epochs, chunk, views):
+    shape, frozen = drawn
+    machine = Machine(shape)
+    states = machine.run(parallel(shape, epochs, chunk, frozen=frozen, views=views))
+    assert states == _plain_parallel(shape, epochs, frozen, views)
+    _assert_each_step_once(machine, [0] * frozen + [epochs] * (shape.num_modules - frozen))
+
+
+@given(_frozen(), LENGTHS, st.integers(1, 3), st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_sequential_and_multi_lap_train_what_is_not_frozen(drawn, lengths, views, laps):
+    shape, frozen = drawn
+    epochs = tuple(lengths[: shape.num_modules])
+    machine = Machine(shape)
+    states = machine.run(sequential(shape, epochs, views, laps, frozen=frozen))
+    assert states == _plain_sequential(shape, epochs, views, laps, frozen)
+    _assert_each_step_once(machine, [0] * frozen + [laps * number for number in epochs[frozen:]])
+
+
+@given(_frozen(), LENGTHS, st.integers(1, 9), st.integers(1, 3), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_streamed_sequential_passes_the_frozen_first(drawn, lengths, chunk, laps, moving):
+    shape, frozen = drawn
+    epochs = tuple(lengths[: shape.num_modules])
+    machine = Machine(shape, moving=moving)
+    prefix = "ascend" if moving else "forward"
+    states = machine.run(streamed_sequential(shape, epochs, chunk, laps, prefix, frozen=frozen))
+    assert states == _plain_streamed(shape, epochs, laps, moving=moving, frozen=frozen)
+    _assert_each_step_once(machine, [0] * frozen + [laps * number for number in epochs[frozen:]])
+
+
+@given(_frozen(), LENGTHS, st.integers(1, 3), st.integers(1, 3), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_what_is_frozen_is_passed_once_for_all(drawn, lengths, views, laps, in_parallel):
+    """Every sample once a copy, however many epochs and laps; nothing is rebuilt."""
+    shape, frozen = drawn
+    machine, epochs = Machine(shape), tuple(lengths[: shape.num_modules])
+    if in_parallel:
+        machine.run(parallel(shape, lengths[0], 2, frozen=frozen, views=views))
+    else:
+        machine.run(sequential(shape, epochs, views, laps, frozen=frozen))
+    counts = Counter(passed for passed in machine.forwards if passed[0] < frozen)
+    copies = views if shape.augmented else 1
+    assert counts == {(module, n): copies for module in range(frozen) for n in range(shape.num_samples)}
+
+
+@given(_frozen(), st.integers(1, 3), st.integers(1, 9), st.integers(1, 3))
+@settings(max_examples=50, deadline=None)
+def test_without_augmentation_what_is_frozen_may_be_cached(drawn, epochs, chunk, views):
+    shape, frozen = replace(drawn[0], augmented=False), drawn[1]
+    cached = Machine(shape).run(parallel(shape, epochs, chunk, frozen=frozen, views=views))
+    assert cached == Machine(shape).run(parallel(shape, epochs, chunk, frozen=frozen))
+
+
+def test_a_program_freezes_what_it_says():
+    shape = Shape(num_modules=3, num_samples=12, batch_size=4, augmented=True)
+    for regime in REGIMES:
+        for cached in (True, False):
+            program = Program(regime=regime, epochs=(2, 2, 2), frozen=2, views=2, cached=cached)
+            assert [program.epochs_of(module) for module in range(3)] == [0, 0, 2]
+            if regime != "end-to-end":
+                machine = Machine(shape)
+                machine.run(program.visits(shape))
+                _assert_each_step_once(machine, [0, 0, 2])
+                assert len(machine.forwards) == 2 * 2 * 12  # modules, copies or epochs, samples
+
+
 def test_multi_lap_spreads_the_epochs_over_its_laps():
     program = Program(regime="multi-lap", epochs=(7, 10), laps=3)
     assert [program.epochs_of(module) for module in range(2)] == [6, 9]
@@ -362,3 +482,55 @@ def test_multi_lap_spreads_the_epochs_over_its_laps():
 def test_a_short_last_batch_is_dropped_in_training_only(num_samples, per_epoch, per_pass):
     shape = Shape(num_modules=1, num_samples=num_samples, batch_size=4, augmented=False)
     assert (shape.batches_per_epoch, shape.batches_per_pass) == (per_epoch, per_pass)
+
+
+def _origins(program, shape):
+    """For every training step: the images that its samples' input came from, and those that are read beside it."""
+    live, found = {}, []
+    for visit in program.visits(shape):
+        span = visit.span
+        for batch in range(span.start, span.stop):
+            samples = _batch(shape, span.epoch, batch, shuffled=span.shuffled)
+            first, *beside = visit.reads
+            if first is IMAGES:
+                origins = [_image(shape, n, span.epoch, batch, shuffled=span.shuffled) for n in samples]
+            else:
+                origins = [live[first.name][span.epoch % first.copies, n] for n in samples]
+            for boundary in visit.writes:
+                kept = live.setdefault(boundary.name, {})
+                kept |= {(span.epoch % boundary.copies, n): o for n, o in zip(samples, origins, strict=True)}
+            if visit.kind == "train":
+                found.append(
+                    (visit.module, origins, [_beside(shape, span, batch, samples, one) for one in beside])
+                )
+        for name in visit.drops:
+            del live[name]
+    return found
+
+
+def _beside(shape, span, batch, samples, images):
+    assert images.name == ""
+    if images is IMAGES:
+        return [_image(shape, n, span.epoch, batch) for n in samples]
+    before = passed(span, images)
+    assert not before.shuffled
+    return [_image(shape, n, before.epoch, n // shape.batch_size, shuffled=False) for n in samples]
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("regime", ["parallel", "sequential", "multi-lap"])
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_a_loss_gets_the_images_that_its_modules_input_came_from(frozen, regime, cached, augmented):
+    shape = Shape(num_modules=4, num_samples=11, batch_size=3, augmented=augmented, stretch=2)
+    laps = 2 if regime == "multi-lap" else 1
+    options = {"regime": regime, "epochs": (6,) * 4, "laps": laps, "views": 2, "chunk": 2, "cached": cached}
+    options["frozen"] = frozen
+    plain = Program(**options)
+    program = Program(**options, pictured=frozenset({0, 2}))
+    steps = _origins(program, shape)
+    assert {module for module, _, _ in steps} == {*range(frozen, 4)}
+    for module, origins, beside in steps:
+        assert beside == ([origins] if module in (0, 2) else [])
+    without = [replace(visit, reads=visit.reads[:1]) for visit in program.visits(shape)]
+    assert without == list(plain.visits(shape))

@@ -8,7 +8,15 @@ import pytest
 
 from edge_trgl.config import RunConfig
 from edge_trgl.runtime.errors import InputError, UsageError
-from edge_trgl.settings import differences, parse_setting, read_profile, read_toml, resolve
+from edge_trgl.settings import (
+    RECIPES,
+    differences,
+    parse_setting,
+    read_profile,
+    read_recipes,
+    read_toml,
+    resolve,
+)
 
 if sys.version_info >= (3, 11):
     pass
@@ -43,7 +51,7 @@ def test_sources_are_not_changed():
     [
         ({"train": {"batchsize": 8}}, "train.batchsize is not known, did you mean train.batch_size?"),
         ({"trian": {"lr": 8}}, "trian is not known, did you mean train?"),
-        ({"zzz": {}}, "zzz is not known; known: data, model, train, transport, budget, board"),
+        ({"zzz": {}}, "zzz is not known; known: data, model, train, transport, loss, budget, board"),
         ({"train": 5}, "train must be a section, [train]"),
         (
             {"train": {"regime": "serial"}},
@@ -179,3 +187,53 @@ def test_an_unknown_profile_lists_those_that_there_are():
     with pytest.raises(UsageError, match="there is no profile 'toaster'") as caught:
         read_profile("toaster")
     assert "generic" in caught.value.hint
+
+
+TABLES = sorted(path.stem for path in RECIPES.glob("table*.toml"))
+
+
+def test_recipes_come_in_the_order_they_are_named():
+    assert resolve(*read_recipes("table14")).train.regime == "parallel"
+    both = resolve(*read_recipes("table14, end-to-end")).train
+    assert (both.regime, both.lr, both.lr_schedule, both.batch_size) == ("end-to-end", 0.1, "steps", 128)
+    assert resolve(*read_recipes("end-to-end,table14")).train.lr == 0.003
+
+
+def test_an_unknown_recipe_is_told_with_the_nearest_and_all_others():
+    with pytest.raises(UsageError, match="there is no recipe 'tabel14'") as caught:
+        read_recipes("faithful,tabel14")
+    assert "Did you mean table14" in caught.value.hint
+    for name in (*TABLES, "faithful", "edge", "end-to-end", "multi-lap"):
+        assert name in caught.value.hint
+
+
+@pytest.mark.parametrize("more", [[], ["faithful"], ["end-to-end"], ["multi-lap"], ["multi-lap", "faithful"]])
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_goes_with_every_way_to_train(table, more):
+    config = resolve(*read_recipes(",".join([table, *more])))
+    assert config.model.name == resolve(*read_recipes(table)).model.name
+    assert (config.train.prefix == "train-mode") == ("faithful" in more)
+
+
+def test_edge_is_what_a_run_does_by_itself():
+    assert resolve(*read_recipes("edge")) == resolve()
+    assert resolve(*read_recipes("table13,faithful,edge")) == resolve(*read_recipes("table13"))
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("table3", ("resnet110", "parallel", "300", 64, 0.002, 2e-4, 0.1)),
+        ("table10", ("km-2-7", "parallel", "300", 128, 0.003, 1e-4, 0.0)),
+        ("table11", ("km-10-1", "sequential", "50+10k", 128, 0.007, 1e-4, 0.0)),
+        ("table12", ("km-10-1", "parallel", "300", 128, 0.003, 1e-4, 0.0)),
+        ("table13", ("km-10-1", "sequential", "50+10k", 128, 0.007, 1e-4, 0.0)),
+        ("table14", ("km-20-1", "parallel", "300", 128, 0.003, 1e-4, 0.0)),
+    ],
+)
+def test_tables_are_as_the_paper_has_them(table, expected):
+    config = resolve(*read_recipes(table))
+    train = config.train
+    sizes = (train.batch_size, train.lr, train.weight_decay, train.label_smoothing)
+    assert (config.model.name, train.regime, train.epochs, *sizes) == expected
+    assert (train.momentum, train.lr_schedule, config.data.crop_padding) == (0.9, "constant", 4)

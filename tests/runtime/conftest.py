@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from edge_trgl.runtime import files
+from edge_trgl.runtime.errors import StorageError
 
 ERRNOS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
@@ -129,6 +132,65 @@ class PowerCutSystem(FaultySystem):
         if inode not in self._ids:
             self._ids[inode] = next(self._numbers)
         return self._ids[inode]
+
+
+class Sweep:
+    """A scenario again and again, in a folder of its own each time, failing at one call after the other.
+
+    `scenario`: made of its folder, which it names as `folder`; `run` does something in it, and `check` finds what
+    is left there to be as it should, and in working order.
+    """
+
+    def __init__(self, scenario, parent, use_system):
+        self._scenario = scenario
+        self._folders = (parent / str(number) for number in itertools.count())
+        self._use_system = use_system
+        counted = use_system(FaultySystem())
+        self._make().run()
+        self._calls = range(1, len(counted.calls) + 1)
+
+    def _make(self):
+        folder = next(self._folders)
+        folder.mkdir()
+        return self._scenario(folder)
+
+    def faults(self, fault):
+        for at in self._calls:
+            scenario = self._make()
+            system = self._use_system(FaultySystem(fault, at))
+            with pytest.raises((StorageError, Crash)):
+                scenario.run()
+            assert system.has_failed
+            self._use_system(FaultySystem())
+            scenario.check()
+            scenario.check()
+
+    def short_counts(self):
+        """Each scenario that ran to its end although a call came short."""
+        for at in self._calls:
+            scenario = self._make()
+            self._use_system(FaultySystem("short", at))
+            scenario.run()
+            self._use_system(FaultySystem())
+            yield scenario
+            scenario.check()
+
+    def power_cuts(self, *, keeps_entries, keeps_bytes):
+        for at in (*self._calls, self._calls.stop):  # the last comes after the end
+            scenario = self._make()
+            system = PowerCutSystem(scenario.folder, at, keeps_entries=keeps_entries, keeps_bytes=keeps_bytes)
+            self._use_system(system)
+            with contextlib.nullcontext() if at == self._calls.stop else pytest.raises(Crash):
+                scenario.run()
+            system.cut()
+            self._use_system(FaultySystem())
+            scenario.check()
+
+
+@pytest.fixture
+def sweep(tmp_path, use_system):
+    """Makes a `Sweep` of a class of scenarios."""
+    return partial(Sweep, parent=tmp_path, use_system=use_system)
 
 
 @pytest.fixture(scope="session")

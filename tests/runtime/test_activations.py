@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import subprocess
 import sys
@@ -491,66 +490,20 @@ class Scenario:
         store.close()
 
 
-@pytest.fixture
-def scenarios(tmp_path, faults, use_system):
-    """A new scenario in a folder of its own each time, and the number of its calls."""
-    folders = (tmp_path / str(number) for number in itertools.count())
-
-    def make():
-        folder = next(folders)
-        folder.mkdir()
-        return Scenario(folder)
-
-    system = use_system(faults.FaultySystem())
-    make().run()
-    use_system()
-    return make, len(system.calls)
-
-
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "crash"])
-def test_after_a_fault_in_any_call_the_last_commit_stands(scenarios, faults, use_system, fault):
-    make, num_calls = scenarios
-    for at in range(1, num_calls + 1):
-        scenario = make()
-        system = use_system(faults.FaultySystem(fault, at))
-        with pytest.raises((StorageError, faults.Crash)):
-            scenario.run()
-        assert system.has_failed
-        use_system(faults.FaultySystem())
-        scenario.check()
-        scenario.check()
+def test_after_a_fault_in_any_call_the_last_commit_stands(sweep, fault):
+    sweep(Scenario).faults(fault)
 
 
-def test_short_counts_change_nothing(scenarios, faults, use_system):
-    make, num_calls = scenarios
-    for at in range(1, num_calls + 1):
-        scenario = make()
-        use_system(faults.FaultySystem("short", at))
-        scenario.run()
+def test_short_counts_change_nothing(sweep):
+    for scenario in sweep(Scenario).short_counts():
         assert scenario.held.keys() == {"disk", "other"}
-        use_system(faults.FaultySystem())
-        scenario.check()
 
 
 @pytest.mark.parametrize("keeps_entries", [False, True])
 @pytest.mark.parametrize("keeps_bytes", [False, True])
-def test_after_a_power_cut_at_any_call_the_last_commit_stands(
-    scenarios, faults, use_system, keeps_entries, keeps_bytes
-):
-    make, num_calls = scenarios
-    for at in range(1, num_calls + 2):
-        scenario = make()
-        system = use_system(
-            faults.PowerCutSystem(scenario.folder, at, keeps_entries=keeps_entries, keeps_bytes=keeps_bytes)
-        )
-        try:
-            scenario.run()
-            assert at == num_calls + 1
-        except faults.Crash:
-            assert at <= num_calls
-        system.cut()
-        use_system(faults.FaultySystem())
-        scenario.check()
+def test_after_a_power_cut_at_any_call_the_last_commit_stands(sweep, keeps_entries, keeps_bytes):
+    sweep(Scenario).power_cuts(keeps_entries=keeps_entries, keeps_bytes=keeps_bytes)
 
 
 names = st.sampled_from(["a", "b", "c"])

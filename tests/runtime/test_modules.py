@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
 import threading
@@ -427,6 +426,7 @@ class Scenario:
     """Three commits of a store whose database is `self.database`, and the values of each."""
 
     def __init__(self, folder):
+        self.folder = folder
         self.workshop = Workshop(folder)
         self.database = {}
         self.held = {}
@@ -469,67 +469,20 @@ class Scenario:
         self._commit(store, self.held)
 
 
-@pytest.fixture
-def scenarios(tmp_path, faults, use_system):
-    """A new scenario in a folder of its own each time, and the number of its calls."""
-    folders = (tmp_path / str(number) for number in itertools.count())
-
-    def make():
-        folder = next(folders)
-        folder.mkdir()
-        return Scenario(folder)
-
-    system = use_system(faults.FaultySystem())
-    make().run()
-    use_system()
-    return make, len(system.calls)
-
-
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "crash"])
-def test_after_a_fault_in_any_call_the_last_commit_stands(scenarios, faults, use_system, fault):
-    make, num_calls = scenarios
-    for at in range(1, num_calls + 1):
-        scenario = make()
-        system = use_system(faults.FaultySystem(fault, at))
-        with pytest.raises((StorageError, faults.Crash)):
-            scenario.run()
-        assert system.has_failed
-        use_system(faults.FaultySystem())
-        scenario.check()
-        scenario.check()
+def test_after_a_fault_in_any_call_the_last_commit_stands(sweep, fault):
+    sweep(Scenario).faults(fault)
 
 
-def test_short_counts_change_nothing(scenarios, faults, use_system):
-    make, num_calls = scenarios
-    for at in range(1, num_calls + 1):
-        scenario = make()
-        use_system(faults.FaultySystem("short", at))
-        scenario.run()
+def test_short_counts_change_nothing(sweep):
+    for scenario in sweep(Scenario).short_counts():
         assert scenario.held == {0: (10.0, 1), 1: (22.0, 3), 2: (12.0, 1)}
-        use_system(faults.FaultySystem())
-        scenario.check()
 
 
 @pytest.mark.parametrize("keeps_entries", [False, True])
 @pytest.mark.parametrize("keeps_bytes", [False, True])
-def test_after_a_power_cut_at_any_call_the_last_commit_stands(
-    scenarios, faults, use_system, keeps_entries, keeps_bytes
-):
-    make, num_calls = scenarios
-    for at in range(1, num_calls + 2):
-        scenario = make()
-        folder = scenario.workshop.folder
-        system = use_system(
-            faults.PowerCutSystem(folder, at, keeps_entries=keeps_entries, keeps_bytes=keeps_bytes)
-        )
-        try:
-            scenario.run()
-            assert at == num_calls + 1
-        except faults.Crash:
-            assert at <= num_calls
-        system.cut()
-        use_system(faults.FaultySystem())
-        scenario.check()
+def test_after_a_power_cut_at_any_call_the_last_commit_stands(sweep, keeps_entries, keeps_bytes):
+    sweep(Scenario).power_cuts(keeps_entries=keeps_entries, keeps_bytes=keeps_bytes)
 
 
 def test_a_page_becomes_durable_at_the_commit(equal_workshop, saved, faults, use_system):

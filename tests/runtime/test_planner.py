@@ -492,3 +492,53 @@ class TestAnyDemand:
         demand = exact_only(demand)
         budget_mb = smallest_budget(demand) + spare_mb
         assert make_plan(demand, budget_mb + more_mb).seconds <= make_plan(demand, budget_mb).seconds
+
+
+class TestFrozen:
+    """Module 0 writes 64 KiB of a sample, module 1 reads that and writes 32: 800 samples in two copies."""
+
+    ROWS = (row(1, 1, 1, 1, writes=64), row(4, 20, 12, 6, reads=64, writes=32), row(2, 1, 1, 1, reads=32))
+    KEPT_MB = 2 * 800 * 64 / 1024
+
+    def demand(self, **changes):
+        return demand_of(self.ROWS, **{"frozen": 1, "kept": True, "epochs": (0, 1, 1), "chunk": 1, **changes})
+
+    def test_what_leaves_them_is_in_memory_all_the_time(self):
+        found = make_plan(self.demand(), PLENTY)
+        assert (found.layout.placement, found.layout.resident) == ("memory", 2)
+        # Before any module, the work, boundaries, modules in memory: the two that training comes back to.
+        assert found.peaks_mb == pytest.approx(
+            (
+                100 + 1 + self.KEPT_MB + 5,
+                100 + 20 + 0.5 + self.KEPT_MB + 0.25 + 6,
+                100 + 1 + 0.25 + self.KEPT_MB + 6,
+            )
+        )
+
+    def test_or_on_disk(self):
+        found = make_plan(self.demand(), 140)
+        assert found.layout.placement == "disk"
+        assert found.peaks_mb == pytest.approx((100 + 1 + 5, 100 + 20 + 0.5 + 6, 100 + 1 + 0.25 + 6))
+
+    @pytest.mark.parametrize(("laps", "kept_mb"), [(1, 0), (2, KEPT_MB)])
+    def test_in_laps_it_stays(self, laps, kept_mb):
+        found = make_plan(self.demand(order="cache", laps=laps, chunk=None, prefetch=False), PLENTY)
+        written_mb = 2 * 800 * 32 / 1024
+        assert found.peaks_mb == pytest.approx(
+            (
+                100 + 1 + self.KEPT_MB + 1,
+                100 + 6 + 0.5 + self.KEPT_MB + written_mb + 4,
+                100 + 1 + 0.25 + written_mb + kept_mb + 2,
+            )
+        )
+
+    def test_without_a_cache_they_are_in_every_round(self):
+        found = make_plan(self.demand(kept=False), PLENTY)
+        assert (found.layout.placement, found.layout.resident) == ("memory", 3)
+        assert found.peaks_mb == pytest.approx((100 + 1 + 0.5 + 7, 100 + 20 + 0.75 + 7, 100 + 1 + 0.25 + 7))
+
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_their_steps_are_not_measured(self, kept):
+        wanted = choose(self.demand(kept=kept), PLENTY, {}, probing=True)
+        assert {(one.module, one.work) for one in wanted if one.module == 0} == {(0, FORWARD)}
+        assert {one.work for one in wanted if one.module == 1} == {"none", FORWARD}

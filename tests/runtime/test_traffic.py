@@ -81,6 +81,11 @@ class TestBytes:
         assert found.read_mb * MIB == pytest.approx(3 * once + images + loads)
         assert found.written_mb * MIB == pytest.approx(2 * once + loads + 3 * STATE)
 
+    def test_losses_that_compare_with_images_read_them_again(self):
+        plain, pictured = (on_disk(demand_of("cache", epochs=(2, 3, 4), pictured=p)) for p in ((), (0, 2)))
+        assert (pictured.read_mb - plain.read_mb) * MIB == pytest.approx((2 + 4) * 80 * IMAGE)
+        assert pictured.written_mb == plain.written_mb
+
     def test_boundaries_in_memory_are_not_traffic(self):
         demand = demand_of("stream", chunk=4)
         plan = choose(demand, 1e6, {}, probing=False)
@@ -96,6 +101,52 @@ class TestBytes:
         boundaries = (7 + 4) * 80 * RECORD
         loads = (2 + 3 + 4) * 2 * 3 * STATE
         assert found.written_mb * MIB == pytest.approx(boundaries + loads + 3 * STATE)
+
+
+class TestFrozen:
+    def test_what_leaves_frozen_modules_is_written_once(self):
+        demand = demand_of("stream", frozen=1, kept=True, epochs=(0, 2, 2), copies=3, chunk=4)
+        assert passes(demand, demand.forms[0]) == [(0, 3), (2, 0), (2, 0)]
+        found = on_disk(demand)
+        # The frozen module once, the two others in each of two epochs of two chunks.
+        loads = (1 + 2 * 2 * 2) * STATE
+        assert found.read_mb * MIB == pytest.approx(3 * 80 * IMAGE + (2 + 2) * 80 * RECORD + loads)
+        assert found.written_mb * MIB == pytest.approx((3 + 2) * 80 * RECORD + loads + 3 * STATE)
+
+    def test_without_a_cache_every_epoch_passes_them(self):
+        demand = demand_of("stream", frozen=1, epochs=(0, 2, 2), chunk=4)
+        assert passes(demand, demand.forms[0]) == [(0, 2), (2, 0), (2, 0)]
+        found, whole = on_disk(demand), on_disk(demand_of("stream", chunk=4))
+        assert found == whole
+
+    def test_laps_read_it_again(self):
+        demand = demand_of("cache", frozen=1, kept=True, epochs=(0, 4, 4), laps=2, copies=3)
+        assert passes(demand, demand.forms[0]) == [(0, 3), (4, 6), (4, 0)]
+        found = on_disk(demand)
+        loads = (1 + 2 * 2) * STATE
+        assert found.read_mb * MIB == pytest.approx(3 * 80 * IMAGE + (4 + 6 + 4) * 80 * RECORD + loads)
+        assert found.written_mb * MIB == pytest.approx((3 + 6) * 80 * RECORD + loads + 3 * STATE)
+
+    def test_they_take_the_time_of_their_passes(self):
+        measured = {
+            work_key(f"k{module}", work, 10): Measurement(
+                opening_mb=0, work_mb=1.0, fixed_mb=90.0, seconds=seconds
+            )
+            for module, work, seconds in ((0, FORWARD, 0.5), (1, "none", 2.0), (2, "none", 3.0))
+        }
+        found = on_disk(demand_of("stream", frozen=1, kept=True, epochs=(0, 2, 2), copies=3), measured)
+        assert found.compute_s == pytest.approx(3 * 8 * 0.5 + 2 * 8 * (2.0 + 3.0))
+
+    def test_commits_do_not_write_them(self):
+        measured = {
+            work_key(f"k{module}", work, 10): Measurement(opening_mb=0, work_mb=1.0, fixed_mb=90.0, seconds=1.0)
+            for module in range(3)
+            for work in ("none", FORWARD)
+        }
+        fields = {"frozen": 1, "kept": True, "epochs": (0, 2, 2)}
+        rare = on_disk(demand_of("stream", checkpoint_s=1e9, **fields), measured)
+        often = on_disk(demand_of("stream", checkpoint_s=rare.compute_s / 4, **fields), measured)
+        assert (often.written_mb - rare.written_mb) * MIB == pytest.approx(4 * 2 * STATE)
 
 
 class TestWearAndTime:

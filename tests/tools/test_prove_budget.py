@@ -319,7 +319,7 @@ def test_the_nets_are_chains_that_a_batch_goes_through(tool, name):
         x = torch.zeros(2, 1, 28, 28)
         for module in range(len(chain)):
             x = chain.trunk(module)(x)
-        logits = chain.classifier(tuple(x.shape[1:]))(x)
+        logits = chain.classifier(len(chain) - 1, tuple(x.shape[1:]))(x)
     assert logits.shape == (2, 10)
     assert chain.head == "linear"
 

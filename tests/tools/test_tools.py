@@ -1,6 +1,5 @@
 """The tools: their arithmetic, their view of other processes, and that each one works with --quick."""
 
-import importlib
 import json
 import os
 import signal
@@ -25,26 +24,8 @@ TOOLS = ROOT / "tools"
 PROGRAMS = sorted(path.name for path in TOOLS.glob("*.py") if not path.name.startswith("_"))
 
 
-@pytest.fixture
-def tool(monkeypatch):
-    """Imports a file of tools/ by name, as the tools import each other."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module
-
-
-def run_tool(name, *arguments, cwd, **environment):
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, str(TOOLS / name), *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_every_program_says_what_it_shows_and_has_quick_and_json(name, tmp_path):
+def test_every_program_says_what_it_shows_and_has_quick_and_json(run_tool, name, tmp_path):
     shown = run_tool(name, "--help", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "--quick" in shown.stdout
@@ -264,42 +245,11 @@ def test_kills_are_ok_only_if_all_were_dealt_and_all_runs_are_equal(tool, equal,
     assert ("NOT OK" in kill.table(document)) is not ok
 
 
-# ---- reproducing
-
-
-def test_a_finished_run_is_not_trained_again_and_another_configuration_is_refused(tool, tmp_path, monkeypatch):
-    reproduce = tool("reproduce")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    shared = ("--model", "km-2-1", "--width", "4")
-    folder = tmp_path / "TRGL-0"
-    config = resolve({"model": {"name": "km-2-1", "width": 4}})
-    summary = {"weights_sha256": "abc", "accuracy": {"chosen_depth": 2, "chosen": 0.7, "last": 0.6}}
-    Run.create(folder, config).summary_file.write_text(json.dumps(summary))
-    found = reproduce.result("TRGL", 0, shared, tmp_path, None)
-    assert found["sample"] == {"chosen": 0.7, "last": 0.6}
-    with pytest.raises(tool("_processes").CommandError, match="another configuration"):
-        reproduce.result("TRGL", 0, (*shared, "--epochs", "9"), tmp_path, None)
-
-
-def test_the_table_of_accuracies_gives_mean_and_interval(tool):
-    reproduce = tool("reproduce")
-    results = [
-        {"row": "TRGL", "seed": seed, "sample": {"chosen": accuracy, "last": 0.5}}
-        for seed, accuracy in enumerate((0.80, 0.82, 0.84))
-    ]
-    (item,) = reproduce.summarise(results)
-    assert (item["row"], item["test"], item["seeds"]) == ("TRGL", "sample", 3)
-    text = reproduce.table({"table": "sample", "rows": [item]})
-    assert "82.00 ± 4.97" in text
-    assert "50.00 ± 0.00" in text
-
-
 # ---- each of them, for real
 
 
 @pytest.mark.slow
-def test_bench_regimes_quick(tmp_path):
+def test_bench_regimes_quick(run_tool, tmp_path):
     done = run_tool("bench_regimes.py", "--quick", "--threads", "1", "--json", "-", cwd=tmp_path)
     document = json.loads(done.stdout)
     assert done.returncode == 0, done.stdout
@@ -318,7 +268,7 @@ def test_bench_regimes_quick(tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_regimes_takes_turns(tmp_path):
+def test_bench_regimes_takes_turns(run_tool, tmp_path):
     arguments = ("--quick", "--threads", "1", "--rows", "overhead", "growth", "--json", "-")
     done = run_tool("bench_regimes.py", *arguments, cwd=tmp_path)
     document = json.loads(done.stdout)
@@ -330,21 +280,10 @@ def test_bench_regimes_takes_turns(tmp_path):
 
 
 @pytest.mark.slow
-def test_kill_quick(tmp_path):
+def test_kill_quick(run_tool, tmp_path):
     done = run_tool("kill.py", "--quick", "--json", cwd=tmp_path)
     document = json.loads(done.stdout)
     assert done.returncode == 0, done.stdout
     assert document["ok"]
     assert sum(item["kills"] for item in document["regimes"]) == 3
     assert list((tmp_path / "runs").iterdir()) == []
-
-
-@pytest.mark.slow
-def test_reproduce_quick(tmp_path):
-    arguments = ("sample", "--quick", "--json", "--out", str(tmp_path / "results"))
-    done = run_tool("reproduce.py", *arguments, cwd=tmp_path, EDGE_TRGL_DATA=str(tmp_path), OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert document == json.loads((tmp_path / "results" / "sample-quick.json").read_text())
-    assert [item["row"] for item in document["rows"]] == ["VanGL", "TRGL", "end-to-end"]
-    assert len({run["weights_sha256"] for run in document["runs"]}) == 3

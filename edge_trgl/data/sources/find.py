@@ -41,10 +41,10 @@ def load(spec: str, *, image_size: int | None = None) -> Source:
     if image_size is not None and image_size < 1:
         raise UsageError(f"--image-size is {image_size}; it must be 1 or more", hint="Give pixels: 96.")
     source = _open(spec, image_size)
-    if image_size is not None and source.shape[:2] != (image_size, image_size):
-        height, width, _ = source.shape
+    if image_size is not None and source.shape[:-1] != (image_size, image_size):
+        size = "×".join(map(str, reversed(source.shape[:-1])))
         raise UsageError(
-            f"--image-size {image_size} does not apply to {spec}: its images have {width}×{height} pixels",
+            f"--image-size {image_size} does not apply to {spec}, whose size is {size} already",
             hint="Leave it out; it is for folders of image files.",
         )
     _check_classes(spec, source)

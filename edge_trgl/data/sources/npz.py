@@ -1,4 +1,8 @@
-"""A `.npz` archive with x_train, y_train and, where there are any, x_val, y_val, x_test, y_test."""
+"""A `.npz` archive with x_train, y_train and, where there are any, x_val, y_val, x_test, y_test.
+
+A text `axes` says what the axes of x are, for all splits: N samples, C channels, H and W of images, L of windows
+(time series, such as those of a wearable sensor). It may be left out where the shape tells.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
 
 _SPLITS = ("train", "val", "test")
 _CHANNELS = (1, 3)
+_AXES = ("NHW", "NHWC", "NCHW", "NL", "NLC", "NCL")
+_LONGEST_TEXT = 64  # bytes
+_SAY_AXES = (
+    'Save axes="NHW", "NHWC" or "NCHW" of images, "NL", "NLC" or "NCL" of windows beside it, '
+    'as in numpy.savez(file, x_train=x, y_train=y, axes="NCL").'
+)
 _HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -41,10 +51,29 @@ class _Member:
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """How the images of one member are stored: [N, H, W, C], or [N, C, H, W] where channels_first."""
+    """How one member is stored: one of _AXES, and the size of each."""
 
-    shape: tuple[int, int, int]
-    channels_first: bool
+    axes: str
+    sizes: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample with its channels last: (H, W, C) or (L, C)."""
+        sizes = dict(zip(self.axes, self.sizes, strict=True))
+        return tuple(sizes.get(axis, 1) for axis in self._order[1:])
+
+    def records(self, values: NDArray[Any]) -> NDArray[Any]:
+        """[B, *shape] of samples as they are stored, [B, ...]."""
+        samples: NDArray[Any] = values.reshape(-1, *self.sizes[1:])
+        if "C" in self.axes:
+            samples = samples.transpose([self.axes.index(axis) for axis in self._order])
+        else:
+            samples = samples[..., None]
+        return samples
+
+    @property
+    def _order(self) -> str:
+        return "NLC" if "L" in self.axes else "NHWC"
 
 
 def load(path: Path) -> Source:
@@ -57,7 +86,8 @@ def load(path: Path) -> Source:
         names = set(archive.namelist())
     splits = [split for split in _SPLITS if split == "train" or f"x_{split}.npy" in names]
     images = {split: _member(path, f"x_{split}") for split in splits}
-    layouts = {split: _layout(member) for split, member in images.items()}
+    axes = _axes(path) if "axes.npy" in names else None
+    layouts = {split: _layout(member, axes) for split, member in images.items()}
     _check_equal(path, images, layouts)
     class_names, labels = renumber(path, {split: _labels(path, split) for split in splits})
     _check_counts(images, labels)
@@ -107,33 +137,50 @@ def _member(path: Path, name: str) -> _Member:
         pass
     if member.dtype.name not in ("uint8", "float32"):
         raise InputError(
-            f"{member} is of {member.dtype}; images are uint8 or float32", hint="Convert it with .astype."
+            f"{member} is of {member.dtype}; images and windows are uint8 or float32",
+            hint="Convert it with .astype.",
         )
     return member
 
 
-def _layout(member: _Member) -> _Layout:
-    match member.shape:
-        case (_, height, width):
-            layout = _Layout(shape=(height, width, 1), channels_first=False)
-        case (_, height, width, channels) if channels in _CHANNELS and height not in _CHANNELS:
-            layout = _Layout(shape=(height, width, channels), channels_first=False)
-        case (_, channels, height, width) if channels in _CHANNELS and width not in _CHANNELS:
-            layout = _Layout(shape=(height, width, channels), channels_first=True)
-        case _:
-            raise InputError(
-                f"{member} has the shape {member.shape}: which axis holds 1 or 3 channels cannot be told",
-                hint="Save it as [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels.",
-            )
+def _axes(path: Path) -> str:
+    with _opened(path, "axes") as (stream, member):
+        text = ""
+        if member.shape == () and member.dtype.kind == "U" and 0 < member.dtype.itemsize <= _LONGEST_TEXT:
+            (block,) = all_records(path, stream, 1, member.dtype.itemsize)
+            text = str(block.view(member.dtype)[0, 0])
+    if text not in _AXES:
+        raise InputError(f"{member} is {text!r}, or no text; it must be one of {', '.join(_AXES)}", hint=_SAY_AXES)
+    return text
+
+
+def _layout(member: _Member, axes: str | None) -> _Layout:
+    axes = _told_by_shape(member) if axes is None else axes
+    if len(axes) != len(member.shape):
+        raise InputError(f"{member} has the shape {member.shape}, but the axes {axes}", hint=_SAY_AXES)
+    layout = _Layout(axes=axes, sizes=member.shape)
     check_image_bytes(member, int(np.prod(layout.shape)) * member.dtype.itemsize)
     return layout
+
+
+def _told_by_shape(member: _Member) -> str:
+    match member.shape:
+        case (_, _):
+            return "NL"
+        case (_, height, width) if height == width or member.dtype == np.uint8:
+            return "NHW"
+        case (_, height, _, channels) if channels in _CHANNELS and height not in _CHANNELS:
+            return "NHWC"
+        case (_, channels, _, width) if channels in _CHANNELS and width not in _CHANNELS:
+            return "NCHW"
+    raise InputError(f"{member} has the shape {member.shape}: what its axes are cannot be told", hint=_SAY_AXES)
 
 
 def _check_equal(path: Path, images: dict[str, _Member], layouts: dict[str, _Layout]) -> None:
     kinds = {(layouts[split].shape, member.dtype.name) for split, member in images.items()}
     if len(kinds) > 1:
         raise InputError(
-            f"{path}: the splits differ in the size or dtype of their images",
+            f"{path}: the splits differ in the size or dtype of their images or windows",
             hint="Save all of them alike.",
         )
 
@@ -163,17 +210,13 @@ def _check_counts(images: dict[str, _Member], labels: dict[str, NDArray[np.int64
 
 def _blocks(member: _Member, layout: _Layout) -> Iterator[NDArray[Any]]:
     native = member.dtype.newbyteorder("=")
-    num_images, *axes = member.shape
-    record_bytes = int(np.prod(axes)) * member.dtype.itemsize
+    num_images = member.shape[0]
+    record_bytes = int(np.prod(layout.shape)) * member.dtype.itemsize
     with _opened(member.path, member.name) as (stream, _):
         for block in all_records(member.path, stream, num_images, record_bytes):
             images = block.view(member.dtype).astype(native, copy=False)
             _check_finite(member, images)
-            if layout.channels_first:
-                channels, height, width = axes
-                yield images.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-            else:
-                yield images.reshape(-1, *layout.shape)
+            yield layout.records(images)
 
 
 def _check_finite(member: _Member, images: NDArray[Any]) -> None:

@@ -29,7 +29,7 @@ class Split(Protocol):
         """The images of `samples` (ascending), in order.
 
         Yields:
-            Contiguous [B, H, W, C] arrays of about a megabyte, or of one image where an image is larger.
+            Contiguous [B, *shape] arrays of about a megabyte, or of one image where an image is larger.
 
         Raises:
             InputError: a file turns out to be damaged or cut short.
@@ -38,18 +38,18 @@ class Split(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A set of labelled images.
+    """A set of labelled images, or of windows: stretches of a time series. "Image" stands for both here.
 
     Args:
         layout: the format's name, for messages.
-        shape: (H, W, C) of every image.
+        shape: (H, W, C) of every image, (L, C) of every window.
         dtype: "uint8" or "float32".
         class_names: one name a label.
         splits: "train" and, where the set has them, "val" and "test".
     """
 
     layout: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     dtype: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
@@ -61,7 +61,7 @@ class StreamedSplit:
 
     Args:
         labels: int64 [N].
-        blocks: starts a pass; yields all N images as [B, H, W, C] arrays.
+        blocks: starts a pass; yields all N images as [B, *shape] arrays.
     """
 
     labels: NDArray[np.int64]

@@ -94,9 +94,9 @@ def write_image_folder(folder, splits, *, suffix="png"):
             Image.fromarray(image.squeeze()).save(place / f"{number:04}.{suffix}")
 
 
-def write_npz(path, train, test):
+def write_npz(path, train, test, **more):
     (x_train, y_train), (x_test, y_test) = train, test
-    np.savez_compressed(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    np.savez_compressed(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, **more)
 
 
 def labelled(num_images, shape, num_classes, *, seed=0, dtype=np.uint8):

@@ -11,6 +11,10 @@ from edge_trgl.data import Augment
 from edge_trgl.runtime.errors import UsageError
 
 
+def _augmented(augment, images, key):
+    return augment.apply(images, augment.draws(len(images), key))
+
+
 def _crops(image, padding, *, flip):
     """Every image that augmentation may give."""
     height, width, _ = image.shape
@@ -30,7 +34,7 @@ def _crops(image, padding, *, flip):
 def test_each_output_is_a_crop_of_its_image(shape, padding, flip, key, dtype):
     images = np.random.default_rng(0).integers(1, 255, shape).astype(dtype)
     before = images.copy()
-    augmented = Augment(padding, flip).apply(images, key)
+    augmented = _augmented(Augment(padding, flip), images, key)
     assert augmented.dtype == dtype
     assert np.array_equal(images, before)
     for image, output in zip(images, augmented, strict=True):
@@ -40,13 +44,13 @@ def test_each_output_is_a_crop_of_its_image(shape, padding, flip, key, dtype):
 def test_equal_keys_give_equal_results_and_others_do_not():
     images = np.random.default_rng(1).integers(0, 256, (64, 8, 8, 3), np.uint8)
     augment = Augment(2, True)
-    assert np.array_equal(augment.apply(images, 5), augment.apply(images, 5))
-    assert not np.array_equal(augment.apply(images, 5), augment.apply(images, 6))
+    assert np.array_equal(_augmented(augment, images, 5), _augmented(augment, images, 5))
+    assert not np.array_equal(_augmented(augment, images, 5), _augmented(augment, images, 6))
 
 
 def test_all_shifts_and_both_sides_occur_evenly():
     image = np.arange(1, 10, dtype=np.uint8).reshape(1, 3, 3, 1)
-    outputs = Augment(1, True).apply(np.repeat(image, 9000, axis=0), 11)
+    outputs = _augmented(Augment(1, True), np.repeat(image, 9000, axis=0), 11)
     found, counts = np.unique(outputs.reshape(9000, -1), axis=0, return_counts=True)
     assert len(found) == 18
     assert 400 < counts.min() <= counts.max() < 600
@@ -54,12 +58,19 @@ def test_all_shifts_and_both_sides_occur_evenly():
 
 def test_images_of_one_batch_are_drawn_apart():
     images = np.broadcast_to(np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1), (32, 8, 8, 1))
-    assert len(np.unique(Augment(4, False).apply(images, 0).reshape(32, -1), axis=0)) > 10
+    assert len(np.unique(_augmented(Augment(4, False), images, 0).reshape(32, -1), axis=0)) > 10
+
+
+def test_any_images_may_be_augmented_as_they_were_in_their_batch():
+    images = np.random.default_rng(1).integers(0, 256, (64, 8, 8, 3), np.uint8)
+    augment, chosen = Augment(2, True), np.array([40, 3, 3, 63])
+    some = augment.apply(images[chosen], augment.draws(64, 5)[chosen])
+    assert np.array_equal(some, _augmented(augment, images, 5)[chosen])
 
 
 def test_nothing_to_do_gives_back_the_input():
     images = np.zeros((2, 4, 4, 1), np.uint8)
-    assert Augment(0, False).apply(images, 1) is images
+    assert _augmented(Augment(0, False), images, 1) is images
 
 
 def test_negative_padding_is_refused():

@@ -27,20 +27,54 @@ def _refused(path, message, **arrays):
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(
-    "shape", [(8, 3, 6, 3), (8, 1, 6, 3), (8, 5, 6, 2), (8, 5, 6, 4), (8, 5), (8, 1, 1, 1, 1)]
-)
+@pytest.mark.parametrize("shape", [(8, 3, 6, 3), (8, 1, 6, 3), (8, 5, 6, 2), (8, 5, 6, 4), (8,), (8, 1, 1, 1, 1)])
 def test_axes_that_cannot_be_told_apart(path, shape):
-    _refused(path, "which axis holds 1 or 3 channels cannot be told", x_train=np.zeros(shape, np.uint8))
+    _refused(path, "x_train in .*: what its axes are cannot be told", x_train=np.zeros(shape, np.uint8))
+
+
+def test_windows_of_several_channels_are_not_taken_for_images(path):
+    _refused(path, "what its axes are cannot be told", x_train=np.zeros((8, 9, 128), np.float32))
+
+
+@pytest.mark.parametrize("axes", ["NLH", "", "N" * 100, 3, np.array(["NHW"]), b"NHW"])
+def test_axes_that_are_none(path, axes):
+    _refused(path, "it must be one of NHW, NHWC, NCHW, NL, NLC, NCL", axes=axes)
+
+
+@pytest.mark.parametrize("axes", ["NL", "NCHW"])
+def test_axes_of_another_number(path, axes):
+    _refused(path, rf"x_train in .* has the shape \(8, 5, 6\), but the axes {axes}", axes=axes)
+
+
+@pytest.mark.parametrize(
+    ("axes", "stored", "shape"),
+    [
+        ("NHWC", (8, 5, 6, 2), (5, 6, 2)),
+        ("NCHW", (8, 3, 6, 3), (6, 3, 3)),
+        ("NCL", (8, 9, 20), (20, 9)),
+        ("NLC", (8, 9, 20), (9, 20)),
+        ("NL", (8, 20), (20, 1)),
+        (None, (8, 20), (20, 1)),
+    ],
+)
+def test_axes_say_what_the_shape_does_not(path, axes, stored, shape):
+    x = np.random.default_rng(0).normal(size=stored).astype(np.float32)
+    said = {} if axes is None else {"axes": axes}
+    np.savez(path, x_train=x, y_train=Y, **said)
+    source = load(str(path))
+    assert source.shape == shape
+    (records,) = source.splits["train"].batches(np.arange(8))
+    assert records.shape == (8, *shape)
+    assert np.array_equal(records, np.moveaxis(x, 1, -1) if axes in ("NCHW", "NCL") else x.reshape(records.shape))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, bool, "U3"])
 def test_images_of_another_dtype(path, dtype):
-    _refused(path, "images are uint8 or float32", x_train=X.astype(dtype))
+    _refused(path, "images and windows are uint8 or float32", x_train=X.astype(dtype))
 
 
 def test_objects_are_not_unpickled(path):
-    _refused(path, "images are uint8 or float32", x_train=np.array([{}], object))
+    _refused(path, "images and windows are uint8 or float32", x_train=np.array([{}], object))
     _refused(path, "labels are integers", y_train=np.array([{}] * 8, object))
 
 
@@ -63,14 +97,15 @@ def test_another_number_of_labels(path):
 
 @pytest.mark.parametrize("other", [X[:, :4], X.astype(np.float32)])
 def test_splits_that_differ(path, other):
-    _refused(path, "the splits differ", x_test=other)
+    _refused(path, "the splits differ", x_test=other, axes="NHW")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite(path, value):
     images = X.astype(np.float32)
     images[7, 4, 5] = value
-    _refused(path, "x_train in .* holds a value that is not finite", x_train=images, x_test=X.astype(np.float32))
+    arrays = {"x_train": images, "x_test": X.astype(np.float32), "axes": "NHW"}
+    _refused(path, "x_train in .* holds a value that is not finite", **arrays)
 
 
 def test_column_by_column(path):

@@ -21,7 +21,8 @@ def prepared(tmp_path_factory, request):
     generator = np.random.default_rng(0)
     images = (generator.random((NUM_IMAGES, 3, 4)) * 255).astype(request.param)
     labels = np.arange(NUM_IMAGES) % 2
-    np.savez(folder / "set.npz", x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
+    arrays = {"x_train": images, "y_train": labels, "x_test": images[:2], "y_test": labels[:2]}
+    np.savez(folder / "set.npz", axes="NHW", **arrays)
     info = prepare(str(folder / "set.npz"), folder / "data", seed=0, validation=0)
     return folder / "data", info, images[..., None], labels
 

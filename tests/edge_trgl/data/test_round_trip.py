@@ -136,9 +136,22 @@ def test_npz(tmp_path, sets, dtype, axes):
         "NHWC": lambda x: x,
         "NCHW": lambda x: x.transpose(0, 3, 1, 2).copy(),
     }[axes]
-    sets.npz(tmp_path / "set.npz", (stored(train[0]), train[1]), (stored(test[0]), test[1]))
+    # Where the shape tells, the file need not.
+    said = {"axes": axes} if axes == "NHW" and dtype == np.float32 else {}
+    sets.npz(tmp_path / "set.npz", (stored(train[0]), train[1]), (stored(test[0]), test[1]), **said)
     _check(tmp_path / "set.npz", tmp_path / "data", train, test)
     assert open_dataset(tmp_path / "data").dtype == np.dtype(dtype).name
+
+
+def test_windows(tmp_path, sets):
+    train = sets.labelled(30, (20, 4), 3, dtype=np.float32)
+    test = sets.labelled(6, (20, 4), 3, seed=1, dtype=np.float32)
+    stored = [(x.transpose(0, 2, 1).copy(), y) for x, y in (train, test)]
+    sets.npz(tmp_path / "set.npz", *stored, axes="NCL")
+    _check(tmp_path / "set.npz", tmp_path / "data", train, test)
+    info = open_dataset(tmp_path / "data")
+    assert (info.shape, info.input_shape, info.record_bytes) == ((20, 4), (4, 20), 320)
+    np.testing.assert_allclose(info.mean, _prepared(tmp_path / "data", "train")[0].mean((0, 1)), rtol=1e-4)
 
 
 def test_npz_of_several_blocks_big_endian_and_labels_in_a_column(tmp_path, sets):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,8 +24,8 @@ def _source(*sizes, test=True):
     return Source(layout="made up", shape=(1, 1, 1), dtype="uint8", class_names=names, splits=splits)
 
 
-def _draw(source, *, seed=0, validation=0.1, limit=None):
-    return draw_splits(source, seed=seed, validation=validation, limit=limit)
+def _draw(source, *, seed=0, validation=0.1, limit=None, **choice):
+    return draw_splits(source, seed=seed, validation=validation, limit=limit, **choice)
 
 
 def _counts(draw, num_classes):
@@ -92,3 +94,43 @@ def test_draws_depend_on_the_seed_and_not_on_each_other():
 def test_a_limit_out_of_range_is_refused(limit):
     with pytest.raises(UsageError, match=f"--limit is {limit}; it must be from 2, .* to 200"):
         _draw(_source(100, 100), limit=limit)
+
+
+def test_the_depth_may_be_chosen_on_what_a_limit_leaves_over():
+    source = _source(100, 200)
+    draws = _draw(source, limit=60, validation=0.25, choose_on="unused")
+    train, val = draws["train"].samples, draws["val"].samples
+    assert np.array_equal(train, _draw(source, limit=60, validation=0)["train"].samples)
+    assert _counts(draws["val"], 2) == [18, 42]
+    assert not set(train) & set(val)
+    assert np.all(np.diff(val) > 0)
+    other = _draw(source, seed=1, limit=60, validation=0.25, choose_on="unused")["val"].samples
+    assert not np.array_equal(val, other)
+
+
+def test_one_image_left_over_is_enough_and_none_is_not():
+    draws = _draw(_source(3, 3), limit=5, choose_on="unused")
+    assert sorted([*draws["train"].samples, *draws["val"].samples]) == list(range(6))
+    for limit in (6, None):
+        with pytest.raises(UsageError, match="no training image is left over"):
+            _draw(_source(3, 3), limit=limit, choose_on="unused")
+
+
+@pytest.mark.parametrize(("num_test", "half"), [(1, 1), (4, 2), (5, 3)])
+def test_choosing_on_half_of_the_test_images_trains_on_all_the_others(num_test, half):
+    source = _source(5, 5)
+    test = StreamedSplit(labels=np.zeros(num_test, np.int64), blocks=lambda: iter(()))
+    draws = _draw(replace(source, splits={**source.splits, "test": test}), choose_on="half-test")
+    assert draws["val"].samples.tolist() == list(range(half))
+    assert draws["val"].origin is draws["test"].origin is test
+    assert len(draws["test"].samples) == num_test
+    assert len(draws["train"].samples) == 10
+
+
+@pytest.mark.parametrize("choice", ["unused", "half-test"])
+def test_a_choice_goes_before_the_sets_own_validation_images(choice):
+    source = _source(5, 5)
+    own = StreamedSplit(labels=np.zeros(7, np.int64), blocks=lambda: iter(()))
+    source = replace(source, splits={**source.splits, "val": own})
+    assert _draw(source, limit=4)["val"].origin is own
+    assert _draw(source, limit=4, choose_on=choice)["val"].origin is not own

@@ -51,7 +51,7 @@ def network(scale=255.0):
         nn.Flatten(),
         nn.Linear(24, 5),
     )
-    model = Deployed(trunk, head, [0.5, 0.4, 0.3], [0.2, 0.3, 0.25], scale)
+    model = Deployed(trunk, head, [0.5, 0.4, 0.3], [0.2, 0.3, 0.25], scale, SHAPE)
     model.train()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -85,16 +85,17 @@ def sabotage(path):
     onnx.save(model, path)
 
 
-def test_deployed_normalises_then_runs_trunk_and_head():
-    model = Deployed(nn.Identity(), nn.Flatten(), [0.5, 0.25], [0.5, 0.125], 255)
-    images = torch.tensor([255.0, 127.5]).reshape(1, 2, 1, 1)
+@pytest.mark.parametrize("shape", [(2, 1, 1), (2, 1)])
+def test_deployed_normalises_then_runs_trunk_and_head(shape):
+    model = Deployed(nn.Identity(), nn.Flatten(), [0.5, 0.25], [0.5, 0.125], 255, shape)
+    images = torch.tensor([255.0, 127.5]).reshape(1, *shape)
     assert model(images).tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize(("mean", "std", "scale"), [([0.0], [1.0, 1.0], 1), ([0.0], [0.0], 1), ([0.0], [1.0], 0)])
 def test_deployed_refuses_impossible_normalisation(mean, std, scale):
     with pytest.raises(ValueError, match="std"):
-        Deployed(nn.Identity(), nn.Flatten(), mean, std, scale)
+        Deployed(nn.Identity(), nn.Flatten(), mean, std, scale, (1, 1, 1))
 
 
 @pytest.mark.parametrize("scale", [255.0, 1.0])
@@ -130,7 +131,7 @@ def test_every_weight_is_in_the_file_bit_for_bit(written):
 def test_shared_weights_are_written_once(tmp_path):
     shared = nn.Conv2d(3, 3, 3, padding=1)
     trunk = nn.Sequential(shared, nn.ReLU(), shared)
-    model = Deployed(trunk, nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), [0.0] * 3, [1.0] * 3, 1)
+    model = Deployed(trunk, nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), [0.0] * 3, [1.0] * 3, 1, SHAPE)
     write(model, tmp_path / "model.onnx", input_shape=SHAPE, metadata={})
     names = [t.name for t in onnx.load(tmp_path / "model.onnx").graph.initializer]
     assert len(names) == len(set(names))
@@ -141,9 +142,21 @@ def test_shared_weights_are_written_once(tmp_path):
 def test_untrained_batch_norms_whose_tensors_are_equal_come_through(tmp_path):
     trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     head = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4, 5))
-    model = Deployed(trunk, head, [0.0] * 3, [1.0] * 3, 1)
+    model = Deployed(trunk, head, [0.0] * 3, [1.0] * 3, 1, SHAPE)
     write(model, tmp_path / "model.onnx", input_shape=SHAPE, metadata={})
     assert compare(tmp_path / "model.onnx", [batch(model, 2)]).ok
+
+
+def test_windows(tmp_path):
+    trunk = nn.Sequential(nn.Conv1d(3, 4, 3, padding=1), nn.BatchNorm1d(4), nn.ReLU())
+    head = nn.Sequential(nn.AvgPool1d(4), nn.Flatten(), nn.Linear(12, 5))
+    model = Deployed(trunk, head, [0.5, 0.4, 0.3], [0.2, 0.3, 0.25], 1, (3, 12))
+    metadata = describe(model, NAMES)
+    assert "windows [N, C, L]" in metadata["preprocessing"]
+    write(model, tmp_path / "model.onnx", input_shape=(3, 12), metadata=metadata)
+    windows = torch.randn(5, 3, 12)
+    with torch.no_grad():
+        assert compare(tmp_path / "model.onnx", [(windows.numpy(), model(windows).numpy())]).ok
 
 
 def test_names_versions_and_metadata(written):
@@ -252,7 +265,7 @@ def test_an_operation_without_a_translation_is_named(tmp_path):
         def forward(self, x):
             return torch.special.bessel_j0(x)
 
-    model = Deployed(Odd(), nn.Flatten(), [0.0] * 3, [1.0] * 3, 1)
+    model = Deployed(Odd(), nn.Flatten(), [0.0] * 3, [1.0] * 3, 1, SHAPE)
     with pytest.raises(ExportRejectedError, match=r"opset 17.*bessel_j0"):
         write(model, tmp_path / "model.onnx", input_shape=SHAPE, metadata={})
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,13 @@ def summary(num_modules, chosen_depth):
         "regime": "parallel",
         "modules": num_modules,
         "params": 30_460_000,
-        "accuracy": {"last": 0.916, "chosen": 0.9198, "chosen_depth": chosen_depth, "per_depth": []},
+        "accuracy": {
+            "last": 0.916,
+            "chosen": 0.9198,
+            "chosen_depth": chosen_depth,
+            "chosen_on": "validation",
+            "per_depth": [],
+        },
         "memory": {
             "budget_mb": 340,
             "peak_mb": 331.2,
@@ -56,7 +62,14 @@ def make_report():
             config={"data": {"spec": "sample"}, "train": {"epochs": num_epochs, "augment": True}},
             memory=memory(num_samples),
             modules=tuple(
-                ModuleMemory(module=k, name=f"block {k}", params=1_180_672, planned_mb=300, measured_mb=290)
+                ModuleMemory(
+                    module=k,
+                    name=f"block {k}",
+                    head="conv" if k else None,
+                    params=1_180_672,
+                    planned_mb=300,
+                    measured_mb=290,
+                )
                 for k in modules
             ),
             losses=tuple(
@@ -81,7 +94,11 @@ def unfinished(make_report):
     report = make_report()
     numbers = {
         **report.summary,
-        "accuracy": {"last": None, "chosen": None, "chosen_depth": None, "per_depth": []},
+        "accuracy": {
+            **dict.fromkeys(("last", "chosen", "chosen_depth")),
+            "chosen_on": "validation",
+            "per_depth": [],
+        },
         "memory": {**report.summary["memory"], "peak_mb": None},
         "images_per_s": None,
         "weights_sha256": None,

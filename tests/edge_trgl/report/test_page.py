@@ -203,9 +203,9 @@ def test_the_table_of_modules_joins_memory_loss_and_accuracy(make_report):
     html = render(make_report(num_modules=2, num_epochs=4))
     rows = re.findall(r"<tr[^>]*>(.*?)</tr>", html[html.index("<summary>Modules") :])
     cells = [[" ".join(c.split()) for c in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
-    first = ["1", "block 0", "1.2 M", "300 MiB", "290 MiB", "0.5", "0.01", "80.00 %", "80.00 %", "90.00 %"]
+    first = ["1", "block 0", "–", "1.2 M", "300 MiB", "290 MiB", "0.5", "0.01", "80.00 %", "80.00 %", "90.00 %"]
     assert first in cells
-    assert ["2", "block 1", *first[2:5], "0.6", "0.01", "80.00 %", "85.00 %", "–"] in cells
+    assert ["2", "block 1", "conv", *first[3:6], "0.6", "0.01", "80.00 %", "85.00 %", "–"] in cells
 
 
 def test_the_configuration_is_flattened(make_report):
@@ -222,3 +222,14 @@ def test_importing_the_report_loads_neither_matplotlib_nor_jinja2_nor_torch(unfi
 
 def test_rendering_loads_no_torch(make_report):
     assert in_another_process(make_report(), "render(report); print('torch' in sys.modules, end='')") == "False"
+
+
+def test_a_depth_chosen_on_test_images_is_told(make_report):
+    report = make_report()
+    accuracy = {**report.summary["accuracy"], "chosen_on": "half-test"}
+    half = Page(render(replace(report, summary={**report.summary, "accuracy": accuracy}))).words
+    assert "the depth is chosen on the first half of the test images" in half
+    plain = Page(render(report)).words
+    assert "half of" not in plain.lower()
+    assert "validation" in plain
+    assert "validation" not in half.replace("data.validation", "").lower()

@@ -96,7 +96,7 @@ def test_one_module_has_whole_ticks_only(make_report):
 def test_accuracy_marks_the_chosen_depth_and_the_test_scores(make_report):
     depths = make_report(num_modules=8).accuracy
     svg = plots.accuracy(depths, 7)
-    assert description(svg) == "Validation accuracy is highest at depth 8: 88.75 %."
+    assert description(svg) == "Accuracy on validation images is highest at depth 8: 88.75 %."
     dashed = [line for line in re.findall(r'style="([^"]*)"', svg) if "dasharray" in line]
     assert len(dashed) == 1
     assert "dasharray" not in plots.accuracy(depths, None)

@@ -1,0 +1,86 @@
+"""From a configuration to the engine: the learning rate of a step, the prefix, the nets of the recipes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from edge_trgl import assembly
+from edge_trgl.assembly import LearningRate
+from edge_trgl.data import DatasetInfo
+from edge_trgl.schedule import IMAGES, Span, Visit
+from edge_trgl.settings import RECIPES, read_recipes, resolve
+
+
+def rates(num_epochs=6, **train):
+    """The rate of the first and the last of two batches in each epoch of one module."""
+    config = resolve({"train": {"epochs": num_epochs, "batch_size": 5, "lr": 0.1, **train}})
+    shape = assembly.job_shape(config, 1, 10)
+    rate = LearningRate(config, shape, assembly.program(config, 1, 1))
+    spans = [Span("train", epoch, 0, 2, shuffled=True, augmented=False) for epoch in range(num_epochs)]
+    return [[rate(Visit("train", 0, span, (IMAGES,)), batch) for batch in range(2)] for span in spans]
+
+
+def test_constant():
+    assert rates(lr_schedule="constant") == [[0.1, 0.1]] * 6
+
+
+def test_steps_are_taken_at_the_start_of_their_epochs():
+    found = rates(lr_schedule="steps", lr_milestones=[2, 3], lr_factor=0.5)
+    assert found == [[0.1, 0.1], [0.1, 0.1], [0.05, 0.05], *[[0.025, 0.025]] * 3]
+
+
+def test_milestones_say_nothing_without_steps():
+    assert rates(lr_schedule="constant", lr_milestones=[2]) == [[0.1, 0.1]] * 6
+
+
+def test_cosine_falls_with_every_batch_and_nears_zero():
+    found = [rate for epoch in rates() for rate in epoch]
+    assert found == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 12)) for step in range(12)])
+
+
+@pytest.mark.parametrize(("prefix", "kind"), [("frozen", "forward"), ("train-mode", "ascend")])
+def test_the_prefix_is_passed_as_configured(prefix, kind):
+    config = resolve({"train": {"regime": "sequential", "epochs": 1, "cache": False, "prefix": prefix}})
+    visits = assembly.program(config, 2, 1).visits(assembly.job_shape(config, 2, 32))
+    assert [visit.kind for visit in visits] == ["train", kind, "train"]
+
+
+NETS = {
+    "table1": ((64, 64, 3), 200, 4),
+    "table2": ((32, 32, 3), 100, 2),
+    "table3": ((96, 96, 3), 10, 16),
+    "table9": ((32, 32, 3), 100, 2),
+    "table10": ((32, 32, 3), 10, 2),
+    "table11": ((32, 32, 3), 100, 10),
+    "table12": ((32, 32, 3), 100, 10),
+    "table13": ((32, 32, 3), 10, 10),
+    "table14": ((28, 28, 1), 10, 20),
+}
+"""By table: an image [H, W, C], the classes, and the modules of the paper."""
+
+
+def test_every_table_has_a_net():
+    assert set(NETS) == {path.stem for path in RECIPES.glob("table*.toml")}
+
+
+@pytest.mark.parametrize("table", NETS)
+def test_the_net_of_a_table_has_the_papers_modules(table):
+    shape, num_classes, num_modules = NETS[table]
+    info = DatasetInfo(
+        shape=shape,
+        dtype="uint8",
+        num_classes=num_classes,
+        class_names=tuple(map(str, range(num_classes))),
+        splits={},
+        mean=(0.5,) * shape[-1],
+        std=(0.5,) * shape[-1],
+        fingerprint="",
+    )
+    with torch.device("meta"):
+        chain = assembly.make_chain(resolve(*read_recipes(table)), info)
+        first = chain.trunk(0)(torch.empty(2, *chain.input_shape))
+    assert len(chain) == num_modules
+    assert first.shape[0] == 2

@@ -1,0 +1,418 @@
+"""Any model as a chain of blocks: where it is cut, that it computes the same, what is refused and why."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edge_trgl import costs
+from edge_trgl.catalogue import build_chain
+from edge_trgl.chain import Pieces
+from edge_trgl.cutting import Net, cut, fill, store, tensors_of
+from edge_trgl.energy import Measure
+from edge_trgl.local import LocalModule, StepConfig
+from edge_trgl.transport import Transport, penalised
+
+IMAGE, CLASSES = (3, 16, 16), 5
+
+
+class Basic(nn.Module):
+    """A post-activation block as torchvision has it: everything in place, the branch ending in a norm."""
+
+    def __init__(self, before, after, stride=1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.down = None
+        if stride > 1:
+            self.down = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += x if self.down is None else self.down(x)
+        return self.relu(out)
+
+
+class Residual(nn.Module):
+    """Stem, pooling, four blocks; pooling, a dropout and a linear layer.
+
+    Of fewer than 8 channels, the gradient of a strided 1×1 convolution's weights overruns its memory (torch 2.13
+    with oneDNN 3.12 on AVX2).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.pool = nn.MaxPool2d(2)
+        self.blocks = nn.Sequential(Basic(8, 8), Basic(8, 16, 2), Basic(16, 16), Basic(16, 16))
+        self.drop = nn.Dropout(0.3)
+        self.fc = nn.Linear(16, CLASSES)
+
+    def forward(self, x):
+        x = self.blocks(self.pool(self.stem(x)))
+        return self.fc(self.drop(torch.flatten(functional.adaptive_avg_pool2d(x, 1), 1)))
+
+
+class Tokens(nn.Module):
+    """A transformer over patches, with a token of its own for the class, which goes with the size of the batch."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+            self.attention = nn.MultiheadAttention(8, 2, dropout=0.2, batch_first=True)
+            self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, 8))
+
+        def forward(self, x):
+            y = self.norm1(x)
+            x = x + self.attention(y, y, y, need_weights=False)[0]
+            return x + self.mlp(self.norm2(x))
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.token = nn.Parameter(torch.full((1, 1, 8), 0.5))
+        self.register_buffer("places", torch.linspace(-1, 1, 17 * 8).view(1, 17, 8))
+        self.blocks = nn.ModuleList(Tokens.Block() for _ in range(3))
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.places
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)[:, 0])
+
+
+class Gated(nn.Module):
+    """Convolutions with a gate, a pooling after each, no shortcut; functions in the place of layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 6), (6, 6), (6, 6)))
+        self.squeeze, self.excite = nn.Linear(6, 2), nn.Linear(2, 6)
+        self.out = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        for conv in self.convs:
+            x = functional.max_pool2d(functional.relu(conv(x), inplace=True), 2)
+        gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3))))))
+        return self.out((x * gate[:, :, None, None]).mean((2, 3)))
+
+
+class Windows(nn.Module):
+    """Of one dimension: windows [C, L]."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv1d(a, 6, 3, padding=1) for a in (2, 6, 6))
+        self.norm = nn.BatchNorm1d(6)
+        self.out = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        x = torch.relu(self.one(x))
+        x = x + self.three(torch.relu(self.norm(self.two(x))))
+        return self.out(x.mean(-1))
+
+
+MODELS = {
+    "residual": (Residual, IMAGE),
+    "tokens": (Tokens, IMAGE),
+    "gated": (Gated, IMAGE),
+    "windows": (Windows, (2, 12)),
+}
+
+
+def cut_up(model, shape=IMAGE):
+    """The net, as a run stores it."""
+    net = cut(model, name="mine", input_shape=shape, num_classes=CLASSES)
+    return Net.from_document(json.loads(json.dumps(net.document())))
+
+
+def filled(net, model):
+    """The blocks of `net` with the tensors of `model`."""
+    values = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    blocks = [factory() for factory in net.chain().blocks]
+    for number, block in enumerate(blocks):
+        tensors = tensors_of(block)
+        names = net.names(number, tensors)
+        assert set(names.values()) <= values.keys() | {"constant0"}
+        fill(tensors, names, values)
+    return nn.Sequential(*blocks)
+
+
+def logits(net, trunk, model, x):
+    features = trunk(x)
+    features = features.flatten(2).mean(2) if features.dim() > 2 else features
+    return model.get_submodule(net.classifier)(features)
+
+
+def disturbed(model, seed=0):
+    """The model with other weights and running statistics: what is initialised with zeros would prove nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
+    return model
+
+
+def images(size, shape=IMAGE, seed=1):
+    return torch.randn(size, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+class TestTheChainIsTheModel:
+    @pytest.mark.parametrize("name", MODELS)
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_in_evaluation(self, name, size):
+        kind, shape = MODELS[name]
+        net, model = cut_up(kind, shape), disturbed(kind()).eval()
+        x = images(size, shape)
+        with torch.no_grad():
+            found = logits(net, filled(net, model).eval(), model, x)
+            torch.testing.assert_close(found, model(x), rtol=0, atol=1e-5)
+
+    def test_in_training_with_the_same_draws(self):
+        """Bit for bit, the running statistics too; the dropout before the classifier is left out."""
+        net, model = cut_up(Residual), disturbed(Residual())
+        model.drop.p, trunk = 0.0, filled(net, model)
+        x = images(4)
+        out, expected = trunk(x), model.blocks(model.pool(model.stem(x)))
+        assert torch.equal(out, expected)
+        assert torch.equal(trunk[-1].net.bn2.running_var, model.blocks[-1].bn2.running_var)
+        assert trunk[-1].net.bn2.num_batches_tracked == 1
+
+    def test_dropout_draws_in_training_alone(self):
+        net, model = cut_up(Tokens), disturbed(Tokens())
+        trunk = filled(net, model)
+        torch.manual_seed(0)
+        found = logits(net, trunk, model, images(3))
+        torch.manual_seed(0)
+        assert torch.equal(found, model(images(3)))
+        assert not torch.equal(found, logits(net, trunk, model, images(3)))
+
+    def test_gradients(self):
+        net, model = cut_up(Residual), disturbed(Residual())
+        model.drop.p, trunk = 0.0, filled(net, model)
+        logits(net, trunk, model, images(4)).square().sum().backward()
+        found = trunk[2].net.conv1.weight.grad.clone(), model.fc.weight.grad.clone()
+        model.zero_grad()
+        model(images(4)).square().sum().backward()
+        assert torch.equal(found[0], model.blocks[1].conv1.weight.grad)
+        assert torch.equal(found[1], model.fc.weight.grad)
+
+
+class TestBlocks:
+    def test_a_residual_net_is_cut_at_its_blocks(self):
+        net = cut_up(Residual)
+        blocks = [factory() for factory in net.chain().blocks]
+        assert [type(block).__name__ for block in blocks] == ["Pieces", *["Basic"] * 4]
+        assert isinstance(blocks[0], Pieces)
+        assert [type(piece).__name__ for piece in blocks[0]] == ["Conv2d", "MaxPool2d"]
+        assert net.classifier == "fc"
+        assert net.left == ("fc.weight", "fc.bias")
+
+    def test_equal_blocks_have_one_text_and_equal_factories(self):
+        net = cut_up(Residual)
+        factories = net.chain().blocks
+        assert len(net.pieces) == 5
+        assert factories[3].args == factories[4].args
+        assert factories[2].args != factories[3].args
+        assert net.names(4, ["net.bn2.weight"]) == {"net.bn2.weight": "blocks.3.bn2.weight"}
+
+    def test_weights_have_the_models_names(self):
+        net, model = cut_up(Residual), Residual()
+        names = [
+            name
+            for number, factory in enumerate(net.chain().blocks)
+            for name in net.names(number, tensors_of(factory())).values()
+        ]
+        assert sorted((*names, *net.left)) == sorted(model.state_dict())
+
+    def test_boundaries_have_their_channels_first(self):
+        net = cut_up(Tokens)
+        x, shapes = images(2), []
+        for factory in net.chain().blocks:
+            x = factory()(x)
+            shapes.append(tuple(x.shape[1:]))
+        assert shapes == [(8, 17), (8, 17), (8, 17), (8,)]
+
+    def test_gates_and_poolings_belong_to_the_layer_before(self):
+        blocks = [factory() for factory in cut_up(Gated).chain().blocks]
+        names = [[type(piece).__name__ for piece in block] for block in blocks]
+        assert names == [["Conv2d", "Piece"]] * 2 + [["Conv2d", "Linear"]]
+
+    def test_layers_that_share_weights_are_one_block(self):
+        class Shared(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.middle, self.out = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Linear(3, CLASSES)
+                self.last = nn.Conv2d(3, 3, 1)
+
+            def forward(self, x):
+                x = self.last(self.first(self.middle(self.first(x))))
+                return self.out(x.mean((2, 3)))
+
+        blocks = [factory() for factory in cut_up(Shared).chain().blocks]
+        assert [len(list(block.parameters())) for block in blocks] == [4, 2]
+
+    def test_num_modules_and_heads(self):
+        chain = cut_up(Residual).chain(num_modules=2)
+        assert (chain.starts, chain.head, chain.gain, chain.built) == ((0, 3), "linear", None, True)
+
+    def test_a_classifier_that_is_no_mean_and_linear_is_left_out(self):
+        class Strange(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, CLASSES, 1)
+
+            def forward(self, x):
+                return self.last(self.conv(x)).amax((2, 3))
+
+        net = cut_up(Strange)
+        assert net.classifier is None
+        assert net.left == ("last.weight", "last.bias")
+        assert len(net.blocks) == 1
+
+
+class TestResidues:
+    def energies(self, block, x):
+        block.train()
+        if getattr(block, "residue", None) is not None:
+            block.residue.measure = Measure()
+        out = block(x)
+        return penalised(block, x, out, Measure())[1]
+
+    def calls(self, net, number):
+        return [call[0] for call in json.loads(net.pieces[number])["calls"]]
+
+    def test_a_branch_that_ends_in_a_norm(self):
+        net, model = cut_up(Residual), disturbed(Residual())
+        assert "residue.norm bn2" in self.calls(net, 2)
+        x = images(4, (8, 8, 8))
+        (energy,) = self.energies(filled(net, model)[1], x)
+        block = model.blocks[0]
+        branch = block.bn2(block.conv2(functional.relu(block.bn1(block.conv1(x)))))
+        torch.testing.assert_close(energy.mean, branch.square().mean(), rtol=1e-5, atol=0)
+
+    def test_two_branches_of_a_transformer(self):
+        net, model = cut_up(Tokens), disturbed(Tokens())
+        assert self.calls(net, 2).count("residue.add") == 2
+        block, trunk, x = model.blocks[1], filled(net, model), images(4, (8, 17))
+        torch.manual_seed(0)
+        found = self.energies(trunk[2], x)
+        torch.manual_seed(0)
+        tokens = x.transpose(1, 2)
+        y = block.norm1(tokens)
+        attended = block.attention(y, y, y, need_weights=False)[0]
+        mixed = block.mlp(block.norm2(tokens + attended))
+        assert [energy.mean.item() for energy in found] == pytest.approx(
+            [attended.square().mean().item(), mixed.square().mean().item()], rel=1e-5
+        )
+
+    def test_a_sum_that_is_changed_in_place_keeps_its_residue(self):
+        class Kept(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two, self.out = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Linear(3, CLASSES)
+
+            def forward(self, x):
+                x = self.one(x)
+                x = x + self.two(x)
+                return self.out(torch.relu_(x).mean((2, 3)))
+
+        net, model = cut_up(Kept), Kept()
+        assert self.calls(net, 1)[:3] == ["layer two", "residue", "torch.add"]
+        x = images(4)
+        (energy,) = self.energies(filled(net, model)[1], x)
+        torch.testing.assert_close(energy.mean, model.two(x).square().mean(), rtol=1e-5, atol=0)
+
+    def test_a_plain_layer_has_none_of_its_own(self):
+        net = cut_up(Gated)
+        assert not any("residue" in call for number in range(len(net.pieces)) for call in self.calls(net, number))
+
+
+SMALL = """
+    from torch import nn
+
+    def small(*, input_shape, num_classes):
+        layers = [nn.Conv2d(input_shape[0], 6, 5, 2), nn.BatchNorm2d(6), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        layers += [nn.Conv2d(6, 8, 3), nn.ReLU(inplace=True), nn.Dropout(0.1)]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
+
+
+@pytest.fixture
+def user_models(tmp_path, monkeypatch):
+    """A user's module in the current folder, with a factory `small`; gives its name."""
+    (tmp_path / "my_models.py").write_text(textwrap.dedent(SMALL))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    yield "my_models"
+    sys.modules.pop("my_models", None)
+
+
+class TestTrained:
+    CONFIG = StepConfig(transport=Transport(tau=0.5), weight_decay=1e-4)
+
+    def modules(self, name, **options):
+        kind, shape = MODELS[name]
+        chain = cut_up(kind, shape).chain(**options)
+        found = costs.chain_costs(chain, self.CONFIG)
+        made = [
+            LocalModule(chain, k, cost.output_shape, self.CONFIG).materialise("cpu")
+            for k, cost in enumerate(found)
+        ]
+        return made, images(6, shape)
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_steps_in_every_form_give_the_same_bits(self, name):
+        found = []
+        for recompute in ("none", "norms", "blocks"):
+            torch.manual_seed(0)
+            modules, x = self.modules(name, num_modules=2)
+            y, outputs, transport = torch.arange(6) % CLASSES, [], 0.0
+            for module in modules:
+                module.config = StepConfig(transport=Transport(tau=0.5), recompute=recompute)
+                module.train_step(x, y, lr=0.1, seed=3, emit=outputs.append)
+                transport += module.take_totals().transport
+                x = outputs[-1]
+            assert transport > 0
+            found.append([tensor for module in modules for tensor in module.final_tensors().values()])
+        assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_no_block_changes_its_input(self, name):
+        kind, shape = MODELS[name]
+        for cost in costs.chain_costs(cut_up(kind, shape).chain(), self.CONFIG):  # it checks each block
+            assert cost.steps["none"].peak(8) > 0
+
+    @pytest.mark.parametrize("regime", ["parallel", "sequential", "multi-lap", "end-to-end"])
+    def test_whole_runs(self, train_run, user_models, regime):
+        name = f"{user_models}:small"
+        trained = [train_run(run, model__name=name, train__regime=regime) for run in ("one", "other")]
+        assert len(trained[0].result["scores"]["per_depth"]) == (1 if regime == "end-to-end" else 3)
+        assert trained[0].sha256 == trained[1].sha256
+
+    def test_a_stored_net_is_read_in_place_of_the_library(self, tmp_path):
+        assert Net.stored(tmp_path) is None
+        net = cut_up(Residual)
+        store(net, tmp_path)
+        stored = Net.stored(tmp_path)
+        assert stored == net
+        chain = build_chain(
+            "no_such_module:factory", input_shape=IMAGE, num_classes=CLASSES, num_modules=2, net=stored
+        )
+        assert [factory.args for factory in chain.blocks] == [factory.args for factory in net.chain().blocks]
+        store(None, tmp_path)
+        assert Net.stored(tmp_path) is None

@@ -1,0 +1,139 @@
+"""Training with frozen modules: they stay as they are, and the others learn as in a loop written out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edge_trgl.keys import key
+from edge_trgl.opening import open_run
+from edge_trgl.runtime.errors import UsageError
+from edge_trgl.schedule import Span
+
+FROZEN, EPOCHS, VIEWS, BATCH = 1, 3, 2, 16
+SETTINGS = {"train__freeze": FROZEN, "train__epochs": str(EPOCHS), "train__views": VIEWS}
+
+WAYS = {
+    "parallel": {"train__regime": "parallel", "budget__chunk": "2", "budget__resident": "1"},
+    "sequential": {"train__regime": "sequential"},
+    "multi-lap": {"train__regime": "multi-lap", "train__laps": 3},
+    "parallel, no cache": {"train__regime": "parallel", "train__cache": False},
+    "sequential, no cache": {"train__regime": "sequential", "train__cache": False},
+    "train-mode prefix": {"train__regime": "sequential", "train__cache": False, "train__prefix": "train-mode"},
+}
+
+
+def _modules(run):
+    opened = open_run(run)
+    store = opened.modules()
+    return [{name: t.clone() for name, t in store.open(k).tensors().items()} for k in range(len(opened))]
+
+
+def _first(run):
+    opened = open_run(run)
+    return [opened.workshop.initialise(k).tensors() for k in range(len(opened))]
+
+
+def _same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(t, second[name]) for name, t in first.items())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_frozen_modules_stay_as_they_are_and_the_others_do_not(train_run, way):
+    trained = train_run("run", **SETTINGS, **WAYS[way])
+    first, found = _first(trained.run), _modules(trained.run)
+    assert [_same(a, b) for a, b in zip(first, found, strict=True)] == [True, False, False]
+    # Nothing is kept for a training that never comes: no classifier, no momentum.
+    assert all(name.startswith("trunk.") for name in found[0])
+    assert any(name.startswith("momentum.") for name in found[1])
+
+
+def test_only_trained_depths_are_scored(train_run):
+    result = train_run("run", **SETTINGS).result
+    scores = result["scores"]
+    assert scores["first_depth"] == FROZEN + 1
+    assert len(scores["per_depth"]) == len(scores["test_per_depth"]) == 3 - FROZEN
+    assert scores["chosen_depth"] > FROZEN
+    # An image counts when every module that is trained has seen it.
+    assert result["work"]["images"] == EPOCHS * 64
+
+
+def _by_hand(run):
+    """The published loop on what the frozen module gives for two augmented copies of the images."""
+    opened = open_run(run)
+    feed, seed = opened.feed("train"), opened.config.train.seed
+    modules = [opened.workshop.initialise(k) for k in range(len(opened))]
+    copies = []
+    for copy in range(VIEWS):
+        span, outputs = Span("train", copy, 0, 4, shuffled=False, augmented=True), []
+        for batch in range(4):
+            images = feed.images(span, batch, feed.samples(span, batch))
+            modules[0].infer(images, None, outputs.append)
+        copies.append(torch.cat(outputs))
+    for epoch in range(EPOCHS):
+        span = Span("train", epoch, 0, 4, shuffled=True, augmented=True)
+        for batch in range(4):
+            samples = feed.samples(span, batch)
+            x, y = copies[epoch % VIEWS][torch.from_numpy(samples)], feed.labels(samples)
+            lr = 0.02 * 0.5 * (1 + np.cos(np.pi * (epoch * 4 + batch) / (EPOCHS * 4)))
+            for local in modules[FROZEN:]:
+                outputs = []
+                x = x.contiguous(memory_format=torch.channels_last)
+                local.train_step(x, y, lr=lr, seed=key(seed, "step", epoch, batch), emit=outputs.append)
+                (x,) = outputs
+    feed.close()
+    return [local.tensors() for local in modules]
+
+
+def test_parallel_training_behind_frozen_modules_is_the_loop_written_out(plan_run, finish):
+    run = plan_run("run", **SETTINGS)
+    expected = _by_hand(run)
+    finish(run)
+    assert all(_same(a, b) for a, b in zip(expected, _modules(run), strict=True))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_every_layout_gives_the_same_weights(plan_run, finish, cache):
+    hashes = set()
+    for number, (chunk, resident, placement) in enumerate(
+        (("1", "3", "memory"), ("1", "1", "disk"), ("3", "2", "memory"), ("epoch", "1", "disk"))
+    ):
+        settings = {**SETTINGS, "train__cache": cache, "budget__chunk": chunk, "budget__resident": resident}
+        run = plan_run(f"layout{number}", **settings)
+        state = run.state()
+        plan = state.meta("plan")
+        state.set_meta("plan", {**plan, "layout": {**plan["layout"], "placement": placement}})
+        state.close()
+        hashes.add(finish(run).sha256)
+    assert len(hashes) == 1
+
+
+def test_without_augmentation_a_cache_changes_nothing(train_run):
+    settings = {"train__freeze": 2, "data__augment": False}
+    for regime in ("parallel", "sequential"):
+        cached, streamed = (
+            train_run(f"{regime}{cache}", **settings, train__regime=regime, train__cache=cache)
+            for cache in (True, False)
+        )
+        assert cached.sha256 == streamed.sha256
+
+
+def test_one_module_at_least_is_trained(plan_run):
+    with pytest.raises(UsageError, match="--freeze 3: the net has 3 modules") as caught:
+        plan_run("run", train__freeze=3)
+    assert caught.value.hint == "At least one must be left to train."
+
+
+@pytest.mark.parametrize(("freeze", "problem"), [(-1, "must not be negative"), (1, "is for local training")])
+def test_what_cannot_be(plan_run, freeze, problem):
+    with pytest.raises(UsageError, match=f"train.freeze .*{problem}"):
+        plan_run("run", train__freeze=freeze, train__regime="end-to-end")
+
+
+def test_a_frozen_module_is_planned_without_momentum_and_steps(plan_run):
+    plans = {freeze: plan_run(f"freeze{freeze}", train__freeze=freeze).state() for freeze in (0, 1)}
+    trained, frozen = (plans[freeze].meta("demand")["forms"][0]["rows"][0] for freeze in (0, 1))
+    assert trained["momentum"] > frozen["momentum"] == 0
+    assert frozen["gradients"] == 0
+    assert set(frozen["works"].values()) == {frozen["works"]["forward"]}

@@ -1,0 +1,256 @@
+"""Weights that were trained before: read from files of several kinds, module by module, by several names."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from edge_trgl import pretrained
+from edge_trgl.chain import Chain
+from edge_trgl.cutting import model_factory
+from edge_trgl.local import StepConfig
+from edge_trgl.opening import open_run
+from edge_trgl.pretrained import Pretrained, open_weights
+from edge_trgl.run import Run
+from edge_trgl.runtime.errors import InputError, UsageError
+from edge_trgl.transport import Transport
+
+MODELS = """
+    from torch import nn
+
+    def small(*, input_shape, num_classes):
+        layers = [nn.Conv2d(input_shape[0], 4, 5, 2), nn.BatchNorm2d(4), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True)]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, num_classes))
+"""
+NAME = "my_models:small"
+
+
+@pytest.fixture(autouse=True)
+def user_models(tmp_path, monkeypatch):
+    (tmp_path / "my_models.py").write_text(textwrap.dedent(MODELS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("my_models", None)
+
+
+def state_dict(num_classes=10):
+    """Of the user's model, of noise."""
+    model = model_factory(NAME, (1, 28, 28), num_classes)()
+    torch.manual_seed(5)
+    return {name: torch.randn_like(t) if t.is_floating_point() else t for name, t in model.state_dict().items()}
+
+
+def first_tensors(run):
+    """What the run's modules hold before training, by `module.name`."""
+    opened = open_run(run)
+    modules = opened.modules()
+    return {
+        f"{module}.{name}": tensor.clone()
+        for module in range(len(opened))
+        for name, tensor in modules.open(module).final_tensors().items()
+    }
+
+
+def check_taken_over(found, state):
+    assert torch.equal(found["0.trunk.0.net.0.weight"], state["0.weight"])
+    assert torch.equal(found["0.trunk.0.net.1.running_var"], state["1.running_var"])
+    assert torch.equal(found["1.trunk.0.net.3.weight"], state["3.weight"])
+    assert torch.equal(found["1.trunk.0.net.4.bias"], state["4.bias"])
+
+
+class TestFiles:
+    def save(self, path, state):
+        if path.suffix == ".safetensors":
+            safetensors.torch.save_file(state, path)
+        else:
+            torch.save({"epoch": 3, "state_dict": state} if path.suffix == ".tar" else state, path)
+
+    @pytest.mark.parametrize("file", ["w.safetensors", "w.pth", "w.tar"])
+    def test_the_models_own_names(self, plan_run, tmp_path, file):
+        state = state_dict()
+        self.save(tmp_path / file, state)
+        run = plan_run("run", model__name=NAME, model__pretrained=file)
+        found = first_tensors(run)
+        check_taken_over(found, state)
+        assert torch.equal(found["1.head.linear.weight"], state["8.weight"])
+        assert torch.equal(found["1.head.linear.bias"], state["8.bias"])
+
+    def test_the_run_keeps_the_checksum(self, plan_run, tmp_path):
+        self.save(tmp_path / "w.safetensors", state_dict())
+        state = plan_run("run", model__name=NAME, model__pretrained="w.safetensors").state()
+        expected = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
+        assert state.meta("pretrained") == {"file": "w.safetensors", "sha256": expected}
+
+    def test_names_of_parallel_training(self, tmp_path):
+        torch.save({f"module.{name}": tensor for name, tensor in state_dict().items()}, tmp_path / "w.pth")
+        assert "0.weight" in open_weights(tmp_path / "w.pth").shapes
+
+    def test_another_number_of_classes(self, plan_run, tmp_path):
+        state = state_dict(num_classes=7)
+        self.save(tmp_path / "w.safetensors", state)
+        run = plan_run("run", model__name=NAME, model__pretrained="w.safetensors")
+        found = first_tensors(run)
+        check_taken_over(found, state)
+        assert found["1.head.linear.weight"].shape == (10, 6)
+        assert any("drawn anew" in event.text for event in run.state().events())
+
+    def test_another_head(self, plan_run, tmp_path):
+        state = state_dict()
+        self.save(tmp_path / "w.safetensors", state)
+        found = first_tensors(
+            plan_run("run", model__name=NAME, model__pretrained="w.safetensors", model__head="conv")
+        )
+        check_taken_over(found, state)
+
+    def test_half_precision_is_widened(self, plan_run, tmp_path):
+        state = state_dict()
+        halves = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+        self.save(tmp_path / "w.safetensors", halves)
+        found = first_tensors(plan_run("run", model__name=NAME, model__pretrained="w.safetensors"))
+        assert torch.equal(found["0.trunk.0.net.0.weight"], halves["0.weight"].float())
+
+
+def by_block(found, starts):
+    """The tensors of trunks, by `block.name`."""
+    trunks = {}
+    for key, tensor in found.items():
+        module, part, *rest = key.split(".")
+        if part == "trunk":
+            trunks[".".join((str(starts[int(module)] + int(rest[0])), *rest[1:]))] = tensor
+    return trunks
+
+
+class TestOurOwn:
+    def test_blocks_by_number(self, plan_run, tmp_path):
+        first = by_block(first_tensors(plan_run("drawn")), (0, 1, 2))
+        state = {f"blocks.{name}": (tensor + 1).contiguous() for name, tensor in first.items()}
+        safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+        run = plan_run("run", model__pretrained="w.safetensors", model__modules=2)
+        found = by_block(first_tensors(run), (0, 2))
+        assert found.keys() == first.keys()
+        assert all(torch.equal(tensor, state[f"blocks.{name}"]) for name, tensor in found.items())
+
+    @pytest.mark.parametrize(("modules", "starts"), [(3, (0, 1, 2)), (2, (0, 2))])
+    def test_a_runs_folder(self, plan_run, finish, modules, starts):
+        """The last head too, where it has the same form."""
+        finish(plan_run("before", train__epochs="1"))
+        last = first_tensors(Run.open(Path("before")))
+        found = first_tensors(plan_run("run", model__pretrained="before", model__modules=modules))
+        trunks = by_block(last, (0, 1, 2))
+        assert all(torch.equal(tensor, trunks[name]) for name, tensor in by_block(found, starts).items())
+        assert torch.equal(found[f"{modules - 1}.head.linear.weight"], last["2.head.linear.weight"])
+
+    def test_a_cut_models_run(self, plan_run, finish):
+        finish(plan_run("before", model__name=NAME, train__epochs="1"))
+        last = first_tensors(Run.open(Path("before")))
+        found = first_tensors(plan_run("run", model__name=NAME, model__pretrained="before"))
+        assert all(torch.equal(found[key], last[key]) for key in found if not key.startswith("0.head"))
+
+
+class Recorded:
+    """Weights of which it is known when they are read."""
+
+    def __init__(self, tensors):
+        self.tensors, self.reads, self.paths = tensors, [], ["a file"]
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    def read(self, names):
+        for name in names:
+            self.reads.append(name)
+            yield name, self.tensors[name]
+
+
+def chain_of_linears(num=3, classes=4):
+    return Chain.from_blocks(
+        [lambda: nn.Linear(5, 5) for _ in range(num)], input_shape=(5,), num_classes=classes, head="linear"
+    )
+
+
+def linears(num=3):
+    return {
+        f"blocks.{k}.{n}": torch.full(s, k + 1.0)
+        for k in range(num)
+        for n, s in (("weight", (5, 5)), ("bias", (5,)))
+    }
+
+
+class TestChecks:
+    def test_a_module_at_a_time_and_no_more(self, nets):
+        weights, chain = Recorded(linears()), chain_of_linears()
+        source = Pretrained(weights, chain, None)
+        assert weights.reads == []
+        local = nets.built(chain, 1, StepConfig(transport=Transport(tau=None)), shape=(5,))
+        assert source.fill(1, local) is None
+        assert weights.reads == ["blocks.1.weight", "blocks.1.bias"]
+        assert local.trunk[0].weight.unique().tolist() == [2.0]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda t: t.pop("blocks.1.bias"), "it lacks blocks.1.bias$"),
+            (
+                lambda t: t.update({"blocks.2.bias": torch.zeros(4)}),
+                r"has other shapes: blocks.2.bias is \[4\], expected \[5\]",
+            ),
+            (lambda t: t.update({"extra.weight": torch.zeros(4)}), "it has too much: extra.weight$"),
+            (lambda t: t.clear(), r"it lacks blocks.0.weight; blocks.0.bias; blocks.1.weight and 3 more"),
+        ],
+    )
+    def test_what_does_not_fit_is_named(self, change, message):
+        tensors = linears()
+        change(tensors)
+        with pytest.raises(InputError, match=message):
+            Pretrained(Recorded(tensors), chain_of_linears(), None)
+
+    def test_counters_may_be_missing(self):
+        chain = Chain.from_blocks([lambda: nn.BatchNorm1d(5)], input_shape=(5,), num_classes=2)
+        names = ("weight", "bias", "running_mean", "running_var")
+        Pretrained(Recorded({f"blocks.0.{name}": torch.ones(5) for name in names}), chain, None)
+
+
+class TestRefused:
+    def test_no_file(self, tmp_path):
+        with pytest.raises(InputError, match=r"none.pth: there is no such file"):
+            open_weights(tmp_path / "none.pth")
+
+    def test_no_run(self, tmp_path):
+        with pytest.raises(UsageError, match="is not a run"):
+            open_weights(tmp_path)
+
+    def test_code_in_a_pickle_is_not_run(self, tmp_path):
+        class Evil:
+            def __reduce__(self):
+                return print, ("run",)
+
+        torch.save({"weight": Evil()}, tmp_path / "w.pth")
+        with pytest.raises(InputError, match="cannot be read as weights"):
+            open_weights(tmp_path / "w.pth")
+
+    @pytest.mark.parametrize("content", [b"", b"no weights at all, only text", pickle.dumps({"a": 1})])
+    def test_other_files(self, tmp_path, content):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read as weights"):
+            open_weights(tmp_path / "w.pth")
+
+    def test_no_state_dict(self, tmp_path):
+        torch.save([1, 2], tmp_path / "w.pth")
+        with pytest.raises(InputError, match="holds no state dict"):
+            open_weights(tmp_path / "w.pth")
+
+
+def test_sha256_of_several_files(tmp_path):
+    weights = Recorded({})
+    weights.paths = [tmp_path / "one", tmp_path / "two"]
+    for path, text in zip(weights.paths, (b"ab", b"c"), strict=True):
+        path.write_bytes(text)
+    assert pretrained.sha256(weights) == hashlib.sha256(b"abc").hexdigest()
