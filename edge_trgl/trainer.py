@@ -13,6 +13,7 @@ from torch import Tensor
 from edge_trgl.feed import Feed
 from edge_trgl.keys import key
 from edge_trgl.local import LocalModule
+from edge_trgl.runtime import memory
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.boundary_records import BoundarySpec
 from edge_trgl.runtime.memory import Meter
@@ -56,6 +57,7 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
         with rooms.meter.phase():
             for batch in range(visit.span.start, visit.span.stop):
                 _step(visit, batch, local, rooms)
+                memory.keep_holes()
         if visit.kind != "forward":
             rooms.modules.mark_changed(visit.module)
         for name in visit.drops:

@@ -163,6 +163,39 @@ print(json.dumps([full - start, freed - start, memory.usage().rss - start]))
         assert full > 60
         assert freed < 8
 
+    FLAGS = """
+import json
+from pathlib import Path
+from edge_trgl.runtime import memory
+
+def flags():
+    found, inside = [], False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            inside = line.endswith("[heap]")
+        elif inside and line.startswith("VmFlags:"):
+            found.append(line.split()[1:])
+    return ["hg" in one for one in found], ["nh" in one for one in found]
+
+def grown():
+    return [bytes(500_000) for _ in range(40)]
+
+first = grown()
+before = flags()
+memory.keep_holes()
+kept = flags()
+second = grown()
+print(json.dumps([before, kept, flags()]))
+"""
+
+    def test_no_huge_page_fills_the_holes_of_the_heap_as_it_is(self):
+        before, kept, later = in_child(self.FLAGS, **memory.allocator_environment())
+        if not any(before[0]):
+            pytest.skip("the kernel or the C library has no huge pages for a heap")
+        assert not any(kept[0])
+        assert all(kept[1])
+        assert any(later[0])  # what it is extended by
+
 
 def test_input_and_output_are_counted(tmp_path):
     path = tmp_path / "file"
