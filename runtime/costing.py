@@ -195,7 +195,7 @@ def _extra_seconds(demand: Demand, form: Form, layout: Layout) -> float:
     """What a layout adds to an epoch, by rough speeds: it only has to put layouts in order."""
     rows, speed = demand.repeated(form), 2e6 / (1 / demand.read_mbs + 1 / demand.write_mbs)
     moved = 0.0
-    if form.order != "cache":
+    if form.order != "cache" and demand.reads_again(form, layout.chunk):
         rounds = demand.batches_per_epoch / layout.chunk
         mean_state = sum(row.state for row in rows) / len(rows)
         moved = rounds * loads_per_round(len(rows), layout, form) * mean_state * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -109,6 +110,17 @@ class Demand:
     def repeated(self, form: Form) -> tuple[ModuleRow, ...]:
         """The modules that training comes back to: all but those whose output is kept."""
         return form.rows[self.frozen :] if self.kept else form.rows
+
+    def rounds(self, form: Form, chunk: int) -> int:
+        """How often training goes through the modules, in chunks of `chunk` batches."""
+        if form.order == "cache":
+            return self.laps
+        epochs = sum(self.epochs) if self.one_by_one else max(self.epochs)
+        return epochs * math.ceil(self.batches_per_epoch / chunk)
+
+    def reads_again(self, form: Form, chunk: int) -> bool:
+        """Whether training comes back to a module: else each is made once, with nothing beside it."""
+        return form.order == "rounds" or self.rounds(form, chunk) > 1
 
     def works_of(self, module: int, level: str) -> tuple[str, ...]:
         """What training does with a module where steps recompute at `level`."""

@@ -29,6 +29,8 @@ def layouts(demand: Demand, number: int) -> Iterator[Layout]:
         if prefetch and not (demand.prefetch and resident < len(demand.repeated(form))):
             continue
         for chunk in _chunks(demand, form, placement, resident):
+            if (prefetch or _keeps_others(demand, resident)) and not demand.reads_again(form, chunk):
+                continue
             yield Layout(
                 form=number,
                 recompute=level,
@@ -56,6 +58,11 @@ def _residents(demand: Demand, form: Form) -> Sequence[int]:
         return (min(demand.resident, len(form.rows)),)
     # With cached boundaries one module is trained at a time: keeping others buys nothing.
     return (1,) if form.order == "cache" else range(len(demand.repeated(form)), 0, -1)
+
+
+def _keeps_others(demand: Demand, resident: int) -> bool:
+    """Whether modules are kept beside the one in use though nobody asked for it."""
+    return resident > 1 and demand.resident is None and "paging" not in demand.without
 
 
 def _chunks(demand: Demand, form: Form, placement: Placement, resident: int) -> Iterator[int]:

@@ -102,10 +102,9 @@ def _loads(demand: Demand, form: Form, plan: Plan) -> float:
     rows = demand.repeated(form)
     states = sum(row.state for row in rows)
     passed_once = sum(row.state for row in form.rows) - states
+    rounds = demand.rounds(form, plan.layout.chunk)
     if form.order == "cache":
-        return float(states * demand.laps + passed_once)
-    epochs = sum(demand.epochs) if demand.one_by_one else max(demand.epochs)
-    rounds = epochs * -(-demand.batches_per_epoch // plan.layout.chunk)
+        return float(states * rounds + passed_once)
     return passed_once + rounds * loads_per_round(len(rows), plan.layout, form) * states / len(rows)
 
 

@@ -122,6 +122,20 @@ class TestBytes:
         assert plan.resident_bytes[1] == 6 * MIB
         assert plan.peaks_mb[1] == 100 + 6 + 20 + 0.5 + 0.25
 
+    @pytest.mark.parametrize("laps", [1, 2])
+    def test_a_cache_reads_ahead_if_there_is_another_lap(self, laps):
+        plan = make_plan(demand_of(order="cache", laps=laps), PLENTY)
+        assert plan.layout.prefetch == (laps > 1)
+
+    @pytest.mark.parametrize("epochs", [1, 2])
+    def test_a_stream_keeps_modules_if_there_is_another_round(self, epochs):
+        demand = demand_of(
+            (row(reads=1, writes=1),) * 3, batches_per_epoch=8, num_samples=64, epochs=(epochs,) * 3
+        )
+        plan = make_plan(demand, make_plan(demand, PLENTY).peak_mb - 3.5)
+        assert (plan.layout.resident + plan.layout.prefetch > 1) == (epochs > 1)
+        assert plan.layout.chunk == 8
+
     def test_the_largest_modules_are_counted_as_resident(self):
         plan = make_plan(demand_of(resident=2, chunk=1, prefetch=False), PLENTY)
         assert plan.resident_bytes == (5 * MIB, 6 * MIB, 6 * MIB)
@@ -171,7 +185,7 @@ class TestChoice:
         assert plan.lossy == ()
 
     def test_fewer_modules_stay_before_anything_is_recomputed(self):
-        demand = demand_of((row(reads=1, writes=1),) * 3, prefetch=False)
+        demand = demand_of((row(reads=1, writes=1),) * 3, prefetch=False, epochs=(2,) * 3)
         plan = make_plan(demand, make_plan(demand, PLENTY).peak_mb - 0.5)
         assert (plan.layout.resident, plan.layout.recompute) == (2, "none")
         assert plan.layout.chunk > 1
