@@ -131,12 +131,19 @@ def local_loss(config: RunConfig) -> LocalLoss:
     return InfoPro(contrast=contrast, lambda1=wanted.lambda1, lambda2=wanted.lambda2)
 
 
-def check_scale(config: RunConfig, info: DatasetInfo) -> None:
-    """Refuse to reconstruct what has no scale.
+def check_data(config: RunConfig, info: DatasetInfo) -> None:
+    """Refuse to reconstruct what has no scale, and to normalise a batch of one.
 
     Raises:
-        UsageError: the loss compares with images from 0 to 1, and the data are floats.
+        UsageError: the loss compares with images from 0 to 1, and the data are floats; or the short batch that is
+            to be kept is a single sample.
     """
+    num_images, size = info.splits["train"].num_images, config.train.batch_size
+    if config.train.short_batch == "keep" and num_images % size == 1:
+        raise UsageError(
+            f"train.short_batch keep leaves a batch of one of {num_images} images",
+            hint="Choose another --batch-size: a batch norm needs two samples.",
+        )
     if config.loss.name.startswith("infopro") and info.dtype != "uint8":
         raise UsageError(
             f"loss.name {config.loss.name} reconstructs pixels from 0 to 1, and these data are floats",
@@ -162,6 +169,7 @@ def job_shape(config: RunConfig, num_modules: int, num_samples: int) -> schedule
         num_samples=num_samples,
         batch_size=config.train.batch_size,
         augmented=config.data.augment,
+        keeps_short=config.train.short_batch == "keep",
     )
 
 

@@ -78,6 +78,7 @@ class ModelConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """`epochs`: passes over the data of each module in all: a number, `50+10k`, or a comma-separated list.
+    `short_batch`: what is done with the last batch of an epoch that is short.
 
     `lr_schedule` steps: the rate is multiplied by `lr_factor` at every epoch of `lr_milestones`. `prefix`: of
     sequential training without a cache: frozen, or run in training mode (batch statistics, and the running ones
@@ -88,6 +89,7 @@ class TrainConfig:
     epochs: str = "10"
     laps: int = 1
     batch_size: int = 32
+    short_batch: Literal["drop", "keep"] = "drop"
     lr: float = 0.02
     lr_schedule: Literal["cosine", "constant", "steps"] = "cosine"
     lr_milestones: tuple[int, ...] = ()

@@ -76,19 +76,21 @@ class Visit:
 class Shape:
     """What a schedule needs to know of the job, in samples and batches.
 
-    `stretch`: the most batches of a visit, so that a commit can fall between visits.
+    `keeps_short`: an epoch ends with its short batch, if it has one. `stretch`: the most batches of a visit, so
+    that a commit can fall between visits.
     """
 
     num_modules: int
     num_samples: int
     batch_size: int
     augmented: bool
+    keeps_short: bool = False
     stretch: int = 16
 
     @property
     def batches_per_epoch(self) -> int:
-        """Training batches an epoch: a short last one is dropped, unless it is the only one."""
-        return max(self.num_samples // self.batch_size, 1)
+        """Training batches an epoch: a short last one is dropped, unless it is kept or the only one."""
+        return self.batches_per_pass if self.keeps_short else max(self.num_samples // self.batch_size, 1)
 
     @property
     def batches_per_pass(self) -> int:

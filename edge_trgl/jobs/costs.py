@@ -94,7 +94,7 @@ def _forms(
     size = min(config.train.batch_size, info.splits["train"].num_images)
     chain = _chain(config, info, step, size)
     assembly.program(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
-    assembly.check_scale(config, info)
+    assembly.check_data(config, info)
     costs = costing.chain_costs(chain, step)
     text = f"{step} {config.train.device} {sorted(environment.items())}"
     if config.train.regime != "end-to-end":

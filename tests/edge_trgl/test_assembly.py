@@ -10,6 +10,7 @@ import torch
 from edge_trgl import assembly
 from edge_trgl.assembly import LearningRate
 from edge_trgl.data import DatasetInfo
+from edge_trgl.runtime.errors import UsageError
 from edge_trgl.schedule import IMAGES, Span, Visit
 from edge_trgl.settings import RECIPES, read_recipes, resolve
 
@@ -84,3 +85,9 @@ def test_the_net_of_a_table_has_the_papers_modules(table):
         first = chain.trunk(0)(torch.empty(2, *chain.input_shape))
     assert len(chain) == num_modules
     assert first.shape[0] == 2
+
+
+def test_a_batch_of_one_is_not_kept(plan_run):
+    plan_run("fits", train__batch_size=20, train__short_batch="keep")
+    with pytest.raises(UsageError, match="short_batch keep leaves a batch of one of 64 images"):
+        plan_run("one", train__batch_size=21, train__short_batch="keep")

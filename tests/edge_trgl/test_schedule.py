@@ -219,6 +219,7 @@ SHAPES = st.builds(
     num_samples=st.integers(1, 17),
     batch_size=st.integers(1, 5),
     augmented=st.booleans(),
+    keeps_short=st.booleans(),
     stretch=st.integers(1, 5),
 )
 LENGTHS = st.lists(st.integers(1, 3), min_size=4, max_size=4)
@@ -482,6 +483,7 @@ def test_multi_lap_spreads_the_epochs_over_its_laps():
 def test_a_short_last_batch_is_dropped_in_training_only(num_samples, per_epoch, per_pass):
     shape = Shape(num_modules=1, num_samples=num_samples, batch_size=4, augmented=False)
     assert (shape.batches_per_epoch, shape.batches_per_pass) == (per_epoch, per_pass)
+    assert replace(shape, keeps_short=True).batches_per_epoch == per_pass
 
 
 def _origins(program, shape):
