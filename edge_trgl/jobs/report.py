@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from typing import Any
 
+from edge_trgl.influence import influences
 from edge_trgl.report import (
     DepthAccuracy,
     Event,
@@ -46,6 +47,7 @@ def gather(run: Run, state: RunState) -> Report:
         ),
         modules=_modules(state),
         losses=_losses(state.metrics("train")),
+        influences=influences(state.metrics("train")),
         accuracy=_accuracies(state),
         io=tuple(IoSample(time_s=s.time_s, read_mb=s.read_mb, written_mb=s.written_mb) for s in samples),
         events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in state.events()),

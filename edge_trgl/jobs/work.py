@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from edge_trgl import assembly, evaluate, process
+from edge_trgl import assembly, evaluate, influence, process
 from edge_trgl.assembly import LearningRate
 from edge_trgl.ledger import Ledger, Policy
 from edge_trgl.opening import OpenRun, open_run
@@ -39,6 +39,7 @@ def train(opened: OpenRun, *, budget_mb: float, others_mb: float, stop: list[int
     rooms, ledger = _engine(opened, budget_mb, others_mb, stop)
     walk(_training(opened).visits(_shape(opened)), rooms, ledger.after, start=opened.state.position())
     ledger.commit()
+    _warn_if_inert(opened.state)
     rooms.activations.close()
     done = ledger.work()
     messages.send("phase", name="evaluate")
@@ -110,6 +111,14 @@ def _shape(opened: OpenRun) -> Shape:
 
 def _training(opened: OpenRun) -> Program:
     return assembly.program(opened.config, len(opened), opened.plan.layout.chunk)
+
+
+def _warn_if_inert(state: RunState) -> None:
+    """Say so where the transport term did nothing."""
+    text = influence.warning(influence.influences(state.metrics("train")))
+    if text is not None:
+        messages.send("warning", text=text)
+        state.add_event("transport", text)
 
 
 def _warn_if_elsewhere(state: RunState) -> None:

@@ -75,7 +75,8 @@ class Event:
 class Report:
     """A whole report. `summary` is the document of summary.json, `config` the resolved configuration.
 
-    Every tuple may be empty, and the numbers of `summary` that an unfinished run lacks are None.
+    Every tuple may be empty, and the numbers of `summary` that an unfinished run lacks are None. `influences`: of
+    the transport term, by module, where it was gauged (see `influence`).
     """
 
     name: str
@@ -84,6 +85,7 @@ class Report:
     memory: tuple[MemorySample, ...]
     modules: tuple[ModuleMemory, ...]
     losses: tuple[LossPoint, ...]
+    influences: Mapping[int, float]
     accuracy: tuple[DepthAccuracy, ...]
     io: tuple[IoSample, ...]
     events: tuple[Event, ...]

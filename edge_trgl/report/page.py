@@ -24,6 +24,7 @@ class ModuleRow:
     depth: int
     cost: ModuleMemory
     loss: LossPoint | None
+    influence: float | None
     accuracy: DepthAccuracy | None
 
 
@@ -104,6 +105,7 @@ def _rows(report: Report) -> list[ModuleRow]:
             depth=cost.module + 1,
             cost=cost,
             loss=losses.get(cost.module),
+            influence=report.influences.get(cost.module),
             accuracy=accuracy.get(cost.module + 1),
         )
         for cost in report.modules

@@ -77,6 +77,7 @@ def make_report():
                 for k in modules
                 for e in range(1, num_epochs + 1)
             ),
+            influences={k: 0.0123 for k in modules if k},
             accuracy=tuple(
                 DepthAccuracy(depth=k + 1, validation=0.9 - 0.1 / (k + 1), test=0.9 if k == 0 else None)
                 for k in modules
@@ -104,4 +105,4 @@ def unfinished(make_report):
         "weights_sha256": None,
     }
     empty = dict.fromkeys(("memory", "modules", "losses", "accuracy", "io", "events"), ())
-    return replace(report, summary=numbers, config={}, **empty)
+    return replace(report, summary=numbers, config={}, influences={}, **empty)
