@@ -105,7 +105,8 @@ class LocalModule(nn.Module):
             raise ValueError(f"{config.loss} compares the samples of a batch, which micro-batches take apart")
         place = Place(output_shape=output_shape, image_shape=chain.input_shape, num_classes=chain.num_classes)
         self.aux = nn.ModuleList(kind(place) for kind in self.mix.kinds)
-        self.weight = config.transport.weight(module, len(chain))
+        # The halves of τ are those of the modules that are trained.
+        self.weight = config.transport.weight(module - chain.frozen, len(chain) - chain.frozen)
         exempt = chain.encoder_exempt and module == 0
         self.penalised = not exempt and (self.weight > 0 or config.transport.multipliers is not None)
         self._descent = self._new_descent({})

@@ -119,7 +119,7 @@ class Transport:
     multipliers: Multipliers | None = None
 
     def weight(self, module: int, num_modules: int) -> float:
-        """The factor of W in the loss of module `module`: 1 / (2τ_k), or 0 for VanGL."""
+        """The factor of W in the loss of module `module` of `num_modules`: 1 / (2τ_k), or 0 for VanGL."""
         if self.tau is None:
             return 0.0
         tau = self.tau if module < num_modules // 2 else 2 * self.tau

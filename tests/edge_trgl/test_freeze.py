@@ -137,3 +137,11 @@ def test_a_frozen_module_is_planned_without_momentum_and_steps(plan_run):
     assert trained["momentum"] > frozen["momentum"] == 0
     assert frozen["gradients"] == 0
     assert set(frozen["works"].values()) == {frozen["works"]["forward"]}
+
+
+def test_the_halves_of_tau_are_those_of_the_trained_modules(plan_run):
+    tau = 0.5
+    settings = {"model__name": "km-4-1-encoder", "model__width": 4, "transport__tau": tau}
+    opened = open_run(plan_run("run", train__freeze=1, **settings))
+    weights = [opened.workshop.initialise(module).weight for module in range(1, 5)]
+    assert weights == [1 / (2 * tau)] * 2 + [1 / (4 * tau)] * 2
