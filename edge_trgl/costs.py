@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edge_trgl.chain import Chain, Pieces, Shape
 from edge_trgl.local import Emit, LocalModule, StepConfig
+from edge_trgl.nested import tensors_in
 from edge_trgl.runtime.errors import InputError, UsageError
 from edge_trgl.segments import laid_out
 from edge_trgl.sparing import Recompute
@@ -334,9 +335,9 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        before = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs or {}))}
+        before = {tensor.untyped_storage()._cdata for tensor in tensors_in((args, kwargs or {}))}
         out = func(*args, **(kwargs or {}))
-        for tensor in _tensors(out):
+        for tensor in tensors_in(out):
             storage = tensor.untyped_storage()
             if storage._cdata not in before and storage._cdata not in self._known:
                 self._count(storage)
@@ -352,16 +353,6 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _forget(self, identity: int, size: int) -> None:
         self._known.discard(identity)
         self._now -= size
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
 
 
 @contextmanager

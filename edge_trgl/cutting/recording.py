@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from edge_trgl.cutting.expressions import Expression, encode, function
 from edge_trgl.cutting.layers import is_layer, norm_class
+from edge_trgl.nested import tensors_in
 from edge_trgl.runtime.errors import InputError
 
 SIZES = (2, 3)
@@ -203,7 +204,7 @@ class _Recorder(TorchFunctionMode):
 
     def _recorded(self, target: str, func: Any, args: Any, kwargs: Any, shown: Any = None) -> Any:
         """Run a call and note it, if it made or changed a tensor; `shown`: other arguments to note."""
-        tensors = list(_tensors((args, kwargs)))
+        tensors = list(tensors_in((args, kwargs)))
         before = [tensor._version for tensor in tensors]
         arguments, options = shown or (args, kwargs)
         noted = encode(list(arguments), self._find), encode(dict(options), self._find)
@@ -212,11 +213,11 @@ class _Recorder(TorchFunctionMode):
         if target == "" and any(id(tensor) in self._weights for tensor in changed):
             self._check_counter([self._weights[id(tensor)] for tensor in changed if id(tensor) in self._weights])
             return result
-        if not changed and not list(_tensors(result)):
+        if not changed and not list(tensors_in(result)):
             return result
         changes = tuple(self._numbers[id(tensor)] for tensor in changed if id(tensor) in self._numbers)
         result = _apart(result, [tensor for tensor in tensors if not any(tensor is one for one in changed)])
-        for tensor in _tensors(result):
+        for tensor in tensors_in(result):
             self._number(tensor)
         self._calls.append(
             Call(
@@ -307,16 +308,6 @@ def _is_batch_norm(func: Any) -> bool:
 
 def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
     return args[place] if len(args) > place else kwargs.get(name)
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
 
 
 def _apart(result: Any, inputs: Sequence[Tensor]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -16,13 +15,6 @@ from edge_trgl.runtime import cgroup
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
-
-
-@pytest.fixture
-def tool(monkeypatch):
-    """Imports a file of tools/ by name, as the tools import each other."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module
 
 
 @pytest.fixture
