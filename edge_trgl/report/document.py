@@ -64,7 +64,7 @@ class IoSample:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened to the run: a restart, a new plan, a warning."""
+    """Something that happened to the run: a restart, a new plan, a warning. `time_s`: since 1970, UTC."""
 
     time_s: float
     kind: str

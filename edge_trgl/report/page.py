@@ -45,7 +45,9 @@ def render(report: Report) -> str:
     environment.filters.update(
         size=wording.size,
         duration=wording.duration,
+        moment=wording.moment,
         percent=wording.percent,
+        share=wording.share,
         number=wording.number,
         count=wording.count,
         short=_short,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,16 @@ def duration(seconds: float | None) -> str:
             rest = whole % large_s // small_s
             return f"{whole // large_s}{GAP}{large}" + (f" {rest}{GAP}{small}" if rest else "")
     return f"{whole}{GAP}s"
+
+
+def moment(seconds: float) -> str:
+    """`2026-11-25 23:45:12` of seconds since 1970, UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+
+
+def share(fraction: float | None) -> str:
+    """Three significant digits of a percentage."""
+    return NONE if fraction is None else f"{100 * fraction:.3g}{GAP}%"
 
 
 def percent(fraction: float | None) -> str:

@@ -188,6 +188,10 @@ def test_any_size_gives_a_small_page(make_report, num_modules, num_samples, num_
     assert len(html.encode()) < MEGABYTE
 
 
+def test_an_event_has_its_moment(make_report):
+    assert "1970-01-01 00:23:20" in render(make_report())
+
+
 def test_many_long_events_are_cut_and_counted(make_report):
     events = tuple(Event(time_s=i, kind="note", text=f"[{i}] " + "x" * 9000) for i in range(5000))
     html = render(replace(make_report(), events=events))

@@ -56,3 +56,15 @@ def test_percent_and_number():
 def test_flatten_keeps_the_order_and_writes_values_as_in_the_file():
     config = {"b": {"c": {"d": [1, True]}, "e": None}, "a": False, "text": "x"}
     assert wording.flatten(config) == [("b.c.d", "[1, true]"), ("b.e", "–"), ("a", "false"), ("text", "x")]
+
+
+def test_moments_are_those_of_a_clock():
+    assert wording.moment(0) == "1970-01-01 00:00:00"
+    assert wording.moment(1764114312.7) == "2025-11-25 23:45:12"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [(None, "–"), (0.0123, "1.23 %"), (3.5e-5, "0.0035 %"), (1.5, "150 %")]
+)
+def test_shares_have_three_digits(fraction, text):
+    assert wording.share(fraction).replace(wording.GAP, " ") == text
