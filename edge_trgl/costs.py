@@ -31,21 +31,39 @@ from edge_trgl.sparing import Recompute
 SMALL, LARGER = 2, 3
 """Samples of the two runs; batch norm needs two."""
 
+_COPIES = {
+    torch.ops.aten.convolution.default: (1, 1),
+    torch.ops.aten.convolution_backward.default: (2, 2),
+}
+"""Where a convolution's weight stands among its arguments, and how many copies of it the kernel holds as it runs:
+the weight, and its gradient, in the layout of oneDNN (measured on x86)."""
+
 _Entry = tuple[Shape, torch.dtype]
 """Shape and dtype of a sample that enters a module."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Bytes alive after each allocation of a run on `SMALL` and on `LARGER` samples."""
+    """Bytes of tensors alive after each allocation of a run on `SMALL` and on `LARGER` samples.
+
+    `kernels`: bytes that the kernel under way holds beside them, whatever the batch.
+    """
 
     small: tuple[int, ...]
     larger: tuple[int, ...]
+    kernels: tuple[int, ...]
 
     def peak(self, batch_size: int) -> int:
         """The most bytes alive in the same run on `batch_size` samples."""
-        moments = zip(self.small, self.larger, strict=True)
-        return max((low + (high - low) * (batch_size - SMALL) for low, high in moments), default=0)
+        return max(map(sum, zip(self._tensors(batch_size), self.kernels, strict=True)), default=0)
+
+    def peak_tensors(self, batch_size: int) -> int:
+        """The same of tensors alone."""
+        return max(self._tensors(batch_size), default=0)
+
+    def _tensors(self, batch_size: int) -> Iterator[int]:
+        for low, high in zip(self.small, self.larger, strict=True):
+            yield low + (high - low) * (batch_size - SMALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,13 +291,14 @@ def _nobody(values: Tensor) -> None:
 
 
 def _timeline(work: Callable[[int], Callable[[], None]]) -> Timeline:
-    moments = []
+    found = []
     for size in (SMALL, LARGER):
         run = work(size)
         with _live_bytes() as live:
             run()
-        moments.append(tuple(live.moments))
-    return Timeline(*moments)
+        found.append(live)
+    small, larger = (tuple(live.moments) for live in found)
+    return Timeline(small, larger, tuple(found[0].kernels))
 
 
 def _output(chain: Chain, module: int, config: StepConfig, x: Tensor) -> Tensor:
@@ -321,11 +340,12 @@ def _pieces(block: nn.Module) -> list[nn.Module]:
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of storages made while it is on, from birth to death."""
+    """Counts the bytes of storages made while it is on, from birth to death, and what kernels hold beside them."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.moments: list[int] = []
+        self.kernels: list[int] = []
         self._now = 0
         self._known: set[int] = set()
 
@@ -341,14 +361,21 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             storage = tensor.untyped_storage()
             if storage._cdata not in before and storage._cdata not in self._known:
                 self._count(storage)
+        if func in _COPIES:
+            place, copies = _COPIES[func]
+            self._note(copies * args[place].nbytes)
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         identity, size = storage._cdata, storage.nbytes()
         self._known.add(identity)
         self._now += size
-        self.moments.append(self._now)
+        self._note(0)
         weakref.finalize(storage, self._forget, identity, size)
+
+    def _note(self, kernel: int) -> None:
+        self.moments.append(self._now)
+        self.kernels.append(kernel)
 
     def _forget(self, identity: int, size: int) -> None:
         self._known.discard(identity)

@@ -94,7 +94,7 @@ def measure(name: str, net: Net, num_rounds: int) -> Iterator[dict[str, Any]]:
         with _formed(arm):
             costs[arm] = chain_costs(net.chain(), _config(arm))
     for recompute in get_args(Recompute):
-        peaks = {arm: [cost.steps[recompute].peak(net.batch_size) for cost in costs[arm]] for arm in ARMS}
+        peaks = {arm: [cost.steps[recompute].peak_tensors(net.batch_size) for cost in costs[arm]] for arm in ARMS}
         rounds = _rounds(net, costs["with"], recompute, num_rounds)
         ratios = {arm: median_ratio([(times[arm], times["without"]) for times in rounds]) for arm in ARMS[1:]}
         yield {

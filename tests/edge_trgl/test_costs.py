@@ -66,8 +66,8 @@ def test_the_extrapolated_peak_is_that_of_a_count_at_the_true_batch(nets, monkey
     for cost, direct in zip(found, counted, strict=True):
         works = [(cost.steps[recompute], direct.steps[recompute]) for recompute in get_args(Recompute)]
         for timeline, at_eight in [*works, (cost.forward, direct.forward)]:
-            assert timeline.peak(8) == max(at_eight.small)
-            assert timeline.peak(9) == max(at_eight.larger)
+            assert timeline.peak_tensors(8) == max(at_eight.small)
+            assert timeline.peak_tensors(9) == max(at_eight.larger)
 
 
 def _allocated(run):
@@ -190,10 +190,25 @@ def test_equal_paged_modules_are_run_once_but_for_the_first_and_last(nets, monke
 
 
 def test_a_timeline_grows_linearly_with_the_batch_at_every_moment():
-    timeline = Timeline(small=(100, 90, 0), larger=(101, 120, 0))
+    timeline = Timeline(small=(100, 90, 0), larger=(101, 120, 0), kernels=(0, 0, 0))
     # At 2 samples the first moment is the highest, at 5 the second: 90 + 3 · 30.
     assert [timeline.peak(size) for size in (2, 3, 5)] == [100, 120, 180]
-    assert Timeline((), ()).peak(8) == 0
+    assert Timeline((), (), ()).peak(8) == Timeline((), (), ()).peak_tensors(8) == 0
+
+
+def test_what_a_kernel_holds_does_not_grow_with_the_batch():
+    timeline = Timeline(small=(100, 90), larger=(101, 92), kernels=(0, 50))
+    assert (timeline.peak(2), timeline.peak_tensors(2)) == (140, 100)
+    assert (timeline.peak(12), timeline.peak_tensors(12)) == (160, 110)
+
+
+def test_a_convolution_holds_copies_of_its_weight(nets):
+    """One in the forward pass, two in the backward: those of a wide one on small maps outweigh its maps."""
+    wide = nets.chain_of(lambda: nn.Conv2d(4, 4, 3, padding=1), head="linear")
+    (cost,) = chain_costs(wide, StepConfig(transport=Transport(tau=None)))
+    weight = 4 * 4 * 3 * 3 * 4
+    assert max(cost.forward.kernels) == weight
+    assert set(cost.steps["none"].kernels) >= {0, weight, 2 * weight}
 
 
 def test_live_bytes_by_hand():

@@ -242,7 +242,7 @@ def _maps(name, recompute):
     shape = (6, 16, 16)
     chain = Chain.from_blocks([_Scale], input_shape=shape, num_classes=3, head=name)
     (cost,) = chain_costs(chain, StepConfig(transport=Transport(tau=None)))
-    return cost.steps[recompute].peak(64) / (64 * 6 * 16 * 16 * 4)
+    return cost.steps[recompute].peak_tensors(64) / (64 * 6 * 16 * 16 * 4)
 
 
 @pytest.mark.parametrize("name", ["conv", "deep"])

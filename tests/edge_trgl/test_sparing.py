@@ -239,7 +239,7 @@ def test_all_the_transports_differ(nets):
 
 def _maps(chain, config, module, recompute, channels, side):
     """Bytes at most of a step of 64 samples, in maps [64, channels, side, side]."""
-    return chain_costs(chain, config)[module].steps[recompute].peak(64) / (64 * channels * side * side * 4)
+    return chain_costs(chain, config)[module].steps[recompute].peak_tensors(64) / (64 * channels * side * side * 4)
 
 
 @pytest.mark.parametrize("module", [0, 1], ids=["with the stem", "without it"])
@@ -282,7 +282,7 @@ def test_the_transport_cost_takes_no_memory(net, num_blocks, recompute):
     if net == "resnet110":
         chain = replace(chain, blocks=chain.blocks[: 1 + num_blocks], starts=(0, 1))
     without, with_it = (
-        chain_costs(chain, StepConfig(transport=Transport(tau=tau)))[1].steps[recompute].peak(64)
+        chain_costs(chain, StepConfig(transport=Transport(tau=tau)))[1].steps[recompute].peak_tensors(64)
         for tau in (None, 0.5)
     )
     assert without < with_it <= 1.001 * without  # a number for each block
