@@ -52,7 +52,8 @@ LEVELS: dict[Recompute, float] = {"none": 0.0, "norms": 0.1, "blocks": 1.0}
 """Of recomputation, the fastest first, and what each adds to a step: a share of its forward, measured on x86."""
 
 WHOLE = 2
-"""End-to-end, a net is only built whole where there is room for so many times its weights and momentum."""
+"""End-to-end, a net is only built whole where there is room for so many times its weights and momentum, and for a
+step of a few samples with everything kept: counting it takes as much."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def _forms(
             variants = [one for one in variants if "micro-batch" not in one.form.lossy]
         return variants
     found: list[_Shaped] = []
-    states_mb = sum(cost.state_bytes for cost in costs) / memory.MIB
+    whole_bytes = sum(WHOLE * cost.state_bytes + cost.steps["none"].peak(costing.LARGER) for cost in costs)
     room_mb = 0.0 if budget_mb is None else budget_mb - fixed_mb
-    if len(chain) == 1 or WHOLE * states_mb < room_mb:
+    if len(chain) == 1 or whole_bytes / memory.MIB < room_mb:
         whole = chain.regroup((0,))
         found += _variants("stream", whole, costing.chain_costs(whole, step), size, text)
     if len(chain) > 1:
