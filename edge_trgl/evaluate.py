@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from edge_trgl import assembly, schedule
-from edge_trgl.local import LocalModule, Totals
+from edge_trgl.local import LocalModule
 from edge_trgl.opening import OpenRun
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.schedule import Split, Visit
+from edge_trgl.totals import Totals
 from edge_trgl.trainer import Rooms, walk
 
 SPLITS: tuple[Split, ...] = ("val", "test")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edge_trgl.local import LocalModule, Totals
+from edge_trgl.local import LocalModule
 from edge_trgl.runtime import budget, memory, messages
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.device import Device
@@ -15,6 +15,7 @@ from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.runtime.state import Metric, ModuleRecord, RunState, VisitSample
 from edge_trgl.schedule import Visit
+from edge_trgl.totals import Totals
 
 NEAR = 0.9
 """Of the budget: a visit that comes this far, and farther than planned, sends the other modules to disk."""

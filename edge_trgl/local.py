@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from edge_trgl.keys import key
 from edge_trgl.losses import CrossEntropy, LocalLoss, Mix, Place, damped
 from edge_trgl.segments import Seed, Segment, buffers_kept, laid_out, last_uses, segments_of
 from edge_trgl.sparing import Recompute, spare
+from edge_trgl.totals import Totals
 from edge_trgl.transport import Residue, Transport, penalised
 
 Emit = Callable[[Tensor], None]
@@ -44,29 +45,6 @@ class StepConfig:
     recompute: Recompute = "none"
     micro_batch: int | None = None
     early_update: bool = True
-
-
-class Totals(NamedTuple):
-    """Sums over samples: cross-entropy, correct predictions, transport cost. Of gauged steps, the squared norms of
-    the gradients in the residues: those of the transport term, and those of all else in the loss."""
-
-    num_images: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    transport: float = 0.0
-    transport_gradient: float = 0.0
-    other_gradient: float = 0.0
-
-    def plus(self, more: Totals) -> Totals:
-        """Both together."""
-        return Totals(
-            self.num_images + more.num_images,
-            self.loss + more.loss,
-            self.correct + more.correct,
-            self.transport + more.transport,
-            self.transport_gradient + more.transport_gradient,
-            self.other_gradient + more.other_gradient,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -20,7 +21,7 @@ class Place:
     num_classes: int
 
 
-class Auxiliary(nn.Module):
+class Auxiliary(nn.Module, ABC):
     """A term of the loss with weights of its own, which are part of the module's state but not of the network.
 
     `compares_samples`: it is not a mean over samples, so that parts of a batch do not give that of the batch.
@@ -34,9 +35,9 @@ class Auxiliary(nn.Module):
         super().__init__()
         self.place = place
 
+    @abstractmethod
     def forward(self, out: Tensor, y: Tensor, image: Tensor | None) -> Tensor:
         """The module's output [B, ...], labels [B] and, if wanted, images [B, C, H, W] from 0 to 1 → 0-d."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

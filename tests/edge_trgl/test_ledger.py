@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from edge_trgl.ledger import Ledger, Policy
-from edge_trgl.local import Totals
 from edge_trgl.runtime import memory
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.state import RunState
 from edge_trgl.schedule import IMAGES, Span, Visit
+from edge_trgl.totals import Totals
 
 VISIT = Visit("train", 1, Span("train", 0, 0, 1, shuffled=True, augmented=False), (IMAGES,))
 

@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from edge_trgl.chain import Chain, Pieces
 from edge_trgl.keys import key
-from edge_trgl.local import LocalModule, StepConfig, Totals
+from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet
+from edge_trgl.totals import Totals
 from edge_trgl.transport import Multipliers, Transport
 
 VANGL = Transport(tau=None)

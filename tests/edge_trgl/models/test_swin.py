@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.cutting.library import model_factory
+from edge_trgl.cutting.origins import model_factory
 from edge_trgl.models import swin_tiny
 from edge_trgl.models.swin import PatchMerging, SwinBlock
 from edge_trgl.models.window_attention import WindowAttention

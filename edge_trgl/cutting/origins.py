@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import library
 
 from edge_trgl.cutting.hollow import Factory
 from edge_trgl.runtime.errors import InputError, UsageError
 
 Shape = tuple[int, ...]
 
-_declared: list[torch.library.Library] = []
+_declared: list[library.Library] = []
 
 
 def model_factory(name: str, input_shape: Shape, num_classes: int) -> Factory:
@@ -27,10 +28,10 @@ def model_factory(name: str, input_shape: Shape, num_classes: int) -> Factory:
         UsageError: the library has no such model, or it reads other images.
         InputError: the library or the user's module cannot be imported.
     """
-    library, _, model = name.partition(":")
+    origin, _, model = name.partition(":")
     known = {"torchvision": _torchvision, "timm": _timm}
-    if library in known:
-        return known[library](model, input_shape, num_classes)
+    if origin in known:
+        return known[origin](model, input_shape, num_classes)
     factory = user_factory(name)
     return partial(factory, input_shape=input_shape, num_classes=num_classes)
 
@@ -109,7 +110,7 @@ def _declare_operators() -> None:
     """Where torchvision's compiled part does not suit torch's build, its import fails for want of these two."""
     if _declared or "torchvision" in sys.modules:
         return
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    operators = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-    _declared.append(library)
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+    _declared.append(operators)
