@@ -18,6 +18,7 @@ from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.losses import CrossEntropy, InfoPro, LocalLoss, PredSim
 from edge_trgl.runtime.boundary_records import BoundarySpec
 from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.state import RunState
 from edge_trgl.schedule import Boundary, Program, Visit
 from edge_trgl.sparing import Recompute
 from edge_trgl.transport import Multipliers, Transport
@@ -85,6 +86,12 @@ def with_heads(config: RunConfig, chain: Chain) -> Chain:
             hint="Name one for all modules, or one for each.",
         )
     return replace(chain, head=wanted.names)
+
+
+def stored_net(state: RunState) -> Net | None:
+    """The model that was cut for the run, if it was not a chain already."""
+    document = state.meta("net")
+    return Net.from_document(document) if document else None
 
 
 def planned_chain(config: RunConfig, info: DatasetInfo, layout: Layout, net: Net | None = None) -> Chain:

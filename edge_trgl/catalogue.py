@@ -46,8 +46,7 @@ def build_chain(
     """The chain that `name` stands for: km-K-M, one of `NETS`, torchvision:NAME, timm:NAME, or module:factory.
 
     It has its own heads. `num_modules` regroups its blocks. A factory is called with `input_shape` and
-    `num_classes` and returns a `Chain`, or a module that is cut into one. `net`: what `open_net` gave; without it,
-    a library's model is made and cut here.
+    `num_classes` and returns a `Chain`. `net`: what `open_net` gave, which alone makes a chain of other models.
 
     Raises:
         UsageError: no such model, it reads other samples, or has fewer blocks than modules were asked for.
@@ -72,7 +71,6 @@ def build_chain(
         _check_count(name, num_modules, len(make().blocks))
         return make(num_modules=num_modules)
     if ":" in name:
-        net = net or open_net(name, input_shape=input_shape, num_classes=num_classes)
         chain = net.chain() if net else _chain_of(name, model_factory(name, input_shape, num_classes))
         return chain if num_modules is None else _regroup(chain, num_modules)
     near = difflib.get_close_matches(name, NAMES, n=1)

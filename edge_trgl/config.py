@@ -70,6 +70,11 @@ class ModelConfig:
             return [f"model.head {error}"]
         return []
 
+    @property
+    def imported(self) -> bool:
+        """Whether it comes from a library or from the user."""
+        return ":" in self.name
+
     def heads(self) -> HeadChoice | None:
         """The heads that are asked for."""
         return None if self.head is None else parse_heads(self.head)

@@ -65,7 +65,7 @@ def open_run(run: Run) -> OpenRun:
     plan, layout = Plan.from_document(state.meta("plan")), Layout.from_document(state.meta("layout"))
     # On meta: blocks that the user's factory builds at once take no memory here.
     with torch.device("meta"):
-        chain = assembly.planned_chain(config, info, layout)
+        chain = assembly.planned_chain(config, info, layout, assembly.stored_net(state))
     workshop = Workshop(
         chain=chain,
         layout=layout,

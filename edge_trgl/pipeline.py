@@ -86,6 +86,8 @@ class Pipeline:
             DoesNotFitError: nothing that is allowed fits; a run that has begun must keep its form and chunk.
         """
         budget_mb = self._budget(state, budget_mb)
+        if self.config.model.imported and state.meta("net") is None:
+            self._job(state, "cut")
         if state.meta("demand") is None:
             self._job(state, "costs", budget_mb=budget_mb)
         plan = state.meta("plan")

@@ -13,6 +13,7 @@ PLAIN_SECONDS = 5.0
 
 PHASES = {
     "prepare": "reading the images",
+    "cut": "cutting the model into blocks",
     "plan": "planning",
     "convert": "taking the blocks' weights over",
     "work": "training",

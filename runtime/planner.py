@@ -140,8 +140,8 @@ def _least(candidates: Sequence[Candidate], *, probing: bool) -> Candidate:
 def _refusal(least: Candidate, budget_mb: float) -> str:
     if least.peak_mb > max(least.peaks_mb):
         return (
-            f"this does not fit {budget_mb:.0f} MiB: reading the images and counting what the modules take needed "
-            f"{math.ceil(least.peak_mb)} MiB already"
+            f"this does not fit {budget_mb:.0f} MiB: the jobs before training (reading the images, counting what "
+            f"the modules take, cutting a model) need {math.ceil(least.peak_mb)} MiB"
         )
     module = least.peaks_mb.index(least.peak_mb)
     row, form, layout = least.form.rows[module], least.form, least.layout

@@ -48,7 +48,7 @@ def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """
     import torch
 
-    from edge_trgl.jobs import convert, costs, plan, prepare
+    from edge_trgl.jobs import convert, costs, cut, plan, prepare
 
     def make(name: str, budget_mb: float | None = 1e5, **settings: Any) -> Run:
         chosen: dict[str, dict[str, Any]] = {}
@@ -57,6 +57,8 @@ def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
             chosen.setdefault(section, {})[key] = value
         run = Run.create(tmp_path / name, resolve(TINY, chosen))
         prepare.run(run)
+        if run.config().model.imported:
+            cut.run(run)
         costs.run(run, budget_mb)
         assert plan.run(run, budget_mb)["wanted"] == []
         state = run.state()

@@ -164,7 +164,9 @@ def _planned(folder: Path, net: Net, source: Path, regime: str) -> Run:
     }
     run = Run.create(folder, resolve(settings))
     prepare.run(run)
-    cutting.store(net, run.folder)
+    state = run.state()
+    state.set_meta("net", net.document())
+    state.close()
     costs.run(run, 1e5)
     plan.run(run, 1e5)
     convert.run(run)

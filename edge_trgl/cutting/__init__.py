@@ -7,5 +7,4 @@ from edge_trgl.cutting.filling import tensors_of as tensors_of
 from edge_trgl.cutting.hollow import Factory as Factory
 from edge_trgl.cutting.hollow import hollow as hollow
 from edge_trgl.cutting.net import Net as Net
-from edge_trgl.cutting.net import store as store
 from edge_trgl.cutting.origins import model_factory as model_factory

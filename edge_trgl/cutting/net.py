@@ -6,16 +6,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from edge_trgl.chain import BlockFactory, Chain, by_depth
 from edge_trgl.cutting.piece import build_block
-from edge_trgl.runtime import files
 
 Shape = tuple[int, ...]
-
-_FILE = "net.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +52,6 @@ class Net:
             left=tuple(document["left"]),
         )
 
-    @classmethod
-    def stored(cls, folder: Path) -> Net | None:
-        """The net that `store` left in a run's folder, if there is one."""
-        path = folder / _FILE
-        document = json.loads(path.read_text()) if path.is_file() else None
-        return cls.from_document(document) if document else None
-
     def document(self) -> dict[str, Any]:
         """As nested plain values."""
         return {**asdict(self), "pieces": [json.loads(piece) for piece in self.pieces]}
@@ -95,9 +84,3 @@ class Net:
             number, own = name.split(".", 1) if len(prefixes) > 1 else ("0", name)
             found[name] = prefixes[int(number)] + own.removeprefix("net.")
         return found
-
-
-def store(net: Net | None, folder: Path) -> None:
-    """Keep `net` in a run's folder, or that its model is a chain already."""
-    document = None if net is None else net.document()
-    files.write_durable(folder / _FILE, [json.dumps(document).encode()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_trgl import assembly, catalogue, cutting, pretrained
+from edge_trgl import assembly, cutting, pretrained
 from edge_trgl.assembly import Layout, Workshop
 from edge_trgl.chain import Chain
 from edge_trgl.config import RunConfig
@@ -25,8 +25,7 @@ def run(run: Run) -> None:
     """Make the first version of every module: from the user's blocks, a model's own constructor, or a file."""
     config, info, state = run.config(), open_dataset(run.data), run.state()
     layout = Layout.from_document(state.meta("layout"))
-    shape, classes = info.input_shape, info.num_classes
-    net = Net.stored(run.folder) or catalogue.open_net(config.model.name, input_shape=shape, num_classes=classes)
+    net = assembly.stored_net(state)
     workshop = Workshop(
         chain=assembly.planned_chain(config, info, layout, net),
         layout=layout,

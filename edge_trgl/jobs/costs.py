@@ -16,6 +16,7 @@ from edge_trgl.assembly import Layout
 from edge_trgl.chain import Chain, by_weight
 from edge_trgl.config import RunConfig
 from edge_trgl.costs import ModuleCost
+from edge_trgl.cutting import Net
 from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
 from edge_trgl.local import StepConfig
@@ -78,9 +79,9 @@ def run(run: Run, budget_mb: float | None) -> None:
     fixed_mb = memory.usage().rss + FIRST_STEP_MB + others_mb + device.memory_mb()
     environment = process.environment()
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
-    shaped = _forms(config, info, environment, fixed_mb, budget_mb)
-    demand = _demand(config, info, [one.form for one in shaped], fixed_mb, others_mb)
     state = run.state()
+    shaped = _forms(config, info, assembly.stored_net(state), environment, fixed_mb, budget_mb)
+    demand = _demand(config, info, [one.form for one in shaped], fixed_mb, others_mb)
     state.set_meta("layouts", [asdict(one.layout) for one in shaped])
     state.set_meta("environment", environment)
     state.set_meta("demand", demand.document())  # last: it says that all is there
@@ -88,12 +89,17 @@ def run(run: Run, budget_mb: float | None) -> None:
 
 
 def _forms(
-    config: RunConfig, info: DatasetInfo, environment: Mapping[str, Any], fixed_mb: float, budget_mb: float | None
+    config: RunConfig,
+    info: DatasetInfo,
+    net: Net | None,
+    environment: Mapping[str, Any],
+    fixed_mb: float,
+    budget_mb: float | None,
 ) -> list[_Shaped]:
     """Every way to compute the job, exact ones first."""
     step = assembly.step_config(config)
     size = min(config.train.batch_size, info.splits["train"].num_images)
-    chain = _chain(config, info, step, size)
+    chain = _chain(config, info, net, step, size)
     assembly.program(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
     assembly.check_data(config, info)
     costs = costing.chain_costs(chain, step)
@@ -115,9 +121,9 @@ def _forms(
     return found
 
 
-def _chain(config: RunConfig, info: DatasetInfo, step: StepConfig, size: int) -> Chain:
+def _chain(config: RunConfig, info: DatasetInfo, net: Net | None, step: StepConfig, size: int) -> Chain:
     """The chain in the modules, and with the heads, that are asked for."""
-    chain = assembly.make_chain(config, info, paged=True)
+    chain = assembly.make_chain(config, info, net, paged=True)
     if config.model.partition == "weight" and config.model.modules:
         weights = costing.block_weights(chain, step, size, _allowed(config, chain))
         chain = assembly.with_heads(config, chain.regroup(by_weight(weights, config.model.modules)))

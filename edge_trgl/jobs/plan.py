@@ -17,6 +17,9 @@ from edge_trgl.runtime.planner import Wanted
 from edge_trgl.runtime.state import RunState
 from edge_trgl.runtime.traffic import traffic_of
 
+# Between identical conversions the peak was seen to differ by 1 to 2 MiB.
+SPARE_MB = 2.0
+
 
 def run(run: Run, budget_mb: float | None, *, below: bool = False) -> dict[str, Any]:
     """Plan the run for `budget_mb` MiB, None for the least that works; `below`: one step less than its plan.
@@ -29,8 +32,8 @@ def run(run: Run, budget_mb: float | None, *, below: bool = False) -> dict[str, 
         DoesNotFitError: nothing that is allowed fits.
     """
     state = run.state()
-    before = [phase.peak_mb for phase in state.phases() if phase.name in ("prepare", "costs")]
-    demand = replace(Demand.from_document(state.meta("demand")), floor_mb=max(before, default=0.0))
+    demand = Demand.from_document(state.meta("demand"))
+    demand = replace(demand, floor_mb=_floor_mb(state, demand))
     measured = _known(demand, state)
     begun = Plan.from_document(state.meta("plan")) if state.meta("plan") else None
     if below:
@@ -46,6 +49,21 @@ def run(run: Run, budget_mb: float | None, *, below: bool = False) -> dict[str, 
     state.close()
     changed = begun is not None and begun.layout != found.layout
     return {"wanted": [], "changed": f"{described(begun)} -> {described(found)}" if begun and changed else None}
+
+
+def _floor_mb(state: RunState, demand: Demand) -> float:
+    """MiB at most of the jobs before training: those that are done, and the conversion of a model that was cut.
+
+    The conversion loads the model's library, as cutting did; then it makes one module after the other and, beside
+    each, draws or reads its weights.
+    """
+    done = [phase for phase in state.phases() if phase.name in ("prepare", "cut", "costs")]
+    floor_mb = max((phase.peak_mb for phase in done), default=0.0)
+    if not state.meta("net"):
+        return floor_mb
+    cut_mb = max((phase.peak_mb for phase in done if phase.name == "cut"), default=0.0)
+    making = min(max(row.opening + row.weights for row in form.rows) for form in demand.forms)
+    return max(floor_mb, cut_mb + making / MIB + SPARE_MB)
 
 
 def described(plan: Plan) -> str:

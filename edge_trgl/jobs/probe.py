@@ -112,7 +112,7 @@ def _prepared(run: Run, state: RunState, wanted: dict[str, Any]) -> _Work:
     config, form = run.config(), wanted["form"]
     layout = Layout.from_document(state.meta("layouts")[form])
     with torch.device("meta"):
-        chain = assembly.planned_chain(config, open_dataset(run.data), layout)
+        chain = assembly.planned_chain(config, open_dataset(run.data), layout, assembly.stored_net(state))
     level = "none" if wanted["work"] == FORWARD else wanted["work"]
     workshop = Workshop(
         chain=chain,

@@ -14,9 +14,12 @@ from torch.nn import functional
 from edge_trgl import costs
 from edge_trgl.catalogue import build_chain
 from edge_trgl.chain import Pieces
-from edge_trgl.cutting import Net, cut, fill, store, tensors_of
+from edge_trgl.cutting import Net, cut, fill, tensors_of
 from edge_trgl.energy import Measure
 from edge_trgl.local import LocalModule, StepConfig
+from edge_trgl.pipeline import Pipeline
+from edge_trgl.run import Run
+from edge_trgl.settings import resolve
 from edge_trgl.transport import Transport, penalised
 
 IMAGE, CLASSES = (3, 16, 16), 5
@@ -404,15 +407,25 @@ class TestTrained:
         assert len(trained[0].result["scores"]["per_depth"]) == (1 if regime == "end-to-end" else 3)
         assert trained[0].sha256 == trained[1].sha256
 
-    def test_a_stored_net_is_read_in_place_of_the_library(self, tmp_path):
-        assert Net.stored(tmp_path) is None
+    def test_training_needs_the_model_no_more(self, plan_run, finish, user_models, tmp_path):
+        run = plan_run("run", model__name=f"{user_models}:small")
+        (tmp_path / f"{user_models}.py").unlink()
+        sys.modules.pop(user_models)
+        assert len(finish(run).result["scores"]["per_depth"]) == 3
+
+    def test_the_jobs_cut_once(self, user_models, tmp_path):
+        settings = {"model": {"name": f"{user_models}:small"}, "train": {"epochs": "1"}, "data": {"limit": 100}}
+        pipeline = Pipeline(Run.create(tmp_path / "run", resolve(settings)), lambda message: None)
+        pipeline.train()
+        state = pipeline.run.state()
+        assert [phase.name for phase in state.phases()].count("cut") == 1
+        assert len(Net.from_document(state.meta("net")).blocks) == 3
+
+    def test_a_stored_net_is_read_in_place_of_the_library(self):
         net = cut_up(Residual)
-        store(net, tmp_path)
-        stored = Net.stored(tmp_path)
+        stored = Net.from_document(json.loads(json.dumps(net.document())))
         assert stored == net
         chain = build_chain(
             "no_such_module:factory", input_shape=IMAGE, num_classes=CLASSES, num_modules=2, net=stored
         )
         assert [factory.args for factory in chain.blocks] == [factory.args for factory in net.chain().blocks]
-        store(None, tmp_path)
-        assert Net.stored(tmp_path) is None

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.catalogue import build_chain
+from edge_trgl.catalogue import build_chain, open_net
 from edge_trgl.chain import Chain
 from edge_trgl.models import km_resnet, resnet110
 from edge_trgl.models.km_resnet import PreActivationBlock
@@ -315,7 +315,7 @@ def test_a_factory_in_the_current_folder(factories):
 )
 def test_factories_that_do_not_work_are_named(factories, name, message):
     with pytest.raises(InputError, match=f"--model {name}: .*{message}"):
-        build_chain(name, **CIFAR)
+        open_net(name, **CIFAR)
 
 
 def test_too_many_modules_for_a_factory(factories):

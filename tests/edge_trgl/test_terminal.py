@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 
 import pytest
 
-from edge_trgl import terminal
-from edge_trgl.terminal import PLAIN_SECONDS, Terminal, duration, progress_line
+from edge_trgl import jobs, terminal
+from edge_trgl.terminal import PHASES, PLAIN_SECONDS, Terminal, duration, progress_line
 
 PROGRESS = {
     "kind": "progress",
@@ -132,3 +133,8 @@ def test_standard_error_is_the_default(capsys):
     Terminal().line("hello")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "hello\n")
+
+
+def test_every_job_has_words():
+    files = {path.stem for path in Path(jobs.__file__).parent.glob("*.py")}
+    assert set(PHASES) == files - {"__init__", "__main__", "machine"}  # the last one belongs to no run

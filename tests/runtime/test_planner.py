@@ -357,7 +357,7 @@ class TestProbing:
             choose(demand, 50, refused, probing=True)
 
     def test_nothing_is_measured_where_planning_took_more_than_the_budget(self):
-        with pytest.raises(DoesNotFitError, match=r"needed 260 MiB already"):
+        with pytest.raises(DoesNotFitError, match=r"need 260 MiB"):
             choose(demand_of(floor_mb=260.0), 250, {}, probing=True)
 
     def test_the_smallest_is_measured_too(self):
