@@ -249,6 +249,10 @@ class Workshop:
         self.chain.initialise(module, local.trunk, local.readers(), self.seed)
         return local.materialise(self.device)
 
+    def chunk_of(self, module: int) -> int:
+        """How many records of the boundary that enters `module` are kept together."""
+        return self.spec_of(Boundary("", module)).chunk_records
+
     def spec_of(self, boundary: Boundary) -> BoundarySpec:
         """How a boundary lies in memory or on disk."""
         producer = boundary.module - 1

@@ -54,6 +54,7 @@ class OpenRun:
             batch_size=self.config.train.batch_size,
             seed=self.config.train.seed,
             device=self.config.train.device,
+            chunk_of=self.workshop.chunk_of,
         )
 
 

@@ -42,8 +42,9 @@ class Span:
     """Batches `start` to `stop` (exclusive) of one pass over a split.
 
     `epoch` keys the order, the augmentation and the learning rate; in a boundary of V copies it stands for
-    copy epoch mod V. `lap` is the lap of multi-lap training. Without `shuffled`, samples come in their
-    order and the last batch may be short.
+    copy epoch mod V. `lap` is the lap of multi-lap training. Without `shuffled`, samples come in the order they
+    are kept in and the last batch may be short; with it, they are shuffled so far as the cached boundary that
+    enters module `source` can be read well, 0 being the images.
     """
 
     split: Split
@@ -53,6 +54,7 @@ class Span:
     shuffled: bool
     augmented: bool
     lap: int = 0
+    source: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,8 @@ def parallel(
     kinds = (*_kinds("forward", frozen - reads.module), *_kinds("train", shape.num_modules - frozen))
     for epoch in range(epochs):
         for start in range(0, shape.batches_per_epoch, chunk):
-            span = _training(shape, epoch, start, min(start + chunk, shape.batches_per_epoch))
+            stop = min(start + chunk, shape.batches_per_epoch)
+            span = _training(shape, epoch, start, stop, source=reads.module)
             is_last = epoch == epochs - 1 and span.stop == shape.batches_per_epoch
             yield from _stream(shape, span, kinds, reads, read_again=not is_last)
 
@@ -137,7 +140,7 @@ def sequential(shape: Shape, epochs: Epochs, views: int, laps: int = 1, *, froze
             yield from _train_on(shape, module, reads, span, lap, done_with_it=is_last and not read_again)
             if not is_last:
                 writes = _cached(shape, f"lap{lap}-b{module + 1}", module + 1, views)
-                yield from _write_next(shape, module, reads, writes, lap, read_again=read_again)
+                yield from write_next(shape, module, reads, writes, lap, read_again=read_again)
                 reads = writes
 
 
@@ -179,8 +182,8 @@ def evaluation(shape: Shape, split: Split, chunk: int) -> Iterator[Visit]:
         yield from _stream(shape, span, _kinds("forward", shape.num_modules))
 
 
-def _training(shape: Shape, epoch: int, start: int, stop: int, lap: int = 0) -> Span:
-    return Span("train", epoch, start, stop, shuffled=True, augmented=shape.augmented, lap=lap)
+def _training(shape: Shape, epoch: int, start: int, stop: int, lap: int = 0, source: int = 0) -> Span:
+    return Span("train", epoch, start, stop, shuffled=True, augmented=shape.augmented, lap=lap, source=source)
 
 
 def _stream(
@@ -225,7 +228,7 @@ def _train_on(
     """Train `module` for `epochs` on a boundary; `done_with_it`: nobody reads the boundary afterwards."""
     for epoch in epochs:
         for start, stop in _stretches(0, shape.batches_per_epoch, shape.stretch):
-            span = _training(shape, epoch, start, stop, lap)
+            span = _training(shape, epoch, start, stop, lap, reads.module)
             done = done_with_it and epoch == epochs[-1] and stop == shape.batches_per_epoch
             yield Visit("train", module, span, (reads,), (), _named(reads) if done else ())
 
@@ -245,11 +248,11 @@ def _frozen_pass(shape: Shape, entry: Boundary) -> Iterator[Visit]:
     reads = IMAGES
     for module in range(entry.module):
         writes = _what_enters(shape, module + 1, entry.copies)
-        yield from _write_next(shape, module, reads, writes, lap=0)
+        yield from write_next(shape, module, reads, writes, lap=0)
         reads = writes
 
 
-def _write_next(
+def write_next(
     shape: Shape, module: int, reads: Boundary, writes: Boundary, lap: int, *, read_again: bool = False
 ) -> Iterator[Visit]:
     """The frozen pass that writes every copy of the next boundary; the one before is then of no more use."""

@@ -112,8 +112,9 @@ def _images(visit: Visit, batch: int, samples: Samples, rooms: Rooms) -> Tensor 
 def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: Rooms) -> Tensor:
     if boundary is IMAGES:
         return rooms.feed.images(span, batch, samples)
-    stored = rooms.activations.get(boundary.name)
-    return rooms.feed.to_device(stored.read(samples, copy=span.epoch % boundary.copies))
+    stored, copy = rooms.activations.get(boundary.name), span.epoch % boundary.copies
+    stored.expect(np.append(samples, rooms.feed.upcoming(span, batch, stored.window)), copy=copy)
+    return rooms.feed.to_device(stored.read(samples, copy=copy))
 
 
 def _writer(visit: Visit, module: int, samples: Samples, rooms: Rooms) -> Callable[[Tensor], None] | None:

@@ -10,12 +10,13 @@ Both parts only ever grow between commits, so what an earlier commit named stays
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edge_trgl.runtime import files
 from edge_trgl.runtime.boundary import Boundary, Shared
 from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.errors import DamagedBoundaryError
 
 __all__ = ["ActivationStore", "Boundary"]
 
@@ -120,21 +121,37 @@ class ActivationStore:
             files.remove(self._unnamed[-1])
             self._unnamed.pop()
 
-    def restore(self, records: Iterable[BoundaryRecord]) -> None:
+    def restore(
+        self, records: Iterable[BoundaryRecord], given_up: Mapping[str, DamagedBoundaryError] | None = None
+    ) -> list[tuple[BoundaryRecord, DamagedBoundaryError]]:
         """Go back to the commit that returned `records`; later records are forgotten, other files removed.
 
+        Returns:
+            The boundaries that are not there, with what is wrong: their files are missing, cut or damaged, or they
+            are named in `given_up`. Their files stay until the `sweep` after the next commit.
+
         Raises:
-            StorageError: a file is missing, cut or damaged; no file was removed.
+            StorageError: a file cannot be read; no file was removed.
         """
         self.close()
-        records = list(records)
+        records, lost = list(records), []
         for record in records:
-            self._live[record.spec.name] = Boundary.reopen(record, self.folder / record.file, self._shared)
+            error = (given_up or {}).get(record.spec.name) or self._reopen(record)
+            if error is not None:
+                lost.append((record, error))
         named = {record.file for record in records}
         for path in files.list_folder(self.folder):
             if path.name not in named:
                 files.remove(path)
-        self._dropped, self._unnamed = [], []
+        self._dropped, self._unnamed = [self.folder / record.file for record, _ in lost], []
+        return lost
+
+    def _reopen(self, record: BoundaryRecord) -> DamagedBoundaryError | None:
+        try:
+            self._live[record.spec.name] = Boundary.reopen(record, self.folder / record.file, self._shared)
+        except DamagedBoundaryError as error:
+            return error
+        return None
 
     def close(self) -> None:
         """Close all files and forget all boundaries; the files stay."""

@@ -46,6 +46,11 @@ class Index:
         assert (rows >= 0).all(), f"{self._spec.name}: no record of sample {samples[rows < 0][0]}"
         return rows
 
+    def known_rows_of(self, samples: Samples, copy: int) -> Rows:
+        """Return the rows [N] of those of `samples` [B] that were appended before, in the same order."""
+        rows: Rows = self._rows[copy, samples]
+        return rows[rows >= 0]
+
     def crcs(self, rows: Rows) -> list[int]:
         """Return the checksum of each of `rows` [B] as it was written."""
         return [int(crc) for crc in self._entries["crc"][rows]]

@@ -12,6 +12,12 @@ from typing import Any
 ENTRY_BYTES = 16
 """One entry of a boundary's index on disk."""
 
+CHUNK_BYTES = 1 << 20
+"""About so much is fetched at a time, and let go of: single small records are slow on every disk."""
+
+WINDOW_CHUNKS = 16
+"""So many chunks are in the page cache while their records are read in random order."""
+
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -51,6 +57,11 @@ class BoundarySpec:
     def record_bytes(self) -> int:
         """Bytes of one record."""
         return record_bytes(self.shape, self.dtype)
+
+    @property
+    def chunk_records(self) -> int:
+        """Records of a chunk."""
+        return max(1, CHUNK_BYTES // self.record_bytes)
 
     @property
     def data_bytes(self) -> int:

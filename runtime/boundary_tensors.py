@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from edge_trgl.runtime.boundary_records import BoundarySpec
-from edge_trgl.runtime.record_file import STEP_BYTES
 from edge_trgl.runtime.tensorfile import bytes_of
+from edge_trgl.runtime.write_behind import STEP_BYTES
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -43,6 +43,14 @@ class StorageError(EdgeTrglError):
     exit_code = 5
 
 
+class DamagedBoundaryError(StorageError):
+    """The records of a boundary are not what was written, or are gone; `boundary` is its name."""
+
+    def __init__(self, message: str, *, hint: str = "", boundary: str) -> None:
+        super().__init__(message, hint=hint)
+        self.boundary = boundary
+
+
 class OverBudgetError(EdgeTrglError):
     """The budget was passed at run time; the run stopped and can be resumed."""
 

@@ -7,6 +7,7 @@ Leaving out the last one loses acknowledged files in a power cut.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import zlib
@@ -47,6 +48,10 @@ class FileSystem:
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
 
+    def sync_file_range(self, fd: int, offset: int, length: int) -> None:
+        if _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), _WRITE_AND_WAIT):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
     def fallocate(self, fd: int, size: int) -> None:
         os.posix_fallocate(fd, 0, size)
 
@@ -65,6 +70,9 @@ class FileSystem:
     def fadvise(self, fd: int, offset: int, length: int, advice: int) -> None:
         os.posix_fadvise(fd, offset, length, advice)
 
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_WRITE_AND_WAIT = 7  # wait for older writes of these pages, write, wait
 
 system = FileSystem()
 
@@ -167,6 +175,16 @@ def sync(fd: int) -> None:
     """
     with _reported(fd):
         system.fsync(fd)
+
+
+def write_out(fd: int, offset: int, length: int) -> None:
+    """Wait until these bytes have left the page cache for the disk, which may still lose them in a power cut.
+
+    Raises:
+        StorageError: the disk did not take them; as with `sync`, a later call would not tell.
+    """
+    with _reported(fd):
+        system.sync_file_range(fd, offset, length)
 
 
 def sync_folder(path: Path) -> None:

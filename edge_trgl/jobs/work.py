@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 from edge_trgl import assembly, evaluate, influence, process
 from edge_trgl.assembly import LearningRate
 from edge_trgl.ledger import Ledger, Policy
+from edge_trgl.local import LocalModule
 from edge_trgl.opening import OpenRun, open_run
+from edge_trgl.rebuilding import can_rebuild, rebuilding
 from edge_trgl.run import Run
 from edge_trgl.runtime import messages
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.boundary_records import BoundaryRecord
+from edge_trgl.runtime.errors import DamagedBoundaryError
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.state import RunState
-from edge_trgl.schedule import Program, Shape
+from edge_trgl.schedule import Program, Shape, Visit
 from edge_trgl.trainer import Rooms, walk
 
 
@@ -36,8 +40,7 @@ def train(opened: OpenRun, *, budget_mb: float, others_mb: float, stop: list[int
 
     `others_mb`: the memory of the processes beside this one; `stop`: not empty once a signal came.
     """
-    rooms, ledger = _engine(opened, budget_mb, others_mb, stop)
-    walk(_training(opened).visits(_shape(opened)), rooms, ledger.after, start=opened.state.position())
+    rooms, ledger = _walked(opened, budget_mb, others_mb, stop)
     ledger.commit()
     _warn_if_inert(opened.state)
     rooms.activations.close()
@@ -54,6 +57,52 @@ def train(opened: OpenRun, *, budget_mb: float, others_mb: float, stop: list[int
     opened.state.set_meta("result", result)
     opened.state.close()
     return result
+
+
+def _walked(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[Rooms, Ledger]:
+    """Walk to the end; where a boundary turns out to be damaged, once more from the last commit without it.
+
+    Raises:
+        DamagedBoundaryError: one that nothing could write again, or the same a second time.
+    """
+    given_up: dict[str, DamagedBoundaryError] = {}
+    while True:
+        rooms, ledger = _engine(opened, budget_mb, others_mb, stop)
+        lost = rooms.activations.restore(_placed(opened), given_up)
+        try:
+            _rebuild(opened, rooms, ledger, lost)
+            walk(_training(opened).visits(_shape(opened)), rooms, ledger.after, start=opened.state.position())
+            return rooms, ledger
+        except DamagedBoundaryError as error:
+            if error.boundary in given_up or not can_rebuild(error.boundary):
+                raise
+            given_up[error.boundary] = error
+            rooms.activations.close()
+            rooms.feed.close()
+            del rooms, ledger  # their modules are not what the last commit names
+
+
+def _rebuild(
+    opened: OpenRun, rooms: Rooms, ledger: Ledger, lost: Sequence[tuple[BoundaryRecord, DamagedBoundaryError]]
+) -> None:
+    """Write the boundaries again that the last commit names and that are not there."""
+    for record, error in lost:
+        if not can_rebuild(record.spec.name):
+            raise error
+        text = f"{error.message}; it is written again"
+        messages.send("warning", text=text)
+        opened.state.add_event("boundary", text)
+    if not lost:
+        return
+    counts = {record.spec.name: record.counts for record, _ in lost}
+
+    def after(position: int, visit: Visit, local: LocalModule) -> None:
+        local.take_totals()  # no part of training
+        ledger.check(visit)
+
+    once = _training(opened).frozen > 0
+    walk(rebuilding(_shape(opened), counts, rooms.activations.names, once=once), rooms, after)
+    ledger.commit()
 
 
 def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[Rooms, Ledger]:
@@ -74,7 +123,6 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         seed=config.train.seed,
         prefetch=opened.plan.layout.prefetch,
     )
-    rooms.activations.restore(_placed(opened))
     policy = Policy(
         checkpoint_s=config.train.checkpoint_minutes * 60,
         budget_mb=budget_mb,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from edge_trgl.data import Augment
+from edge_trgl.data import Augment, stored_order, windowed_order
 from edge_trgl.data.prepare import prepare
 from edge_trgl.feed import Feed
 from edge_trgl.schedule import Span
@@ -77,11 +79,25 @@ def test_the_order_is_keyed_by_seed_and_epoch_alone(feed):
     assert not np.array_equal(in_order[0, 0], other_seed.samples(_span(), 0))
 
 
-def test_without_shuffling_samples_come_in_their_order(feed):
+def test_without_shuffling_samples_come_in_the_order_they_are_kept_in(feed):
     made, span = feed(), _span(shuffled=False)
-    assert np.concatenate([made.samples(span, batch) for batch in range(5)]).tolist() == list(range(NUM_TRAIN))
+    kept = np.concatenate([made.samples(span, batch) for batch in range(5)])
+    assert kept.tolist() == stored_order(NUM_TRAIN, seed=3).tolist()
     test, span = feed(split="test"), _span(shuffled=False, split="test")
     assert [test.samples(span, batch).tolist() for batch in range(2)] == [[0, 1, 2, 3, 4], [5, 6]]
+
+
+def test_a_cached_boundary_decides_how_far_samples_are_shuffled(prepared):
+    augment = Augment(crop_padding=0, flip=False)
+    options = {"augment": augment, "batch_size": BATCH, "seed": 3, "device": "cpu", "chunk_of": {2: 1}.get}
+    made = Feed(prepared[0], prepared[1], "train", **options)
+    span = replace(_span(4), source=2)
+    order = np.concatenate([made.samples(span, batch) for batch in range(5)])
+    assert order.tolist() == windowed_order(NUM_TRAIN, 3, 4, 1).tolist()
+    assert order.tolist() != np.concatenate([made.samples(_span(4), batch) for batch in range(5)]).tolist()
+    assert made.upcoming(span, 1, 7).tolist() == order[10:17].tolist()
+    assert made.upcoming(span, 3, 7).tolist() == order[20:].tolist()
+    made.close()
 
 
 def test_labels_go_with_their_images(feed, prepared):
@@ -141,8 +157,9 @@ def test_images_of_a_pass_in_order_can_be_had_in_any_order(feed):
     """Each as in its own batch of that pass, the short last one too."""
     made, span = feed(), _span(4, shuffled=False, augmented=True)
     passed = torch.cat([made.unnormalised(span, batch, made.samples(span, batch)) for batch in range(5)])
-    samples = np.array([21, 0, 7, 7, 20, 13])
-    assert torch.equal(made.unnormalised(span, 99, samples), passed[torch.from_numpy(samples)])
+    places = np.array([21, 0, 7, 7, 20, 13])
+    samples = stored_order(NUM_TRAIN, seed=3)[places]
+    assert torch.equal(made.unnormalised(span, 99, samples), passed[torch.from_numpy(places)])
 
 
 def test_unnormalised_images_are_those_that_are_normalised(feed, prepared):

@@ -66,11 +66,11 @@ def _by_hand(run):
     modules = [opened.workshop.initialise(k) for k in range(len(opened))]
     copies = []
     for copy in range(VIEWS):
-        span, outputs = Span("train", copy, 0, 4, shuffled=False, augmented=True), []
+        span, outputs, order = Span("train", copy, 0, 4, shuffled=False, augmented=True), [], []
         for batch in range(4):
-            images = feed.images(span, batch, feed.samples(span, batch))
-            modules[0].infer(images, None, outputs.append)
-        copies.append(torch.cat(outputs))
+            order.append(feed.samples(span, batch))
+            modules[0].infer(feed.images(span, batch, order[-1]), None, outputs.append)
+        copies.append(torch.cat(outputs)[np.argsort(np.concatenate(order))])
     for epoch in range(EPOCHS):
         span = Span("train", epoch, 0, 4, shuffled=True, augmented=True)
         for batch in range(4):

@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge_trgl.runtime import files, record_file
+from edge_trgl.runtime import files
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
 from edge_trgl.runtime.errors import StorageError
@@ -327,99 +327,6 @@ def test_a_failed_sync_is_not_tried_again(store, faults, use_system):
         store.commit()
     with pytest.raises(AssertionError, match="restore the store"):
         store.commit()
-
-
-def test_page_cache_of_large_files_stays_small(store, use_system, monkeypatch):
-    class Spy(files.FileSystem):
-        def fadvise(self, fd, offset, length, advice):
-            advised.append((advice, offset, length))
-
-    advised = []
-    monkeypatch.setattr(record_file, "_LARGE_FILE_BYTES", 1)
-    monkeypatch.setattr(record_file, "STEP_BYTES", 240 * 10)
-    boundary = store.create(spec_of())
-    boundary.append(np.arange(NUM_SAMPLES), batch(boundary.spec, 0, NUM_SAMPLES))
-    use_system(Spy())
-    dont_need, will_need = 4, 3
-    for _ in range(2):
-        for start in range(0, NUM_SAMPLES, 8):
-            boundary.read(np.arange(start, start + 8))
-        assert advised == [(dont_need, 0, 240 * 16), (dont_need, 240 * 16, 240 * 16)]
-        advised.clear()
-    boundary.read(numbers(3, 4, 30, 9))
-    assert advised == [(will_need, 240 * 3, 480), (will_need, 240 * 30, 240), (will_need, 240 * 9, 240)]
-    advised.clear()
-    store.commit()
-    assert advised == [(dont_need, 0, boundary.spec.file_bytes)]
-
-
-def committed(store, *, in_memory=False):
-    boundary = store.create(spec_of(records=8, in_memory=in_memory))
-    boundary.append(np.arange(6), batch(boundary.spec, 0, 6))
-    records = store.commit()
-    store.close()
-    return boundary.path, records
-
-
-def test_every_flipped_byte_is_named(store):
-    path, records = committed(store)
-    data = path.read_bytes()
-    in_use = [*range(0, 6 * 240, 7), *range(8 * 240, 8 * 240 + 6 * 16)]
-    for position in in_use:
-        path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
-        with pytest.raises(StorageError) as raised:
-            store.restore(records)
-            store.get("b1").read(np.arange(6))
-        what = "index" if position >= 8 * 240 else f"record {position // 240} in"
-        assert what in raised.value.message
-        assert "boundary 'b1'" in raised.value.message
-        assert str(path) in raised.value.message
-        assert "`edge-trgl resume` goes back to the last commit" in raised.value.hint
-
-
-def test_damage_of_a_memory_boundary_is_found_when_it_is_restored(store):
-    path, records = committed(store, in_memory=True)
-    data = bytearray(path.read_bytes())
-    data[3 * 240 + 5] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(StorageError, match=f"boundary 'b1', record 3 in {path} is damaged"):
-        store.restore(records)
-
-
-def test_cut_and_missing_files_are_named_and_nothing_is_removed(store):
-    path, records = committed(store)
-    garbage = store.folder / "b9.77"
-    garbage.touch()
-    data = path.read_bytes()
-    path.write_bytes(data[:-1])
-    with pytest.raises(StorageError, match=f"{path} has {len(data) - 1} bytes where {len(data)} were"):
-        store.restore(records)
-    path.unlink()
-    with pytest.raises(StorageError, match=f"{path} does not exist"):
-        store.restore(records)
-    assert garbage.exists()
-
-
-def test_another_boundarys_file_is_found(store):
-    path, records = committed(store)
-    store.restore([])
-    other = store.create(spec_of(records=8))
-    other.append(numbers(5, 4), batch(other.spec, 1, 2))
-    store.commit()
-    store.close()
-    other.path.rename(path)
-    with pytest.raises(StorageError, match="the index of boundary 'b1'"):
-        store.restore(records)
-
-
-def test_damage_errors_leave_no_descriptor_open(store):
-    path, records = committed(store)
-    path.write_bytes(bytes(path.stat().st_size))
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(3):
-        with pytest.raises(StorageError):
-            store.restore(records)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_records_survive_json(store):
