@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Bench:
         The bare loop runs twice: as PyTorch comes, which the others are compared with, and under the product's
         allocator settings, to tell what those cost.
         """
-        net = replace(net, batches=TURN_BATCHES, epochs=num_pairs + 1, scored=False)
+        net = replace(net, batches=TURN_BATCHES)
         one = replace(ROWS["one-module"], budget={"resident": "1", "chunk": "epoch"})
         contestants = (
             (GREEDY.title, GREEDY, False),
@@ -71,23 +71,30 @@ class Bench:
             ("product, one in memory", one, True),
         )
         _say(f"{net.title}: {num_pairs} rounds against the bare greedy loop")
-        processes: list[_RowProcess] = []
         try:
-            for _, row, allocator in contestants:
-                processes.append(
-                    _RowProcess(self._begin(net, row), row, self._environment(allocator=allocator), turns=True)
-                )
-            rounds = [[process.turn() for process in processes] for _ in range(num_pairs + 1)]
+            rounds = self.race([(net, row, allocator) for _, row, allocator in contestants], num_pairs)
         except FAILURES as error:
             return [{"error": str(error)}]
-        finally:
-            for process in processes:
-                process.stop()
         return [
-            _against(title, [(turns[index], turns[0]) for turns in rounds[1:]])  # the first is for warming up
+            _against(title, [(turns[index], turns[0]) for turns in rounds])
             for index, (title, _, _) in enumerate(contestants)
             if index > 0
         ]
+
+    def race(self, contestants: Sequence[tuple[Net, Row, bool]], num_rounds: int) -> list[list[float]]:
+        """Seconds of an epoch of each contestant, round by round; a round before these is for warming up.
+
+        Contestants take turns; each is a net, a row, and whether it has the product's allocator settings.
+        """
+        processes: list[_RowProcess] = []
+        try:
+            for net, row, allocator in contestants:
+                run = self.begin(replace(net, epochs=num_rounds + 1, scored=False), row)
+                processes.append(_RowProcess(run, row, self._environment(allocator=allocator), turns=True))
+            return [[process.turn() for process in processes] for _ in range(num_rounds + 1)][1:]
+        finally:
+            for process in processes:
+                process.stop()
 
     def tree(self, net: Net) -> dict[str, Any]:
         """`edge-trgl train` within the net's small budget, its process tree watched from outside."""
@@ -113,7 +120,7 @@ class Bench:
 
     def _figures(self, net: Net, row: Row) -> dict[str, Any]:
         try:
-            run = self._begin(net, row)
+            run = self.begin(net, row)
             figures = _RowProcess(run, row, self._environment(allocator=True), turns=False).result()
         except FAILURES as error:
             return {"error": str(error)}
@@ -123,7 +130,7 @@ class Bench:
             figures["accuracy"] = None
         return {**figures, "images_per_s": num_images / figures["seconds"]}
 
-    def _begin(self, net: Net, row: Row) -> Run:
+    def begin(self, net: Net, row: Row) -> Run:
         """A run that waits for its first step: data prepared and, for the product, planned."""
         resident = {} if row.tight or row.bare else {"resident": str(net.num_modules)}
         whole = row.train.get("regime") == "end-to-end"
@@ -140,6 +147,8 @@ class Bench:
             run_child(["-m", "edge_trgl.jobs", "prepare", str(run.folder)], on_message=_unheard)
         else:
             Pipeline(run, _unheard).plan_only()
+        if row.placement is not None:
+            _place(run, row.placement)
         return run
 
     def _lengths(self, net: Net) -> dict[str, int]:
@@ -178,6 +187,8 @@ class _RowProcess:
             stderr=self._errors,
             text=True,
         )
+        if row.group is not None:
+            (row.group / "cgroup.procs").write_text(str(self._process.pid))
 
     def turn(self) -> float:
         """Let it train an epoch; returns the seconds."""
@@ -206,6 +217,13 @@ class _RowProcess:
             raise CommandError(f"_row.py ended with code {code}\n{self._errors.read()[-2000:]}")
         document: dict[str, Any] = json.loads(line)
         return document
+
+
+def _place(run: Run, placement: str) -> None:
+    state = run.state()
+    plan = state.meta("plan")
+    state.set_meta("plan", {**plan, "layout": {**plan["layout"], "placement": placement}})
+    state.close()
 
 
 def _against(title: str, pairs: list[tuple[float, float]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 NUM_HELD = 64
@@ -81,13 +82,19 @@ GROWTH_MODULES = (10, 20, 50)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A loop and the sections [train] and [budget] of its run; `tight`: within the net's small budget."""
+    """A loop and the sections [train] and [budget] of its run.
+
+    `tight`: within the net's small budget. `placement`: where boundaries are, whatever the plan says. `group`: of
+    block devices that the process is put into.
+    """
 
     title: str
     loop: str
     train: Mapping[str, Any]
     budget: Mapping[str, Any]
     tight: bool = False
+    placement: str | None = None
+    group: Path | None = None
 
     @property
     def bare(self) -> bool:
