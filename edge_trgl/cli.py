@@ -82,7 +82,12 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
         "arithmetic of the forward pass [fp32]",
     ),
     ("--threads", "train.threads", int, "CPU threads [as the system says]"),
-    ("--allow", "budget.allow", str, "what may change results to fit: micro-batch, fp16-boundaries"),
+    (
+        "--allow",
+        "budget.allow",
+        str,
+        "what may change results to fit: micro-batch, fp16-boundaries, int8-boundaries",
+    ),
     ("--without", "budget.without", str, "savings to switch off, to measure them: paging, disk, recompute, ..."),
 )
 

@@ -224,7 +224,7 @@ class BudgetConfig:
     chunk: str = "auto"
     resident: str = "auto"
     prefetch: bool = True
-    allow: tuple[Literal["micro-batch", "fp16-boundaries"], ...] = ()
+    allow: tuple[Literal["micro-batch", "fp16-boundaries", "int8-boundaries"], ...] = ()
     without: tuple[Saving, ...] = ()
     probe: bool = True
     cgroup: bool = False

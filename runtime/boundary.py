@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edge_trgl.runtime.boundary_index import Index, Rows, Samples, checksums
 from edge_trgl.runtime.boundary_records import WINDOW_CHUNKS, BoundaryRecord, BoundarySpec
-from edge_trgl.runtime.boundary_tensors import dense, empty_rows, shaped, steps
+from edge_trgl.runtime.boundary_tensors import decoded, empty_rows, encoded, steps, store
 from edge_trgl.runtime.errors import DamagedBoundaryError, StorageError
 from edge_trgl.runtime.record_file import DAMAGED_HINT, RecordFile, Run, Traffic, runs_of
 from edge_trgl.runtime.tensorfile import bytes_of
@@ -32,7 +32,7 @@ class Shared:
         self._buffer: Tensor | None = None
 
     def buffer(self, spec: BoundarySpec) -> Tensor:
-        """Return [batch_size, elements of a record]."""
+        """Return rows for `batch_size` records."""
         if not self._reuse:
             return empty_rows(spec, self.batch_size)
         key = (spec.shape, spec.dtype)
@@ -66,7 +66,7 @@ class Boundary:
         self._durable_counts = [0] * spec.copies
         self._sync_failed = False
         self._file: RecordFile | None = None
-        # [N, elements of a record]
+        # [N, ...]: rows as `empty_rows` makes them
         self._memory = empty_rows(spec, spec.num_records) if spec.in_memory else None
 
     @property
@@ -89,10 +89,10 @@ class Boundary:
         first = self._index.next_row(samples, copy)
         values = values.detach()
         if self._memory is not None:
-            shaped(self._memory[first : first + len(samples)], self.spec).copy_(values)
+            store(self._memory[first : first + len(samples)], values, self.spec)
         else:
             assert self._file is not None
-            data = bytes_of(dense(values, self.spec))
+            data = bytes_of(encoded(values, self.spec))
             self._file.write(first, data)
             self._index.set_crcs(first, data)
         self._index.append(samples, copy)
@@ -124,7 +124,8 @@ class Boundary:
             copy: which augmented copy.
 
         Returns:
-            [B, *shape] in the boundary's dtype; channels-last strides where records are images.
+            [B, *shape] in the boundary's dtype, float32 where that is int8; channels-last strides where records
+            are images.
 
         Raises:
             DamagedBoundaryError: a record is not what was written.
@@ -134,13 +135,13 @@ class Boundary:
         rows = self._index.rows_of(samples, copy)
         runs = runs_of(rows)
         if self._memory is not None and len(runs) == 1:
-            return shaped(self._memory[rows[0] : rows[0] + len(rows)], self.spec)
+            return decoded(self._memory[rows[0] : rows[0] + len(rows)], self.spec)
         buffer = self._shared.buffer(self.spec)[: len(rows)]
         if self._memory is not None:
             torch.index_select(self._memory, 0, torch.from_numpy(rows), out=buffer)
         else:
             self._read_runs(rows, runs, bytes_of(buffer))
-        return shaped(buffer, self.spec)
+        return decoded(buffer, self.spec)
 
     def _read_runs(self, rows: Rows, runs: list[Run], data: memoryview) -> None:
         assert self._file is not None

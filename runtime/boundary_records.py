@@ -18,12 +18,19 @@ CHUNK_BYTES = 1 << 20
 WINDOW_CHUNKS = 16
 """So many chunks are in the page cache while their records are read in random order."""
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+SCALE_BYTES = 4
+
+
+def num_scales(shape: tuple[int, ...]) -> int:
+    """Scales of an int8 record: one a channel of an image, one for a record of a single dimension."""
+    return shape[0] if len(shape) > 1 else 1
 
 
 def record_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Bytes of one record of this shape and dtype."""
-    return math.prod(shape) * _ITEM_BYTES[dtype]
+    """Bytes of one record of this shape and dtype; those of int8 begin with their scales."""
+    scales = SCALE_BYTES * num_scales(shape) if dtype == "int8" else 0
+    return math.prod(shape) * _ITEM_BYTES[dtype] + scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +40,8 @@ class BoundarySpec:
     Args:
         name: unique in its store; part of the file's name.
         shape: one record, in torch order, for example (C, H, W).
-        dtype: "float32", "bfloat16" or "float16"; values of another dtype are converted when they are appended.
+        dtype: "float32", "bfloat16", "float16" or "int8"; values of another dtype are converted when they are
+            appended, and int8 records come back as float32.
         records: how many records one copy can hold.
         copies: how many augmented copies of the data are held.
         in_memory: hold the records in RAM; the file is then written at commits only.

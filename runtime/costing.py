@@ -152,6 +152,12 @@ def _work(demand: Demand, form: Form, module: int, layout: Layout, measured: Mea
 def boundary_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:
     """The input batch, and boundaries in memory: the one read, the one written, and one that is kept; in rounds,
     those of all."""
+    widened = form.rows[module].widened * demand.batch_size
+    return widened + _stored_bytes(demand, form, module, layout, trains=trains)
+
+
+def _stored_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:
+    """The same of what is as it is stored."""
     row, batch_size = form.rows[module], demand.batch_size
     batch = row.reads * batch_size
     in_memory = layout.placement == "memory"

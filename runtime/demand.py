@@ -24,7 +24,7 @@ class ModuleRow:
     and `momentum`: all that is paged. `opening`: at most while it is made with its first weights, these included.
     `gradients`: at most alive at once, part of a training work. `works`: tensors at most, above what is paged and
     the input, for one (micro-)batch: `forward` and one for each level of recomputation. `reads` and `writes`: one
-    sample of its boundaries.
+    sample of its boundaries; `widened`: of its input once more where it is stored narrower than it is read.
     """
 
     kind: str
@@ -35,6 +35,7 @@ class ModuleRow:
     works: Mapping[str, int]
     reads: int
     writes: int
+    widened: int = 0
 
     @property
     def state(self) -> int:

@@ -98,7 +98,8 @@ def ladder(demand: Demand, measured: Measurements, like: Plan | None) -> list[Ca
         allowed = set(form.lossy) <= set(demand.allowed)
         if (like.layout.form == number) if like else allowed:
             found += [costing.candidate(layout) for layout in layouts(demand, number)]
-    return sorted(found, key=lambda one: (len(one.form.lossy), -one.form.size, one.seconds))
+    # Of whole batches with narrow boundaries, fp16 comes before int8, as in the alphabet.
+    return sorted(found, key=lambda one: (len(one.form.lossy), -one.form.size, one.form.lossy, one.seconds))
 
 
 def wanted(candidate: Candidate, measured: Measurements) -> list[Wanted]:

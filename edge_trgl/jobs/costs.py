@@ -40,8 +40,9 @@ ENGINE_BYTES = 9 << 19
 """What training holds beside modules and data, and a probe does not: files, database, threads (3.5 MiB on x86),
 and what differs from run to run."""
 
-SAMPLE_BYTES, RECORD_BYTES = 24, 40
-"""Held for every training sample (label, order and the order before) and for every record of a live boundary."""
+SAMPLE_BYTES, RECORD_BYTES = 60, 40
+"""Held for every training sample (label, checksum, the order it is kept in and its inverse, the order of an epoch
+and of the one before, and what both are made of) and for every record of a live boundary."""
 
 FLOAT_BYTES = 4
 """Of a number of an image that a loss compares with."""
@@ -55,6 +56,9 @@ LEVELS: dict[Recompute, float] = {"none": 0.0, "norms": 0.1, "blocks": 1.0}
 WHOLE = 2
 """End-to-end, a net is only built whole where there is room for so many times its weights and momentum, and for a
 step of a few samples with everything kept: counting it takes as much."""
+
+NARROW = {"fp16-boundaries": "float16", "int8-boundaries": "int8"}
+"""Boundaries that take less, by the name under which they are allowed. Nothing is computed in these dtypes."""
 
 
 @dataclass(frozen=True)
@@ -146,18 +150,19 @@ def _allowed(config: RunConfig, chain: Chain) -> Sequence[str]:
 def _variants(order: Order, chain: Chain, costs: Sequence[ModuleCost], size: int, text: str) -> Iterator[_Shaped]:
     """The exact form of an order, and those that may be allowed: half batches, quarters; narrow boundaries."""
     layout = _layout(chain, costs)
-    yield _Shaped(Form(order=order, rows=_rows(costs, size, layout.dtypes, text), size=size), layout)
+    yield _Shaped(Form(order=order, rows=_rows(costs, size, layout, layout, text), size=size), layout)
     if order == "rounds":
         return
     part = size // 2
     while part >= 1:
-        rows = tuple(map(_in_parts, _rows(costs, part, layout.dtypes, f"{text} in parts")))
+        rows = tuple(map(_in_parts, _rows(costs, part, layout, layout, f"{text} in parts")))
         yield _Shaped(Form(order=order, rows=rows, size=part, lossy=("micro-batch",)), layout)
         part //= 2
     if len(costs) > 1:
-        narrow = replace(layout, dtypes=("float16",) * len(costs))
-        rows = _rows(costs, size, narrow.dtypes, text)
-        yield _Shaped(Form(order=order, rows=rows, size=size, lossy=("fp16-boundaries",)), narrow)
+        for name, dtype in NARROW.items():
+            narrow = replace(layout, dtypes=(dtype,) * len(costs))
+            rows = _rows(costs, size, narrow, layout, text)
+            yield _Shaped(Form(order=order, rows=rows, size=size, lossy=(name,)), narrow)
 
 
 def _in_parts(row: ModuleRow) -> ModuleRow:
@@ -178,8 +183,12 @@ def _layout(chain: Chain, costs: Sequence[ModuleCost]) -> Layout:
     )
 
 
-def _rows(costs: Sequence[ModuleCost], size: int, dtypes: Sequence[str], text: str) -> tuple[ModuleRow, ...]:
-    inputs = ["float32", *dtypes]
+def _rows(
+    costs: Sequence[ModuleCost], size: int, stored: Layout, computed: Layout, text: str
+) -> tuple[ModuleRow, ...]:
+    """`stored` and `computed`: with the dtypes of boundaries, and with those that modules hand on."""
+    inputs, outputs = ["float32", *stored.dtypes], stored.dtypes
+    wide = ["float32", *computed.dtypes]
     return tuple(
         ModuleRow(
             kind=_kind(cost, text),
@@ -189,9 +198,10 @@ def _rows(costs: Sequence[ModuleCost], size: int, dtypes: Sequence[str], text: s
             gradients=cost.gradient_bytes,
             works={FORWARD: cost.forward.peak(size)} | {level: cost.steps[level].peak(size) for level in LEVELS},
             reads=record_bytes(cost.input_shape, dtype),
-            writes=record_bytes(cost.output_shape, dtypes[cost.module]) if cost is not costs[-1] else 0,
+            writes=record_bytes(cost.output_shape, outputs[cost.module]) if cost is not costs[-1] else 0,
+            widened=0 if dtype == exact else record_bytes(cost.input_shape, "float32"),
         )
-        for cost, dtype in zip(costs, inputs, strict=False)
+        for cost, dtype, exact in zip(costs, inputs, wide, strict=False)
     )
 
 

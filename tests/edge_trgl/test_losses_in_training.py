@@ -245,8 +245,8 @@ def test_no_plan_takes_apart_what_is_compared(plan_run):
         for loss in ("infopro", "predsim")
     }
     assert forms == {
-        "infopro": {(), ("micro-batch",), ("fp16-boundaries",)},
-        "predsim": {(), ("fp16-boundaries",)},
+        "infopro": {(), ("micro-batch",), ("fp16-boundaries",), ("int8-boundaries",)},
+        "predsim": {(), ("fp16-boundaries",), ("int8-boundaries",)},
     }
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from edge_trgl.chain import Pieces
 from edge_trgl.runtime.boundary_records import BoundarySpec
-from edge_trgl.runtime.boundary_tensors import empty_rows, shaped
+from edge_trgl.runtime.boundary_tensors import decoded, empty_rows
 from edge_trgl.segments import ALIGNMENT, Segment, laid_out, last_uses, segments_of
 
 SHAPES = [(7,), (1,), (5, 3), (4, 3, 2), (1, 3, 3), (4, 1, 1), (1, 1, 1), (4, 1, 5), (2, 3, 4, 5)]
@@ -31,7 +31,7 @@ def _views(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_lie_as_a_boundary_gives_them_back(shape):
     spec = BoundarySpec(name="b", shape=shape, dtype="float32", records=3)
-    boundary = shaped(empty_rows(spec, 3), spec)
+    boundary = decoded(empty_rows(spec, 3), spec)
     for values in _views(shape):
         found = laid_out(values)
         assert torch.equal(found, values)

@@ -64,7 +64,10 @@ def test_sources_are_not_changed():
         ({"data": {"augment": "yes"}}, "data.augment = 'yes': expected true or false"),
         ({"data": {"augment": 1}}, "data.augment = 1: expected true or false"),
         ({"model": {"downsample": [1, "x"]}}, "model.downsample = [1, 'x']: expected int"),
-        ({"budget": {"allow": ["fp16"]}}, "budget.allow = ['fp16']: choose one of micro-batch, fp16-boundaries"),
+        (
+            {"budget": {"allow": ["fp16"]}},
+            "budget.allow = ['fp16']: choose one of micro-batch, fp16-boundaries, int8-boundaries",
+        ),
     ],
 )
 def test_mistakes_are_told_by_the_dotted_name(source, message):

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edge_trgl.runtime import files
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.boundary_tensors import decoded, encoded
 from edge_trgl.runtime.errors import StorageError
 
 NUM_SAMPLES, BATCH_SIZE = 40, 8
@@ -78,6 +79,20 @@ class TestBothPlacements:
             numbers(4, 4),
         ]:
             assert same(boundary.read(samples), values[samples])
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_int8_records_come_back_as_float32_near_what_they_were(self, store, in_memory, shape):
+        spec = spec_of(shape=shape, dtype="int8", in_memory=in_memory)
+        boundary, values = store.create(spec), batch(spec, 0, NUM_SAMPLES)
+        for start in range(0, NUM_SAMPLES, BATCH_SIZE):
+            samples = np.arange(start, start + BATCH_SIZE)
+            boundary.append(samples, values[samples])
+        for samples in (np.arange(3, 7), numbers(7, 30, 5, 5)):
+            found = boundary.read(samples)
+            assert same(found, decoded(encoded(values[samples], spec), spec))
+            assert (found - values[samples]).abs().max() < values.abs().max() / 127
+        store.restore(store.commit())
+        assert same(store.get("b1").read(numbers(3)), decoded(encoded(values[3:4], spec), spec))
 
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
     def test_images_come_back_channels_last_whatever_they_were(self, store, in_memory, layout):
