@@ -38,10 +38,10 @@ def plan_text(document: dict[str, Any]) -> str:
 
 def _layout(plan: dict[str, Any], num_modules: int) -> str:
     layout = plan["layout"]
-    ahead = ", the next one read ahead" if layout["prefetch"] else ""
+    ahead = ", what comes next is read ahead" if layout["prefetch"] else ""
     return (
-        f"{layout['resident']} of {num_modules} modules in memory{ahead}, chunks of {layout['chunk']} batches, "
-        f"boundaries {'in memory' if layout['placement'] == 'memory' else 'on disk'}"
+        f"{layout['resident']} of {num_modules} modules in memory, chunks of {layout['chunk']} batches, "
+        f"boundaries {'in memory' if layout['placement'] == 'memory' else 'on disk'}{ahead}"
         + RECOMPUTED[layout["recompute"]]
         + (f", batches in parts of {plan['micro_batch']}" if plan["micro_batch"] else "")
     )

@@ -113,8 +113,8 @@ def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: R
     if boundary is IMAGES:
         return rooms.feed.images(span, batch, samples)
     stored, copy = rooms.activations.get(boundary.name), span.epoch % boundary.copies
-    stored.expect(np.append(samples, rooms.feed.upcoming(span, batch, stored.window)), copy=copy)
-    return rooms.feed.to_device(stored.read(samples, copy=copy))
+    upcoming = rooms.feed.upcoming(span, batch, stored.window)
+    return rooms.feed.to_device(stored.read(samples, copy=copy, then=upcoming))
 
 
 def _writer(visit: Visit, module: int, samples: Samples, rooms: Rooms) -> Callable[[Tensor], None] | None:

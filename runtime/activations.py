@@ -33,16 +33,19 @@ class ActivationStore:
         num_samples: samples are numbered from 0 to this.
         batch_size: the most records that one `read` returns.
         reuse: read into buffers that are used again.
+        ahead: read the next batch from disk, into a second buffer, while the caller is busy with the one before.
 
     Attributes:
         bytes_read: from disk, since the store was made.
         bytes_written: to disk, since the store was made.
     """
 
-    def __init__(self, folder: Path, num_samples: int, batch_size: int, *, reuse: bool = True) -> None:
+    def __init__(
+        self, folder: Path, num_samples: int, batch_size: int, *, reuse: bool = True, ahead: bool = False
+    ) -> None:
         files.make_folder(folder)
         self.folder = folder
-        self._shared = Shared(num_samples, batch_size, reuse=reuse)
+        self._shared = Shared(num_samples, batch_size, reuse=reuse, ahead=ahead)
         self._live: dict[str, Boundary] = {}
         self._dropped: list[Path] = []
         self._unnamed: list[Path] = []
@@ -94,7 +97,7 @@ class ActivationStore:
         boundary = self.get(name)
         del self._live[name]
         boundary.close()
-        self._shared.let_go(other.spec for other in self._live.values())
+        self._shared.buffers.let_go(other.spec for other in self._live.values())
         if boundary.is_committed:
             self._dropped.append(boundary.path)
         else:

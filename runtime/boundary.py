@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,38 +12,19 @@ from edge_trgl.runtime.boundary_index import Index, Rows, Samples, checksums
 from edge_trgl.runtime.boundary_records import WINDOW_CHUNKS, BoundaryRecord, BoundarySpec
 from edge_trgl.runtime.boundary_tensors import decoded, empty_rows, encoded, steps, store
 from edge_trgl.runtime.errors import DamagedBoundaryError, StorageError
-from edge_trgl.runtime.record_file import DAMAGED_HINT, RecordFile, Run, Traffic, runs_of
+from edge_trgl.runtime.read_buffers import ReadBuffers
+from edge_trgl.runtime.record_file import DAMAGED_HINT, RecordFile, Traffic, runs_of
 from edge_trgl.runtime.tensorfile import bytes_of
 
 
 class Shared:
-    """What the boundaries of a store have in common: sizes, traffic, a buffer for the kind of record read last.
+    """What the boundaries of a store have in common."""
 
-    Without `reuse`, every read has a buffer of its own.
-    """
-
-    def __init__(self, num_samples: int, batch_size: int, *, reuse: bool = True) -> None:
-        self._reuse = reuse
+    def __init__(self, num_samples: int, batch_size: int, *, reuse: bool, ahead: bool) -> None:
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.traffic = Traffic()
-        self._kind: tuple[tuple[int, ...], str] | None = None
-        self._buffer: Tensor | None = None
-
-    def buffer(self, spec: BoundarySpec) -> Tensor:
-        """Return rows for `batch_size` records."""
-        if not self._reuse:
-            return empty_rows(spec, self.batch_size)
-        key = (spec.shape, spec.dtype)
-        if self._kind != key or self._buffer is None:
-            self._buffer = None  # before the new one is made
-            self._kind, self._buffer = key, empty_rows(spec, self.batch_size)
-        return self._buffer
-
-    def let_go(self, specs: Iterable[BoundarySpec]) -> None:
-        """Give the buffer back where none of these boundaries can need it."""
-        if self._kind not in {(spec.shape, spec.dtype) for spec in specs}:
-            self._kind = self._buffer = None
+        self.buffers = ReadBuffers(batch_size, reuse=reuse, ahead=ahead)
 
 
 class Boundary:
@@ -97,23 +77,12 @@ class Boundary:
             self._index.set_crcs(first, data)
         self._index.append(samples, copy)
 
-    def expect(self, samples: Samples, *, copy: int = 0) -> None:
-        """Let the disk be at work on the records that are read next; it matters to speed alone.
-
-        Args:
-            samples: [N], the next ones first; those that were not appended yet are passed over. `window` of them
-                are enough, and what is not among them leaves the page cache.
-            copy: which augmented copy.
-        """
-        if self._memory is None and self._file is not None and self._file.is_large:
-            self._file.expect(self._index.known_rows_of(samples, copy))
-
     @property
     def window(self) -> int:
-        """How many records `expect` should be told of."""
+        """How many records `read` should be told of beforehand."""
         return WINDOW_CHUNKS * self.spec.chunk_records
 
-    def read(self, samples: Samples, *, copy: int = 0) -> Tensor:
+    def read(self, samples: Samples, *, copy: int = 0, then: Samples | None = None) -> Tensor:
         """Return the records of some samples.
 
         The tensor is a view of memory that the store uses again: it is valid until the next `read` of any
@@ -122,6 +91,9 @@ class Boundary:
         Args:
             samples: [B], in any order, at most `batch_size`, all of them appended before.
             copy: which augmented copy.
+            then: [N], what is read of this copy next, the first ones first; those that were not appended yet are
+                passed over. It matters to speed alone. `window` of them are enough; of a large file, what is not
+                among them leaves the page cache.
 
         Returns:
             [B, *shape] in the boundary's dtype, float32 where that is int8; channels-last strides where records
@@ -133,20 +105,44 @@ class Boundary:
         """
         assert 0 < len(samples) <= self._shared.batch_size, f"{len(samples)} samples"
         rows = self._index.rows_of(samples, copy)
-        runs = runs_of(rows)
-        if self._memory is not None and len(runs) == 1:
-            return decoded(self._memory[rows[0] : rows[0] + len(rows)], self.spec)
-        buffer = self._shared.buffer(self.spec)[: len(rows)]
         if self._memory is not None:
-            torch.index_select(self._memory, 0, torch.from_numpy(rows), out=buffer)
-        else:
-            self._read_runs(rows, runs, bytes_of(buffer))
-        return decoded(buffer, self.spec)
+            return decoded(self._remembered(self._memory, rows), self.spec)
+        found = self._shared.buffers.fetched(self, rows)
+        if found is None:
+            found = self._shared.buffers.current(self.spec)[: len(rows)]
+            self.fill(found, rows)
+        if then is not None:
+            self._look_ahead(self._index.known_rows_of(then, copy))
+        return decoded(found, self.spec)
 
-    def _read_runs(self, rows: Rows, runs: list[Run], data: memoryview) -> None:
+    def _remembered(self, memory: Tensor, rows: Rows) -> Tensor:
+        if len(runs_of(rows)) == 1:
+            return memory[rows[0] : rows[0] + len(rows)]
+        buffer = self._shared.buffers.current(self.spec)[: len(rows)]
+        torch.index_select(memory, 0, torch.from_numpy(rows), out=buffer)
+        return buffer
+
+    def _look_ahead(self, rows: Rows) -> None:
+        if self._shared.buffers.ahead and len(rows):
+            self._shared.buffers.fetch(self, rows)
+        else:
+            self.expect(rows)
+
+    def expect(self, rows: Rows) -> None:
+        """Let the disk be at work on the chunks of `rows` [N] of a large file, and let go of all others."""
         assert self._file is not None
-        stride = self.spec.record_bytes
-        for run in runs:
+        if self._file.is_large:
+            self._file.expect(rows)
+
+    def fill(self, buffer: Tensor, rows: Rows) -> None:
+        """Read `rows` [B] from the file into `buffer` [B, ...], which is as `empty_rows` makes it.
+
+        Raises:
+            DamagedBoundaryError, StorageError: as `read`.
+        """
+        assert self._file is not None
+        stride, data = self.spec.record_bytes, bytes_of(buffer)
+        for run in runs_of(rows):
             start = run.position * stride
             self._file.read(run.row, data[start : start + run.length * stride])
         self._verify(rows, data)
@@ -171,10 +167,12 @@ class Boundary:
 
     def clear(self) -> None:
         """Forget all records and keep the space."""
+        self._shared.buffers.settle()  # what is read ahead may be of rows that are written anew
         self._index = Index(self.spec, self._shared.num_samples)
 
     def close(self) -> None:
         """Let go of the memory and close the file, which stays."""
+        self._shared.buffers.settle()
         self._memory = None
         if self._file is not None:
             self._file.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from edge_trgl.runtime.demand import FORWARD, Demand, Form, Measurements, ModuleRow, work_key
+from edge_trgl.runtime.layouts import reads_batches_ahead, reads_modules_ahead
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.runtime.plan import Layout, Plan
 
@@ -85,13 +86,14 @@ class Costing:
 
     def candidate(self, layout: Layout) -> Candidate:
         """`layout` with what it takes."""
-        bases_mb, openings_mb, slack_mb, fixed_mb = self._bases(replace(layout, resident=0, prefetch=False))
+        ahead = reads_batches_ahead(self._demand, layout)
+        bases_mb, openings_mb, slack_mb, fixed_mb = self._bases(replace(layout, resident=0, prefetch=ahead))
         return Candidate(
             demand=self._demand,
             layout=layout,
             bases_mb=bases_mb,
             openings_mb=openings_mb,
-            residents=self._residents(layout.form, layout.resident + layout.prefetch),
+            residents=self._residents(layout.form, layout.resident + reads_modules_ahead(self._demand, layout)),
             slack_mb=slack_mb,
             fixed_mb=fixed_mb,
             seconds=_extra_seconds(self._demand, self._demand.forms[layout.form], layout),
@@ -168,7 +170,7 @@ def _stored_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, tr
         kept = sum(other.reads for other in form.rows[1:]) * batch_size
         return max(kept, batch) + (reads + row.writes) * batch_size
     if not in_memory:
-        return batch
+        return batch * (2 if module > 0 and reads_batches_ahead(demand, layout) else 1)
     cached = demand.num_samples * demand.copies
     passed_once = demand.kept and module < demand.frozen
     if form.order == "stream" and not passed_once:
@@ -205,11 +207,12 @@ def _extra_seconds(demand: Demand, form: Form, layout: Layout) -> float:
         rounds = demand.batches_per_epoch / layout.chunk
         mean_state = sum(row.state for row in rows) / len(rows)
         moved = rounds * loads_per_round(len(rows), layout, form) * mean_state * 2
-    if layout.prefetch:
+    if reads_modules_ahead(demand, layout):
         moved /= 2  # reading is hidden behind the visit before
     if layout.placement == "disk":
         times = 2 if form.order == "rounds" else 1
-        each = sum(row.writes for row in rows) + sum(row.reads for row in rows if row is not form.rows[0])
+        read = sum(row.reads for row in rows if row is not form.rows[0])
+        each = sum(row.writes for row in rows) + (0 if reads_batches_ahead(demand, layout) else read)
         moved += times * each * demand.num_samples
     return moved / speed + _again(demand, form, layout) / _COMPUTE_BYTES_PER_S
 

@@ -26,12 +26,12 @@ def layouts(demand: Demand, number: int) -> Iterator[Layout]:
     for level, placement, resident, prefetch in itertools.product(
         levels, placements, _residents(demand, form), (True, False)
     ):
-        if prefetch and not (demand.prefetch and resident < len(demand.repeated(form))):
+        if prefetch and not demand.prefetch:
             continue
         for chunk in _chunks(demand, form, placement, resident):
-            if (prefetch or _keeps_others(demand, resident)) and not demand.reads_again(form, chunk):
+            if _keeps_others(demand, resident) and not demand.reads_again(form, chunk):
                 continue
-            yield Layout(
+            layout = Layout(
                 form=number,
                 recompute=level,
                 placement=placement,
@@ -39,6 +39,21 @@ def layouts(demand: Demand, number: int) -> Iterator[Layout]:
                 prefetch=prefetch,
                 chunk=chunk,
             )
+            if not prefetch or reads_modules_ahead(demand, layout) or reads_batches_ahead(demand, layout):
+                yield layout
+
+
+def reads_modules_ahead(demand: Demand, layout: Layout) -> bool:
+    """Whether the next module is read while one is trained."""
+    form = demand.forms[layout.form]
+    paged = layout.resident < len(demand.repeated(form))
+    return layout.prefetch and paged and demand.reads_again(form, layout.chunk)
+
+
+def reads_batches_ahead(demand: Demand, layout: Layout) -> bool:
+    """Whether the next batch is read from disk while one is trained on. In rounds it is not there yet."""
+    form = demand.forms[layout.form]
+    return layout.prefetch and layout.placement == "disk" and form.order != "rounds" and len(form.rows) > 1
 
 
 def _levels(demand: Demand, form: Form) -> list[str]:

@@ -10,7 +10,8 @@ Placement = Literal["memory", "disk"]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The choices of a plan: `form` by its place in the demand, `recompute` by the name of its level."""
+    """The choices of a plan: `form` by its place in the demand, `recompute` by the name of its level; `prefetch`:
+    the next module and, from disk, the next batch are read while one is trained."""
 
     form: int
     recompute: str

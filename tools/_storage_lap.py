@@ -88,8 +88,8 @@ def main() -> None:
                 most = max(most, _cached_bytes(boundary.path))
         order = windowed_order(num_samples, 0, lap, spec.chunk_records)
         for number, start in enumerate(range(0, num_samples, BATCH)):
-            boundary.expect(order[start : start + BATCH + boundary.window])
-            boundary.read(order[start : start + BATCH])
+            stop = start + BATCH
+            boundary.read(order[start:stop], then=order[stop : stop + boundary.window])
             if number % 8 == 0:
                 most = max(most, _cached_bytes(boundary.path))
         assert np.array_equal(np.sort(order), np.arange(num_samples))

@@ -115,6 +115,7 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
             shape.num_samples,
             shape.batch_size,
             reuse="reuse" not in config.budget.without,
+            ahead=opened.plan.layout.prefetch,
         ),
         feed=opened.feed("train"),
         meter=Meter(),

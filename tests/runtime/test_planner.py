@@ -529,10 +529,12 @@ class TestFrozen:
             )
         )
 
-    def test_or_on_disk(self):
-        found = make_plan(self.demand(), 140)
-        assert found.layout.placement == "disk"
-        assert found.peaks_mb == pytest.approx((100 + 1 + 5, 100 + 20 + 0.5 + 6, 100 + 1 + 0.25 + 6))
+    @pytest.mark.parametrize(("prefetch", "batches"), [(True, 2), (False, 1)])
+    def test_or_on_disk_where_a_second_batch_is_read_ahead(self, prefetch, batches):
+        found = make_plan(self.demand(prefetch=prefetch), 140)
+        assert (found.layout.placement, found.layout.prefetch) == ("disk", prefetch)
+        expected = (100 + 1 + 5, 100 + 20 + 0.5 * batches + 6, 100 + 1 + 0.25 * batches + 6)
+        assert found.peaks_mb == pytest.approx(expected)
 
     @pytest.mark.parametrize(("laps", "kept_mb"), [(1, 0), (2, KEPT_MB)])
     def test_in_laps_it_stays(self, laps, kept_mb):

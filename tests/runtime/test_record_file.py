@@ -85,7 +85,7 @@ def test_a_chunk_is_fetched_in_pieces_that_no_kernel_cuts_short(store, use_syste
 def test_copies_lie_in_chunks_of_their_own(store, use_system):
     boundary, spy = _full(store, copies=2), Spy()
     use_system(spy)
-    boundary.expect(np.array([0, 255]), copy=1)
+    boundary.read(np.array([3]), copy=1, then=np.array([0, 255]))
     assert spy.chunks(WILL_NEED) == [32, 63]
 
 
@@ -94,18 +94,18 @@ def test_records_that_are_not_there_yet_are_passed_over(store, use_system):
     boundary, spy = store.create(spec), Spy()
     boundary.append(np.arange(8), torch.zeros(8, 256))
     use_system(spy)
-    boundary.expect(np.arange(100))
+    boundary.read(np.arange(2), then=np.arange(100))
     assert spy.chunks(WILL_NEED) == [0]
 
 
 def test_small_files_and_boundaries_in_memory_are_left_to_the_kernel(store, use_system, monkeypatch):
     in_memory, spy = _full(store, in_memory=True), Spy()
     use_system(spy)
-    in_memory.expect(np.arange(16))
+    in_memory.read(np.arange(16), then=np.arange(16, 32))
     assert spy.advised == []
     monkeypatch.setattr(record_file, "_LARGE_FILE_BYTES", 1 << 30)
     small = _full(store)
-    small.expect(np.arange(16))
+    small.read(np.arange(16), then=np.arange(16, 32))
     assert spy.advised == spy.written_out == []
 
 
