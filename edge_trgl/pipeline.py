@@ -67,7 +67,7 @@ class Pipeline:
         state = self.run.state()
         self._job(state, "prepare")
         budget_mb = self.plan(state, None)
-        names = ("plan", "layout", "table", "traffic")
+        names = ("plan", "layout", "table", "traffic", "alternatives")
         document = {"budget_mb": budget_mb, **{name: state.meta(name) for name in names}}
         document["phases"] = [asdict(phase) for phase in state.phases()]
         state.close()

@@ -22,7 +22,7 @@ def plan_text(document: dict[str, Any]) -> str:
         sizes = "".join(f"{row[f'{name}_mb']:12.1f}" for name in COLUMNS)
         head = f", {row['head']} head" if row["head"] else ""
         lines.append(f"{row['module']:6d}{sizes}  {row['name']}{head}")
-    lines += [_layout(plan, len(table)), *_traffic(document["traffic"])]
+    lines += [_layout(plan, len(table)), *_traffic(document["traffic"]), *_alternatives(document["alternatives"])]
     basis = "measured by steps in a process of their own" if plan["probed"] else "estimated; no step was measured"
     fits = "fits" if plan["peak_mb"] <= document["budget_mb"] else "does not fit"
     lines += [
@@ -57,6 +57,26 @@ def _traffic(traffic: dict[str, Any]) -> list[str]:
     if traffic["wear"] is not None:
         whole += f", {traffic['wear']:.2%} of what the storage endures"
     return [f"{each}; {whole}"]
+
+
+def _alternatives(found: list[dict[str, Any]]) -> list[str]:
+    """What more copies of a cached boundary, or none, mean for the result, for the storage and for the time."""
+    if not found:
+        return []
+    here, *more, none = found
+    each = f"the same {here['copies']} augmented copies" if here["copies"] > 1 else "the same augmented copy"
+    words = [f"cached boundaries show every epoch {each} of an image" if more else "cached boundaries are exact"]
+    words += [f"--views {one['copies']} varies them more and {_against(one, here)}" for one in more]
+    draws = "draws anew in every epoch and " if more else ""
+    words.append(f"--cache none {draws}{_against(none, here)}")
+    return ["; ".join(words)]
+
+
+def _against(one: dict[str, Any], here: dict[str, Any]) -> str:
+    """What it writes and, where that is known, how long it takes."""
+    text = f"writes {_size(one['traffic']['written_mb'])} in all"
+    seconds, ours = one["traffic"]["seconds"], here["traffic"]["seconds"]
+    return text if seconds is None else f"{text} in {seconds / ours:.1f} times the time"
 
 
 def _size(mb: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_trgl.run import Run
 from edge_trgl.runtime import planner, probes
+from edge_trgl.runtime.alternatives import alternatives
 from edge_trgl.runtime.costing import boundary_bytes
 from edge_trgl.runtime.demand import FORWARD, Demand, Measurement, Measurements, work_key
 from edge_trgl.runtime.errors import DoesNotFitError
@@ -45,7 +46,7 @@ def run(run: Run, budget_mb: float | None, *, below: bool = False) -> dict[str, 
     if not isinstance(found, Plan):
         room_mb = budget_mb or planner.worth_measuring_mb(demand, measured)
         return {"wanted": [asdict(one) for one in found], "room_mb": room_mb}
-    _store(state, demand, found, measured)
+    _store(state, demand, found, measured, augmented=run.config().data.augment)
     state.close()
     changed = begun is not None and begun.layout != found.layout
     return {"wanted": [], "changed": f"{described(begun)} -> {described(found)}" if begun and changed else None}
@@ -99,11 +100,13 @@ def _known(demand: Demand, state: RunState) -> Measurements:
     return {**here, **probes.recall(keys)}
 
 
-def _store(state: RunState, demand: Demand, plan: Plan, measured: Measurements) -> None:
+def _store(state: RunState, demand: Demand, plan: Plan, measured: Measurements, *, augmented: bool) -> None:
     layout = state.meta("layouts")[plan.layout.form]
     state.set_meta("layout", layout)
     state.set_meta("table", _table(demand, plan, measured, layout))
     state.set_meta("traffic", asdict(traffic_of(demand, plan, measured)))
+    others = alternatives(demand, plan, measured, augmented=augmented)
+    state.set_meta("alternatives", [asdict(one) for one in others])
     state.set_meta("plan", plan.document())  # last: it says that all is there
 
 
