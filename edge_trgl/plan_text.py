@@ -22,7 +22,11 @@ def plan_text(document: dict[str, Any]) -> str:
         sizes = "".join(f"{row[f'{name}_mb']:12.1f}" for name in COLUMNS)
         head = f", {row['head']} head" if row["head"] else ""
         lines.append(f"{row['module']:6d}{sizes}  {row['name']}{head}")
-    lines += [_layout(plan, len(table)), *_traffic(document["traffic"]), *_alternatives(document["alternatives"])]
+    lines += [
+        _layout(plan, len(table)),
+        *_traffic(document["traffic"]),
+        *_alternatives(plan, document["alternatives"]),
+    ]
     basis = "measured by steps in a process of their own" if plan["probed"] else "estimated; no step was measured"
     fits = "fits" if plan["peak_mb"] <= document["budget_mb"] else "does not fit"
     lines += [
@@ -59,24 +63,31 @@ def _traffic(traffic: dict[str, Any]) -> list[str]:
     return [f"{each}; {whole}"]
 
 
-def _alternatives(found: list[dict[str, Any]]) -> list[str]:
+def _alternatives(plan: dict[str, Any], found: list[dict[str, Any]]) -> list[str]:
     """What more copies of a cached boundary, or none, mean for the result, for the storage and for the time."""
     if not found:
         return []
     here, *more, none = found
+    in_memory = plan["layout"]["placement"] == "memory"
     each = f"the same {here['copies']} augmented copies" if here["copies"] > 1 else "the same augmented copy"
     words = [f"cached boundaries show every epoch {each} of an image" if more else "cached boundaries are exact"]
-    words += [f"--views {one['copies']} varies them more and {_against(one, here)}" for one in more]
-    draws = "draws anew in every epoch and " if more else ""
-    words.append(f"--cache none {draws}{_against(none, here)}")
+    for one in more:
+        takes = "fills as many times their memory" if in_memory else _writes(one)
+        words.append(f"--views {one['copies']} varies them more, {takes}{_time(one, here)}")
+    draws = "draws anew in every epoch, " if more else ""
+    takes = "keeps none" if in_memory else _writes(none)
+    words.append(f"--cache none {draws}{takes}{_time(none, here)}")
     return ["; ".join(words)]
 
 
-def _against(one: dict[str, Any], here: dict[str, Any]) -> str:
-    """What it writes and, where that is known, how long it takes."""
-    text = f"writes {_size(one['traffic']['written_mb'])} in all"
+def _writes(one: dict[str, Any]) -> str:
+    return f"writes {_size(one['traffic']['written_mb'])} in all"
+
+
+def _time(one: dict[str, Any], here: dict[str, Any]) -> str:
+    """How long it takes, where that is known."""
     seconds, ours = one["traffic"]["seconds"], here["traffic"]["seconds"]
-    return text if seconds is None else f"{text} in {seconds / ours:.1f} times the time"
+    return "" if seconds is None else f", takes {seconds / ours:.1f} times as long"
 
 
 def _size(mb: float) -> str:

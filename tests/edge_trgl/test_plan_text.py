@@ -1,0 +1,50 @@
+"""What more views, or no cache, would mean, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_trgl.plan_text import _alternatives
+
+
+def _one(copies, written_mb, seconds):
+    return {"copies": copies, "traffic": {"written_mb": written_mb, "seconds": seconds}}
+
+
+def _plan(placement):
+    return {"layout": {"placement": placement}}
+
+
+FOUND = [_one(1, 800.0, 100.0), _one(4, 3200.0, 130.0), _one(0, 1.0, 320.0)]
+
+
+@pytest.mark.parametrize(
+    ("placement", "found", "text"),
+    [
+        (
+            "disk",
+            FOUND,
+            "cached boundaries show every epoch the same augmented copy of an image; --views 4 varies them more, "
+            "writes 3.1 GiB in all, takes 1.3 times as long; --cache none draws anew in every epoch, writes "
+            "1 MiB in all, takes 3.2 times as long",
+        ),
+        (
+            "memory",
+            FOUND,
+            "cached boundaries show every epoch the same augmented copy of an image; --views 4 varies them more, "
+            "fills as many times their memory, takes 1.3 times as long; --cache none draws anew in every epoch, "
+            "keeps none, takes 3.2 times as long",
+        ),
+        (
+            "disk",
+            [_one(1, 800.0, None), _one(0, 1.0, None)],
+            "cached boundaries are exact; --cache none writes 1 MiB in all",
+        ),
+    ],
+)
+def test_alternatives_in_words(placement, found, text):
+    assert _alternatives(_plan(placement), found) == [text]
+
+
+def test_nothing_is_said_where_nothing_is_cached():
+    assert _alternatives(_plan("disk"), []) == []
