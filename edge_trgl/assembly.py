@@ -118,7 +118,9 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
         transport=transport,
         loss=local_loss(config),
         label_smoothing=config.train.label_smoothing,
+        optimizer=config.train.optimizer,
         momentum=config.train.momentum,
+        betas=config.train.betas,
         weight_decay=config.train.weight_decay,
         bfloat16=config.train.precision == "bf16",
         recompute=cast(Recompute, recompute),
@@ -215,14 +217,18 @@ class LearningRate:
         self._milestones = config.train.lr_milestones if config.train.lr_schedule == "steps" else ()
         self._factor = config.train.lr_factor
         self._batches = shape.batches_per_epoch
+        self._warmup = config.train.warmup_epochs * self._batches
         self._steps = [training.epochs_of(module) * self._batches for module in range(shape.num_modules)]
 
     def __call__(self, visit: Visit, batch: int) -> float:
         """The rate for `batch` of a training visit."""
+        step = visit.span.epoch * self._batches + batch
+        if step < self._warmup:
+            return self._base * (step + 1) / self._warmup
         if not self._cosine:
             passed = sum(milestone <= visit.span.epoch for milestone in self._milestones)
             return float(self._base * self._factor**passed)
-        done = (visit.span.epoch * self._batches + batch) / self._steps[visit.module]
+        done = (step - self._warmup) / (self._steps[visit.module] - self._warmup)
         return self._base * 0.5 * (1 + math.cos(math.pi * done))
 
 

@@ -85,9 +85,11 @@ class TrainConfig:
     """`epochs`: passes over the data of each module in all: a number, `50+10k`, or a comma-separated list.
     `short_batch`: what is done with the last batch of an epoch that is short.
 
-    `lr_schedule` steps: the rate is multiplied by `lr_factor` at every epoch of `lr_milestones`. `prefix`: of
-    sequential training without a cache: frozen, or run in training mode (batch statistics, and the running ones
-    move on), as the paper's authors did. `freeze`: so many modules, the first ones, are not trained.
+    `lr_schedule` steps: the rate is multiplied by `lr_factor` at every epoch of `lr_milestones`. In the first
+    `warmup_epochs` of a module the rate grows to `lr` in equal steps; a cosine begins after them. `momentum` is
+    that of sgd, `betas` are those of adamw. `prefix`: of sequential training without a cache: frozen, or run in
+    training mode (batch statistics, and the running ones move on), as the paper's authors did. `freeze`: so many
+    modules, the first ones, are not trained.
     """
 
     regime: Literal["parallel", "multi-lap", "sequential", "end-to-end"] = "parallel"
@@ -99,7 +101,10 @@ class TrainConfig:
     lr_schedule: Literal["cosine", "constant", "steps"] = "cosine"
     lr_milestones: tuple[int, ...] = ()
     lr_factor: float = 0.2
+    warmup_epochs: int = 0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
+    betas: tuple[float, ...] = (0.9, 0.999)
     weight_decay: float = 2e-4
     label_smoothing: float = 0.1
     views: int = 1
@@ -117,8 +122,17 @@ class TrainConfig:
         found = []
         for name in ("laps", "batch_size", "views"):
             found += _unless(getattr(self, name) >= 1, f"train.{name} must be at least 1")
-        for name in ("momentum", "weight_decay", "label_smoothing", "checkpoint_minutes", "freeze"):
+        for name in (
+            "warmup_epochs",
+            "momentum",
+            "weight_decay",
+            "label_smoothing",
+            "checkpoint_minutes",
+            "freeze",
+        ):
             found += _unless(getattr(self, name) >= 0, f"train.{name} must not be negative")
+        good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        found += _unless(good, "train.betas must be two numbers from 0 to below 1")
         found += _unless(0 < self.lr < math.inf, "train.lr must be above 0 and finite")
         found += _unless(0 < self.lr_factor < math.inf, "train.lr_factor must be above 0 and finite")
         found += _unless(min(self.lr_milestones, default=1) >= 1, "train.lr_milestones must be at least 1")
@@ -146,6 +160,7 @@ class TrainConfig:
         if self.regime in ("parallel", "end-to-end") and not self.epochs.strip().isdigit():
             found.append(f"train.epochs {self.epochs!r}: {self.regime} trains every module for the same number")
         found += _unless(min(epochs) >= self.laps, "train.epochs must be at least one a lap")
+        found += _unless(min(epochs) > self.warmup_epochs, "train.warmup_epochs must be fewer than train.epochs")
         return found
 
 

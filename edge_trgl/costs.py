@@ -70,8 +70,9 @@ class Timeline:
 class ModuleCost:
     """One module: shapes of a sample, bytes that last, and timelines of what lasts no longer than a step.
 
-    `state_bytes`: weights, buffers and momentum; `num_params`: of the trunk. `gradient_bytes`: of the weights'
-    gradients that are alive at once. `steps`: by what is computed again; end-to-end, those of the backward, with
+    `state_bytes`: weights, buffers and `momentum_bytes`, all that the optimizer keeps; `num_params`: of the trunk.
+    `learning_bytes`: of the weights that are trained, and so of all gradients; `gradient_bytes`: of those that are
+    alive at once. `steps`: by what is computed again; end-to-end, those of the backward, with
     the gradient that is handed down but not the one that is read. `forward`: passes that train nothing.
     `head`: its name, None without one.
     """
@@ -85,6 +86,7 @@ class ModuleCost:
     num_params: int
     weight_bytes: int
     momentum_bytes: int
+    learning_bytes: int
     gradient_bytes: int
     opening_bytes: int
     steps: Mapping[Recompute, Timeline]
@@ -133,7 +135,7 @@ def cheapest_costs(chain: Chain, config: StepConfig, batch_size: int, allowed: S
                 refused.append(error)
         if not found:
             raise refused[0]
-        return min(found, key=lambda cost: (cost.least(batch_size), cost.momentum_bytes))
+        return min(found, key=lambda cost: (cost.least(batch_size), cost.learning_bytes))
 
     return _in_order(chain, cheapest)
 
@@ -201,7 +203,7 @@ def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dt
         frozen=module < chain.frozen,
         send_back=send_back,
     )
-    momentum_bytes = _bytes(_learning(local))
+    momentum_bytes = _bytes(local.moments().values())
     return ModuleCost(
         module=module,
         name=_title(local.trunk),
@@ -212,6 +214,7 @@ def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dt
         num_params=sum(p.numel() for p in local.trunk.parameters()),
         weight_bytes=_bytes(local.tensors().values()) - momentum_bytes,  # λ too
         momentum_bytes=momentum_bytes,
+        learning_bytes=_bytes(_learning(local)),
         gradient_bytes=_gradient_bytes(local, config),
         opening_bytes=_opening_bytes(chain, local),
         steps={recompute: _timeline(partial(works.step, recompute)) for recompute in get_args(Recompute)},
@@ -235,11 +238,11 @@ def _gradient_bytes(local: LocalModule, config: StepConfig) -> int:
 
 
 def _opening_bytes(chain: Chain, local: LocalModule) -> int:
-    """Bytes at most while the module is made: its tensors without momentum, and what the largest one needs."""
+    """Bytes at most while the module is made: its tensors without moments, and what the largest one needs."""
     largest = max((_bytes([weight]) for weight in local.parameters()), default=0)
     # Laid out, a weight is copied; an orthogonal one comes from a QR decomposition, which holds three like it.
     beside = largest if chain.gain is None else 3 * largest
-    return _bytes(local.tensors().values()) - _bytes(_learning(local)) + beside
+    return _bytes(local.tensors().values()) - _bytes(local.moments().values()) + beside
 
 
 @dataclass(frozen=True, kw_only=True)

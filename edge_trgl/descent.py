@@ -1,48 +1,55 @@
-"""SGD with momentum: all weights after the backward, or each one in it, as soon as its gradient is complete."""
+"""SGD with momentum, and AdamW: weights updated after the backward, or each in it, once its gradient is complete.
+
+The functional forms: torch.optim would load torch._dynamo, 70 MiB of the user's budget.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+Optimizer = Literal["sgd", "adamw"]
 
-class Descent:
-    """The momentum of some weights, and the one way in which they are updated, in place.
+Weights = Mapping[str, nn.Parameter]
+"""By their names."""
+
+
+class Descent(ABC):
+    """The moments of some weights, and the one way in which they are updated, in place.
 
     Attributes:
-        momenta: for each weight, by its name, a tensor like it.
+        momenta: for each weight, by its name, a tensor like it: the mean of its gradients.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], *, momentum: float, weight_decay: float) -> None:
-        self.momenta = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    def __init__(self, weights: Weights, *, weight_decay: float) -> None:
+        self.momenta = _like(weights)
         self._momentum_of = {weight: self.momenta[name] for name, weight in weights.items()}
-        self._momentum = momentum
         self._weight_decay = weight_decay
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that outlives a step, by name."""
+        return {f"momentum.{name}": tensor for name, tensor in self.momenta.items()}
+
+    @abstractmethod
+    def begin(self) -> None:
+        """A step begins; once it does, each weight may be updated once."""
 
     @torch.no_grad()
     def step(self, weights: Iterable[nn.Parameter], lr: float) -> None:
         """Update those of `weights` that have a gradient, and free it."""
-        due = [(weight, weight.grad) for weight in weights if weight.grad is not None]
-        if not due:
-            return
-        # The functional form: torch.optim would load torch._dynamo, 70 MiB of the user's budget.
-        torch._fused_sgd_(
-            [weight for weight, _ in due],
-            [gradient for _, gradient in due],
-            [self._momentum_of[weight] for weight, _ in due] if self._momentum else [],
-            weight_decay=self._weight_decay,
-            momentum=self._momentum,
-            lr=lr,
-            dampening=0,
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
-        )
-        for weight, _ in due:
+        due = [weight for weight in weights if weight.grad is not None]
+        if due:
+            self._update(due, [weight.grad for weight in due if weight.grad is not None], lr)
+        for weight in due:
             weight.grad = None
+
+    @abstractmethod
+    def _update(self, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor], lr: float) -> None: ...
 
     @contextmanager
     def in_backward(self, weights: Iterable[nn.Parameter], lr: float | None) -> Iterator[None]:
@@ -64,3 +71,78 @@ class Descent:
             # A hook that stayed would tie weights and momentum into a cycle, which is not freed at once.
             for handle in handles:
                 handle.remove()
+
+
+class Sgd(Descent):
+    """SGD with momentum, not Nesterov's."""
+
+    def __init__(self, weights: Weights, *, momentum: float, weight_decay: float) -> None:
+        super().__init__(weights, weight_decay=weight_decay)
+        self._momentum = momentum
+
+    def begin(self) -> None:
+        """Every step is like the first."""
+
+    def _update(self, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor], lr: float) -> None:
+        torch._fused_sgd_(
+            list(weights),
+            list(gradients),
+            [self._momentum_of[weight] for weight in weights] if self._momentum else [],
+            weight_decay=self._weight_decay,
+            momentum=self._momentum,
+            lr=lr,
+            dampening=0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+        )
+
+
+class AdamW(Descent):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), bias correction included.
+
+    The number of steps is kept with the moments: it then needs no knowledge of how a schedule counts.
+    """
+
+    def __init__(self, weights: Weights, *, betas: Sequence[float], weight_decay: float) -> None:
+        super().__init__(weights, weight_decay=weight_decay)
+        self._squares = _like(weights)
+        self._square_of = {weight: self._squares[name] for name, weight in weights.items()}
+        self._beta1, self._beta2 = betas
+        # The kernel reads it where the weights are.
+        device = next((weight.device for weight in weights.values()), "cpu")
+        self._steps = torch.zeros((), dtype=torch.float32, device=device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that outlives a step, by name."""
+        squares = {f"square.{name}": tensor for name, tensor in self._squares.items()}
+        return {**super().tensors(), **squares, "steps": self._steps}
+
+    def begin(self) -> None:
+        """Count a step, for all weights at once."""
+        self._steps += 1
+
+    def _update(self, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor], lr: float) -> None:
+        torch._fused_adamw_(
+            list(weights),
+            list(gradients),
+            [self._momentum_of[weight] for weight in weights],
+            [self._square_of[weight] for weight in weights],
+            [],
+            [self._steps] * len(weights),
+            lr=lr,
+            beta1=self._beta1,
+            beta2=self._beta2,
+            weight_decay=self._weight_decay,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+EPSILON = 1e-8
+"""Added to the root of AdamW's second moment, as everybody has it."""
+
+
+def _like(weights: Weights) -> dict[str, Tensor]:
+    return {name: torch.zeros_like(weight) for name, weight in weights.items()}

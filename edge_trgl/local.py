@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_trgl.chain import Chain, Shape
-from edge_trgl.descent import Descent
+from edge_trgl.descent import AdamW, Descent, Optimizer, Sgd
 from edge_trgl.energy import Measure
 from edge_trgl.keys import key
 from edge_trgl.losses import CrossEntropy, LocalLoss, Mix, Place, damped
@@ -33,13 +33,15 @@ class StepConfig:
     (smaller ones change BN and rounding: lossy). `recompute`: what is computed again in the backward rather than
     kept (exact).
     `early_update`: update each weight in the backward, as soon as its gradient is complete, and free the
-    gradient (exact).
+    gradient (exact). `momentum` is SGD's, `betas` are AdamW's.
     """
 
     transport: Transport
     loss: LocalLoss = field(default_factory=CrossEntropy)
     label_smoothing: float = 0.0
+    optimizer: Optimizer = "sgd"
     momentum: float = 0.9
+    betas: tuple[float, ...] = (0.9, 0.999)
     weight_decay: float = 0.0
     bfloat16: bool = False
     recompute: Recompute = "none"
@@ -64,7 +66,7 @@ class _Part:
 
 
 class LocalModule(nn.Module):
-    """Module T_k, its auxiliary classifier F_k, other parts of its loss, momentum, and λ: all that a visit holds.
+    """Module T_k, its auxiliary classifier F_k, other parts of its loss, moments, and λ: all that a visit holds.
 
     Raises:
         ValueError: the head or the loss cannot read the module's output, or the loss is not one of micro-batches.
@@ -107,19 +109,26 @@ class LocalModule(nn.Module):
         return self
 
     def _new_descent(self, weights: dict[str, nn.Parameter]) -> Descent:
-        return Descent(weights, momentum=self.config.momentum, weight_decay=self.config.weight_decay)
+        decay = self.config.weight_decay
+        if self.config.optimizer == "adamw":
+            return AdamW(weights, betas=self.config.betas, weight_decay=decay)
+        return Sgd(weights, momentum=self.config.momentum, weight_decay=decay)
 
     def readers(self) -> nn.ModuleList:
         """All that reads the module's output: its head first, then the other parts of its loss."""
         return nn.ModuleList([self.head, *self.aux])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that outlives a visit, by name: weights, buffers, momentum and λ."""
+        """Every tensor that outlives a visit, by name: weights, buffers, moments and λ."""
         kept = {name: weight.detach() for name, weight in self.named_parameters()} | dict(self.named_buffers())
-        kept |= {f"momentum.{name}": tensor for name, tensor in self._descent.momenta.items()}
+        kept |= self.moments()
         if self.config.transport.multipliers:
             kept["multiplier"] = self._multiplier
         return kept
+
+    def moments(self) -> dict[str, Tensor]:
+        """Those of them that are the optimizer's."""
+        return self._descent.tensors()
 
     def final_tensors(self) -> dict[str, Tensor]:
         """What the trained network consists of: weights and buffers, in order."""
@@ -167,12 +176,13 @@ class LocalModule(nn.Module):
         emit: Emit | None = None,
         send_back: Emit | None = None,
     ) -> None:
-        """One step of SGD on the local loss of a batch x [B, ...] with labels y [B] (int64).
+        """One step on the local loss of a batch x [B, ...] with labels y [B] (int64).
 
         `seed` keys all that the blocks draw at random. `gauged`: the totals get the gradients of the residues.
         `image`: what x came from, [B, C, H, W] from 0 to 1, if the loss wants it. `emit` takes the output,
         `send_back` the gradient of x. `x` must not require a gradient.
         """
+        self._descent.begin()
         self._measure_by(self._totals[4:] if gauged else None)
         if self.config.transport.multipliers:
             self.config.transport.multipliers.begin(self._multiplier, lap)
@@ -196,6 +206,7 @@ class LocalModule(nn.Module):
         `x` [B, ...] is computed again, without a trace in BN's running statistics; `gradient` is that of its
         output, in the output's dtype. `send_back` takes the gradient of x, in its dtype.
         """
+        self._descent.begin()
         segments = self._segments()
         stages = [[segment] for segment in segments] if self.config.recompute == "blocks" else [segments]
         for part in self._parts(len(x), seed, lr, send_back=send_back):

@@ -155,7 +155,8 @@ def _variants(order: Order, chain: Chain, costs: Sequence[ModuleCost], size: int
         return
     part = size // 2
     while part >= 1:
-        rows = tuple(map(_in_parts, _rows(costs, part, layout, layout, f"{text} in parts")))
+        whole = _rows(costs, part, layout, layout, f"{text} in parts")
+        rows = tuple(_in_parts(row, cost.learning_bytes) for row, cost in zip(whole, costs, strict=True))
         yield _Shaped(Form(order=order, rows=rows, size=part, lossy=("micro-batch",)), layout)
         part //= 2
     if len(costs) > 1:
@@ -165,10 +166,10 @@ def _variants(order: Order, chain: Chain, costs: Sequence[ModuleCost], size: int
             yield _Shaped(Form(order=order, rows=rows, size=size, lossy=(name,)), narrow)
 
 
-def _in_parts(row: ModuleRow) -> ModuleRow:
-    """The gradients of one part of a batch are there, all of them, while the next one is computed."""
-    works = {name: work + (0 if name == FORWARD else row.momentum) for name, work in row.works.items()}
-    return replace(row, gradients=row.momentum, works=works)
+def _in_parts(row: ModuleRow, gradients: int) -> ModuleRow:
+    """The `gradients` of one part of a batch are there, all of them, while the next one is computed."""
+    works = {name: work + (0 if name == FORWARD else gradients) for name, work in row.works.items()}
+    return replace(row, gradients=gradients, works=works)
 
 
 def _layout(chain: Chain, costs: Sequence[ModuleCost]) -> Layout:

@@ -42,6 +42,19 @@ def test_cosine_falls_with_every_batch_and_nears_zero():
     assert found == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 12)) for step in range(12)])
 
 
+def test_the_rate_grows_in_equal_steps_before_a_cosine_begins():
+    found = [rate for epoch in rates(warmup_epochs=2) for rate in epoch]
+    cosine = [0.05 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    assert found == pytest.approx([0.025, 0.05, 0.075, 0.1, *cosine])
+
+
+def test_the_rate_grows_before_it_is_constant_or_falls_in_steps():
+    growing = [pytest.approx([0.05, 0.1])]
+    assert rates(2, lr_schedule="constant", warmup_epochs=1) == [*growing, [0.1, 0.1]]
+    steps = {"lr_schedule": "steps", "lr_milestones": [2], "lr_factor": 0.5}
+    assert rates(3, **steps, warmup_epochs=1) == [*growing, [0.1, 0.1], [0.05, 0.05]]
+
+
 @pytest.mark.parametrize(("prefix", "kind"), [("frozen", "forward"), ("train-mode", "ascend")])
 def test_the_prefix_is_passed_as_configured(prefix, kind):
     config = resolve({"train": {"regime": "sequential", "epochs": 1, "cache": False, "prefix": prefix}})

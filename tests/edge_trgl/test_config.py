@@ -31,6 +31,8 @@ BOUNDS = [
     ("train", "lr", [1e-9], [0, -0.1, float("nan")]),
     ("train", "lr_factor", [1e-9, 2], [0, -0.1, float("nan")]),
     ("train", "lr_milestones", [(1,), (120, 160)], [(0,), (3, -1)]),
+    ("train", "warmup_epochs", [0, 9], [-1, 10]),
+    ("train", "betas", [(0, 0), (0.9, 0.999)], [(0.9,), (0.9, 1), (-0.1, 0.9), (0.9, 0.9, 0.9)]),
     ("train", "momentum", [0, 0.999], [-0.1, 1, float("nan")]),
     ("train", "weight_decay", [0], [-1e-9]),
     ("train", "label_smoothing", [0, 0.999], [-0.1, 1]),
@@ -76,6 +78,10 @@ def test_values_past_a_bound_are_named(section, name, value):
         (
             {"train": {"epochs": "5,6", "regime": "end-to-end"}},
             "end-to-end trains every module for the same number",
+        ),
+        (
+            {"train": {"epochs": "9,3", "regime": "sequential", "warmup_epochs": 3}},
+            "train.warmup_epochs must be fewer than train.epochs",
         ),
         (
             {"train": {"regime": "sequential"}, "budget": {"chunk": "4"}},

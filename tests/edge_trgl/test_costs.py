@@ -87,11 +87,11 @@ def _allocated(run):
 SCRATCH_BYTES = 64 << 10  # what kernels allocate inside, which is not counted; it hardly grows with the batch
 
 
-@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("options", [{}, {"early_update": False}, {"optimizer": "adamw"}], ids=str)
 @pytest.mark.parametrize("recompute", get_args(Recompute))
 @pytest.mark.parametrize("name", ["norm", "dropout", "plain", "km"])
-def test_the_peak_is_that_of_the_allocator(nets, name, recompute, early):
-    chain, config = _chain(nets, name), replace(TRGL, early_update=early)
+def test_the_peak_is_that_of_the_allocator(nets, name, recompute, options):
+    chain, config = _chain(nets, name), replace(TRGL, **options)
     cost = chain_costs(chain, config)[0]
     local = LocalModule(chain, 0, cost.output_shape, replace(config, recompute=recompute)).materialise("cpu")
     x = torch.zeros(64, 3, 8, 8).contiguous(memory_format=torch.channels_last)
@@ -121,7 +121,7 @@ def _wide():
 @pytest.mark.parametrize("recompute", ["none", "blocks"])
 def test_updates_in_the_backward_save_gradients(recompute):
     early, late = (chain_costs(_wide(), replace(VANGL, early_update=early))[0] for early in (True, False))
-    one, all_of_them = (500 * 500 + 500) * 4, late.momentum_bytes
+    one, all_of_them = (500 * 500 + 500) * 4, late.learning_bytes
     assert (early.gradient_bytes, late.gradient_bytes) == (one, all_of_them)
     saved = late.steps[recompute].peak(8) - early.steps[recompute].peak(8)
     # Early, the gradient of one layer is alive beside what its backward makes; late, all of them.
@@ -131,10 +131,10 @@ def test_updates_in_the_backward_save_gradients(recompute):
 @pytest.mark.parametrize("recompute", get_args(Recompute))
 def test_micro_batches_keep_the_gradients_of_the_parts_before(recompute):
     whole, parts = (chain_costs(_wide(), replace(VANGL, micro_batch=size))[0] for size in (None, 7))
-    assert parts.gradient_bytes == parts.momentum_bytes
+    assert parts.gradient_bytes == parts.learning_bytes
     more = parts.steps[recompute].peak(8) - whole.steps[recompute].peak(8)
     # One layer's new gradients stand beside the sums of all of them.
-    assert more == pytest.approx(parts.momentum_bytes, rel=0.05)
+    assert more == pytest.approx(parts.learning_bytes, rel=0.05)
 
 
 def test_multipliers_that_grow_in_some_steps_only_are_counted_in_none(nets):
@@ -238,6 +238,18 @@ def test_a_module_by_hand(nets):
     assert cost.state_bytes == cost.weight_bytes + cost.momentum_bytes
     assert (cost.input_shape, cost.output_shape, cost.output_dtype) == ((3, 8, 8), (4, 8, 8), "float32")
     assert cost.name == "Stem + NormBlock"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_adamw_keeps_two_moments_and_a_number(nets, early):
+    chain = nets.chain_of(nets.NormBlock)
+    (sgd,), (adamw,) = (
+        chain_costs(chain, replace(TRGL, optimizer=optimizer, early_update=early))
+        for optimizer in ("sgd", "adamw")
+    )
+    assert sgd.momentum_bytes == sgd.learning_bytes
+    steps = 4
+    assert adamw == replace(sgd, momentum_bytes=2 * sgd.momentum_bytes + steps)
 
 
 def test_shapes_and_numbers_go_along_the_chain():

@@ -17,10 +17,17 @@ from edge_trgl.runtime import memory
 from edge_trgl.runtime.messages import DESCRIPTOR
 
 KILLS = 5
-"""In each of six ways to train: thirty in all."""
+"""In each of seven ways to train: thirty-five in all."""
 
 WAYS = {
     "parallel": {"budget__chunk": "2", "budget__resident": "1"},
+    "adamw": {
+        "train__regime": "parallel",
+        "train__optimizer": "adamw",
+        "train__warmup_epochs": 2,
+        "budget__chunk": "2",
+        "budget__resident": "1",
+    },
     "multi-lap": {"train__laps": 2, "train__views": 2},
     "sequential": {"train__views": 2},
     "end-to-end": {},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
-from edge_trgl.descent import Descent
+from edge_trgl.descent import AdamW, Descent, Sgd
 from edge_trgl.local import StepConfig
 from edge_trgl.transport import Multipliers, Transport
 
@@ -16,11 +18,13 @@ TRANSPORTS = {"vangl": VANGL, "multipliers": GROWING}
 WAYS = {
     "plain": {},
     "no-momentum": {"momentum": 0.0},
+    "adamw": {"optimizer": "adamw"},
     "norms": {"recompute": "norms"},
     "blocks": {"recompute": "blocks"},
     "bfloat16": {"bfloat16": True},
     "micro-batch": {"micro_batch": 4},
     "all": {"recompute": "blocks", "bfloat16": True, "micro_batch": 2},
+    "adamw-all": {"optimizer": "adamw", "recompute": "blocks", "bfloat16": True, "micro_batch": 2},
 }
 
 
@@ -69,3 +73,69 @@ def test_gradients_go_as_soon_as_they_are_complete(nets, monkeypatch, recompute,
     # A layer computes the gradients of its weight and bias together.
     assert max(found) <= 2 if early else max(found) == len(list(local.parameters()))
     assert all(weight.grad is None for weight in local.parameters())
+
+
+RULES = {
+    "sgd": (
+        lambda weights: Sgd(weights, momentum=0.9, weight_decay=0.1),
+        lambda weights: torch.optim.SGD(weights, momentum=0.9, weight_decay=0.1, fused=True),
+    ),
+    "adamw": (
+        lambda weights: AdamW(weights, betas=(0.9, 0.999), weight_decay=0.1),
+        lambda weights: torch.optim.AdamW(weights, betas=(0.9, 0.999), weight_decay=0.1, fused=True),
+    ),
+}
+
+
+def weights_of(seed):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"matrix": (5, 7), "vector": (33,), "number": (1,)}
+    return {name: nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in shapes.items()}
+
+
+def descend(weights, step, generator):
+    """Twenty steps at falling rates, with the same gradients every time this is called."""
+    for number in range(20):
+        for weight in weights.values():
+            weight.grad = torch.randn(weight.shape, generator=generator)
+        step(0.1 / (number + 1))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_steps_have_the_bits_of_the_librarys_fused_ones(rule):
+    ours, theirs = weights_of(0), weights_of(0)
+    descent, optimizer = RULES[rule][0](ours), RULES[rule][1](theirs.values())
+
+    def step_ours(lr):
+        descent.begin()
+        for weight in reversed(ours.values()):  # one by one, as in a backward
+            descent.step((weight,), lr)
+
+    def step_theirs(lr):
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step()
+
+    descend(ours, step_ours, torch.Generator().manual_seed(1))
+    descend(theirs, step_theirs, torch.Generator().manual_seed(1))
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+    assert not torch.equal(ours["matrix"], weights_of(0)["matrix"])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_all_that_a_step_needs_is_among_the_tensors(rule):
+    """A descent whose tensors were written elsewhere goes on with the same bits."""
+    whole, parts = weights_of(0), weights_of(0)
+    for weights, breaks in ((whole, 0), (parts, 3)):
+        generator = torch.Generator().manual_seed(1)
+        descent = RULES[rule][0](weights)
+        for number in range(6):
+            if number == breaks:
+                kept = {name: tensor.clone() for name, tensor in descent.tensors().items()}
+                descent = RULES[rule][0](weights)
+                for name, tensor in descent.tensors().items():
+                    tensor.copy_(kept[name])
+            for weight in weights.values():
+                weight.grad = torch.randn(weight.shape, generator=generator)
+            descent.begin()
+            descent.step(weights.values(), 0.1)
+    assert all(torch.equal(weight, parts[name]) for name, weight in whole.items())

@@ -245,6 +245,7 @@ WAYS = {
     "norms": {"recompute": "norms"},
     "blocks": {"recompute": "blocks"},
     "late": {"early_update": False},
+    "adamw": {"optimizer": "adamw"},
     "bfloat16": {"bfloat16": True},
     "micro-batch": {"micro_batch": 3},
     "all": {"bfloat16": True, "micro_batch": 3, "recompute": "blocks"},

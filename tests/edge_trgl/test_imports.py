@@ -36,9 +36,18 @@ def test_the_training_process_is_minimal():
     assert not loaded_by("import edge_trgl.jobs.work") & unwanted
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy", "predsim", "infopro-contrast"])
-def test_a_whole_run_never_loads_dynamo(plan_run, loss):
-    run = plan_run("run", model__name="km-2-2", train__regime="multi-lap", train__laps=2, loss__name=loss)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss__name": "cross-entropy"},
+        {"loss__name": "predsim"},
+        {"loss__name": "infopro-contrast"},
+        {"train__optimizer": "adamw"},
+    ],
+    ids=str,
+)
+def test_a_whole_run_never_loads_dynamo(plan_run, settings):
+    run = plan_run("run", model__name="km-2-2", train__regime="multi-lap", train__laps=2, **settings)
     code = (
         "from pathlib import Path\nfrom edge_trgl.run import Run\nfrom edge_trgl.jobs import costs, probe, work\n"
         f"work.run(Run(Path({str(run.folder)!r})), budget_mb=1e5)"

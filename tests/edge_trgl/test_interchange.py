@@ -58,6 +58,15 @@ def test_every_layout_gives_the_same_weights(train_run, net):
     assert len(set(hashes.values())) == 1, hashes
 
 
+def test_every_layout_gives_the_same_weights_with_adamw(train_run):
+    settings = {"train__optimizer": "adamw", "train__lr": 0.002, "train__warmup_epochs": 1}
+    hashes = {
+        train_run(f"layout{number}", **settings, **layout).sha256 for number, layout in enumerate(LAYOUTS[::4])
+    }
+    assert len(hashes) == 1
+    assert train_run("sgd").sha256 not in hashes
+
+
 def test_weights_depend_on_the_seed(train_run):
     assert train_run("a", train__seed=0).sha256 != train_run("b", train__seed=1).sha256
 

@@ -32,12 +32,9 @@ STEPS = 6
 MODES = ("none", "blocks")
 
 
-def _plain_loop(local, pairs, *, lr, momentum, weight_decay, label_smoothing, weight):
-    """The same training written out: trunk by hand, torch.optim.SGD. Returns the optimizer and the losses."""
+def _plain_loop(local, pairs, optimizer, *, label_smoothing, weight):
+    """The same training written out: trunk by hand, an optimizer of torch.optim. Returns the losses."""
     trunk, head = local.trunk, local.head
-    optimizer = torch.optim.SGD(
-        [*trunk.parameters(), *head.parameters()], lr=lr, momentum=momentum, weight_decay=weight_decay
-    )
     losses = []
     for step, (images, y) in enumerate(pairs):
         x, kinetic = images, []
@@ -54,30 +51,40 @@ def _plain_loop(local, pairs, *, lr, momentum, weight_decay, label_smoothing, we
         (loss + weight * transport).backward()
         optimizer.step()
         losses.append((loss.item(), transport.item()))
-    return optimizer, losses
+    return losses
 
 
-@pytest.mark.parametrize(
-    "momentum",
-    [
-        0.9,
-        0.0,
-    ],
-)
+OPTIMIZERS = {
+    "sgd": (torch.optim.SGD, {"momentum": 0.9}, {"momentum": "momentum_buffer"}),
+    "no-momentum": (torch.optim.SGD, {"momentum": 0.0}, {}),
+    "adamw": (torch.optim.AdamW, {"betas": (0.8, 0.95)}, {"momentum": "exp_avg", "square": "exp_avg_sq"}),
+}
+"""The same of torch.optim, its options, and what it calls the tensors that we keep."""
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("transport", ["vangl", "trgl"])
 @pytest.mark.parametrize("net", ["norm", "dropout"])
-def test_steps_are_those_of_a_plain_loop(nets, net, transport, momentum):
-    options = {"label_smoothing": 0.1, "momentum": momentum, "weight_decay": 0.01}
-    config = StepConfig(transport=TRANSPORTS[transport], **options)
+def test_steps_are_those_of_a_plain_loop(nets, net, transport, optimizer):
+    kind, options, names = OPTIMIZERS[optimizer]
+    lr, decay = (0.01, 0.2) if optimizer == "adamw" else (0.1, 0.01)
+    config = StepConfig(
+        transport=TRANSPORTS[transport],
+        label_smoothing=0.1,
+        optimizer="adamw" if optimizer == "adamw" else "sgd",
+        weight_decay=decay,
+        **options,
+    )
     local = nets.built(nets.CHAINS[net](), 0, config)
     plain, pairs, found = copy.deepcopy(local), nets.batches(STEPS), []
     for step, (x, y) in enumerate(pairs):
-        local.train_step(x, y, lr=0.1, seed=step)
+        local.train_step(x, y, lr=lr, seed=step)
         totals = local.take_totals()
         found.append((totals.loss / totals.num_images, totals.transport / totals.num_images))
     # One module of one: the second half of the depth, so 2τ.
     weight = 0.0 if transport == "vangl" else 1 / (2 * 2 * 0.4)
-    optimizer, losses = _plain_loop(plain, pairs, lr=0.1, weight=weight, **options)
+    plain_optimizer = kind(plain.parameters(), lr=lr, weight_decay=decay, **options)
+    losses = _plain_loop(plain, pairs, plain_optimizer, label_smoothing=0.1, weight=weight)
     for (loss, kinetic), (plain_loss, plain_kinetic) in zip(found, losses, strict=True):
         assert loss == pytest.approx(plain_loss, rel=1e-6)
         assert kinetic == pytest.approx(plain_kinetic if weight else 0.0, rel=1e-5)
@@ -85,10 +92,10 @@ def test_steps_are_those_of_a_plain_loop(nets, net, transport, momentum):
     assert tensors.keys() == others.keys()
     for name, tensor in tensors.items():
         torch.testing.assert_close(tensor, others[name], rtol=1e-5, atol=1e-6)
-    if momentum:
-        for name, parameter in plain.named_parameters():
-            expected = optimizer.state[parameter]["momentum_buffer"]
-            torch.testing.assert_close(local.tensors()[f"momentum.{name}"], expected, rtol=1e-5, atol=1e-6)
+    for name, parameter in plain.named_parameters():
+        for ours, theirs in names.items():
+            expected = plain_optimizer.state[parameter][theirs]
+            torch.testing.assert_close(local.tensors()[f"{ours}.{name}"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_transport_changes_the_weights(nets):

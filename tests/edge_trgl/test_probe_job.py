@@ -89,7 +89,7 @@ def test_in_parts_all_gradients_are_there_while_the_next_part_is_computed(planne
     state.close()
     assert (halves.lossy, halves.size) == (("micro-batch",), exact.size // 2)
     row = ModuleRow(
-        kind="k", weights=5, momentum=4, opening=6, gradients=1, works={FORWARD: 10, "none": 20}, reads=0, writes=0
+        kind="k", weights=5, momentum=8, opening=6, gradients=1, works={FORWARD: 10, "none": 20}, reads=0, writes=0
     )
-    parts = costs._in_parts(row)
+    parts = costs._in_parts(row, 4)
     assert (parts.works, parts.gradients) == ({FORWARD: 10, "none": 24}, 4)
