@@ -240,3 +240,22 @@ def test_tables_are_as_the_paper_has_them(table, expected):
     sizes = (train.batch_size, train.lr, train.weight_decay, train.label_smoothing)
     assert (config.model.name, train.regime, train.epochs, *sizes) == expected
     assert (train.momentum, train.lr_schedule, config.data.crop_padding) == (0.9, "constant", 4)
+
+
+def test_swin_is_trained_as_the_paper_has_it():
+    config = resolve(*read_recipes("table4"))
+    train = config.train
+    assert (config.model.name, config.model.modules, train.regime, train.epochs) == (
+        "swin-tiny",
+        4,
+        "parallel",
+        "300",
+    )
+    assert (train.optimizer, train.lr, train.lr_schedule, train.batch_size) == ("adamw", 0.007, "cosine", 1024)
+    assert (train.weight_decay, train.label_smoothing, train.warmup_epochs) == (2e-4, 0.1, 20)
+
+
+@pytest.mark.parametrize("way", ["end-to-end", "multi-lap"])
+def test_the_papers_other_regimes_descend_with_sgd(way):
+    train = resolve(*read_recipes(f"table4,{way}")).train
+    assert (train.optimizer, train.momentum, train.warmup_epochs) == ("sgd", 0.9, 0)
