@@ -107,7 +107,12 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
     """
     wanted = config.transport
     enabled = wanted.enabled and config.train.regime != "end-to-end"
-    multipliers = Multipliers(first=wanted.lambda_first, growth=wanted.growth, every=wanted.every)
+    multipliers = Multipliers(
+        first=wanted.lambda_first,
+        growth=wanted.growth,
+        every=wanted.every,
+        by_depth=wanted.lambda_start == "by-depth",
+    )
     transport = Transport(
         tau=wanted.tau if enabled and not wanted.multipliers else None,
         reduction=wanted.reduction,

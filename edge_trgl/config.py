@@ -169,7 +169,9 @@ class TransportConfig:
     """`enabled` False is VanGL. `tau`: of the first half of the modules, in units of `reduction`; then doubled.
     `p`: of the norm, whose p-th power is the cost.
 
-    `multipliers` uses λ of appendix D (`lambda_first`, `growth`, `every`) in place of τ.
+    `multipliers` uses λ of appendix D (`lambda_first`, `growth`, `every`) in place of τ. `lambda_start`: every
+    module's λ starts at `lambda_first` (`same`, the paper), or module k's at k · `lambda_first` (`by-depth`, the
+    authors' scripts).
     """
 
     enabled: bool = True
@@ -178,6 +180,7 @@ class TransportConfig:
     p: float = 2.0
     multipliers: bool = False
     lambda_first: float = 1.0
+    lambda_start: Literal["same", "by-depth"] = "same"
     growth: float = 1.0
     every: int = 50
 

@@ -86,7 +86,8 @@ class LocalModule(nn.Module):
         place = Place(output_shape=output_shape, image_shape=chain.input_shape, num_classes=chain.num_classes)
         self.aux = nn.ModuleList(kind(place) for kind in self.mix.kinds)
         # The halves of τ are those of the modules that are trained.
-        self.weight = config.transport.weight(module - chain.frozen, len(chain) - chain.frozen)
+        self._place = module - chain.frozen
+        self.weight = config.transport.weight(self._place, len(chain) - chain.frozen)
         exempt = chain.encoder_exempt and module == 0
         self.penalised = not exempt and (self.weight > 0 or config.transport.multipliers is not None)
         self._descent = self._new_descent({})
@@ -185,7 +186,7 @@ class LocalModule(nn.Module):
         self._descent.begin()
         self._measure_by(self._totals[4:] if gauged else None)
         if self.config.transport.multipliers:
-            self.config.transport.multipliers.begin(self._multiplier, lap)
+            self.config.transport.multipliers.begin(self._multiplier, lap, self._place)
         # Of a single segment there is nothing to let go of before its own backward.
         by_segment = self.config.recompute == "blocks" and len(self._segments()) > 1
         run = self._recomputed if by_segment else self._direct
@@ -348,7 +349,8 @@ class LocalModule(nn.Module):
                 mark.measure = self._measure
 
     def _penalty_weight(self) -> float:
-        return 1 / float(self._multiplier[0]) if self.config.transport.multipliers else self.weight
+        multipliers = self.config.transport.multipliers
+        return multipliers.weight(self._multiplier) if multipliers else self.weight
 
     def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(logits.float(), y, label_smoothing=self.config.label_smoothing)

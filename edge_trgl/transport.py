@@ -128,16 +128,29 @@ class Transport:
 
 @dataclass(frozen=True, kw_only=True)
 class Multipliers:
-    """λ of appendix D: starts at `first`, and every `every` steps grows by `growth` · CE."""
+    """λ of appendix D: every `every` steps it grows by `growth` · CE.
+
+    It starts at `first` in every module, as in the paper; `by_depth`, at k · `first` in module k, as in the
+    authors' scripts, where W weighs 1 / `first` as long as λ is 0.
+    """
 
     first: float = 1.0
     growth: float = 1.0
     every: int = 50
+    by_depth: bool = False
 
-    def begin(self, state: Tensor, lap: int) -> None:
-        """Start anew in place when `lap` is another than that of `state` = [λ, steps, lap] (float64)."""
+    def begin(self, state: Tensor, lap: int, module: int) -> None:
+        """Start anew in place when `lap` is another than that of `state` = [λ, steps, lap] (float64).
+
+        `module`: its number among those that are trained.
+        """
         if int(state[2]) != lap:
-            state.copy_(torch.tensor([self.first, 0.0, float(lap)]))
+            start = self.first * module if self.by_depth else self.first
+            state.copy_(torch.tensor([start, 0.0, float(lap)]))
+
+    def weight(self, state: Tensor) -> float:
+        """The factor of W in the loss."""
+        return 1 / (float(state[0]) or self.first)
 
     def advance(self, state: Tensor, cross_entropy: Tensor) -> None:
         """Count one step in place, with the cross-entropy that it just computed."""

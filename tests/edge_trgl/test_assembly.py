@@ -62,6 +62,12 @@ def test_the_prefix_is_passed_as_configured(prefix, kind):
     assert [visit.kind for visit in visits] == ["train", kind, "train"]
 
 
+@pytest.mark.parametrize(("start", "by_depth"), [("same", False), ("by-depth", True)])
+def test_multipliers_start_as_configured(start, by_depth):
+    config = resolve({"transport": {"multipliers": True, "lambda_start": start}})
+    assert assembly.step_config(config).transport.multipliers.by_depth == by_depth
+
+
 NETS = {
     "table1": ((64, 64, 3), 200, 4),
     "table2": ((32, 32, 3), 100, 2),

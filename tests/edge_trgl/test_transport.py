@@ -61,11 +61,37 @@ def test_multipliers_grow_every_few_steps_and_start_anew_with_a_lap():
     found = []
     for lap, losses in enumerate([[4.0, 1.0, 8.0, 2.0, 2.0, 1.0, 9.0], [6.0, 6.0, 2.0]]):
         for loss in losses:
-            multipliers.begin(state, lap)
+            multipliers.begin(state, lap, 3)
             multipliers.advance(state, torch.tensor(loss))
             found.append(state[0].item())
     # Only the losses of steps 3 and 6 of a lap count, half of each.
     assert found == [2.0, 2.0, 6.0, 6.0, 6.0, 6.5, 6.5, 2.0, 2.0, 3.0]
+
+
+def test_multipliers_may_start_with_the_depth():
+    """By hand: from 0, 2 and 4, half of the loss 4 is added in the second step. Where λ is 0, W weighs 1/λ₁."""
+    multipliers = Multipliers(first=2.0, growth=0.5, every=2, by_depth=True)
+    weights = {0: [1 / 2, 1 / 2, 1 / 2], 1: [1 / 2, 1 / 2, 1 / 4], 2: [1 / 4, 1 / 4, 1 / 6]}
+    for module, expected in weights.items():
+        state = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)
+        found = []
+        for loss in (3.0, 4.0, 5.0):
+            multipliers.begin(state, 0, module)
+            found.append(multipliers.weight(state))
+            multipliers.advance(state, torch.tensor(loss))
+        assert found == expected
+    multipliers.begin(state, 1, 2)
+    assert state.tolist() == [4.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_the_depth_that_multipliers_start_with_is_counted_from_the_first_trained_module(nets, frozen):
+    multipliers = Multipliers(first=3.0, by_depth=True)
+    chain = nets.chain_of(nets.NormBlock, nets.NormBlock, num_modules=3, frozen=frozen)
+    local = nets.built(chain, 2, StepConfig(transport=Transport(tau=None, multipliers=multipliers)))
+    x, y = torch.randn(4, 4, 8, 8), torch.tensor([0, 1, 2, 0])
+    local.train_step(x, y, lr=0.1, seed=0)
+    assert local.tensors()["multiplier"][0] == 3.0 * (2 - frozen)
 
 
 def test_multipliers_weigh_each_step_with_the_value_before_it(nets):
