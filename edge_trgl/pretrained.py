@@ -153,6 +153,9 @@ def _run_name(own: str, starts: Sequence[int], module: int) -> str | None:
 class Pretrained:
     """Fills a chain's modules out of `weights`; `net`: the chain's, where it was cut from a model.
 
+    Attributes:
+        num_blocks: how many blocks are in the file, the first ones: all, or those of the frozen modules alone.
+
     Raises:
         InputError: weights are missing, are of other shapes, or belong nowhere.
     """
@@ -162,27 +165,42 @@ class Pretrained:
         self._chain = chain
         self._net = net
         self._names: list[dict[str, str]] = []
-        self._check()
+        lacking, different = self._looked_up()
+        self.num_blocks = self._num_blocks()
+        missing = [name for names in lacking[: self.num_blocks] for name in names]
+        used = {name for names in self._names for name in names.values()}
+        unknown = [name for name in weights.shapes if name not in used and not self._is_left(name)]
+        for what, names in (("lacks", missing), ("has other shapes:", different), ("has too much:", unknown)):
+            if names:
+                self._refuse(what, names)
 
-    def _check(self) -> None:
-        missing, different, shapes = [], [], self._weights.shapes
+    def _looked_up(self) -> tuple[list[list[str]], list[str]]:
+        """Note what each block finds in the file; what each lacks, and what has other shapes."""
+        lacking, different, shapes = [], [], self._weights.shapes
         for number, factory in enumerate(self._chain.blocks):
             with torch.device("meta"):
                 tensors = tensors_of(factory())
             found = self._found(number, tensors)
             there = {own: name for own, name in found.items() if name in shapes}
             self._names.append(there)
-            missing += [name for own, name in found.items() if own not in there and _needed(own, tensors[own])]
+            lacking.append(
+                [name for own, name in found.items() if own not in there and _needed(own, tensors[own])]
+            )
             different += [
                 f"{name} is {list(shapes[name])}, expected {list(tensors[own].shape)}"
                 for own, name in there.items()
                 if shapes[name] != tuple(tensors[own].shape)
             ]
-        used = {name for names in self._names for name in names.values()}
-        unknown = [name for name in shapes if name not in used and not self._is_left(name)]
-        for what, names in (("lacks", missing), ("has other shapes:", different), ("has too much:", unknown)):
-            if names:
-                self._refuse(what, names)
+        return lacking, different
+
+    def _num_blocks(self) -> int:
+        chain = self._chain
+        frozen = chain.starts[chain.frozen]
+        return len(chain.blocks) if any(self._names[frozen:]) or not frozen else frozen
+
+    def holds(self, module: int) -> bool:
+        """Whether the weights of `module` are in the file."""
+        return self._chain.starts[module] < self.num_blocks
 
     def _found(self, number: int, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """The names that a block's tensors have in the file, or would have."""

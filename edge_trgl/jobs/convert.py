@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from edge_trgl import assembly, cutting, pretrained
 from edge_trgl.assembly import Layout, Workshop
-from edge_trgl.chain import Chain
 from edge_trgl.config import RunConfig
 from edge_trgl.cutting import Net
 from edge_trgl.data import DatasetInfo, open_dataset
@@ -17,38 +18,23 @@ from edge_trgl.runtime import messages
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.runtime.state import ModuleRecord, RunState
 
-Fill = Callable[[int, LocalModule], None]
-"""Gives a module, whose number comes first, its weights."""
+Make = Callable[[int], LocalModule]
+"""Makes a module, of this number, with its first weights."""
 
 
 def run(run: Run) -> None:
     """Make the first version of every module: from the user's blocks, a model's own constructor, or a file."""
     config, info, state = run.config(), open_dataset(run.data), run.state()
-    layout = Layout.from_document(state.meta("layout"))
-    net = assembly.stored_net(state)
-    workshop = Workshop(
-        chain=assembly.planned_chain(config, info, layout, net),
-        layout=layout,
-        in_memory=True,
-        config=assembly.step_config(config),
-        device="cpu",
-        seed=config.train.seed,
-    )
-    fill = _fill(config, info, state, workshop.chain, net)
-
-    def initialise(module: int) -> LocalModule:
-        local = workshop.initialise(module)
-        fill(module, local)
-        return local
-
+    job = _Job(config, info, Layout.from_document(state.meta("layout")), assembly.stored_net(state))
+    make = job.drawing() if config.model.pretrained is None else job.reading(Path(config.model.pretrained), state)
     store = ModuleStore(
         run.modules,
-        build=workshop.build,
-        initialise=initialise,
-        limits=[0] * len(workshop.chain),
+        build=job.workshop.build,
+        initialise=make,
+        limits=[0] * len(job.workshop.chain),
         committed={},
     )
-    for module in range(len(workshop.chain)):
+    for module in range(len(job.workshop.chain)):
         store.open(module)
     files = store.commit()
     modules = [ModuleRecord(module=module, file=file) for module, file in files.items()]
@@ -56,34 +42,64 @@ def run(run: Run) -> None:
     state.close()
 
 
-def _fill(config: RunConfig, info: DatasetInfo, state: RunState, chain: Chain, net: Net | None) -> Fill:
-    if config.model.pretrained is not None:
-        return _from_file(Path(config.model.pretrained), state, chain, net)
-    if net is None:
-        return _as_built
-    factory = cutting.model_factory(config.model.name, info.input_shape, info.num_classes)
-    nursery = cutting.Nursery(net, factory)
+@dataclass(frozen=True)
+class _Job:
+    """What the modules are made from; `net`: the model, where it was cut."""
 
-    def draw(module: int, local: LocalModule) -> None:
-        for number, block in zip(chain.module_blocks(module), local.trunk, strict=True):
-            nursery.fill(number, block, config.train.seed)
+    config: RunConfig
+    info: DatasetInfo
+    layout: Layout
+    net: Net | None
 
-    return draw
+    @cached_property
+    def workshop(self) -> Workshop:
+        return Workshop(
+            chain=assembly.planned_chain(self.config, self.info, self.layout, self.net),
+            layout=self.layout,
+            in_memory=True,
+            config=assembly.step_config(self.config),
+            device="cpu",
+            seed=self.config.train.seed,
+        )
 
+    def drawing(self) -> Make:
+        """Makes modules whose blocks came with their weights, or get them as the model's own constructor draws."""
+        if self.net is None:
+            return self.workshop.initialise
+        factory = cutting.model_factory(self.config.model.name, self.info.input_shape, self.info.num_classes)
+        nursery = cutting.Nursery(self.net, factory)
 
-def _as_built(module: int, local: LocalModule) -> None:
-    """The blocks came with their weights."""
+        def make(module: int) -> LocalModule:
+            local = self.workshop.initialise(module)
+            for number, block in zip(self.workshop.chain.module_blocks(module), local.trunk, strict=True):
+                nursery.fill(number, block, self.config.train.seed)
+            return local
 
+        return make
 
-def _from_file(path: Path, state: RunState, chain: Chain, net: Net | None) -> Fill:
-    weights = pretrained.open_weights(path)
-    source = pretrained.Pretrained(weights, chain, net)
-    state.set_meta("pretrained", {"file": str(path), "sha256": pretrained.sha256(weights)})
+    def reading(self, path: Path, state: RunState) -> Make:
+        """Makes modules with the weights of a file; those that it may lack, and does, as if there were none."""
+        weights = pretrained.open_weights(path)
+        source = pretrained.Pretrained(weights, self.workshop.chain, self.net)
+        state.set_meta("pretrained", {"file": str(path), "sha256": pretrained.sha256(weights)})
+        held = [source.holds(module) for module in range(len(self.workshop.chain))]
+        without = replace(self, config=replace(self.config, model=replace(self.config.model, pretrained=None)))
+        drawing = None if all(held) else without.drawing()
 
-    def read(module: int, local: LocalModule) -> None:
-        said = source.fill(module, local)
-        if said is not None:
+        def tell(said: str) -> None:
             messages.send("warning", text=f"pretrained weights of {path}: {said}")
             state.add_event("pretrained", said)
 
-    return read
+        if drawing is not None:
+            tell(f"the file has those of the frozen modules alone; modules {held.index(False)} and up are drawn")
+
+        def make(module: int) -> LocalModule:
+            if drawing is not None and not held[module]:
+                return drawing(module)
+            local = self.workshop.initialise(module)
+            said = source.fill(module, local)
+            if said is not None:
+                tell(said)
+            return local
+
+        return make

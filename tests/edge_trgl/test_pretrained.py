@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,46 @@ class TestOurOwn:
         assert all(torch.equal(found[key], last[key]) for key in found if not key.startswith("0.head"))
 
 
+class TestFrozenBlocksAlone:
+    """With frozen modules a file may hold the weights of these and no others: those are as without a file."""
+
+    def check(self, plan_run, name, state):
+        told = "the file has those of the frozen modules alone; modules 1 and up are drawn"
+        safetensors.torch.save_file(state, "w.safetensors")
+        run = plan_run("run", model__name=name, model__pretrained="w.safetensors", train__freeze=1)
+        plain = plan_run("plain", model__name=name, train__freeze=1)
+        found, opened = first_tensors(run), open_run(plain)
+        modules = opened.modules()
+        for module in range(1, len(opened)):
+            for own, tensor in modules.open(module).final_tensors().items():
+                assert torch.equal(found[f"{module}.{own}"], tensor), own
+        assert told in [event.text for event in run.state().events()]
+        return found
+
+    def test_our_own(self, plan_run):
+        first = by_block(first_tensors(plan_run("drawn")), (0, 1, 2))
+        state = {f"blocks.{name}": (t + 1).contiguous() for name, t in first.items() if name.startswith("0.")}
+        found = by_block(self.check(plan_run, "km-3-1", state), (0, 1, 2))
+        assert all(torch.equal(found[name.removeprefix("blocks.")], tensor) for name, tensor in state.items())
+        assert any(not name.startswith("0.") for name in found)
+
+    def test_a_cut_models(self, plan_run):
+        state = {name: tensor for name, tensor in state_dict().items() if name.startswith(("0.", "1."))}
+        found = self.check(plan_run, NAME, state)
+        assert torch.equal(found["0.trunk.0.net.0.weight"], state["0.weight"])
+        assert torch.equal(found["0.trunk.0.net.1.running_var"], state["1.running_var"])
+
+    def test_a_shorter_nets_run(self, plan_run, finish):
+        """Its last head is that of a net that ended there, and not of this one."""
+        finish(plan_run("before", model__name="km-2-1", model__downsample=(), train__epochs="1"))
+        last = first_tensors(Run.open(Path("before")))
+        longer = {"model__downsample": (), "train__freeze": 2}
+        found = first_tensors(plan_run("run", **longer, model__pretrained="before"))
+        plain = open_run(plan_run("plain", **longer)).modules().open(2).final_tensors()
+        assert all(torch.equal(found[key], last[key]) for key in found if key.startswith(("0.", "1.")))
+        assert all(torch.equal(found[f"2.{name}"], tensor) for name, tensor in plain.items())
+
+
 class Recorded:
     """Weights of which it is known when they are read."""
 
@@ -211,6 +252,25 @@ class TestChecks:
         change(tensors)
         with pytest.raises(InputError, match=message):
             Pretrained(Recorded(tensors), chain_of_linears(), None)
+
+    @pytest.mark.parametrize("frozen", [0, 1, 2])
+    def test_the_frozen_blocks_must_all_be_there(self, frozen):
+        chain = replace(chain_of_linears(), frozen=frozen)
+        assert all(map(Pretrained(Recorded(linears()), chain, None).holds, range(3)))
+        if frozen < 2:
+            with pytest.raises(InputError, match=r"it lacks .*blocks.2.weight"):
+                Pretrained(Recorded(linears(2)), chain, None)
+        else:
+            source = Pretrained(Recorded(linears(2)), chain, None)
+            assert [source.holds(module) for module in range(3)] == [True, True, False]
+            with pytest.raises(InputError, match=r"it lacks blocks.1.weight; blocks.1.bias$"):
+                Pretrained(Recorded(linears(1)), chain, None)
+
+    def test_a_trained_block_is_there_or_it_is_not(self):
+        tensors = linears()
+        del tensors["blocks.2.bias"], tensors["blocks.1.weight"]
+        with pytest.raises(InputError, match=r"it lacks blocks.1.weight; blocks.2.bias$"):
+            Pretrained(Recorded(tensors), replace(chain_of_linears(), frozen=1), None)
 
     def test_counters_may_be_missing(self):
         chain = Chain.from_blocks([lambda: nn.BatchNorm1d(5)], input_shape=(5,), num_classes=2)
