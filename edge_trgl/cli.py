@@ -94,6 +94,7 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
 # Flags without a value: flag, key, the value it stands for, help.
 SWITCHES: tuple[tuple[str, str, Any, str], ...] = (
     ("--no-transport", "transport.enabled", False, "no transport term (VanGL)"),
+    ("--shared-head", "model.shared_head", True, "one classifier for all modules, which then stay in memory"),
     ("--no-augment", "data.augment", False, "images as they are"),
     ("--no-probe", "budget.probe", False, "plan by estimates, without measured steps"),
     ("--cgroup", "budget.cgroup", True, "train in a memory cgroup of the budget"),

@@ -39,8 +39,8 @@ class DataConfig:
 class ModelConfig:
     """`name`: as `build_chain` knows it. `modules` regroups its blocks.
 
-    `head`: the auxiliary classifiers, as `parse_heads` reads them; None are the model's own. `pretrained`: a file
-    or a run's folder with the weights to begin with.
+    `head`: the auxiliary classifiers, as `parse_heads` reads them; None are the model's own. `shared_head`: one
+    classifier for all modules. `pretrained`: a file or a run's folder with the weights to begin with.
     """
 
     name: str = "km-10-1"
@@ -48,6 +48,7 @@ class ModelConfig:
     modules: int | None = None
     downsample: tuple[int, ...] | None = None
     head: str | None = None
+    shared_head: bool = False
     pretrained: str | None = None
     partition: Literal["depth", "weight"] = "depth"
 
@@ -65,10 +66,13 @@ class ModelConfig:
 
     def _head_problems(self) -> list[str]:
         try:
-            self.heads()
+            heads = self.heads()
         except ValueError as error:
             return [f"model.head {error}"]
-        return []
+        one = heads is None or (not heads.auto and len(set(heads.names)) == 1)
+        return _unless(
+            one or not self.shared_head, f"model.shared_head is one classifier; model.head is {self.head}"
+        )
 
     @property
     def imported(self) -> bool:
@@ -325,9 +329,24 @@ class RunConfig:
             self.train.regime != "end-to-end" or self.loss.name == "cross-entropy",
             f"loss.name {self.loss.name} is for local training; train.regime is end-to-end",
         )
+        found += self._shared_head_problems()
         return found + _unless(
             not self.loss.compares_samples or "micro-batch" not in self.budget.allow,
             f"budget.allow micro-batch is not for loss.name {self.loss.name}, which compares a batch's samples",
+        )
+
+    def _shared_head_problems(self) -> list[str]:
+        """It goes from module to module with every batch."""
+        if not self.model.shared_head:
+            return []
+        regime, chunk, resident = self.train.regime, self.budget.chunk, self.budget.resident
+        return (
+            _unless(regime == "parallel", f"model.shared_head is for parallel training; train.regime is {regime}")
+            + _unless(chunk in ("auto", "1"), f"model.shared_head needs budget.chunk 1, and it is {chunk}")
+            + _unless(
+                resident == "auto",
+                f"model.shared_head keeps all modules in memory; budget.resident is {resident}, leave it at auto",
+            )
         )
 
     def document(self) -> dict[str, Any]:

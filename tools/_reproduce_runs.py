@@ -19,6 +19,7 @@ from edge_trgl.run import Run
 QUICK = (
     *("--model", "km-3-1", "--modules", "3", "--width", "4"),
     *("--epochs", "1", "--laps", "1", "--batch-size", "32"),
+    *("--set", "model.downsample=[]"),  # a head that is shared reads maps of one size
 )
 
 

@@ -25,6 +25,7 @@ from edge_trgl.runtime import memory
 from edge_trgl.runtime.boundary_records import record_bytes
 from edge_trgl.runtime.demand import FORWARD, Demand, Form, ModuleRow, Order
 from edge_trgl.runtime.device import open_device
+from edge_trgl.runtime.errors import UsageError
 from edge_trgl.sparing import Recompute
 
 WORKSPACE = 0.02
@@ -107,6 +108,8 @@ def _forms(
     assembly.program(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
     assembly.check_data(config, info)
     costs = costing.chain_costs(chain, step)
+    if config.model.shared_head:
+        _check_one_head_reads_all(costs[config.train.freeze :])
     text = f"{step} {config.train.device} {sorted(environment.items())}"
     if config.train.regime != "end-to-end":
         order: Order = "stream" if config.train.regime == "parallel" or not config.train.cache else "cache"
@@ -137,6 +140,17 @@ def _chain(config: RunConfig, info: DatasetInfo, net: Net | None, step: StepConf
         return chain
     costs = costing.cheapest_costs(chain, step, size, wanted.names)
     return replace(chain, head=tuple(cost.head for cost in costs))
+
+
+def _check_one_head_reads_all(costs: Sequence[ModuleCost]) -> None:
+    first = costs[0]
+    for cost in costs[1:]:
+        if (cost.head, cost.output_shape) != (first.head, first.output_shape):
+            outputs = (f"module {one.module} gives {list(one.output_shape)} ({one.head})" for one in (first, cost))
+            raise UsageError(
+                f"--shared-head: {', '.join(outputs)}; one head cannot read both",
+                hint="Choose one --head, and a net without downsampling: km-20-1, or --set model.downsample=[].",
+            )
 
 
 def _allowed(config: RunConfig, chain: Chain) -> Sequence[str]:
@@ -248,8 +262,8 @@ def _demand(
         read_mbs=board.storage_read_mbs or STORAGE_MBS,
         write_mbs=board.storage_write_mbs or STORAGE_MBS,
         endurance_tb=board.endurance_tb,
-        chunk=_chunk(wanted.chunk, shape.batches_per_epoch),
-        resident=None if wanted.resident == "auto" else int(wanted.resident),
+        chunk=1 if config.model.shared_head else _chunk(wanted.chunk, shape.batches_per_epoch),
+        resident=most if config.model.shared_head else _resident(wanted.resident),
         prefetch=wanted.prefetch,
         allowed=wanted.allow,
         without=wanted.without,
@@ -260,3 +274,7 @@ def _chunk(text: str, batches_per_epoch: int) -> int | None:
     if text == "auto":
         return None
     return batches_per_epoch if text == "epoch" else int(text)
+
+
+def _resident(text: str) -> int | None:
+    return None if text == "auto" else int(text)

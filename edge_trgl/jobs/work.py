@@ -22,7 +22,8 @@ from edge_trgl.runtime.errors import DamagedBoundaryError
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.state import RunState
 from edge_trgl.schedule import Program, Shape, Visit
-from edge_trgl.trainer import Rooms, walk
+from edge_trgl.shared_head import SharedHead
+from edge_trgl.trainer import AfterVisit, Rooms, walk
 
 
 def run(run: Run, budget_mb: float) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _walked(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         lost = rooms.activations.restore(_placed(opened), given_up)
         try:
             _rebuild(opened, rooms, ledger, lost)
-            walk(_training(opened).visits(_shape(opened)), rooms, ledger.after, start=opened.state.position())
+            _walk(opened, rooms, ledger.after)
             return rooms, ledger
         except DamagedBoundaryError as error:
             if error.boundary in given_up or not can_rebuild(error.boundary):
@@ -103,6 +104,18 @@ def _rebuild(
     once = _training(opened).frozen > 0
     walk(rebuilding(_shape(opened), counts, rooms.activations.names, once=once), rooms, after)
     ledger.commit()
+
+
+def _walk(opened: OpenRun, rooms: Rooms, after: AfterVisit) -> None:
+    visits, start = _training(opened).visits(_shape(opened)), opened.state.position()
+    if not opened.config.model.shared_head:
+        walk(visits, rooms, after, start=start)
+        return
+    head = SharedHead(rooms.modules, range(opened.config.train.freeze, len(opened)))
+    if start == 0:
+        head.spread()
+    walk(visits, rooms, head.before(after), start=start)
+    head.spread()
 
 
 def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[Rooms, Ledger]:

@@ -270,7 +270,7 @@ def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
 CONFIGURED = (
     "allow batch-size budget-mb cache cgroup chunk config data device epochs force freeze head image-size json "
     "laps loss lr model modules no-augment no-probe no-transport precision pretrained profile recipe regime "
-    "resident seed set tau threads views width without"
+    "resident seed set shared-head tau threads views width without"
 )
 OPTIONS = {
     "train": f"{CONFIGURED} dry-run export run",

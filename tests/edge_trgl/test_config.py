@@ -92,6 +92,26 @@ def test_values_past_a_bound_are_named(section, name, value):
             "train.regime is end-to-end",
         ),
         (
+            {"model": {"shared_head": True}, "train": {"regime": "sequential"}},
+            "model.shared_head is for parallel training; train.regime is sequential",
+        ),
+        (
+            {"model": {"shared_head": True}, "budget": {"chunk": "8"}},
+            "model.shared_head needs budget.chunk 1, and it is 8",
+        ),
+        (
+            {"model": {"shared_head": True}, "budget": {"resident": "2"}},
+            "model.shared_head keeps all modules in memory; budget.resident is 2, leave it at auto",
+        ),
+        (
+            {"model": {"shared_head": True, "head": "conv,linear"}},
+            "model.shared_head is one classifier; model.head is conv,linear",
+        ),
+        (
+            {"model": {"shared_head": True, "head": "auto"}},
+            "model.shared_head is one classifier; model.head is auto",
+        ),
+        (
             {"budget": {"resident": "1", "without": ["paging"]}},
             "budget.resident says nothing with budget.without paging",
         ),
@@ -113,6 +133,7 @@ def test_what_does_not_go_together_is_refused(source, message):
         {"train": {"lr_schedule": "steps", "lr_milestones": (120, 160, 200)}},
         {"train": {"regime": "end-to-end"}, "model": {"modules": 1}},
         {"model": {"partition": "weight", "modules": 3}},
+        {"model": {"shared_head": True, "head": "conv,conv"}, "budget": {"chunk": "1", "without": ("paging",)}},
     ],
 )
 def test_what_goes_together_is_taken(source):

@@ -43,6 +43,9 @@ class Plain:
         )
         self.labels = torch.from_numpy(np.fromfile(run.data / "train.labels", "<i8"))
         self.modules = [opened.workshop.initialise(k) for k in range(len(opened))]
+        if run.config().model.shared_head:
+            for module in self.modules:
+                module.head = self.modules[-1].head
         self.optimizers = [OPTIMIZERS[train.optimizer](m.parameters()) for m in self.modules]
         self.lr, self.warmup = train.lr, train.warmup_epochs
         self.losses = [[0.0] * EPOCHS for _ in self.modules]
@@ -124,6 +127,7 @@ LOOPS = [
     (parallel, {"train__regime": "parallel", "train__short_batch": "keep"}),
     (sequential, {"train__regime": "sequential", "train__short_batch": "keep"}),
     (parallel, {"train__regime": "parallel", "train__warmup_epochs": 1}),
+    (parallel, {"train__regime": "parallel", "model__shared_head": True, "model__downsample": ()}),
 ]
 
 

@@ -70,6 +70,7 @@ def test_every_run_of_every_table_can_be_configured(tables, config_of):
                     config = config_of(name, case, row, faithful=faithful)
                     assert config.train.seed == 3
                     assert config.transport.enabled == ("VanGL" not in row)
+                    assert config.model.shared_head == row.endswith("-shared")
                     assert (config.train.regime == "end-to-end") == (row == "end-to-end")
                     assert (config.train.regime == "multi-lap") == row.startswith("multi-lap")
 
@@ -289,8 +290,8 @@ def test_reproduce_a_table_quick_in_two_calls_and_draw_it(run_tool, tmp_path):
         return json.loads(done.stdout)
 
     first = reproduce("table14", "--rows", "VanGL")
-    both = reproduce("table14", "--rows", "TRGL")
-    assert [item["row"] for item in both["rows"]] == ["VanGL", "TRGL"]
+    both = reproduce("table14", "--rows", "TRGL", "TRGL-shared")
+    assert [item["row"] for item in both["rows"]] == ["VanGL", "TRGL", "TRGL-shared"]
     assert both["rows"][0] == first["rows"][0]
     assert len(both["runs"][0]["test_per_depth"]) == 3
     assert not (tmp_path / "runs" / "reproduce" / "table14-quick" / "150-TRGL-0" / "modules").exists()

@@ -1,0 +1,94 @@
+"""One classifier for all modules: planned, resumed, scored; its numbers are in the reference loops."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_trgl import evaluate
+from edge_trgl.jobs import work
+from edge_trgl.opening import open_run
+from edge_trgl.runtime.errors import DoesNotFitError, StoppedError, UsageError
+from edge_trgl.runtime.memory import Meter
+
+SHARED = {"model__shared_head": True, "model__downsample": ()}
+
+
+def heads(run):
+    """What each trained module's file has for its head: weights and buffers, by name."""
+    opened = open_run(run)
+    modules = opened.modules()
+    tensors = [modules.open(module).final_tensors() for module in range(len(opened))]
+    found = [{name: t.tolist() for name, t in each.items() if name.startswith("head.")} for each in tensors]
+    return [head for head in found if head]
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_all_trained_modules_end_with_one_head(train_run, frozen):
+    shared = train_run("shared", **SHARED, train__freeze=frozen)
+    found = heads(shared.run)
+    assert len(found) == 3 - frozen
+    assert all(head == found[0] for head in found)
+    other = train_run("other", model__downsample=(), train__freeze=frozen)
+    assert (shared.sha256 == other.sha256) == (frozen == 2)  # the only trained module shares it with nobody
+
+
+def test_stopped_after_every_visit_it_gives_the_same_weights(plan_run, train_run, finish):
+    """The last two stops are between the last visit and the moment when the heads are made equal, and after it."""
+    settings = {**SHARED, "train__optimizer": "adamw", "train__epochs": "1"}
+    whole, run = train_run("whole", **settings), plan_run("broken", **settings)
+    for position in range(1, NUM_VISITS + 1):
+        _stopped(run)
+        assert run.state().position() == position
+    last = heads(run)
+    assert last[0] == last[2] != last[1]
+    _stopped(run)
+    assert all(head == last[2] for head in heads(run))
+    assert finish(run).sha256 == whole.sha256
+
+
+NUM_VISITS = 12
+"""Of three modules to each of four batches."""
+
+
+def _stopped(run):
+    """Train until the first safe point."""
+    with pytest.raises(StoppedError):
+        work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[0])
+
+
+def test_every_depth_is_scored_with_it(train_run):
+    trained = train_run("run", **SHARED)
+    opened = open_run(trained.run)
+    again = evaluate.evaluate(opened, opened.modules(), Meter(), lambda visit: None)
+    assert again == trained.result["scores"]
+    assert len(again["per_depth"]) == 3
+
+
+def test_the_plan_keeps_every_module_in_memory(plan_run):
+    """And counts what it keeps: a head with each module."""
+    plans = [
+        plan_run(name, **settings).state().meta("plan")
+        for name, settings in (
+            ("shared", SHARED),
+            ("apart", {"model__downsample": (), "budget__chunk": "1", "budget__resident": "3"}),
+        )
+    ]
+    assert (plans[0]["layout"]["resident"], plans[0]["layout"]["chunk"]) == (3, 1)
+    assert plans[0]["layout"] == plans[1]["layout"]
+    above_mb = [[peak - plan["fixed_mb"] for peak in plan["peaks_mb"]] for plan in plans]
+    assert above_mb[0] == pytest.approx(above_mb[1])
+    least = {
+        name: plan_run(f"least {name}", None, **settings, model__width=128).state().meta("plan")["peak_mb"]
+        for name, settings in (("shared", SHARED), ("apart", {"model__downsample": ()}))
+    }
+    assert least["shared"] > least["apart"] + 5
+    with pytest.raises(DoesNotFitError):
+        plan_run("less", least["apart"] + 2, **SHARED, model__width=128)
+
+
+def test_modules_of_other_shapes_are_refused(plan_run):
+    with pytest.raises(
+        UsageError, match=r"module 0 gives \[4, 14, 14\] \(conv\), module 1 gives \[8, 7, 7\]"
+    ) as caught:
+        plan_run("run", model__shared_head=True)
+    assert "model.downsample=[]" in caught.value.hint
