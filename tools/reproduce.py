@@ -11,12 +11,13 @@ ${EDGE_TRGL_DATA:-~/.cache/edge-trgl-data}/fashion-mnist, on its 10,000 by the s
 
 `table3`, `table10` ... `table14`: tables of the paper, by the recipes of their names (`edge-trgl train --recipe
 table14`), where their image sets are in that folder (stl10, cifar10, cifar100, mnist). --cases are train sizes (or
-numbers of modules, in table3), --rows methods, TRGL@5 being TRGL with --tau 5. A line of n images trains on n: a
-subset balanced over the classes, another one for each seed; its accuracies are those of the whole test set. What
-stands for validation are training images that are left over: values of tau are compared on them. A line of all
-images leaves none over: its depth is chosen on half of the test set, which changes neither the last nor the best
-block's figure. --faithful takes the authors' protocol instead; --width makes a net narrower than the paper's.
-The paper's figure stands beside ours. Results of earlier calls for other lines, rows and seeds are kept.
+numbers of modules, in table3), --rows methods, TRGL@5 being TRGL with --tau 5; `VanGL-shared` and `TRGL-shared` of
+table14 have one classifier for all modules. A line of n images trains on n: a subset balanced over the classes,
+another one for each seed; its accuracies are those of the whole test set. What stands for validation are training
+images that are left over: values of tau are compared on them. A line of all images leaves none over: its depth is
+chosen on half of the test set, which changes neither the last nor the best block's figure. --faithful takes the
+authors' protocol instead; --width makes a net narrower than the paper's. The paper's figure stands beside ours.
+Results of earlier calls for other lines, rows and seeds are kept.
 
 `figure2`: accuracy after each module, VanGL against TRGL, with 95 % bands, from the results that --out keeps:
 figure2.png.
