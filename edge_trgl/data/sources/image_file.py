@@ -48,12 +48,12 @@ def read_header(path: str) -> ImageHeader:
         return ImageHeader(height=height, width=width, grey=_is_grey(image))
 
 
-def decode(path: str, *, size: int | None, channels: int) -> NDArray[np.uint8]:
+def decode(path: str, *, size: tuple[int, int] | None, channels: int) -> NDArray[np.uint8]:
     """The pixels of a file, turned as a viewer shows them.
 
     Args:
         path: any format that Pillow opens; transparency is dropped, 16-bit grey is scaled to 8.
-        size: cut the longer side to a centred square and resize to size × size; None keeps the image.
+        size: (H, W): cut what is too long to a centred part of this shape and resize it; None keeps the image.
         channels: 1 for grey, 3 for RGB.
 
     Returns:
@@ -64,8 +64,8 @@ def decode(path: str, *, size: int | None, channels: int) -> NDArray[np.uint8]:
     """
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(_eight_bit(image)).convert("L" if channels == 1 else "RGB")
-        if size is not None and upright.size != (size, size):
-            upright = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
+        if size is not None and upright.size != size[::-1]:
+            upright = ImageOps.fit(upright, size[::-1], Image.Resampling.BILINEAR)
         return np.asarray(upright).reshape(upright.height, upright.width, channels)
 
 

@@ -46,7 +46,8 @@ class FolderSplit:
             yield np.stack([self._image(sample) for sample in samples[first : first + step].tolist()])
 
     def _image(self, sample: int) -> NDArray[np.uint8]:
-        return decode(self.paths[sample], size=self.size, channels=self.shape[2])
+        size = None if self.size is None else self.shape[:2]
+        return decode(self.paths[sample], size=size, channels=self.shape[2])
 
 
 def detect(folder: Path) -> bool:
@@ -99,15 +100,15 @@ def _subfolders(folder: Path) -> list[Path]:
         return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Every file below, hidden ones left out."""
+def walk(folder: Path) -> Iterator[str]:
+    """The paths of every file below a folder, in order; hidden ones are left out."""
     for parent, children, names in os.walk(folder, followlinks=True):
         children[:] = sorted(child for child in children if not child.startswith("."))
         yield from (f"{parent}/{name}" for name in sorted(names) if not name.startswith("."))
 
 
 def _has_file(folder: Path) -> bool:
-    return next(_walk(folder), None) is not None
+    return next(walk(folder), None) is not None
 
 
 def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -120,7 +121,7 @@ def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[tuple[str, ...],
                 f"{child} is a class that the training images do not have",
                 hint=f"The classes are: {', '.join(class_names[:10])}{' …' if len(class_names) > 10 else ''}",
             )
-        found = list(_walk(child))
+        found = list(walk(child))
         if not found:
             raise InputError(f"the class folder {child} is empty", hint="Put images in it or remove it.")
         paths += found

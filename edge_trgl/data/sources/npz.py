@@ -103,6 +103,22 @@ def load(path: Path) -> Source:
     )
 
 
+def load_samples(path: Path) -> tuple[tuple[int, ...], Iterator[NDArray[Any]]]:
+    """The samples of the array `x`, or else of `x_test`; labels are neither needed nor read.
+
+    Returns:
+        The shape of a sample, (H, W, C) or (L, C), and blocks of samples [B, *shape], uint8 or float32.
+
+    Raises:
+        InputError: as `load`; damage may show only when the blocks are read.
+    """
+    with reading(path), zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+    member = _member(path, "x" if "x.npy" in names else "x_test")
+    layout = _layout(member, _axes(path) if "axes.npy" in names else None)
+    return layout.shape, _blocks(member, layout)
+
+
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, _Member]]:
     """A member's stream, past its header."""
