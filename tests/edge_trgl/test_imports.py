@@ -55,6 +55,12 @@ def test_a_whole_run_never_loads_dynamo(plan_run, settings):
     assert not loaded_by(code) & {"torch._dynamo", "sympy"}
 
 
+def test_running_what_was_exported_loads_little():
+    """Neither torch nor onnx; Pillow comes with the first image, onnxruntime with the first file."""
+    heavy = {"torch", "torchvision", "onnx", "onnxruntime", "matplotlib", "PIL", "click"}
+    assert not loaded_by("import edge_trgl.deploy, edge_trgl.deploy.answering, edge_trgl.deploy.bench") & heavy
+
+
 def test_preparing_loads_no_torch():
     assert "torch" not in loaded_by("import edge_trgl.jobs.prepare")
 

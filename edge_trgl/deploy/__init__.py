@@ -1,0 +1,9 @@
+"""Running what was exported: onnxruntime and numpy, Pillow for image files; torch is never loaded."""
+
+from edge_trgl.deploy.cascade import Cascade
+from edge_trgl.deploy.manifest import Manifest, Stage
+from edge_trgl.deploy.prediction import EarlyPrediction, Prediction
+from edge_trgl.deploy.predictor import Predictor
+from edge_trgl.deploy.providers import Provider
+
+__all__ = ["Cascade", "EarlyPrediction", "Manifest", "Prediction", "Predictor", "Provider", "Stage"]

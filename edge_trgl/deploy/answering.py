@@ -1,0 +1,49 @@
+"""From samples to answers, one at a time, so that memory does not grow with the number of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edge_trgl.deploy.answers import Answer, Guess
+from edge_trgl.deploy.prediction import Classifier, EarlyPrediction, Prediction
+from edge_trgl.deploy.samples import Sample, Unreadable, read_samples
+
+
+def answer_all(classifier: Classifier, paths: Iterable[Path], num_guesses: int) -> Iterator[Answer]:
+    """An answer for each sample of the files and folders, and for each file that cannot be read.
+
+    Raises:
+        InputError: the network cannot be computed.
+    """
+    for sample in read_samples(paths, classifier.input_shape):
+        if isinstance(sample, Unreadable):
+            yield Answer(file=sample.file, error=sample.reason)
+        else:
+            yield _answer(classifier, sample, num_guesses)
+
+
+def _answer(classifier: Classifier, sample: Sample, num_guesses: int) -> Answer:
+    prediction = classifier.predict(sample.values[None])
+    if not np.isfinite(prediction.logits).all():
+        reason = f"of {sample.file} the network computes values that are not finite"
+        return Answer(file=sample.file, sample=sample.index, error=reason)
+    top = _guesses(prediction, classifier.class_names, num_guesses)
+    answer = Answer(file=sample.file, sample=sample.index, top=top)
+    if not isinstance(prediction, EarlyPrediction):
+        return answer
+    share = float(prediction.compute_shares[0])
+    return replace(answer, exit_number=int(prediction.exits[0]), compute_share=share)
+
+
+def _guesses(prediction: Prediction, names: tuple[str, ...], num_guesses: int) -> tuple[Guess, ...]:
+    probabilities = prediction.probabilities[0]
+    # Stable, so that of equal ones the first class leads, as it does among the labels.
+    best = np.argsort(-probabilities, kind="stable")[:num_guesses].tolist()
+    return tuple(
+        Guess(label=names[index] if names else str(index), index=index, probability=float(probabilities[index]))
+        for index in best
+    )

@@ -1,0 +1,134 @@
+"""How fast a model file is here, and what memory it takes."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_trgl.deploy.network import Network
+from edge_trgl.runtime import memory
+from edge_trgl.runtime.errors import UsageError
+
+WARM_UP_RUNS = 3
+MEASURED = (
+    "one run of onnxruntime on random values that lie in memory; decoding, resizing and softmax are left out"
+)
+
+
+def bench(
+    path: Path,
+    *,
+    provider: str = "auto",
+    batch: int | None = None,
+    runs: int | None = None,
+    seconds: float = 5.0,
+    threads: int | None = None,
+    optimize: bool = False,
+) -> dict[str, Any]:
+    """Load a file and run it again and again.
+
+    Args:
+        path: an ONNX file.
+        provider: `auto`, `tensorrt`, `cuda` or `cpu`.
+        batch: samples a run; None is the file's own, or 1.
+        runs: how many are measured; None is as many as `seconds` have room for, at least one.
+        seconds: how long, where `runs` is None.
+        threads: of the CPU; None is one for each processor that this process may use.
+        optimize: see `Network`.
+
+    Returns:
+        Plain data: what was measured, with the units in the names; memory is that of the whole process, in MiB.
+
+    Raises:
+        InputError: the file cannot be read or computed.
+        UsageError: the provider does not work here, or the file has another batch.
+    """
+    start = time.perf_counter()
+    network = Network(path, provider=provider, threads=threads, optimize=optimize)
+    load_s = time.perf_counter() - start
+    if network.batch is not None and batch not in (None, network.batch):
+        raise UsageError(
+            f"{path} was exported for batches of {network.batch}, not of {batch}",
+            hint=f"Leave --batch out, or give --batch {network.batch}.",
+        )
+    size = network.batch or batch or 1
+    arrays = _random_arrays(network, size)
+    warm_up = list(timed(lambda: network.run(arrays, network.outputs), runs=WARM_UP_RUNS, seconds=0.0))
+    times = list(timed(lambda: network.run(arrays, network.outputs), runs=runs, seconds=seconds))
+    return {
+        "file": str(path),
+        "measured": MEASURED,
+        "provider": network.provider.name,
+        "passed_over": dict(network.provider.passed_over),
+        "onnxruntime": network.version,
+        "machine": platform.machine(),
+        "threads": network.threads,
+        "optimized": optimize,
+        "batch": size,
+        "load_s": load_s,
+        "warm_up_runs": len(warm_up),
+        "first_run_ms": warm_up[0] * 1000,
+        "peak_rss_mb": memory.usage().peak,
+        **statistics(times, size),
+    }
+
+
+def timed(
+    step: Callable[[], object],
+    *,
+    runs: int | None,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[float]:
+    """Seconds of each run of `step`: of so many, or, where `runs` is None, until `seconds` have gone by."""
+    begin = now = clock()
+    done = 0
+    while done == 0 or (now - begin < seconds if runs is None else done < runs):
+        start = clock()
+        step()
+        now = clock()
+        done += 1
+        yield now - start
+
+
+def statistics(times: list[float], batch: int) -> dict[str, Any]:
+    """Of runs of `batch` samples, each in seconds: how many, their latency, and samples a second."""
+    median, late = (float(value) * 1000 for value in np.percentile(times, [50, 95]))
+    return {
+        "runs": len(times),
+        "seconds": sum(times),
+        "latency_ms": {"p50": median, "p95": late, "min": min(times) * 1000, "max": max(times) * 1000},
+        "samples_per_s": batch * len(times) / sum(times),
+    }
+
+
+def describe(document: dict[str, Any]) -> str:
+    """The measurements as a short table."""
+    latency = document["latency_ms"]
+    threads = f"{document['threads']} thread{'' if document['threads'] == 1 else 's'}"
+    by = [document["provider"], f"onnxruntime {document['onnxruntime']}", document["machine"], threads]
+    rows = {
+        "measured": document["measured"],
+        "provider": ", ".join([*by, *(["optimized"] if document["optimized"] else [])]),
+        "runs": f"{document['runs']} of {document['batch']} in {document['seconds']:.1f} s, after "
+        f"{document['warm_up_runs']} to warm up (the first took {document['first_run_ms']:.1f} ms)",
+        "latency": f"p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f} ms "
+        f"(from {latency['min']:.2f} to {latency['max']:.2f})",
+        "throughput": f"{document['samples_per_s']:.1f} samples/s",
+        "memory": f"{document['peak_rss_mb']:.0f} MiB resident at most; loaded in {document['load_s']:.2f} s",
+    }
+    return "\n".join(f"{title:11s} {text}" for title, text in rows.items())
+
+
+def _random_arrays(network: Network, batch: int) -> dict[str, NDArray[np.float32]]:
+    generator = np.random.default_rng(0)
+    return {
+        name: generator.uniform(0, 255, (batch, *shape)).astype(np.float32)
+        for name, shape in network.inputs.items()
+    }

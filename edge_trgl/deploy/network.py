@@ -1,0 +1,166 @@
+"""One ONNX file in onnxruntime: named arrays in, named arrays out. It knows nothing of images or classes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_trgl.deploy.providers import NAMES, ProviderFailedError, load_runtime, take, why_not_loaded
+from edge_trgl.runtime import memory
+from edge_trgl.runtime.errors import InputError
+
+_ERRORS_ONLY = 3
+_SILENT = 4
+_CHUNK_BYTES = 2**20
+_SOURCE = re.compile(r"\S+\.(?:cc|h):\d+ .*?\) ")
+
+
+class Network:
+    """A model file, loaded.
+
+    Args:
+        path: an ONNX file, whose inputs are float32 with all sizes fixed but the first, N.
+        provider: `auto`, `tensorrt`, `cuda` or `cpu`.
+        threads: of the CPU; None is one for each processor that this process may use.
+        optimize: let onnxruntime rewrite the graph for the CPU: about a quarter faster, but it holds the
+            weights twice while it loads. Other providers and quantised files always get it, for they need it.
+
+    Attributes:
+        inputs: the shape of one sample of each input.
+        outputs: names, in the file's order.
+        batch: the only N that the file takes; None where any will do.
+        metadata: what the file says about itself.
+        provider: what computes, and why nothing faster does.
+
+    Raises:
+        InputError: the file cannot be read, or is not such a model.
+        UsageError: onnxruntime is missing, or the provider does not work here.
+    """
+
+    def __init__(
+        self, path: Path, *, provider: str = "auto", threads: int | None = None, optimize: bool = False
+    ) -> None:
+        runtime = load_runtime()
+        if not path.is_file():
+            raise InputError(
+                f"there is no model file {path}", hint="`edge-trgl export RUN` writes RUN/model.onnx."
+            )
+        self.path = path
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.version: str = runtime.__version__
+        lean = not optimize and not _is_quantised(path)
+        self._failures = _failures(runtime)
+        self._session, self.provider = take(
+            provider, runtime.get_available_providers(), lambda name: self._open(runtime, name, lean=lean)
+        )
+        # What loading took and gave back would otherwise stay with the heap.
+        memory.trim()
+        shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        self.inputs = {name: tuple(shape[1:]) for name, shape in shapes.items()}
+        self._check_inputs()
+        self.batch = next((shape[0] for shape in shapes.values() if isinstance(shape[0], int)), None)
+        self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def run(self, arrays: Mapping[str, NDArray[np.float32]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """The named outputs, [N, ...] each, of inputs [N, ...]; N is 1 or more, whatever the file's batch.
+
+        Raises:
+            InputError: onnxruntime cannot compute it.
+        """
+        num = len(next(iter(arrays.values())))
+        step = self.batch or num
+        parts = []
+        for first in range(0, num, step):
+            fed = {name: _filled(array[first : first + step], step) for name, array in arrays.items()}
+            try:
+                parts.append(self._session.run(list(outputs), fed))
+            except self._failures as error:
+                raise InputError(
+                    f"{self.path} cannot be run: {_first_line(error)}", hint="Export it again."
+                ) from error
+        return [np.concatenate(values)[:num] for values in zip(*parts, strict=True)]
+
+    def _open(self, runtime: ModuleType, name: str, *, lean: bool) -> Any:
+        on_cpu = name == "cpu"
+        options = _options(runtime, self.threads, lean=lean and on_cpu)
+        # A provider that fails is reported in a sentence, not in the log's twenty lines.
+        runtime.set_default_logger_severity(_ERRORS_ONLY if on_cpu else _SILENT)
+        try:
+            session = runtime.InferenceSession(str(self.path), options, providers=[NAMES[name]], enable_fallback=0)
+        except self._failures as error:
+            if on_cpu:
+                raise InputError(
+                    f"{self.path} cannot be loaded by onnxruntime: {_first_line(error)}", hint="Export it again."
+                ) from error
+            raise ProviderFailedError(_first_line(error)) from error
+        finally:
+            runtime.set_default_logger_severity(_ERRORS_ONLY)
+        session.disable_fallback()
+        if session.get_providers()[0] != NAMES[name]:
+            raise ProviderFailedError(why_not_loaded(runtime, name))
+        return session
+
+    def _check_inputs(self) -> None:
+        for value in self._session.get_inputs():
+            fixed = len(value.shape) > 1 and all(isinstance(size, int) for size in value.shape[1:])
+            if value.type != "tensor(float)" or not fixed:
+                raise InputError(
+                    f"{self.path} takes {value.name} {value.type} {value.shape}; "
+                    "only float32 with fixed sizes behind the batch can be run",
+                    hint="Export it with `edge-trgl export`.",
+                )
+
+
+def _options(runtime: ModuleType, threads: int, *, lean: bool) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # The arena keeps all that it ever had; the pattern plans one block of the largest size.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    if lean:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _failures(runtime: ModuleType) -> tuple[type[Exception], ...]:
+    """Whatever onnxruntime raises; its own errors have no base in common."""
+    own = vars(runtime.capi.onnxruntime_pybind11_state).values()
+    kinds = [kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (RuntimeError, ValueError, *kinds)
+
+
+def _is_quantised(path: Path) -> bool:
+    """Whether the graph has such nodes. Their names stand in the file as they are; no parser is needed."""
+    wanted = b"uantizeLinear"  # of QuantizeLinear and DequantizeLinear
+    end = b""
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                if wanted in end + chunk:
+                    return True
+                end = chunk[-len(wanted) :]
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", hint="Check its owner and its mode."
+        ) from error
+    return False
+
+
+def _filled(array: NDArray[np.float32], num: int) -> NDArray[np.float32]:
+    """[num, ...]: the last row again and again behind a batch that is too short for the file."""
+    return np.ascontiguousarray(np.pad(array, [(0, num - len(array)), *[(0, 0)] * (array.ndim - 1)], mode="edge"))
+
+
+def _first_line(error: Exception) -> str:
+    """What onnxruntime says, without the place in its source that it often begins with."""
+    return (_SOURCE.sub("", str(error).strip(), count=1) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,100 @@
+"""A whole network in one file: images in, classes out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from numpy.typing import ArrayLike
+
+from edge_trgl.deploy.network import Network
+from edge_trgl.deploy.prediction import Prediction, as_batch, check_classes, named_classes
+from edge_trgl.runtime.errors import InputError, UsageError
+
+_EXIT = re.compile(r"logits_(\d+)")
+
+
+class Predictor:
+    """Runs `model.onnx` as `edge-trgl export` writes it. No torch is loaded.
+
+    Args:
+        path: the file.
+        provider: `auto` (the fastest that works), `tensorrt`, `cuda` or `cpu`.
+        exit_number: of a file with several classifiers, `logits_1` to `logits_K`, the one that answers; None is
+            the last.
+        threads: of the CPU; None is one for each processor that this process may use.
+        optimize: a quarter faster on the CPU, with the weights in memory twice while it loads.
+
+    Attributes:
+        class_names: from the file; empty where it has none.
+        input_shape: (C, H, W) of images, (C, L) of windows.
+        num_exits: how many classifiers the file has.
+        provider: what computes, and why nothing faster does.
+
+    Raises:
+        InputError: the file cannot be read, or is no network of this kind.
+        UsageError: onnxruntime is missing, the provider does not work here, or there is no such exit.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        provider: str = "auto",
+        *,
+        exit_number: int | None = None,
+        threads: int | None = None,
+        optimize: bool = False,
+    ) -> None:
+        self._network = Network(Path(path), provider=provider, threads=threads, optimize=optimize)
+        self._input, self.input_shape = _single_input(self._network)
+        exits = _exits(self._network)
+        self.num_exits = len(exits)
+        if exit_number is not None and not 1 <= exit_number <= len(exits):
+            raise UsageError(f"{path} has no exit {exit_number}", hint=f"It has the exits 1 to {len(exits)}.")
+        self._output = exits[(exit_number or len(exits)) - 1]
+        self.class_names = named_classes(self._network.path, self._network.metadata)
+        self.provider = self._network.provider
+
+    def predict(self, images: ArrayLike) -> Prediction:
+        """Classify images or windows.
+
+        Args:
+            images: [N, *input_shape] with N ≥ 1: pixel values from 0 to 255, or windows in the units of the
+                training data. Nothing is to be normalised.
+
+        Raises:
+            ValueError: they have another shape.
+            InputError: the file cannot compute it.
+        """
+        batch = as_batch(images, self.input_shape)
+        (logits,) = self._network.run({self._input: batch}, [self._output])
+        check_classes(self._network.path, self.class_names, logits)
+        return Prediction(logits=logits)
+
+
+def _single_input(network: Network) -> tuple[str, tuple[int, ...]]:
+    if len(network.inputs) != 1:
+        raise InputError(
+            f"{network.path} has {len(network.inputs)} inputs; a network for images or windows has one",
+            hint="Export it with `edge-trgl export`.",
+        )
+    ((name, shape),) = network.inputs.items()
+    if len(shape) not in (2, 3):
+        raise InputError(
+            f"{network.path} takes [N, {', '.join(map(str, shape))}]; images are [N, C, H, W], windows [N, C, L]",
+            hint="Export it with `edge-trgl export`.",
+        )
+    return name, shape
+
+
+def _exits(network: Network) -> list[str]:
+    """The outputs that are classifiers, the deepest last."""
+    numbered = {int(found[1]): name for name in network.outputs if (found := _EXIT.fullmatch(name))}
+    if numbered:
+        return [numbered[number] for number in sorted(numbered)]
+    if len(network.outputs) != 1:
+        raise InputError(
+            f"{network.path} gives {', '.join(network.outputs)}: which of them are classes cannot be told",
+            hint="Several exits are named logits_1 to logits_K.",
+        )
+    return list(network.outputs)
