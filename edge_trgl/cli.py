@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edge_trgl import __version__, settings
+from edge_trgl import __version__, cli_deploy, settings
 from edge_trgl.config import RunConfig
 from edge_trgl.head_choice import NAMES
 from edge_trgl.pipeline import Pipeline, begin_or_continue
@@ -321,6 +321,10 @@ def probe(disk: Path | None, target: str | None, as_json: bool) -> None:  # noqa
         board.save(document, file)
         terminal.line(f"saved as {file}; --profile {target} uses it")
     click.echo(json.dumps(document) if as_json else board.describe(document))
+
+
+cli.add_command(cli_deploy.predict)
+cli.add_command(cli_deploy.bench)
 
 
 def _verb(folder: Path, name: str) -> Any:

@@ -280,6 +280,8 @@ OPTIONS = {
     "export": "json",
     "report": "json",
     "probe": "disk json save",
+    "predict": "csv exit exits json optimize provider threads top",
+    "bench": "batch json optimize provider runs seconds threads",
 }
 
 

@@ -24,6 +24,7 @@ def loaded_by(statement: str) -> set[str]:
         "import edge_trgl",
         "import edge_trgl.cli, edge_trgl.pipeline",
         "import sys\nfrom edge_trgl.cli import cli\ncli(['train', '--help'], standalone_mode=False)",
+        "import sys\nfrom edge_trgl.cli import cli\ncli(['predict', '--help'], standalone_mode=False)",
     ],
 )
 def test_the_parent_is_light(statement):
