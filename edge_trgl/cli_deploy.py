@@ -23,7 +23,7 @@ PROVIDER = click.option(
 )
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads [one a processor]")
 OPTIMIZE = click.option(
-    "--optimize", is_flag=True, help="a faster graph on the CPU; holds the weights twice while it loads"
+    "--optimize", is_flag=True, help="a faster graph on the CPU; holds the weights several times while it loads"
 )
 
 

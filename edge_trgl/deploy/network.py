@@ -29,8 +29,9 @@ class Network:
         path: an ONNX file, whose inputs are float32 with all sizes fixed but the first, N.
         provider: `auto`, `tensorrt`, `cuda` or `cpu`.
         threads: of the CPU; None is one for each processor that this process may use.
-        optimize: let onnxruntime rewrite the graph for the CPU: about a quarter faster, but it holds the
-            weights twice while it loads. Other providers and quantised files always get it, for they need it.
+        optimize: let onnxruntime rewrite the graph for the CPU: a network like ResNet-18 then runs 7 to 17 %
+            faster (64×64 and 224×224, x86), but its weights are in memory several times while it loads. Other
+            providers and quantised files always get it, for they need it.
 
     Attributes:
         inputs: the shape of one sample of each input.

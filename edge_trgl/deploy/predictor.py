@@ -23,7 +23,7 @@ class Predictor:
         exit_number: of a file with several classifiers, `logits_1` to `logits_K`, the one that answers; None is
             the last.
         threads: of the CPU; None is one for each processor that this process may use.
-        optimize: a quarter faster on the CPU, with the weights in memory twice while it loads.
+        optimize: somewhat faster on the CPU, with the weights in memory several times while it loads.
 
     Attributes:
         class_names: from the file; empty where it has none.
