@@ -86,7 +86,8 @@ def _decoded(file: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         raise InputError(f"{file} cannot be given to this network, which takes arrays of {wanted}")
     try:
         with warnings.catch_warnings():
-            # From 89 megapixels on Pillow warns, from twice as many it refuses; on a board the first is the end.
+            warnings.simplefilter("ignore")  # what Pillow thinks of metadata
+            # From 89 megapixels on it warns, from twice as many it refuses; on a board the first is the end.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             pixels = decode(file, size=shape[1:], channels=shape[0])
     except (Image.DecompressionBombWarning, MemoryError) as error:

@@ -82,6 +82,7 @@ def _opened(path: str) -> Iterator[Image.Image]:
         ValueError,
         TypeError,
         LookupError,
+        RuntimeError,
         struct.error,
         Image.DecompressionBombError,
     ) as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from edge_trgl.data.sources import image_folder
@@ -94,10 +98,19 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:-800])
 
 
+def unknown_coding(path):
+    """Pillow's reader of this format raises a RuntimeError."""
+    picture().convert("P").save(path)
+    content = bytearray(path.read_bytes())
+    content[4:8] = (77).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
 BAD = {
     "text renamed.png": (lambda path: path.write_text("no image"), "cannot be read as an image"),
     "cut.jpg": (truncated, "truncated"),
     "empty.png": (lambda path: path.touch(), "is empty"),
+    "coding.blp": (unknown_coding, "Unknown BLP compression 77"),
     "pipe.png": (os.mkfifo, "is not a file"),
     "nowhere.png": (lambda path: path.symlink_to("gone"), "there is no file"),
     "floating.tiff": (lambda path: Image.fromarray(np.ones((4, 4), np.float32)).save(path), "floating-point"),
@@ -119,6 +132,42 @@ def test_bad_files_among_good_ones(tmp_path):
         assert isinstance(found[name], Unreadable)
         assert text in found[name].reason
         assert name in found[name].reason
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("damaged") / "image"
+
+
+@given(data=st.data())
+def test_whatever_was_damaged_is_an_image_or_a_sentence(scratch, data):
+    form = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "BLP"]))
+    stream = io.BytesIO()
+    turned = Image.Exif()
+    turned[274] = 6
+    picture().convert("P" if form in ("GIF", "BLP") else "RGB").save(stream, format=form, exif=turned)
+    content = bytearray(stream.getvalue())
+    # Headers are short and stand at the beginning, but for TIFF's.
+    places = st.one_of(st.integers(0, 63), st.integers(-300, -1), st.integers(0, len(content) - 1))
+    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=9)):
+        content[place] = value
+    scratch.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    (found,) = read(scratch)
+    if isinstance(found, Sample):
+        assert found.values.shape == (3, 8, 8)
+    else:
+        assert found.reason.startswith(str(scratch))
+
+
+def test_what_pillow_thinks_of_metadata_is_no_line_of_ours(tmp_path, monkeypatch, recwarn):
+    def decode(path, *, size, channels):
+        warnings.warn("corrupt EXIF data", UserWarning, stacklevel=1)
+        return np.zeros((*size, channels), np.uint8)
+
+    picture().save(tmp_path / "a.jpg")
+    monkeypatch.setattr("edge_trgl.data.sources.image_file.decode", decode)
+    assert isinstance(read(tmp_path)[0], Sample)
+    assert not recwarn.list
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
