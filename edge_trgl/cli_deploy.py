@@ -95,18 +95,19 @@ def _show(classifier: Classifier, files: Iterable[Path], top: int, form: str) ->
     written = {"json": answers.as_json, "csv": answers.as_csv, "text": answers.as_text}[form]
     if form == "csv":
         click.echo(answers.csv_header(top))
-    shares, num_answers, num_bad = [], 0, 0
+    num_answers, num_bad, num_early, shares = 0, 0, 0, 0.0
     for answer in answer_all(classifier, files, top):
         num_answers += 1
         num_bad += answer.error is not None
         if answer.compute_share is not None:
-            shares.append(answer.compute_share)
+            num_early += 1
+            shares += answer.compute_share
         if answer.error is not None and form != "json":
             click.echo(answers.as_text(answer), err=True)
         if answer.error is None or form != "text":
             click.echo(written(answer))
-    if shares:
-        click.echo(f"{sum(shares) / len(shares):.1%} of the network's FLOPs on average", err=True)
+    if num_early:
+        click.echo(f"{shares / num_early:.1%} of the network's FLOPs on average", err=True)
     if num_bad:
         raise InputError(f"{num_bad} of {num_answers} could not be classified")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.random  # numpy loads it when first used: in training, under the guard
 import torch
 from torch import Tensor
 

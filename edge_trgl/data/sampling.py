@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.random  # numpy loads it when first used: in training, under the guard
 
 from edge_trgl.keys import key
 from edge_trgl.runtime.boundary_records import WINDOW_CHUNKS
