@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_trgl.deploy.providers import NAMES, ProviderFailedError, load_runtime, take, why_not_loaded
+from edge_trgl.deploy.providers import NAMES, ProviderFailedError, load_runtime, take, why_not_loaded, with_slower
 from edge_trgl.runtime import memory
 from edge_trgl.runtime.errors import InputError
 
@@ -91,11 +91,14 @@ class Network:
 
     def _open(self, runtime: ModuleType, name: str, *, lean: bool) -> Any:
         on_cpu = name == "cpu"
+        available = runtime.get_available_providers()
         options = _options(runtime, self.threads, lean=lean and on_cpu)
         # A provider that fails is reported in a sentence, not in the log's twenty lines.
         runtime.set_default_logger_severity(_ERRORS_ONLY if on_cpu else _SILENT)
         try:
-            session = runtime.InferenceSession(str(self.path), options, providers=[NAMES[name]], enable_fallback=0)
+            session = runtime.InferenceSession(
+                str(self.path), options, providers=with_slower(name, available), enable_fallback=0
+            )
         except self._failures as error:
             if on_cpu:
                 raise InputError(

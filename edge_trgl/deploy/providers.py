@@ -82,6 +82,12 @@ def take(wanted: str, available: Collection[str], attempt: Callable[[str], Opene
     raise UsageError(f"no provider can be used: {tried}", hint="Leave --provider out for one that works.")
 
 
+def with_slower(name: str, available: Collection[str]) -> list[str]:
+    """onnxruntime's names of a provider and of those that compute what it cannot, the fastest first."""
+    first = list(NAMES).index(name)
+    return [provider for provider in list(NAMES.values())[first:] if provider in available]
+
+
 def why_not_loaded(runtime: ModuleType, name: str) -> str:
     """Why onnxruntime left a provider out in silence: mostly a library of NVIDIA's that is missing."""
     library = Path(runtime.__file__ or "").parent / "capi" / f"libonnxruntime_providers_{name}.so"

@@ -68,29 +68,33 @@ def test_it_is_told_in_one_line():
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """An onnxruntime with all providers, of which TensorRT fails aloud and CUDA in silence."""
+    """An onnxruntime with all providers, of which TensorRT fails aloud and CUDA in silence; what was tried."""
 
     def session(path, options, *, providers, enable_fallback):
         assert not enable_fallback
-        if providers == [TENSORRT]:
+        tried.append(providers)
+        if providers[0] == TENSORRT:
             told = "/src/state.cc:7 void f(const A&, B) no engine\nfor this board"
             raise onnxruntime.capi.onnxruntime_pybind11_state.Fail(told)
         return onnxruntime.InferenceSession(path, options, providers=[CPU])
 
+    tried = []
     runtime = SimpleNamespace(**vars(onnxruntime))
     runtime.get_available_providers = lambda: list(NAMES.values())
     runtime.InferenceSession = session
     monkeypatch.setattr(network, "load_runtime", lambda: runtime)
+    return tried
 
 
-@pytest.mark.usefixtures("pretended")
-def test_providers_that_fail_aloud_and_in_silence(tmp_path, tiny, pixels):
+def test_providers_that_fail_aloud_and_in_silence(tmp_path, tiny, pixels, pretended):
     predictor = Predictor(tiny.classifier(tmp_path / "model.onnx"))
     assert predictor.provider.name == "cpu"
     assert predictor.provider.passed_over["tensorrt"] == "present but failed with: no engine"
     # This build has no such library, and the loader says so.
     assert "libonnxruntime_providers_cuda.so" in predictor.provider.passed_over["cuda"]
     assert predictor.predict(pixels(1)).labels.shape == (1,)
+    # What one cannot compute, the next one does.
+    assert pretended == [[TENSORRT, CUDA, CPU], [CUDA, CPU], [CPU]]
 
 
 @pytest.mark.usefixtures("pretended")
