@@ -40,6 +40,7 @@ HEAD_HELP = (
 # Flag, configuration key it sets, how it is read, help.
 FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--budget-mb", "budget.mb", str, "MiB of memory for everything the run does, auto or min [2000]"),
+    ("--disk-mb", "budget.disk_mb", float, "MiB that the run's folder may take on its disk [what is free]"),
     ("--data", "data.source", str, "sample, a folder, or a .npz file [sample]"),
     ("--image-size", "data.image_size", int, "resize image files to this side"),
     ("--model", "model.name", str, MODEL_HELP),
@@ -217,24 +218,34 @@ def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bo
             )
         run_folder = numbered()
     run = begin_or_continue(run_folder, config)
-    _train(run, terminal, None, then_export=then_export, as_json=as_json)
+    _train(run, terminal, {}, then_export=then_export, as_json=as_json)
 
 
 @cli.command()
 @click.argument("run", type=Path)
 @click.option("--budget-mb", type=float, help="go on with another budget")
+@click.option("--disk-mb", type=float, help="go on with another limit on the disk")
 @click.option("--export", "then_export", is_flag=True, help="export to ONNX when trained")
 @click.option("--json", "as_json", is_flag=True, help="print the summary as one JSON document")
-def resume(run: Path, budget_mb: float | None, then_export: bool, as_json: bool) -> None:  # noqa: FBT001
+def resume(
+    run: Path,
+    budget_mb: float | None,
+    disk_mb: float | None,
+    then_export: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+) -> None:
     """Go on with a run from its last commit."""
-    _train(Run.open(run), Terminal(), budget_mb, then_export=then_export, as_json=as_json)
+    limits = {"budget_mb": budget_mb, "disk_mb": disk_mb}
+    _train(Run.open(run), Terminal(), limits, then_export=then_export, as_json=as_json)
 
 
-def _train(run: Run, terminal: Terminal, budget_mb: float | None, *, then_export: bool, as_json: bool) -> None:
+def _train(
+    run: Run, terminal: Terminal, limits: dict[str, float | None], *, then_export: bool, as_json: bool
+) -> None:
     terminal.line(f"run {run.folder}")
     with run.locked():
         pipeline = Pipeline(run, terminal)
-        summary = pipeline.train(budget_mb)
+        summary = pipeline.train(**limits)
         exported = pipeline.verb("export") if then_export else None
     if as_json:
         click.echo(json.dumps(summary))
@@ -339,11 +350,19 @@ def _summary_text(run: Run, summary: dict[str, Any]) -> str:
         f"peak {memory['peak_mb']:.0f} MiB of {memory['budget_mb']:.0f} MiB"
         f" (planned {memory['planned_peak_mb']:.0f}, fixed {memory['fixed_mb']:.0f})",
         _test_text(accuracy),
-        f"{summary['images_per_s']:.0f} images/s, {duration(summary['time_s'])}, "
-        f"read {summary['storage']['read_mb']:.0f} MiB, wrote {summary['storage']['written_mb']:.0f} MiB",
+        f"{summary['images_per_s']:.0f} images/s, {duration(summary['time_s'])}",
+        _storage_text(summary["storage"]),
         f"report {run.report_file}",
     ]
     return "\n".join(lines)
+
+
+def _storage_text(storage: dict[str, Any]) -> str:
+    text = (
+        f"read {storage['read_mb']:.0f} MiB, wrote {storage['written_mb']:.0f} MiB"
+        f" (planned {storage['planned_written_mb']:.0f})"
+    )
+    return text if storage["wear"] is None else f"{text}, {storage['wear']:.2%} of what the storage endures"
 
 
 def _test_text(scores: dict[str, Any]) -> str:

@@ -237,12 +237,14 @@ trim: freed heap stays with the process between visits. allocator: the C library
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
     """`mb`: MiB for everything the run has in memory; `auto` is 80 % of what is available, `min` the smallest that
-    works. `chunk` and `resident`: `auto` leaves them to the plan. `allow`: what may change the result for the run
-    to fit. `without`: savings that are switched off, to measure them. `probe`: plan by measured steps. `cgroup`:
-    train in a memory cgroup of the budget. `force`: go on where the plan says that it does not fit.
+    works. `disk_mb`: MiB that the run's folder may take on its disk; None is what is free, less a reserve. `chunk`
+    and `resident`: `auto` leaves them to the plan. `allow`: what may change the result for the run to fit.
+    `without`: savings that are switched off, to measure them. `probe`: plan by measured steps. `cgroup`: train in
+    a memory cgroup of the budget. `force`: go on where the plan says that it does not fit.
     """
 
     mb: Literal["auto", "min"] | float = 2000.0
+    disk_mb: float | None = None
     chunk: str = "auto"
     resident: str = "auto"
     prefetch: bool = True
@@ -256,6 +258,7 @@ class BudgetConfig:
         """What is out of bounds."""
         return (
             _unless(isinstance(self.mb, str) or self.mb > 0, "budget.mb must be above 0, auto or min")
+            + _unless(self.disk_mb is None or self.disk_mb > 0, "budget.disk_mb must be above 0")
             + _unless(
                 _is_count(self.chunk, ("auto", "epoch")),
                 "budget.chunk must be auto, epoch or a number of batches",

@@ -14,7 +14,7 @@ from edge_trgl.runtime.errors import StoppedError
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.runtime.state import Metric, ModuleRecord, RunState, VisitSample
-from edge_trgl.schedule import Visit
+from edge_trgl.schedule import Visit, carries_chunk
 from edge_trgl.totals import Totals
 
 NEAR = 0.9
@@ -23,7 +23,8 @@ NEAR = 0.9
 PLAN_TOLERANCE = 1.02
 
 PROGRESS_SECONDS = 0.5
-SAMPLE_SECONDS = 1.0
+SAMPLE_SECONDS, SAMPLES = 1.0, 2000
+"""Between two samples of what is used: so many seconds, and more once there are so many samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,8 @@ class Policy:
 
     `others_mb`: the peak of the processes beside this one. `planned_mb`: of a visit of each module, by the plan.
     `num_heads`: modules with a loss of their own. `trim`: give freed heap back when a module has made room.
-    `total_steps`: of all modules together.
+    `total_steps`: of all modules together. `room_mb`: what the plan leaves the run on the disk, at the moment.
+    `chunk`: in batches; the positions of visits depend on it.
     """
 
     checkpoint_s: float
@@ -42,13 +44,18 @@ class Policy:
     num_heads: int
     trim: bool
     total_steps: int
+    room_mb: Callable[[], float]
+    chunk: int
     stop_requested: Callable[[], bool]
     learning_rate: Callable[[Visit, int], float]
 
 
 @dataclass
 class Ledger:
-    """The training run's book: told of every visit, it commits when the policy says so."""
+    """The training run's book: told of every visit, it commits when the policy says so.
+
+    `start`: the position of the last commit.
+    """
 
     state: RunState
     modules: ModuleStore[LocalModule]
@@ -56,6 +63,7 @@ class Ledger:
     meter: Meter
     device: Device
     policy: Policy
+    start: int
     _sums: dict[tuple[int, int], Totals] = field(default_factory=dict)
     _rates: dict[tuple[int, int], float] = field(default_factory=dict)
     _peaks: dict[int, float] = field(default_factory=dict)
@@ -64,7 +72,7 @@ class Ledger:
     def __post_init__(self) -> None:
         self._began = self._committed_at = self._told_at = time.monotonic()
         self._sampled_at = 0.0
-        self._position = self.state.position()
+        self._position = self.start
         self._before = self.state.meta(
             "work", {"seconds": 0.0, "steps": 0, "images": 0, "read_mb": 0.0, "written_mb": 0.0}
         )
@@ -76,15 +84,20 @@ class Ledger:
         """Book a visit; at this safe point stop, commit or go on.
 
         Raises:
-            OverBudgetError: the budget was passed; what is done is committed.
-            StoppedError: a signal asked for it; what is done is committed.
+            OverBudgetError: the budget was passed; what is done is committed, if the disk has room for that.
+            StoppedError: a signal asked for it; the same.
         """
         self._position = position
         peak = self.meter.read()
         self._book(visit, local, peak)
         self._tell(visit)
         self._govern(visit.module, peak + self.policy.others_mb + self.device.memory_mb())
-        if self.policy.stop_requested() or self.peak_mb() > self.policy.budget_mb or self._due():
+        ends = self.policy.stop_requested() or self.peak_mb() > self.policy.budget_mb
+        # What the last commit names and nobody reads takes room on the disk until the next one, which is not worth
+        # it where that writes a chunk that would else stay in memory.
+        in_files = self._is_quiet() or not self.activations.bytes_without_file
+        frees = self.activations.is_outdated and in_files
+        if (ends or frees or self._due()) and self._has_room():
             self.commit()
         self.check(visit)
 
@@ -97,7 +110,7 @@ class Ledger:
         where = f"module {visit.module}, epoch {visit.span.epoch + 1}"
         budget.check(self.peak_mb(), self.policy.budget_mb, where)
         if self.policy.stop_requested():
-            raise StoppedError("stopped after a commit", hint="edge-trgl resume RUN goes on from here.")
+            raise StoppedError("stopped", hint="edge-trgl resume RUN goes on from the last commit.")
 
     def _govern(self, module: int, peak_mb: float) -> None:
         """Give back what can be given back: freed heap, and modules in memory where the plan turns out too low."""
@@ -126,7 +139,7 @@ class Ledger:
             boundaries=boundaries,
             metrics=self._metrics(),
             samples=self._samples,
-            meta={"work": self.work(), "module_peaks": self._module_peaks()},
+            meta={"work": self.work(), "module_peaks": self._module_peaks(), "chunk": self.policy.chunk},
         )
         self.activations.sweep()
         self.modules.committed(files)
@@ -147,8 +160,16 @@ class Ledger:
     def _due(self) -> bool:
         waited = time.monotonic() - self._committed_at
         # A boundary that carries a chunk would be synced for nothing: better to wait for the chunk's end.
-        quiet = not any(name.startswith("stream") for name in self.activations.names)
-        return waited >= self.policy.checkpoint_s * (1 if quiet else 2)
+        return waited >= self.policy.checkpoint_s * (1 if self._is_quiet() else 2)
+
+    def _is_quiet(self) -> bool:
+        """Whether every chunk that was begun is done."""
+        return not any(map(carries_chunk, self.activations.names))
+
+    def _has_room(self) -> bool:
+        """Whether a commit takes no more of the disk than the plan says: boundaries in memory would be written."""
+        added = self.activations.bytes_without_file
+        return added == 0 or (added + self.modules.bytes_to_write) / memory.MIB <= self.policy.room_mb()
 
     def _book(self, visit: Visit, local: LocalModule, peak: float) -> None:
         self._peaks[visit.module] = max(self._peaks.get(visit.module, 0.0), peak + self.policy.others_mb)
@@ -161,7 +182,8 @@ class Ledger:
             self._rates[book] = self.policy.learning_rate(visit, visit.span.stop - 1)
             self._images += counted.num_images / self.policy.num_heads
         now = time.monotonic()
-        if now - self._sampled_at >= SAMPLE_SECONDS:
+        seconds = self._before["seconds"] + now - self._began
+        if now - self._sampled_at >= max(SAMPLE_SECONDS, seconds / SAMPLES):
             self._sampled_at = now
             self._samples.append(self._sample(visit, peak))
 

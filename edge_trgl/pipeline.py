@@ -14,15 +14,16 @@ from typing import Any
 from edge_trgl import settings
 from edge_trgl.config import RunConfig
 from edge_trgl.run import Run
-from edge_trgl.runtime import files, memory
+from edge_trgl.runtime import disk_space, files, memory
 from edge_trgl.runtime.cgroup import CgroupUnavailableError, memory_cgroup
 from edge_trgl.runtime.demand import REFUSED
-from edge_trgl.runtime.errors import OverBudgetError, UsageError
+from edge_trgl.runtime.errors import DiskFullError, OverBudgetError, UsageError
 from edge_trgl.runtime.state import RunState
 from edge_trgl.runtime.supervisor import Message, Outcome, run_child
+from edge_trgl.storage_use import storage_use
 
 ATTEMPTS = 3
-"""Times that training may run out of memory without a commit in between."""
+"""Times that training may run out of memory, or of space on the disk, without a commit in between."""
 
 AUTO = 0.8
 """The budget `auto`, of what is available."""
@@ -41,10 +42,10 @@ class Pipeline:
         self.listener = listener
         self.config = run.config()
 
-    def train(self, budget_mb: float | None = None) -> dict[str, Any]:
+    def train(self, budget_mb: float | None = None, disk_mb: float | None = None) -> dict[str, Any]:
         """Do whatever of the run is not done yet; returns its summary.
 
-        `budget_mb`: another budget than the configured one, for a resumed run.
+        `budget_mb`, `disk_mb`: other limits than the configured ones, for a resumed run.
 
         Raises:
             EdgeTrglError: with the exit code of its kind; what was committed stays.
@@ -52,6 +53,8 @@ class Pipeline:
         state = self.run.state()
         if not (self.run.data / "dataset.json").is_file():
             self._job(state, "prepare")
+        if disk_mb is not None:
+            state.set_meta("disk_mb", disk_mb)
         budget_mb = self.plan(state, budget_mb)
         if state.meta("layout")["built"] and not state.modules():
             self._job(state, "convert")
@@ -68,7 +71,8 @@ class Pipeline:
         self._job(state, "prepare")
         budget_mb = self.plan(state, None)
         names = ("plan", "layout", "table", "traffic", "alternatives")
-        document = {"budget_mb": budget_mb, **{name: state.meta(name) for name in names}}
+        limits = {"budget_mb": budget_mb, "disk_limit_mb": self._disk_mb(state)}
+        document = {**limits, **{name: state.meta(name) for name in names}}
         document["phases"] = [asdict(phase) for phase in state.phases()]
         state.close()
         return document
@@ -90,14 +94,12 @@ class Pipeline:
             self._job(state, "cut")
         if state.meta("demand") is None:
             self._job(state, "costs", budget_mb=budget_mb)
-        plan = state.meta("plan")
-        if plan is None or (
-            budget_mb is not None and plan["peak_mb"] > budget_mb and not self.config.budget.force
-        ):
+        disk_mb = self._disk_mb(state, warn=True)
+        if self._needs_plan(state, budget_mb, disk_mb):
             # What another budget had no room for is tried again under this one.
             measured = state.meta("measured", {})
             state.set_meta("measured", {key: one for key, one in measured.items() if not one["refused"]})
-            while (asked := self._job(state, "plan", budget_mb=budget_mb).result)["wanted"]:
+            while (asked := self._job(state, "plan", budget_mb=budget_mb, disk_mb=disk_mb).result)["wanted"]:
                 self._probe(state, asked["wanted"], asked["room_mb"])
         if budget_mb is None:
             # What probing took for plans that were not taken counts as well.
@@ -105,6 +107,14 @@ class Pipeline:
             budget_mb = float(math.ceil(highest))
         state.set_meta("budget_mb", budget_mb)
         return budget_mb
+
+    def _needs_plan(self, state: RunState, budget_mb: float | None, disk_mb: float) -> bool:
+        """Whether there is none, or what is left to do has no room in one of the limits."""
+        plan = state.meta("plan")
+        if plan is None:
+            return True
+        over = plan["disk_mb"] > disk_mb or (budget_mb is not None and plan["peak_mb"] > budget_mb)
+        return over and not self.config.budget.force and state.meta("result") is None
 
     def _probe(self, state: RunState, wanted: list[dict[str, Any]], room_mb: float) -> None:
         try:
@@ -116,28 +126,54 @@ class Pipeline:
             state.set_meta("measured", {**measured, key: asdict(REFUSED)})
 
     def _work(self, state: RunState, budget_mb: float) -> None:
-        """Train and evaluate; where memory was refused, from the last commit and one step down the ladder.
+        """Train and evaluate; where memory or the disk was refused, from the last commit with less of that.
 
         Raises:
-            OverBudgetError: so many times in a row without a commit in between.
+            OverBudgetError, DiskFullError: so many times in a row without a commit in between.
         """
         stuck = 0
         while state.meta("result") is None:
             position = state.position()
-            self._count_start(state)
             try:
+                self._count_start(state)
                 with self._cgroup(state, budget_mb) as cgroup:
                     self._job(state, "work", cgroup=cgroup, budget_mb=budget_mb)
-            except OverBudgetError as error:
+            except (OverBudgetError, DiskFullError) as error:
                 stuck = stuck + 1 if state.position() == position else 1
-                if stuck == ATTEMPTS:
-                    state.add_event("stop", f"{error.message}; {ATTEMPTS} times without progress")
+                try:
+                    self._answer(state, budget_mb, error, stuck)
+                except DiskFullError as full:  # there may be no room to note it, either
+                    full.hint = self._space_hint(state)
                     raise
-                self._step_down(state, budget_mb, error)
 
-    def _step_down(self, state: RunState, budget_mb: float, error: OverBudgetError) -> None:
-        changed = self._job(state, "plan", budget_mb=budget_mb, below=True).result["changed"]
-        text = f"{error.message}; {changed or 'the plan stays, for there is nothing below it'}"
+    def _answer(
+        self, state: RunState, budget_mb: float, error: OverBudgetError | DiskFullError, stuck: int
+    ) -> None:
+        """Plan with less of what was refused, unless that was so the last of `ATTEMPTS` times."""
+        if isinstance(error, DiskFullError):
+            # What is not committed is lost anyway, and the database needs some room as well.
+            self.run.remove_uncommitted(state)
+        if stuck == ATTEMPTS:
+            state.add_event("stop", f"{error.message}; {ATTEMPTS} times without progress")
+            raise error
+        self._step_down(state, budget_mb, error)
+
+    def _space_hint(self, state: RunState) -> str:
+        missing_mb = math.ceil(state.meta("plan")["disk_mb"] - self._disk_mb(state))
+        where = f"the disk that holds {self.run.folder}"
+        free = (
+            f"free {missing_mb} MiB on {where}"
+            if missing_mb > 0
+            else f"free space, or raise the quota, on {where}"
+        )
+        return f"What was committed is kept: {free}, then go on with edge-trgl resume {self.run.folder}."
+
+    def _step_down(self, state: RunState, budget_mb: float, error: OverBudgetError | DiskFullError) -> None:
+        refused = "disk" if isinstance(error, DiskFullError) else "memory"
+        disk_mb = self._disk_mb(state)
+        planned = self._job(state, "plan", budget_mb=budget_mb, disk_mb=disk_mb, refused=refused)
+        changed = planned.result["changed"]
+        text = f"{error.message}; {changed or 'the plan stays, for there is none that takes less'}"
         state.add_event("restart", text)
         self.listener({"kind": "warning", "text": f"{text}; going on from the last commit"})
 
@@ -215,6 +251,18 @@ class Pipeline:
             wanted = available
         return float(wanted)
 
+    def _disk_mb(self, state: RunState, *, warn: bool = False) -> float:
+        """MiB that the run's folder may take now: as many as it was given, where its disk has them."""
+        there = disk_space.limit_mb(self.run.folder)
+        wanted: float | None = state.meta("disk_mb") or self.config.budget.disk_mb
+        if wanted is None or wanted <= there:
+            return wanted or there
+        if warn:
+            text = f"the disk has no room for a run of {wanted:.0f} MiB; lowered to {there:.0f} MiB"
+            self.listener({"kind": "warning", "text": text})
+            state.add_event("disk", text)
+        return there
+
     def _count_start(self, state: RunState) -> None:
         starts = state.meta("starts", 0) + 1
         state.set_meta("starts", starts)
@@ -265,7 +313,7 @@ def summarise(config: RunConfig, state: RunState) -> dict[str, Any]:
             "method": result["method"],
             "cgroup_peak_mb": None if cgroup_mb is None else round(cgroup_mb, 1),
         },
-        "storage": {"read_mb": round(work["read_mb"], 1), "written_mb": round(work["written_mb"], 1)},
+        "storage": storage_use(config, state),
         "time_s": round(work["seconds"], 1),
         "images_per_s": round(work["images"] / max(work["seconds"], 1e-9), 1),
         "restarts": state.meta("starts", 1) - 1,

@@ -33,6 +33,8 @@ def plan_text(document: dict[str, Any]) -> str:
         f"peak {plan['peak_mb']:.0f} MiB of {document['budget_mb']:.0f} MiB: {fits}; "
         f"{plan['fixed_mb']:.0f} MiB are there before any module ({basis})"
     ]
+    fits = "fits" if plan["disk_mb"] <= document["disk_limit_mb"] else "does not fit"
+    lines.append(f"on the disk {plan['disk_mb']:.0f} MiB at most of {document['disk_limit_mb']:.0f} MiB: {fits}")
     others = ", ".join(f"{phase['name']} {phase['peak_mb']:.0f}" for phase in document["phases"])
     lines.append(f"peaks before training: {others} MiB")
     if plan["lossy"]:

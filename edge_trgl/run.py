@@ -85,6 +85,18 @@ class Run:
         """The run's database, made where there is none."""
         return RunState(self.state_file)
 
+    def remove_uncommitted(self, state: RunState) -> None:
+        """Remove the files that no commit names, as the next start of training would; none may be running."""
+        named = {
+            self.modules: {file.name for file in state.modules().values()},
+            self.boundaries: {record.file for record in state.boundaries()},
+            self.scratch: set(),
+        }
+        for folder, names in named.items():
+            for path in files.list_folder(folder) if folder.is_dir() else ():
+                if path.name not in names:
+                    files.remove(path)
+
     def summary(self) -> dict[str, Any] | None:
         """The content of summary.json, or None before the run is done."""
         if not self.summary_file.is_file():

@@ -8,8 +8,9 @@ End-to-end training has no such freedom: every batch goes up through all modules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 Kind = Literal["train", "forward", "ascend", "backward"]
@@ -284,6 +285,27 @@ def _with_images(visits: Iterator[Visit], modules: frozenset[int], images: Bound
         wanted = IMAGES if visit.reads[0] is IMAGES else images
         wants = visit.kind == "train" and visit.module in modules
         yield replace(visit, reads=(*visit.reads, wanted)) if wants else visit
+
+
+def carries_chunk(name: str) -> bool:
+    """Whether the boundary of that name is there for one chunk only: where none is, every chunk is done."""
+    return name.startswith("stream")
+
+
+def moved(position: int, visits: Iterable[Visit], others: Iterable[Visit]) -> int:
+    """How many of `others` do what the first `position` of `visits` did, both being of one regime.
+
+    They may differ in the length of chunks; the position must be one at which both begin one.
+    """
+    done = sum(visit.span.stop - visit.span.start for visit in islice(visits, position))
+    position = 0
+    for visit in others:
+        if done <= 0:
+            break
+        done -= visit.span.stop - visit.span.start
+        position += 1
+    assert done == 0, "a chunk is not done"
+    return position
 
 
 def _named(boundary: Boundary) -> tuple[str, ...]:

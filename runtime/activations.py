@@ -67,6 +67,17 @@ class ActivationStore:
         """The names of the live boundaries."""
         return tuple(self._live)
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the last commit names a file that nobody reads any more: the next one sets its space free."""
+        return bool(self._dropped)
+
+    @property
+    def bytes_without_file(self) -> int:
+        """What a commit would add to the folder: the files of boundaries in memory that have none yet."""
+        live = self._live.values()
+        return sum(one.spec.file_bytes for one in live if one.spec.in_memory and not one.is_committed)
+
     def create(self, spec: BoundarySpec) -> Boundary:
         """Return an empty boundary with all its space allocated; one of the same name is dropped first.
 

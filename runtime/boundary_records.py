@@ -68,8 +68,8 @@ class BoundarySpec:
 
     @property
     def chunk_records(self) -> int:
-        """Records of a chunk."""
-        return max(1, CHUNK_BYTES // self.record_bytes)
+        """Records of a chunk: the same for every dtype, because they decide the order of an epoch."""
+        return max(1, CHUNK_BYTES // record_bytes(self.shape, "float32"))
 
     @property
     def data_bytes(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from edge_trgl.runtime.demand import FORWARD, Demand, Form, Measurements, ModuleRow, work_key
+from edge_trgl.runtime.disk_need import DiskNeed, disk_need
 from edge_trgl.runtime.layouts import reads_batches_ahead, reads_modules_ahead
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.runtime.plan import Layout, Plan
@@ -26,7 +27,7 @@ class Candidate:
     """A layout with what it takes; `slack_mb`: by how much its estimates may be too high.
 
     `bases_mb`: of a visit of each module, less the modules in memory; `openings_mb`: while a module is made for
-    its first visit, no other being in memory.
+    its first visit, no other being in memory. `disk`: what it takes there.
     """
 
     demand: Demand
@@ -34,6 +35,7 @@ class Candidate:
     bases_mb: tuple[float, ...]
     openings_mb: tuple[float, ...]
     residents: tuple[int, ...]
+    disk: DiskNeed
     slack_mb: float
     fixed_mb: float
     seconds: float
@@ -59,8 +61,13 @@ class Candidate:
         """The same, if the estimates turn out too high."""
         return max(max(self.peaks_mb) - self.slack_mb, self.demand.floor_mb)
 
-    def plan(self) -> Plan:
-        """The plan that it makes."""
+    @property
+    def least_disk_mb(self) -> float:
+        """MiB of the disk that it can do with."""
+        return self.disk.least / MIB
+
+    def plan(self, disk_mb: float) -> Plan:
+        """The plan that it makes where the run may take `disk_mb` MiB of the disk."""
         return Plan(
             layout=self.layout,
             micro_batch=self.form.size if "micro-batch" in self.form.lossy else None,
@@ -68,6 +75,7 @@ class Candidate:
             peaks_mb=self.peaks_mb,
             floor_mb=self.demand.floor_mb,
             fixed_mb=self.fixed_mb,
+            disk_mb=(self.disk.total if self.disk.total <= disk_mb * MIB else self.disk.least) / MIB,
             seconds=self.seconds,
             probed=self.slack_mb == 0,
             lossy=self.form.lossy,
@@ -80,9 +88,10 @@ class Costing:
     def __init__(self, demand: Demand, measured: Measurements) -> None:
         self._demand = demand
         self._measured = measured
-        # Neither depends on all of a layout: with fifty modules there are thousands of layouts.
+        # None depends on all of a layout: with fifty modules there are thousands of layouts.
         self._bases = functools.cache(self._find_bases)
         self._residents = functools.cache(self._find_residents)
+        self._disk = functools.cache(functools.partial(disk_need, demand))
 
     def candidate(self, layout: Layout) -> Candidate:
         """`layout` with what it takes."""
@@ -94,6 +103,7 @@ class Costing:
             bases_mb=bases_mb,
             openings_mb=openings_mb,
             residents=self._residents(layout.form, layout.resident + reads_modules_ahead(self._demand, layout)),
+            disk=self._disk(replace(layout, recompute="", prefetch=False)),
             slack_mb=slack_mb,
             fixed_mb=fixed_mb,
             seconds=_extra_seconds(self._demand, self._demand.forms[layout.form], layout),

@@ -67,7 +67,8 @@ class Demand:
     is cached for all of training. `copies`: of a cached boundary. `image_bytes`: one image as stored.
     `pictured`: the modules whose training reads the images beside their input.
     `read_mbs` and `write_mbs`: of the storage, 10^6 bytes a second. `without`: savings that are switched off:
-    `paging`, `disk`, `recompute`.
+    `paging`, `disk`, `recompute`. `num_scored`: samples of the largest set that is evaluated. `converted`: whether
+    there are files of all modules before training. `stored_bytes`: on the disk before training, these left out.
     """
 
     forms: tuple[Form, ...]
@@ -88,6 +89,9 @@ class Demand:
     copies: int = 1
     image_bytes: int = 0
     pictured: tuple[int, ...] = ()
+    num_scored: int = 0
+    converted: bool = False
+    stored_bytes: int = 0
     checkpoint_s: float = 300.0
     read_mbs: float = 200.0
     write_mbs: float = 200.0

@@ -51,6 +51,10 @@ class DamagedBoundaryError(StorageError):
         self.boundary = boundary
 
 
+class DiskFullError(StorageError):
+    """The disk has no room for what the run has to write; with room, or with less to write, it goes on."""
+
+
 class OverBudgetError(EdgeTrglError):
     """The budget was passed at run time; the run stopped and can be resumed."""
 
@@ -69,13 +73,15 @@ class StoppedError(EdgeTrglError):
     exit_code = 75
 
 
+# By name: a process tells another one which error it ended with.
 ERRORS = {
-    error.exit_code: error
+    error.__name__: error
     for error in (
         UsageError,
         DoesNotFitError,
         InputError,
         StorageError,
+        DiskFullError,
         OverBudgetError,
         ExportRejectedError,
         StoppedError,

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.errors import DiskFullError, StorageError
 
 TEMPORARY_SUFFIX = ".tmp"
+_PAGE_BYTES = 4096
 _MODE = 0o644
 
 
@@ -75,6 +76,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _WRITE_AND_WAIT = 7  # wait for older writes of these pages, write, wait
 
 system = FileSystem()
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The errors of a disk, or a quota, that has no room left."""
 
 _RESUME = "then go on with `edge-trgl resume`"
 _CAUSES = {
@@ -236,6 +240,20 @@ def allocate(fd: int, num_bytes: int) -> None:
             system.ftruncate(fd, num_bytes)
 
 
+def is_full(folder: Path) -> bool:
+    """Whether the disk that holds `folder` refuses a file of one page, by its own limit or by a quota."""
+    trial = folder / f"trial{TEMPORARY_SUFFIX}"
+    try:
+        with opened(trial, os.O_WRONLY | os.O_CREAT) as fd:
+            allocate(fd, _PAGE_BYTES)
+    except StorageError as error:
+        return isinstance(error, DiskFullError)
+    finally:
+        with contextlib.suppress(StorageError):
+            remove(trial)
+    return False
+
+
 def will_need(fd: int, offset: int, length: int) -> None:
     """Tell the kernel that this stretch is read soon."""
     _advise(fd, offset, length, os.POSIX_FADV_WILLNEED)
@@ -315,6 +333,5 @@ def _path_of(target: int | Path) -> Path:
 def _storage_error(error: OSError, path: Path) -> StorageError:
     cause = "{path} cannot be used: " + (error.strerror or type(error).__name__).lower()
     message, hint = _CAUSES.get(error.errno or 0, (cause, "check the disk that holds {folder}"))
-    return StorageError(
-        message.format(path=path, folder=path.parent), hint=hint.format(path=path, folder=path.parent)
-    )
+    kind = DiskFullError if error.errno in FULL else StorageError
+    return kind(message.format(path=path, folder=path.parent), hint=hint.format(path=path, folder=path.parent))

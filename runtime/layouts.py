@@ -18,8 +18,11 @@ WORTH = 0.99
 """What is computed again must bring the bytes of some step down to this share."""
 
 
-def layouts(demand: Demand, number: int) -> Iterator[Layout]:
-    """The layouts of form `number`; among equals, what keeps more in memory comes first."""
+def layouts(demand: Demand, number: int, lengths: Sequence[int] | None = None) -> Iterator[Layout]:
+    """The layouts of form `number`; among equals, what keeps more in memory comes first.
+
+    `lengths`: of chunks, in batches; None where every length is open.
+    """
     form = demand.forms[number]
     levels = _levels(demand, form)
     placements: tuple[Placement, ...] = ("memory",) if "disk" in demand.without else ("memory", "disk")
@@ -28,7 +31,7 @@ def layouts(demand: Demand, number: int) -> Iterator[Layout]:
     ):
         if prefetch and not demand.prefetch:
             continue
-        for chunk in _chunks(demand, form, placement, resident):
+        for chunk in _chunks(demand, form, placement, resident) if lengths is None else lengths:
             if _keeps_others(demand, resident) and not demand.reads_again(form, chunk):
                 continue
             layout = Layout(

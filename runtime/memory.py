@@ -136,9 +136,13 @@ def allocator_environment() -> dict[str, str]:
 
 
 def io_mb() -> tuple[float, float]:
-    """MiB that this process asked the kernel to read and write, files and pipes alike, since it began."""
+    """MiB that this process has read and written since it began.
+
+    Read: from files and pipes, the page cache included. Written: what a disk gets, in whole pages; what is removed
+    before the kernel has sent it is counted too, and nothing on file systems in memory.
+    """
     counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(counts["rchar"]) / MIB, int(counts["wchar"]) / MIB
+    return int(counts["rchar"]) / MIB, int(counts["write_bytes"]) / MIB
 
 
 def page_size() -> int:

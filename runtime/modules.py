@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from torch import Tensor
 
 from edge_trgl.runtime import files, tensorfile
+from edge_trgl.runtime.disk_need import module_file
 from edge_trgl.runtime.files import FileRecord
 
 
@@ -98,6 +99,11 @@ class ModuleStore(Generic[Module]):
         """Module `module`, which is in memory, differs from its file."""
         assert module in self._resident, f"module {module} is not in memory"
         self._dirty.add(module)
+
+    @property
+    def bytes_to_write(self) -> int:
+        """What the next commit writes, at most."""
+        return sum(module_file(self._size(module)) for module in self._dirty)
 
     def commit(self) -> dict[int, FileRecord]:
         """Make every module durable as it is now; returns the files for the database to name.

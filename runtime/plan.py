@@ -27,7 +27,8 @@ class Plan:
 
     `resident_bytes`: of modules in memory at most, for a visit of each module. `peaks_mb`: of the run's processes
     in a visit of each module; `fixed_mb`: of that, before any module; `floor_mb`: in the jobs before training.
-    `seconds`: what the layout adds to an epoch, roughly; `probed`: all of it measured; `lossy`: what is not exact.
+    `disk_mb`: what the run's folder takes on the disk at most. `seconds`: what the layout adds to an epoch,
+    roughly; `probed`: all of it measured; `lossy`: what is not exact.
     """
 
     layout: Layout
@@ -36,6 +37,7 @@ class Plan:
     peaks_mb: tuple[float, ...]
     floor_mb: float
     fixed_mb: float
+    disk_mb: float
     seconds: float
     probed: bool
     lossy: tuple[str, ...]

@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edge_trgl.runtime.costing import OPTIMISM, Candidate, Costing, boundary_bytes
+from edge_trgl.runtime import refusals
+from edge_trgl.runtime.costing import OPTIMISM, Candidate
 from edge_trgl.runtime.demand import Demand, Measurements, work_key
-from edge_trgl.runtime.errors import DoesNotFitError, UsageError
-from edge_trgl.runtime.layouts import layouts
-from edge_trgl.runtime.memory import MIB
+from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.ladder import ladder, least_memory
 from edge_trgl.runtime.plan import Plan
 
 STEP_DOWN = 0.1
@@ -36,70 +36,114 @@ class Wanted:
     key: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A run that has begun: its plan, whose form must stay, but for narrower boundaries where they are allowed.
+
+    `chunks`: those with which it may go on from its last commit, in batches. `live_bytes`: of the boundaries that
+    the commit names, which stay as they are.
+    """
+
+    plan: Plan
+    chunks: tuple[int, ...]
+    live_bytes: int = 0
+
+
 def choose(
-    demand: Demand, budget_mb: float, measured: Measurements, *, probing: bool, like: Plan | None = None
+    demand: Demand,
+    budget_mb: float,
+    measured: Measurements,
+    *,
+    probing: bool,
+    disk_mb: float = math.inf,
+    begun: Begun | None = None,
 ) -> Plan | list[Wanted]:
     """The fastest plan that fits, or the works to measure before it can be told.
 
-    Without `probing`, estimates are taken as they are. `like`: the plan of a run that has begun, whose form and
-    chunk must stay.
+    Without `probing`, estimates are taken as they are. `disk_mb`: MiB that the run may take on the disk.
 
     Raises:
-        DoesNotFitError: none does; names the smallest budget that would do and the module in the way.
+        DoesNotFitError: none does; names the smallest budget that would do and the module in the way, or what
+            the disk would have to have and the boundary in the way.
         UsageError: more resident modules are asked for than there are.
     """
     _check_resident(demand)
-    for candidate in ladder(demand, measured, like):
-        if (candidate.hoped_mb if probing else candidate.peak_mb) <= budget_mb:
-            return (probing and wanted(candidate, measured)) or candidate.plan()
+    for candidate in _ladder(demand, measured, begun):
+        peak_mb = candidate.hoped_mb if probing else candidate.peak_mb
+        if candidate.least_disk_mb <= disk_mb and peak_mb <= budget_mb:
+            return (probing and wanted(candidate, measured)) or candidate.plan(disk_mb)
     # What was refused under this budget has its estimate only.
     accepted = {key: found for key, found in measured.items() if not found.refused}
-    candidates = ladder(demand, accepted, like)
+    candidates = _ladder(demand, accepted, begun)
+    if any(one.peak_mb <= budget_mb for one in candidates if one.least_disk_mb > disk_mb):
+        raise refusals.of_disk([one for one in candidates if one.peak_mb <= budget_mb], disk_mb)
+    candidates = _on_disk(candidates, disk_mb)
     # Nothing is measured that has no room even in the jobs before training.
     if probing and demand.floor_mb <= budget_mb:
-        waited_for = wanted(_least(candidates, probing=True), measured)
+        waited_for = wanted(least_memory(candidates, probing=True), measured)
         if waited_for:
             return waited_for
-    least = _least(candidates, probing=False)
-    raise DoesNotFitError(_refusal(least, budget_mb), hint=_ways_out(least, accepted))
+    raise refusals.of_memory(least_memory(candidates), budget_mb, accepted)
 
 
-def smallest(demand: Demand, measured: Measurements, *, probing: bool) -> Plan | list[Wanted]:
-    """The plan of the smallest peak, or the works to measure before it can be told."""
+def smallest(
+    demand: Demand, measured: Measurements, *, probing: bool, disk_mb: float = math.inf
+) -> Plan | list[Wanted]:
+    """The plan of the smallest peak, or the works to measure before it can be told.
+
+    Raises:
+        DoesNotFitError: none fits the disk.
+    """
     _check_resident(demand)
-    least = _least(ladder(demand, measured, None), probing=probing)
-    return (probing and wanted(least, measured)) or least.plan()
+    least = least_memory(_on_disk(ladder(demand, measured), disk_mb), probing=probing)
+    return (probing and wanted(least, measured)) or least.plan(disk_mb)
 
 
-def worth_measuring_mb(demand: Demand, measured: Measurements) -> float:
+def worth_measuring_mb(demand: Demand, measured: Measurements, disk_mb: float = math.inf) -> float:
     """Looking for the smallest peak, what takes more than this is of no interest."""
-    return (1 + OPTIMISM) * _least(ladder(demand, measured, None), probing=False).peak_mb
+    return (1 + OPTIMISM) * least_memory(_on_disk(ladder(demand, measured), disk_mb)).peak_mb
 
 
-def lower(demand: Demand, plan: Plan, measured: Measurements) -> Plan | None:
+def lower(demand: Demand, plan: Plan, measured: Measurements, *, disk_mb: float = math.inf) -> Plan | None:
     """One step down the ladder: the fastest plan that takes clearly less than `plan` and computes the same.
 
     None: there is nothing below it.
     """
     step_mb = STEP_DOWN * (plan.peak_mb - plan.fixed_mb)
-    below = [one for one in ladder(demand, measured, plan) if one.peak_mb < plan.peak_mb - 1]
+    fitting = [one for one in ladder(demand, measured, plan) if one.least_disk_mb <= disk_mb]
+    below = [one for one in fitting if one.peak_mb < plan.peak_mb - 1]
     clearly = (one for one in below if one.peak_mb <= plan.peak_mb - step_mb)
     found = next(clearly, None) or min(below, key=lambda one: one.peak_mb, default=None)
-    return found.plan() if found else None
+    return found.plan(disk_mb) if found else None
 
 
-def ladder(demand: Demand, measured: Measurements, like: Plan | None) -> list[Candidate]:
-    """Every plan that is allowed: exact ones first, then the fastest; among equals, what keeps more in memory."""
-    if like is not None:
-        demand = replace(demand, chunk=like.layout.chunk)
-    found: list[Candidate] = []
-    costing = Costing(demand, measured)
-    for number, form in enumerate(demand.forms):
-        allowed = set(form.lossy) <= set(demand.allowed)
-        if (like.layout.form == number) if like else allowed:
-            found += [costing.candidate(layout) for layout in layouts(demand, number)]
-    # Of whole batches with narrow boundaries, fp16 comes before int8, as in the alphabet.
-    return sorted(found, key=lambda one: (len(one.form.lossy), -one.form.size, one.form.lossy, one.seconds))
+def _ladder(demand: Demand, measured: Measurements, begun: Begun | None) -> list[Candidate]:
+    if begun is None:
+        return ladder(demand, measured)
+    found = ladder(demand, measured, begun.plan, chunks=begun.chunks, narrower=True)
+    return [_beside(demand, begun, candidate) for candidate in found]
+
+
+def _beside(demand: Demand, begun: Begun, candidate: Candidate) -> Candidate:
+    """`candidate` where what it counts as narrow boundaries may be the wide ones that are there."""
+    own = demand.forms[begun.plan.layout.form]
+    if candidate.form is own:
+        return candidate
+    narrow, wide = (sum(row.reads for row in form.rows[1:]) for form in (candidate.form, own))
+    stored = candidate.disk.stored + begun.live_bytes * (wide - narrow) // wide
+    return replace(candidate, disk=replace(candidate.disk, stored=stored))
+
+
+def _on_disk(candidates: Sequence[Candidate], disk_mb: float) -> list[Candidate]:
+    """Those that fit the disk.
+
+    Raises:
+        DoesNotFitError: none does.
+    """
+    fitting = [one for one in candidates if one.least_disk_mb <= disk_mb]
+    if not fitting:
+        raise refusals.of_disk(candidates, disk_mb)
+    return fitting
 
 
 def wanted(candidate: Candidate, measured: Measurements) -> list[Wanted]:
@@ -131,51 +175,3 @@ def _check_resident(demand: Demand) -> None:
             f"--resident {demand.resident}: the net has {most} modules",
             hint="Ask for fewer, or leave it at auto.",
         )
-
-
-def _least(candidates: Sequence[Candidate], *, probing: bool) -> Candidate:
-    """The candidate of the smallest peak, as it may turn out to be."""
-    return min(candidates, key=lambda one: one.hoped_mb if probing else one.peak_mb)
-
-
-def _refusal(least: Candidate, budget_mb: float) -> str:
-    if least.peak_mb > max(least.peaks_mb):
-        return (
-            f"this does not fit {budget_mb:.0f} MiB: the jobs before training (reading the images, counting what "
-            f"the modules take, cutting a model) need {math.ceil(least.peak_mb)} MiB"
-        )
-    module = least.peaks_mb.index(least.peak_mb)
-    row, form, layout = least.form.rows[module], least.form, least.layout
-    trains = module >= least.demand.frozen
-    buffers = boundary_bytes(least.demand, form, module, layout, trains=trains)
-    work = least.bases_mb[module] - least.fixed_mb - buffers / MIB
-    opening = least.openings_mb[module] - least.fixed_mb
-    smallest_mb = math.ceil(least.peak_mb)
-    return (
-        f"this does not fit {budget_mb:.0f} MiB: the smallest budget that would do is {smallest_mb} MiB, "
-        f"{least.fixed_mb:.0f} of it before any module; module {module} is in the way, with "
-        f"{row.weights / MIB:.1f} MiB of weights, {row.momentum / MIB:.1f} of momentum, {work:.1f} for a step and "
-        f"{buffers / MIB:.1f} of boundaries"
-        + (f"; making it takes {opening:.1f}" if least.openings_mb[module] == least.peak_mb else "")
-    )
-
-
-def _ways_out(least: Candidate, measured: Measurements) -> str:
-    """Changes that would make it fit, each with its peak."""
-    demand = least.demand
-    ways = [f"Give --budget-mb {math.ceil(least.peak_mb)}"]
-    for form in (form for form in demand.forms if form.lossy == ("micro-batch",)):
-        smaller = demand.at_batch_size(form.size, form)
-        ways.append(f"--batch-size {form.size} (peak {math.ceil(_peak_of(smaller, measured))} MiB)")
-        if "micro-batch" not in demand.allowed:
-            allowing = replace(demand, allowed=form.lossy, forms=(form,))
-            peak_mb = math.ceil(_peak_of(allowing, measured))
-            ways.append(f"--allow micro-batch (in parts of {form.size}: peak {peak_mb} MiB; changes results)")
-        break
-    if demand.without:
-        ways.append(f"leave out --without {', '.join(demand.without)}")
-    return f"{'; or '.join(ways)}."
-
-
-def _peak_of(demand: Demand, measured: Measurements) -> float:
-    return _least(ladder(demand, measured, None), probing=False).peak_mb

@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from edge_trgl.runtime import files
 from edge_trgl.runtime.boundary_records import BoundaryRecord
-from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.errors import DiskFullError, StorageError
 from edge_trgl.runtime.files import FileRecord
 
 SCHEMA = 1
 _APPLICATION_ID = 0x5452474C
 _BUSY_TIMEOUT_S = 30.0
+_FULL_HINT = "free space on its disk, then go on with `edge-trgl resume`"
 _HINT = "free space on its disk if that is full; a damaged database must come from a copy of the run"
 
 _TABLES = """
@@ -276,6 +278,10 @@ class RunState:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             raise
         except sqlite3.DatabaseError as error:
+            # A quota, or a journal that cannot be made, has other names in SQLite.
+            if "full" in str(error) or files.is_full(self.path.parent):
+                text = f"the disk is full: {self.path} could not be written"
+                raise DiskFullError(text, hint=_FULL_HINT) from error
             raise StorageError(f"{self.path} cannot be used: {error}", hint=_HINT) from error
 
     def _rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:

@@ -131,7 +131,7 @@ def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exce
             stopped.exit_code = 128 + signal.SIGINT
         return stopped
     if error is not None:
-        return ERRORS[error["exit_code"]](error["message"], hint=error["hint"])
+        return ERRORS[error["name"]](error["message"], hint=error["hint"])
     if code == -signal.SIGKILL:
         return OverBudgetError(
             "the training process was killed from outside, most likely by the kernel for want of memory",

@@ -34,7 +34,7 @@ def traffic_of(demand: Demand, plan: Plan, measured: Measurements) -> Traffic:
     loaded = _loads(demand, form, plan)
     read += loaded + _images(demand, form)
     written += loaded
-    written += _commits(demand, form, compute_s)
+    written += _commits(demand, form, plan, compute_s)
     moving_s = read / (demand.read_mbs * 1e6) + written / (demand.write_mbs * 1e6)
     return Traffic(
         epochs=max(demand.epochs),
@@ -108,13 +108,17 @@ def _loads(demand: Demand, form: Form, plan: Plan) -> float:
     return passed_once + rounds * loads_per_round(len(rows), plan.layout, form) * states / len(rows)
 
 
-def _commits(demand: Demand, form: Form, compute_s: float | None) -> float:
-    """Bytes written by commits: every so many minutes the modules that changed, and all of them at the end."""
-    states = sum(row.state for row in form.rows)
+def _commits(demand: Demand, form: Form, plan: Plan, compute_s: float | None) -> float:
+    """Bytes written by commits: every so many minutes the modules that changed, and all of them at the end; a
+    cached boundary in memory once, if one falls while it is in use."""
+    once = float(sum(row.state for row in form.rows))
     commits = 0.0 if compute_s is None else compute_s / max(demand.checkpoint_s, 1.0)
+    if plan.layout.placement == "memory" and form.order == "cache":
+        num_boundaries = max((len(form.rows) - 1) * demand.laps, 1)
+        once += _boundaries(demand, form)[1] * min(commits / num_boundaries, 1.0)
     trained = form.rows[demand.frozen :]
     changed = sum(row.state for row in trained) / (len(trained) if form.order == "cache" else 1)
-    return float(states + int(commits) * changed)
+    return once + int(commits) * changed
 
 
 def _compute_s(demand: Demand, form: Form, plan: Plan, measured: Measurements) -> float | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -44,13 +44,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Makes a prepared and planned run from `section__key=value` settings over TINY.
 
-    `budget_mb`: what it is planned for; None is the least that works.
+    `budget_mb`: what it is planned for; None is the least that works. `disk_mb`: the same of the disk.
     """
     import torch
 
     from edge_trgl.jobs import convert, costs, cut, plan, prepare
 
-    def make(name: str, budget_mb: float | None = 1e5, **settings: Any) -> Run:
+    def make(name: str, budget_mb: float | None = 1e5, disk_mb: float = 1e6, **settings: Any) -> Run:
         chosen: dict[str, dict[str, Any]] = {}
         for setting, value in settings.items():
             section, _, key = setting.partition("__")
@@ -60,7 +60,7 @@ def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         if run.config().model.imported:
             cut.run(run)
         costs.run(run, budget_mb)
-        assert plan.run(run, budget_mb)["wanted"] == []
+        assert plan.run(run, budget_mb, disk_mb)["wanted"] == []
         state = run.state()
         if state.meta("layout")["built"]:
             convert.run(run)
@@ -110,3 +110,23 @@ def follow() -> Callable[[Run, str], None]:
         state.close()
 
     return follow
+
+
+@pytest.fixture(scope="session")
+def place() -> Callable[[Run, Literal["memory", "disk"]], None]:
+    """Has a planned run keep its boundaries in memory or on disk, whatever fits best."""
+    from edge_trgl.runtime import disk_space
+    from edge_trgl.runtime.costing import Costing
+    from edge_trgl.runtime.demand import Demand
+    from edge_trgl.runtime.memory import MIB
+    from edge_trgl.runtime.plan import Plan
+
+    def place(run: Run, placement: Literal["memory", "disk"]) -> None:
+        state = run.state()
+        stored_bytes = int(disk_space.taken_mb(run.folder) * MIB)
+        demand = replace(Demand.from_document(state.meta("demand")), stored_bytes=stored_bytes)
+        layout = replace(Plan.from_document(state.meta("plan")).layout, placement=placement)
+        state.set_meta("plan", Costing(demand, {}).candidate(layout).plan(1e6).document())
+        state.close()
+
+    return place

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_trgl.run import Run
 from edge_trgl.runtime import cgroup, memory, messages
-from edge_trgl.runtime.errors import EdgeTrglError, OverBudgetError
+from edge_trgl.runtime.errors import ERRORS, EdgeTrglError, OverBudgetError
 from edge_trgl.runtime.supervisor import CGROUP
 
 PR_SET_PDEATHSIG = 1
@@ -46,7 +46,9 @@ def main() -> int:
 
 
 def _tell(error: EdgeTrglError) -> int:
-    messages.send("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
+    # Of a kind that only its own process tells apart, the kind that it belongs to.
+    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS)
+    messages.send("error", name=name, message=error.message, hint=error.hint, exit_code=error.exit_code)
     return error.exit_code
 
 

@@ -87,6 +87,7 @@ def run(run: Run, budget_mb: float | None) -> None:
     state = run.state()
     shaped = _forms(config, info, assembly.stored_net(state), environment, fixed_mb, budget_mb)
     demand = _demand(config, info, [one.form for one in shaped], fixed_mb, others_mb)
+    demand = replace(demand, converted=shaped[0].layout.built)
     state.set_meta("layouts", [asdict(one.layout) for one in shaped])
     state.set_meta("environment", environment)
     state.set_meta("demand", demand.document())  # last: it says that all is there
@@ -258,6 +259,7 @@ def _demand(
         copies=copies,
         image_bytes=info.record_bytes,
         pictured=tuple(sorted(training.pictured)),
+        num_scored=max(split.num_images for name, split in info.splits.items() if name != "train"),
         checkpoint_s=config.train.checkpoint_minutes * 60,
         read_mbs=board.storage_read_mbs or STORAGE_MBS,
         write_mbs=board.storage_write_mbs or STORAGE_MBS,

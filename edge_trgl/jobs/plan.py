@@ -2,54 +2,97 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 from edge_trgl.run import Run
-from edge_trgl.runtime import planner, probes
+from edge_trgl.runtime import disk_space, planner, probes
 from edge_trgl.runtime.alternatives import alternatives
 from edge_trgl.runtime.costing import boundary_bytes
 from edge_trgl.runtime.demand import FORWARD, Demand, Measurement, Measurements, work_key
 from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.runtime.plan import Plan
-from edge_trgl.runtime.planner import Wanted
+from edge_trgl.runtime.planner import Begun, Wanted
 from edge_trgl.runtime.state import RunState
 from edge_trgl.runtime.traffic import traffic_of
+from edge_trgl.schedule import carries_chunk
 
 # Between identical conversions the peak was seen to differ by 1 to 2 MiB.
 SPARE_MB = 2.0
 
 
-def run(run: Run, budget_mb: float | None, *, below: bool = False) -> dict[str, Any]:
-    """Plan the run for `budget_mb` MiB, None for the least that works; `below`: one step less than its plan.
+def run(
+    run: Run, budget_mb: float | None, disk_mb: float, *, refused: Literal["memory", "disk"] | None = None
+) -> dict[str, Any]:
+    """Plan the run for `budget_mb` MiB, None for the least that works, and `disk_mb` MiB on the disk.
+
+    `refused`: what its plan was refused; the new one takes a step less memory, or what the disk has room for.
 
     Returns:
         `wanted`: works to measure, within `room_mb`, before there can be a plan; else `changed`: how the plan
-        differs from the one before, None where there is nothing below it.
+        differs from the one before, None where there is none to go on with.
 
     Raises:
         DoesNotFitError: nothing that is allowed fits.
     """
     state = run.state()
     demand = Demand.from_document(state.meta("demand"))
-    demand = replace(demand, floor_mb=_floor_mb(state, demand))
+    demand = replace(demand, floor_mb=_floor_mb(state, demand), stored_bytes=_stored_bytes(run))
     measured = _known(demand, state)
-    begun = Plan.from_document(state.meta("plan")) if state.meta("plan") else None
-    if below:
-        assert begun is not None
-        lower = planner.lower(demand, begun, measured)
-        found: Plan | Sequence[Wanted] = lower or begun
+    before = Plan.from_document(state.meta("plan")) if state.meta("plan") else None
+    begun = _begun(state, demand, before) if before and state.position() > 0 else None
+    found: Plan | Sequence[Wanted]
+    if refused == "memory":
+        assert before is not None
+        found = planner.lower(demand, before, measured, disk_mb=disk_mb) or before
+    elif refused == "disk":
+        assert before is not None
+        assert budget_mb is not None
+        found = _with_disk(demand, budget_mb, measured, disk_mb, begun) or before
     else:
-        found = _chosen(run, demand, measured, budget_mb, begun if state.position() > 0 else None)
+        found = _chosen(run, demand, measured, budget_mb, disk_mb, begun)
     if not isinstance(found, Plan):
-        room_mb = budget_mb or planner.worth_measuring_mb(demand, measured)
+        room_mb = budget_mb or planner.worth_measuring_mb(demand, measured, disk_mb)
         return {"wanted": [asdict(one) for one in found], "room_mb": room_mb}
     _store(state, demand, found, measured, augmented=run.config().data.augment)
     state.close()
-    changed = begun is not None and begun.layout != found.layout
-    return {"wanted": [], "changed": f"{described(begun)} -> {described(found)}" if begun and changed else None}
+    changed = before is not None and before.layout != found.layout
+    return {"wanted": [], "changed": f"{described(before)} -> {described(found)}" if before and changed else None}
+
+
+def _begun(state: RunState, demand: Demand, plan: Plan) -> Begun:
+    """The run as its last commit left it.
+
+    Positions count visits, and visits end where chunks do: another chunk may only begin where every module has
+    done the last one, and where the chunks to come begin where its own would.
+    """
+    own, order = plan.layout.chunk, demand.forms[plan.layout.form].order
+    specs = [record.spec for record in state.boundaries()]
+    inside = any(carries_chunk(spec.name) for spec in specs)
+    fixed = inside or order != "stream" or demand.one_by_one or demand.chunk is not None
+    chunks = (own,) if fixed else tuple(length for length in range(own, 0, -1) if own % length == 0)
+    return Begun(plan=plan, chunks=chunks, live_bytes=sum(spec.file_bytes for spec in specs))
+
+
+def _with_disk(
+    demand: Demand, budget_mb: float, measured: Measurements, disk_mb: float, begun: Begun | None
+) -> Plan | None:
+    """The fastest plan that the disk has room for; None: there is none."""
+    try:
+        found = planner.choose(demand, budget_mb, measured, probing=False, disk_mb=disk_mb, begun=begun)
+    except DoesNotFitError:
+        return None
+    assert isinstance(found, Plan)
+    return found
+
+
+def _stored_bytes(run: Run) -> int:
+    """On the disk, beside the files of modules and boundaries, which the plan counts."""
+    stored_mb = disk_space.taken_mb(run.folder, without=(run.modules, run.boundaries, run.scratch))
+    return int(stored_mb * MIB)
 
 
 def _floor_mb(state: RunState, demand: Demand) -> float:
@@ -71,21 +114,27 @@ def described(plan: Plan) -> str:
     """A plan in a few words."""
     layout = plan.layout
     where = "boundaries in memory" if layout.placement == "memory" else "boundaries on disk"
-    words = [f"{layout.resident} in memory", where, f"recompute {layout.recompute}", f"{plan.peak_mb:.0f} MiB"]
+    words = [f"{layout.resident} in memory", f"chunks of {layout.chunk}", where, f"recompute {layout.recompute}"]
+    words += [f"{plan.peak_mb:.0f} MiB", f"{plan.disk_mb:.0f} MiB of the disk"]
     return ", ".join(words[:1] + (["prefetch"] if layout.prefetch else []) + words[1:])
 
 
 def _chosen(
-    run: Run, demand: Demand, measured: Measurements, budget_mb: float | None, like: Plan | None
+    run: Run,
+    demand: Demand,
+    measured: Measurements,
+    budget_mb: float | None,
+    disk_mb: float,
+    begun: Begun | None,
 ) -> Plan | Sequence[Wanted]:
     wanted = run.config().budget
     if budget_mb is not None:
         try:
-            return planner.choose(demand, budget_mb, measured, probing=wanted.probe, like=like)
+            return planner.choose(demand, budget_mb, measured, probing=wanted.probe, disk_mb=disk_mb, begun=begun)
         except DoesNotFitError:
             if not wanted.force:
                 raise
-    return planner.smallest(demand, measured, probing=wanted.probe)
+    return planner.smallest(demand, measured, probing=wanted.probe, disk_mb=math.inf if wanted.force else disk_mb)
 
 
 def _known(demand: Demand, state: RunState) -> Measurements:

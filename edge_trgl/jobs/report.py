@@ -21,6 +21,7 @@ from edge_trgl.run import Run
 from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.state import Metric, RunState
+from edge_trgl.storage_use import storage_use
 
 
 def run(run: Run) -> None:
@@ -126,7 +127,7 @@ def _unfinished(run: Run, state: RunState) -> dict[str, Any]:
             "fixed_mb": plan["fixed_mb"],
             "method": "",
         },
-        "storage": {"read_mb": work.get("read_mb", 0.0), "written_mb": work.get("written_mb", 0.0)},
+        "storage": storage_use(run.config(), state),
         "time_s": work.get("seconds"),
         "images_per_s": None,
         "restarts": max(state.meta("starts", 1) - 1, 0),

@@ -8,14 +8,14 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from edge_trgl import assembly, evaluate, influence, process
+from edge_trgl import assembly, evaluate, influence, process, schedule
 from edge_trgl.assembly import LearningRate
 from edge_trgl.ledger import Ledger, Policy
 from edge_trgl.local import LocalModule
 from edge_trgl.opening import OpenRun, open_run
 from edge_trgl.rebuilding import can_rebuild, rebuilding
 from edge_trgl.run import Run
-from edge_trgl.runtime import messages
+from edge_trgl.runtime import disk_space, messages
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.boundary_records import BoundaryRecord
 from edge_trgl.runtime.errors import DamagedBoundaryError
@@ -23,7 +23,7 @@ from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.state import RunState
 from edge_trgl.schedule import Program, Shape, Visit
 from edge_trgl.shared_head import SharedHead
-from edge_trgl.trainer import AfterVisit, Rooms, walk
+from edge_trgl.trainer import Rooms, walk
 
 
 def run(run: Run, budget_mb: float) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _walked(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         lost = rooms.activations.restore(_placed(opened), given_up)
         try:
             _rebuild(opened, rooms, ledger, lost)
-            _walk(opened, rooms, ledger.after)
+            _walk(opened, rooms, ledger)
             return rooms, ledger
         except DamagedBoundaryError as error:
             if error.boundary in given_up or not can_rebuild(error.boundary):
@@ -106,15 +106,15 @@ def _rebuild(
     ledger.commit()
 
 
-def _walk(opened: OpenRun, rooms: Rooms, after: AfterVisit) -> None:
-    visits, start = _training(opened).visits(_shape(opened)), opened.state.position()
+def _walk(opened: OpenRun, rooms: Rooms, ledger: Ledger) -> None:
+    visits = _training(opened).visits(_shape(opened))
     if not opened.config.model.shared_head:
-        walk(visits, rooms, after, start=start)
+        walk(visits, rooms, ledger.after, start=ledger.start)
         return
     head = SharedHead(rooms.modules, range(opened.config.train.freeze, len(opened)))
-    if start == 0:
+    if ledger.start == 0:
         head.spread()
-    walk(visits, rooms, head.before(after), start=start)
+    walk(visits, rooms, head.before(ledger.after), start=ledger.start)
     head.spread()
 
 
@@ -145,6 +145,8 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         num_heads=sum(map(opened.workshop.chain.has_head, range(len(opened)))),
         trim="trim" not in config.budget.without,
         total_steps=sum(training.epochs_of(k) for k in range(len(opened))) * shape.batches_per_epoch,
+        room_mb=lambda: opened.plan.disk_mb - disk_space.taken_mb(opened.run.folder),
+        chunk=opened.plan.layout.chunk,
         stop_requested=lambda: bool(stop),
         learning_rate=rate,
     )
@@ -155,8 +157,19 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         meter=rooms.meter,
         device=opened.device,
         policy=policy,
+        start=_start(opened),
     )
     return rooms, ledger
+
+
+def _start(opened: OpenRun) -> int:
+    """The position of the last commit, in chunks of the length that the plan has now."""
+    position, chunk = opened.state.position(), opened.plan.layout.chunk
+    before = opened.state.meta("chunk", chunk)
+    if position == 0 or before == chunk:
+        return position
+    old, shape = assembly.program(opened.config, len(opened), before), _shape(opened)
+    return schedule.moved(position, old.visits(shape), _training(opened).visits(shape))
 
 
 def _placed(opened: OpenRun) -> list[BoundaryRecord]:

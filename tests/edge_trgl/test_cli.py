@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ SUMMARY = {
     "params": None,
     "accuracy": {"last", "chosen", "chosen_depth", "chosen_on", "per_depth"},
     "memory": {"budget_mb", "peak_mb", "planned_peak_mb", "fixed_mb", "method", "cgroup_peak_mb"},
-    "storage": {"read_mb", "written_mb"},
+    "storage": {"read_mb", "written_mb", "planned_written_mb", "wear", "planned_disk_mb"},
     "time_s": None,
     "images_per_s": None,
     "restarts": None,
@@ -150,13 +151,30 @@ def test_a_budget_that_is_too_small(tmp_path):
     assert run(tmp_path, "plan", "--budget-mb", str(float(smallest) + 2), *SMALL).returncode == 0
 
 
+def test_a_disk_that_is_too_small(tmp_path):
+    refused = run(tmp_path, "train", "--disk-mb", "1", "--no-probe", *SMALL)
+    assert refused.returncode == 3
+    assert "this does not fit 1 MiB of the disk: the least that would do is" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    least = int(refused.stderr.split("would do is ")[1].split(" MiB")[0])
+    resumed = run(tmp_path, "resume", "runs/0001", "--disk-mb", str(least), "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    storage = json.loads(resumed.stdout)["storage"]
+    assert storage["planned_disk_mb"] <= least
+    used = subprocess.run(["du", "-sk", tmp_path / "runs/0001/modules"], capture_output=True, check=True)
+    assert int(used.stdout.split()[0]) / 1024 <= storage["planned_disk_mb"]
+
+
 def test_plan_trains_nothing_and_leaves_nothing(tmp_path):
     planned = run(tmp_path, "plan", "--budget-mb", "500", *SMALL, "--json")
     document = json.loads(planned.stdout)
     assert len(document["table"]) == 3
     assert document["plan"]["peak_mb"] <= 500
+    assert 0 < document["plan"]["disk_mb"] <= document["disk_limit_mb"]
     assert not list(tmp_path.iterdir())
-    assert "fits" in run(tmp_path, "plan", *SMALL).stdout
+    text = run(tmp_path, "plan", *SMALL).stdout
+    assert re.search(r"^peak \d+ MiB of 2000 MiB: fits;", text, re.MULTILINE)
+    assert re.search(r"^on the disk \d+ MiB at most of \d+ MiB: fits$", text, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -268,14 +286,14 @@ def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
 
 
 CONFIGURED = (
-    "allow batch-size budget-mb cache cgroup chunk config data device epochs force freeze head image-size json "
-    "laps loss lr model modules no-augment no-probe no-transport precision pretrained profile recipe regime "
-    "resident seed set shared-head tau threads views width without"
+    "allow batch-size budget-mb cache cgroup chunk config data device disk-mb epochs force freeze head "
+    "image-size json laps loss lr model modules no-augment no-probe no-transport precision pretrained profile "
+    "recipe regime resident seed set shared-head tau threads views width without"
 )
 OPTIONS = {
     "train": f"{CONFIGURED} dry-run export run",
     "plan": CONFIGURED,
-    "resume": "budget-mb export json",
+    "resume": "budget-mb disk-mb export json",
     "evaluate": "json",
     "export": "json",
     "report": "json",

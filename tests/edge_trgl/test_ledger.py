@@ -1,12 +1,16 @@
-"""Near the budget and above the plan, what can be given back is given back."""
+"""Near the budget and above the plan, what can be given back is given back; commits fall where there is room."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
-from edge_trgl.ledger import Ledger, Policy
+from edge_trgl.ledger import SAMPLES, Ledger, Policy
 from edge_trgl.runtime import memory
 from edge_trgl.runtime.activations import ActivationStore
+from edge_trgl.runtime.boundary_records import BoundarySpec
+from edge_trgl.runtime.errors import StoppedError
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.state import RunState
 from edge_trgl.schedule import IMAGES, Span, Visit
@@ -16,14 +20,20 @@ VISIT = Visit("train", 1, Span("train", 0, 0, 1, shuffled=True, augmented=False)
 
 
 class Modules:
-    """Knows what was released."""
+    """Knows what was released, and has no files."""
 
     def __init__(self):
-        self.loads = 0
+        self.loads = self.bytes_to_write = 0
         self.kept = []
 
     def release(self, *, keep):
         self.kept.append(keep)
+
+    def commit(self):
+        return {}
+
+    def committed(self, records):
+        assert records == {}
 
 
 class Peak(Meter):
@@ -62,7 +72,7 @@ def ledger_at(tmp_path):
     """Makes a ledger whose visits peak at so many MiB, of a budget of 1000; 900 are planned."""
     state = RunState(tmp_path / "state.db")
 
-    def make(peak_mb, *, trim=True):
+    def make(peak_mb, *, trim=True, room_mb=0.0, stopping=False):
         policy = Policy(
             checkpoint_s=1e9,
             budget_mb=1000.0,
@@ -71,7 +81,9 @@ def ledger_at(tmp_path):
             num_heads=2,
             trim=trim,
             total_steps=10,
-            stop_requested=lambda: False,
+            room_mb=lambda: room_mb,
+            chunk=1,
+            stop_requested=lambda: stopping,
             learning_rate=lambda visit, batch: 0.1,
         )
         return Ledger(
@@ -81,6 +93,7 @@ def ledger_at(tmp_path):
             meter=Peak(peak_mb),
             device=Nothing(),
             policy=policy,
+            start=0,
         )
 
     yield make
@@ -112,3 +125,77 @@ def test_the_heap_is_trimmed_when_a_module_has_made_room(ledger_at, trims, trim)
         ledger.modules.loads = loads
         ledger.after(1, VISIT, Nothing())
     assert len(trims) == (2 if trim else 0)
+
+
+def boundary_in(ledger, *, in_memory):
+    """A boundary of one chunk that holds a record."""
+    spec = BoundarySpec(name="stream1", shape=(4,), dtype="float32", records=1000, in_memory=in_memory)
+    boundary = ledger.activations.create(spec)
+    boundary.append(np.array([0]), torch.zeros(1, 4))
+    return boundary
+
+
+class TestDisk:
+    def test_a_commit_in_the_middle_of_a_chunk_needs_room_for_boundaries_in_memory(self, ledger_at):
+        ledger = ledger_at(500.0, room_mb=0.01, stopping=True)
+        boundary_in(ledger, in_memory=True)  # 1000 records of 16 bytes and their index: 0.03 MiB
+        with pytest.raises(StoppedError):
+            ledger.after(1, VISIT, Nothing())
+        assert ledger.state.position() == 0
+        ledger.activations.drop("stream1")
+        with pytest.raises(StoppedError):
+            ledger.after(2, VISIT, Nothing())
+        assert ledger.state.position() == 2
+
+    @pytest.mark.parametrize(("in_memory", "room_mb"), [(True, 0.04), (False, 0.0)])
+    def test_with_room_or_with_a_file_already_it_is_made(self, ledger_at, in_memory, room_mb):
+        ledger = ledger_at(500.0, room_mb=room_mb, stopping=True)
+        boundary_in(ledger, in_memory=in_memory)
+        with pytest.raises(StoppedError):
+            ledger.after(1, VISIT, Nothing())
+        assert ledger.state.position() == 1
+        assert [record.spec.name for record in ledger.state.boundaries()] == ["stream1"]
+
+    def test_a_named_file_that_nobody_reads_makes_the_next_commit_due(self, ledger_at):
+        ledger = ledger_at(500.0)
+        path = boundary_in(ledger, in_memory=False).path
+        ledger.after(1, VISIT, Nothing())
+        assert ledger.state.position() == 0  # 10^9 seconds between two
+        ledger.commit()
+        ledger.after(2, VISIT, Nothing())
+        assert ledger.state.position() == 1
+        ledger.activations.drop("stream1")
+        assert path.exists()
+        ledger.after(3, VISIT, Nothing())
+        assert ledger.state.position() == 3
+        assert not path.exists()
+
+    def test_but_not_where_it_writes_what_would_stay_in_memory(self, ledger_at):
+        ledger = ledger_at(500.0, room_mb=1e6)
+        boundary_in(ledger, in_memory=True)
+        ledger.after(1, VISIT, Nothing())
+        ledger.commit()
+        ledger.activations.drop("stream1")
+        boundary_in(ledger, in_memory=True)
+        ledger.after(2, VISIT, Nothing())
+        assert ledger.state.position() == 1
+        ledger.activations.drop("stream1")
+        ledger.after(3, VISIT, Nothing())
+        assert ledger.state.position() == 3
+
+    def test_modules_that_it_writes_need_room_too(self, ledger_at):
+        ledger = ledger_at(500.0, room_mb=0.04, stopping=True)
+        boundary_in(ledger, in_memory=True)
+        ledger.modules.bytes_to_write = 10_000
+        with pytest.raises(StoppedError):
+            ledger.after(1, VISIT, Nothing())
+        assert ledger.state.position() == 0
+
+    def test_samples_come_ever_more_rarely(self, ledger_at, monkeypatch):
+        ledger, clock = ledger_at(500.0), [0.0]
+        monkeypatch.setattr("edge_trgl.ledger.time.monotonic", lambda: clock[0])
+        ledger.__post_init__()
+        for _ in range(3 * SAMPLES):
+            clock[0] += 2.5
+            ledger.after(1, VISIT, Nothing())
+        assert SAMPLES < len(ledger._samples) < 3 * SAMPLES

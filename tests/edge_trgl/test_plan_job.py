@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
+
+import pytest
 
 from edge_trgl.jobs import plan
+from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.demand import Demand
 from edge_trgl.runtime.memory import MIB
+from edge_trgl.runtime.plan import Plan
 
 MODEL = """
     from torch import nn
@@ -20,7 +26,7 @@ def _planned_again(run, **peaks_mb):
     state = run.state()
     for name, peak_mb in peaks_mb.items():
         state.record_phase(name, peak_mb, seconds=1.0)
-    plan.run(run, 1e5)
+    plan.run(run, 1e5, 1e6)
     return state.meta("plan")["floor_mb"]
 
 
@@ -38,3 +44,35 @@ def test_a_model_that_is_cut_is_converted_beside_its_library(plan_run, tmp_path,
     assert making > 0
     assert _planned_again(run, costs=200.0, cut=300.0) == 300.0 + making / MIB + plan.SPARE_MB
     assert _planned_again(run, prepare=500.0) == 500.0
+
+
+def _chunks_of(run, *names, position=1):
+    """The chunks with which the run may go on from a commit that names boundaries of these names."""
+    state = run.state()
+    specs = [BoundarySpec(name=name, shape=(4,), dtype="float32", records=10) for name in names]
+    records = [BoundaryRecord(spec=spec, file=spec.name, counts=(0,), index_crc32=0) for spec in specs]
+    state.commit(position=position, modules=[], boundaries=records)
+    demand, before = Demand.from_document(state.meta("demand")), Plan.from_document(state.meta("plan"))
+    before = replace(before, layout=replace(before.layout, chunk=12))
+    found = plan._begun(state, demand, before)
+    assert found.live_bytes == 10 * (16 + 16) * len(names)
+    state.close()
+    return found.chunks
+
+
+def test_a_chunk_may_become_shorter_only_where_one_ends(plan_run):
+    run = plan_run("run")
+    assert _chunks_of(run) == _chunks_of(run, "frozen-b1") == (12, 6, 4, 3, 2, 1)
+    assert _chunks_of(run, "stream1") == (12,)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"budget__chunk": "12"},
+        {"train__regime": "sequential"},
+        {"train__regime": "sequential", "train__cache": False},
+    ],
+)
+def test_nor_where_it_was_asked_for_or_says_nothing(plan_run, settings):
+    assert _chunks_of(plan_run("run", **settings)) == (12,)

@@ -9,8 +9,9 @@ import pytest
 from edge_trgl.jobs import work
 from edge_trgl.ledger import Ledger
 from edge_trgl.opening import open_run
+from edge_trgl.pipeline import Pipeline
 from edge_trgl.rebuilding import can_rebuild, rebuilding
-from edge_trgl.runtime.errors import DamagedBoundaryError, StoppedError
+from edge_trgl.runtime.errors import DamagedBoundaryError, StoppedError, StorageError
 from edge_trgl.schedule import IMAGES, Shape, parallel, sequential
 
 SHAPE = Shape(num_modules=4, num_samples=70, batch_size=8, augmented=True, stretch=2)
@@ -112,6 +113,8 @@ def test_what_trained_modules_handed_on_cannot_come_back(plan_run, stop_at):
         work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])
     assert raised.value.exit_code == 5
     assert path.exists()
+    with pytest.raises(StorageError, match="'stream1' is damaged"):
+        Pipeline(run, lambda message: None).train()
 
 
 def test_a_boundary_that_is_damaged_again_ends_the_run(plan_run, stop_at, monkeypatch):

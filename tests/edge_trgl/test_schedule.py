@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import pytest
@@ -21,8 +21,10 @@ from edge_trgl.schedule import (
     REGIMES,
     Program,
     Shape,
+    carries_chunk,
     end_to_end,
     evaluation,
+    moved,
     parallel,
     passed,
     sequential,
@@ -268,6 +270,32 @@ def test_parallel_respects_both_arrows(shape, epochs, chunk):
         assert number == 0 or (module, number - 1) in done
         assert module == 0 or (module - 1, number) in done
         done.add((module, number))
+
+
+def _between_chunks(visits):
+    """The positions at which no boundary carries a chunk."""
+    live = set()
+    yield 0
+    for position, visit in enumerate(visits, 1):
+        live |= {boundary.name for boundary in visit.writes}
+        live -= set(visit.drops)
+        if not any(map(carries_chunk, live)):
+            yield position
+
+
+@given(_frozen(), VIEWS, st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.data())
+@settings(max_examples=150, deadline=None)
+def test_chunks_may_become_shorter_where_one_ends(frozen, views, epochs, length, times, data):
+    shape, num_frozen = frozen
+    views = views if num_frozen else None
+    long, short = (
+        list(parallel(shape, epochs, chunk, frozen=num_frozen, views=views)) for chunk in (length * times, length)
+    )
+    if shape.num_modules == 1:
+        return  # nothing carries a chunk, and nothing is gained by a shorter one
+    position = data.draw(st.sampled_from(list(_between_chunks(long))))
+    rest = islice(short, moved(position, long, short), None)
+    assert Machine(shape).run(chain(long[:position], rest)) == _plain_parallel(shape, epochs, num_frozen, views)
 
 
 @given(SHAPES, st.integers(1, 3))

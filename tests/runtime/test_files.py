@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_trgl.runtime import files
-from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.errors import DiskFullError, StorageError
 from edge_trgl.runtime.files import FileRecord
 
 OLD, NEW = b"old generation", b"the new generation, in two chunks"
@@ -142,7 +142,7 @@ def test_file_size_limit_gives_short_counts_and_then_an_error(tmp_path):
     """`RLIMIT_FSIZE` shortens a write without any error: only a loop notices."""
     code = (
         "import os, sys; from pathlib import Path; from edge_trgl.runtime import files\n"
-        "from edge_trgl.runtime.errors import StorageError\n"
+        "from edge_trgl.runtime.errors import DiskFullError, StorageError\n"
         "try: files.write_durable(Path(sys.argv[1]), [bytes(5000)])\n"
         "except StorageError as error: print(error)\n"
     )
@@ -178,6 +178,7 @@ def test_errors_are_one_sentence_with_the_path_and_a_next_step(path, use_system,
         files.open_file(path, os.O_RDONLY)
     assert raised.value.message == message.format(path=path)
     assert str(path.parent) in raised.value.hint
+    assert isinstance(raised.value, DiskFullError) == (number == errno.EDQUOT)
 
 
 def test_read_fills_the_buffer_over_short_counts(path, faults, use_system):

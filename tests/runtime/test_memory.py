@@ -198,6 +198,9 @@ print(json.dumps([before, kept, flags()]))
 
 
 def test_input_and_output_are_counted(tmp_path):
+    kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True)
+    if kind.stdout.strip() == "tmpfs":
+        pytest.skip("no disk is written to")
     path = tmp_path / "file"
     read, written = memory.io_mb()
     path.write_bytes(bytes(4 << 20))

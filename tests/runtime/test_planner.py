@@ -15,7 +15,7 @@ from edge_trgl.runtime.errors import DoesNotFitError, UsageError
 from edge_trgl.runtime.layouts import DISK_CHUNK, MEMORY_CHUNK
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.runtime.plan import Plan
-from edge_trgl.runtime.planner import choose, lower, smallest
+from edge_trgl.runtime.planner import Begun, choose, lower, smallest
 
 PLENTY = 1e6
 LEVELS = {"none": 0.0, "some": 0.5, "all": 1.0}
@@ -395,6 +395,113 @@ class TestLower:
         assert plan.peak_mb - below.peak_mb >= 0.1 * (plan.peak_mb - plan.fixed_mb)
 
 
+class TestDisk:
+    """What the disk has no room for is not planned; a refusal says what it would have to have."""
+
+    HEAVY = (row(state=1, writes=64), row(state=1, reads=64, writes=64), row(state=1, reads=64))
+
+    def demand(self, **changes):
+        return demand_of(self.HEAVY, batches_per_epoch=100, epochs=(2,) * 3, stored_bytes=10 * MIB, **changes)
+
+    def test_a_chunk_is_as_long_as_the_disk_has_room_for(self):
+        demand = self.demand(resident=1, prefetch=False)
+        budget_mb = smallest(demand, {}, probing=False).peak_mb + 0.1
+        plenty = choose(demand, budget_mb, {}, probing=False)
+        assert (plenty.layout.placement, plenty.layout.chunk) == ("disk", 100)
+        tight = choose(demand, budget_mb, {}, probing=False, disk_mb=plenty.disk_mb - 1)
+        assert (tight.layout.placement, tight.layout.chunk) == ("disk", 50)
+        assert tight.disk_mb <= plenty.disk_mb - 1
+
+    def test_in_memory_commits_wait_where_the_disk_has_no_room_for_a_chunk(self):
+        demand = self.demand(resident=1, chunk=10, prefetch=False)
+        plenty = choose(demand, PLENTY, {}, probing=False)
+        assert plenty.layout.placement == "memory"
+        tight = choose(demand, PLENTY, {}, probing=False, disk_mb=plenty.disk_mb - 1)
+        assert tight.layout == plenty.layout
+        # Two boundaries of 10 batches of 8.
+        assert plenty.disk_mb - tight.disk_mb == pytest.approx(2 * 80 * 64 / 1024, rel=0.01)
+
+    def test_the_smallest_peak_is_one_that_the_disk_has_room_for(self):
+        demand = self.demand(resident=1, prefetch=False)
+        plenty = smallest(demand, {}, probing=False)
+        tight = smallest(demand, {}, probing=False, disk_mb=plenty.disk_mb - 1)
+        assert tight.peak_mb >= plenty.peak_mb
+        assert tight.disk_mb <= plenty.disk_mb - 1
+
+    def test_a_step_down_stays_on_the_disk(self):
+        demand = self.demand(resident=1, chunk=100, prefetch=False)
+        plan = choose(demand, PLENTY, {}, probing=False)
+        assert plan.layout.placement == "memory"
+        below = lower(demand, plan, {})
+        assert below.layout.placement == "disk"
+        kept = lower(demand, plan, {}, disk_mb=below.disk_mb - 1)
+        assert kept is None or kept.layout.placement == "memory"
+
+    def test_a_refusal_names_what_would_do_the_largest_boundary_and_what_needs_less(self):
+        rows = (row(state=1, writes=64), row(state=1, reads=64, writes=32), row(state=1, reads=32))
+        narrow = tuple(dataclasses.replace(one, reads=one.reads // 2, writes=one.writes // 2) for one in rows)
+        demand = demand_of(rows, order="cache", stored_bytes=10 * MIB)
+        forms = (*demand.forms, Form(order="cache", rows=narrow, size=8, lossy=("fp16-boundaries",)))
+        demand = dataclasses.replace(demand, forms=forms)
+        with pytest.raises(DoesNotFitError) as caught:
+            choose(demand, PLENTY, {}, probing=False, disk_mb=50)
+        # 2 copies of 800 samples of 64 and of 32 KiB, and their index.
+        assert caught.value.message == (
+            "this does not fit 50 MiB of the disk: the least that would do is 165 MiB, 10.0 of it there already "
+            "(the prepared data), 4.1 for files of modules and 150.1 for boundaries; the largest is that into "
+            "module 1, with 100.0 MiB"
+        )
+        assert caught.value.hint == (
+            "Free 115 MiB, or give --disk-mb 165 where they are free; or --views 1 (needs 90 MiB); or "
+            "--allow fp16-boundaries, which changes results (needs 90 MiB); or --cache none, which "
+            "passes the frozen modules anew in every epoch (needs 17 MiB)."
+        )
+        assert caught.value.exit_code == 3
+
+    def test_what_is_asked_for_may_be_in_the_way(self):
+        with pytest.raises(DoesNotFitError, match="does not fit 15 MiB of the disk") as caught:
+            choose(self.demand(chunk=100, without=("paging",)), 130, {}, probing=False, disk_mb=15)
+        assert "a shorter --chunk (needs " in caught.value.hint
+
+
+class TestBegun:
+    """A run that has begun goes on with other chunks only where it can, and with other boundaries where it may."""
+
+    def test_its_chunk_may_become_one_of_those_that_are_named(self):
+        demand = demand_of(TestDisk.HEAVY, resident=1, prefetch=False, epochs=(2,) * 3)
+        budget_mb = smallest(demand, {}, probing=False).peak_mb + 0.1
+        plan = choose(demand, budget_mb, {}, probing=False)
+        less_mb = plan.disk_mb - 1
+        assert plan.layout.chunk == 100
+        with pytest.raises(DoesNotFitError):
+            choose(demand, budget_mb, {}, probing=False, disk_mb=less_mb, begun=Begun(plan=plan, chunks=(100,)))
+        found = choose(
+            demand, budget_mb, {}, probing=False, disk_mb=less_mb, begun=Begun(plan=plan, chunks=(100, 25, 5))
+        )
+        assert found.layout.chunk == 25
+
+    @pytest.mark.parametrize("allowed", [(), ("fp16-boundaries",)])
+    def test_its_boundaries_become_narrower_only_where_that_is_allowed(self, allowed):
+        rows = (row(state=1, writes=64), row(state=1, reads=64))
+        narrow = tuple(dataclasses.replace(one, reads=one.reads // 2, writes=one.writes // 2) for one in rows)
+        demand = demand_of(rows, order="cache", allowed=allowed)
+        forms = (*demand.forms, Form(order="cache", rows=narrow, size=8, lossy=("fp16-boundaries",)))
+        demand = dataclasses.replace(demand, forms=forms)
+        plan = choose(demand, PLENTY, {}, probing=False)
+        assert plan.lossy == ()
+        begun, less_mb = Begun(plan=plan, chunks=(1,)), plan.disk_mb - 1
+        if allowed:
+            found = choose(demand, PLENTY, {}, probing=False, disk_mb=less_mb, begun=begun)
+            assert found.lossy == allowed
+            # What is there already stays as wide as it is.
+            wide = dataclasses.replace(begun, live_bytes=8 * MIB)
+            beside = choose(demand, PLENTY, {}, probing=False, disk_mb=less_mb, begun=wide)
+            assert beside.disk_mb - found.disk_mb == pytest.approx(4)
+        else:
+            with pytest.raises(DoesNotFitError):
+                choose(demand, PLENTY, {}, probing=False, disk_mb=less_mb, begun=begun)
+
+
 class TestRounds:
     """Every batch goes up through all modules and its gradient down again."""
 
@@ -506,6 +613,19 @@ class TestAnyDemand:
         demand = exact_only(demand)
         budget_mb = smallest_budget(demand) + spare_mb
         assert make_plan(demand, budget_mb + more_mb).seconds <= make_plan(demand, budget_mb).seconds
+
+    @settings(max_examples=100, deadline=None)
+    @given(demands(), st.floats(0, 300), st.floats(0, 300))
+    def test_the_named_disk_is_the_smallest_and_the_plan_stays_on_it(self, demand, spare_mb, more_mb):
+        budget_mb = smallest_budget(demand) + spare_mb
+        with pytest.raises(DoesNotFitError) as caught:
+            choose(demand, budget_mb, {}, probing=False, disk_mb=0)
+        least_mb = int(re.search(r"the least that would do is (\d+) MiB", caught.value.message)[1])
+        for disk_mb in (least_mb, least_mb + more_mb):
+            found = choose(demand, budget_mb, {}, probing=False, disk_mb=disk_mb)
+            assert (found.disk_mb <= disk_mb, found.peak_mb <= budget_mb) == (True, True)
+        with pytest.raises(DoesNotFitError, match="MiB of the disk"):
+            choose(demand, budget_mb, {}, probing=False, disk_mb=least_mb - 1.01)
 
 
 class TestFrozen:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import random
 import signal
 import sqlite3
@@ -13,9 +15,10 @@ import time
 
 import pytest
 
+from edge_trgl.runtime import files
 from edge_trgl.runtime import state as state_module
 from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
-from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.errors import DiskFullError, StorageError
 from edge_trgl.runtime.files import FileRecord
 from edge_trgl.runtime.state import Event, Metric, ModuleRecord, Phase, RunState, VisitSample
 
@@ -210,12 +213,27 @@ def test_a_full_disk_undoes_a_commit_and_says_so(state):
     before = contents(state)
     pages = state._db.execute("PRAGMA page_count").fetchone()[0]
     state._db.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StorageError, match=r"state\.db cannot be used: database or disk is full"):
+    with pytest.raises(DiskFullError, match=r"the disk is full: .*state\.db could not be written"):
         commit(state, position=2, meta={"lambda": "x" * 100_000})
     assert contents(state) == before
     state._db.execute(f"PRAGMA max_page_count = {pages + 100}")
     commit(state, position=2)
     assert state.position() == 2
+
+
+@pytest.mark.parametrize("error", [errno.EDQUOT, errno.ENOSPC, None])
+def test_a_quota_has_another_name_in_sqlite(state, monkeypatch, error):
+    class Refusing(files.FileSystem):
+        def fallocate(self, fd, size):
+            if error is not None:
+                raise OSError(error, os.strerror(error))
+            super().fallocate(fd, size)
+
+    monkeypatch.setattr(files, "system", Refusing())
+    with pytest.raises(StorageError) as caught, state._reported():
+        raise sqlite3.OperationalError("disk I/O error")
+    assert isinstance(caught.value, DiskFullError) == (error is not None)
+    assert list(state.path.parent.iterdir()) == [state.path]
 
 
 def test_the_settings_that_survive_a_power_cut(state):

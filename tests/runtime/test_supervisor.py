@@ -114,8 +114,9 @@ finish()
 class TestFailures:
     @pytest.mark.parametrize("error", ERRORS.values())
     def test_an_error_is_raised_again_as_what_it_was(self, error):
+        told = {"message": "the cause", "hint": "the way out", "exit_code": error.exit_code}
         code = f"""
-messages.send("error", message="the cause", hint="the way out", exit_code={error.exit_code})
+messages.send("error", name={error.__name__!r}, **{told})
 sys.exit({error.exit_code})
 """
         with pytest.raises(error) as caught:
@@ -188,7 +189,7 @@ class TestEnvironment:
 
 POLITE = """
 def stop(number, frame):
-    messages.send("error", message="stopped after a commit", hint="", exit_code=75)
+    messages.send("error", name="StoppedError", message="stopped after a commit", hint="", exit_code=75)
     sys.exit(75)
 
 signal.signal(signal.SIGTERM, stop)
@@ -212,7 +213,7 @@ while True:
 
 FAILING = """
 def stop(number, frame):
-    messages.send("error", message="the disk is full", hint="", exit_code=5)
+    messages.send("error", name="StorageError", message="the disk is full", hint="", exit_code=5)
     sys.exit(5)
 
 signal.signal(signal.SIGTERM, stop)

@@ -185,3 +185,19 @@ class TestWearAndTime:
         rare = on_disk(demand_of("stream", checkpoint_s=1e9), measured)
         often = on_disk(demand_of("stream", checkpoint_s=rare.compute_s / 4), measured)
         assert (often.written_mb - rare.written_mb) * MIB == pytest.approx(4 * 3 * STATE)
+
+    @pytest.mark.parametrize(("num_commits", "num_written"), [(0, 0), (1, 1), (2, 2), (8, 2)])
+    def test_commits_write_cached_boundaries_in_memory_once(self, num_commits, num_written):
+        measured = {
+            work_key(f"k{module}", work, 10): Measurement(opening_mb=0, work_mb=1.0, fixed_mb=90.0, seconds=1.0)
+            for module in range(3)
+            for work in ("none", FORWARD)
+        }
+        compute_s = on_disk(demand_of("cache"), measured).compute_s
+        demand = demand_of("cache", checkpoint_s=compute_s / num_commits if num_commits else 1e9)
+        plan = choose(demand, 1e6, measured, probing=False)
+        assert plan.layout.placement == "memory"
+        found = traffic_of(demand, plan, measured)
+        # A round of loads; at the end all modules, and one with each commit.
+        modules = (3 + 3 + num_commits) * STATE
+        assert found.written_mb * MIB == pytest.approx(modules + num_written * 80 * RECORD, rel=1e-6)

@@ -1,0 +1,42 @@
+"""What a run's folder takes on its disk, and what the disk has left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edge_trgl.runtime.memory import MIB
+
+RESERVE_SHARE = 0.05
+RESERVE_MB = 256.0
+"""Left free where nobody says how much a run may take: this share of what is free, so many MiB at most."""
+
+_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own blocks are
+
+
+def taken_mb(folder: Path, *, without: tuple[Path, ...] = ()) -> float:
+    """MiB that `folder` takes on its disk, as `du` counts them; the folders `without` are left out.
+
+    Files may come and go in the meantime.
+    """
+    return _blocks(folder, without) * _BLOCK_BYTES / MIB
+
+
+def _blocks(path: Path, without: tuple[Path, ...]) -> int:
+    try:
+        entries = list(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
+        return path.lstat().st_blocks + sum(_blocks(entry, without) for entry in entries if entry not in without)
+    except FileNotFoundError:
+        return 0
+
+
+def free_mb(folder: Path) -> float:
+    """MiB that a process without privileges can still write on the disk that holds `folder`."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize / MIB
+
+
+def limit_mb(folder: Path) -> float:
+    """MiB that `folder` may take at most: what it takes and what is free on its disk, less the reserve."""
+    free = free_mb(folder)
+    return taken_mb(folder) + free - min(RESERVE_SHARE * free, RESERVE_MB)
