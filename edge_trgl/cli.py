@@ -17,6 +17,7 @@ import click
 
 from edge_trgl import __version__, cli_deploy, settings
 from edge_trgl.config import RunConfig
+from edge_trgl.export_options import TARGETS
 from edge_trgl.head_choice import NAMES
 from edge_trgl.pipeline import Pipeline, begin_or_continue
 from edge_trgl.plan_text import plan_text
@@ -246,7 +247,7 @@ def _train(
     with run.locked():
         pipeline = Pipeline(run, terminal)
         summary = pipeline.train(**limits)
-        exported = pipeline.verb("export") if then_export else None
+        exported = pipeline.export() if then_export else None
     if as_json:
         click.echo(json.dumps(summary))
         return
@@ -299,10 +300,15 @@ def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
 
 @cli.command()
 @click.argument("run", type=Path)
-@click.option("--json", "as_json", is_flag=True, help="print the check as one JSON document")
-def export(run: Path, as_json: bool) -> None:  # noqa: FBT001
-    """Write model.onnx of the chosen depth and check it against the network."""
-    document = _verb(run, "export")
+@click.option("--depth", default="chosen", help="chosen, last, a number of modules, or all: every exit [chosen]")
+@click.option("--target", type=click.Choice(list(TARGETS)), help="what will run it [the profile's, or generic]")
+@click.option("--batch", default="dynamic", help="samples it takes at a time: dynamic or a number [dynamic]")
+@click.option("--json", "as_json", is_flag=True, help="print export.json")
+def export(run: Path, depth: str, target: str | None, batch: str, as_json: bool) -> None:  # noqa: FBT001
+    """Write model.onnx of the chosen depth, or of every one, and check it against the network."""
+    opened = Run.open(run)
+    with opened.locked():
+        document = Pipeline(opened, Terminal()).export(depth, target, batch)
     click.echo(json.dumps(document) if as_json else _export_text(document))
 
 
@@ -376,8 +382,10 @@ def _test_text(scores: dict[str, Any]) -> str:
 
 
 def _export_text(document: dict[str, Any]) -> str:
+    depths = [one["depth"] for one in document["exits"]]
+    depth = f"depths {depths[0]} to {depths[-1]}" if len(depths) > 1 else f"depth {depths[0]}"
     return (
-        f"{document['file']}  depth {document['depth']}, {document['num_bytes'] / 2**20:.1f} MiB; "
+        f"{document['file']}  {depth}, {document['num_bytes'] / 2**20:.1f} MiB, opset {document['opset']}; "
         f"over {document['num_images']} images logits differ by {document['max_abs_diff']:.1e} at most, "
-        f"{document['top1_agreement']:.1%} of the predictions agree"
+        f"{document['top1_agreement']:.1%} of the predictions agree; peak {document['peak_mb']:.0f} MiB"
     )

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from edge_trgl.export_options import TargetName
 from edge_trgl.head_choice import HeadChoice, parse_heads
 from edge_trgl.runtime.errors import UsageError
 
@@ -277,7 +278,7 @@ class BoardConfig:
 
     `usable_mb`: MiB of memory as the kernel shows it. `memory_gbs`: GB/s. `storage_*_mbs`: MB/s, sequential.
     `storage_random_iops`: reads of 4 KiB a second. `endurance_tb`: TB that may be written. `images_per_s`: of
-    probe's reference module. `dtypes`: fp32, fp16, bf16. `providers`: of ONNX Runtime.
+    probe's reference module. `dtypes`: fp32, fp16, bf16. `providers`: of ONNX Runtime. `target`: of an export.
     """
 
     name: str | None = None
@@ -293,6 +294,7 @@ class BoardConfig:
     images_per_s: float | None = None
     counters: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
+    target: TargetName | None = None
     estimates: tuple[str, ...] = ()
 
     def problems(self) -> list[str]:

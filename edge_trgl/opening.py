@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from edge_trgl import assembly, process
 from edge_trgl.assembly import Layout, Workshop
@@ -13,7 +15,7 @@ from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.feed import Feed
 from edge_trgl.local import LocalModule
 from edge_trgl.run import Run
-from edge_trgl.runtime import memory
+from edge_trgl.runtime import memory, tensorfile
 from edge_trgl.runtime.device import Device, open_device
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.runtime.plan import Plan
@@ -45,6 +47,28 @@ class OpenRun:
             committed=self.state.modules(),
         )
 
+    def file_of(self, module: int) -> Path:
+        """The committed file of a module."""
+        return self.run.modules / self.state.modules()[module].name
+
+    def deployed(self, module: int, *, head: bool) -> LocalModule:
+        """A module as the last commit left it, on the CPU and for inference: without momentum.
+
+        `head`: with its head.
+
+        Raises:
+            StorageError: its file is damaged or gone.
+        """
+        workshop = self.workshop
+        with torch.device("meta"):
+            local = LocalModule(workshop.chain, module, workshop.layout.shapes[module], workshop.config)
+        local.aux = nn.ModuleList()
+        if not head:
+            local.head = nn.Identity()
+        local.requires_grad_(requires_grad=False).materialise("cpu").eval()
+        tensorfile.read_some_into(self.file_of(module), local.final_tensors(), self.state.modules()[module])
+        return local
+
     def _first_made(self, module: int) -> LocalModule:
         # Beside the heap's holes that are left of what made room for it, it would take more than where it was
         # measured: several MiB with two moments a weight.
@@ -52,8 +76,8 @@ class OpenRun:
             memory.trim()
         return self.workshop.initialise(module)
 
-    def feed(self, split: str) -> Feed:
-        """The images of `split`; none if it is empty."""
+    def feed(self, split: str, device: str | None = None) -> Feed:
+        """The images of `split`; none if it is empty. They go to `device`, or to the run's."""
         return Feed(
             self.run.data,
             self.info,
@@ -61,7 +85,7 @@ class OpenRun:
             augment=assembly.augmentation(self.config, self.info),
             batch_size=self.config.train.batch_size,
             seed=self.config.train.seed,
-            device=self.config.train.device,
+            device=device or self.config.train.device,
             chunk_of=self.workshop.chunk_of,
         )
 

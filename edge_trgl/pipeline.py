@@ -205,6 +205,52 @@ class Pipeline:
         Raises:
             UsageError: the run is not trained to its end.
         """
+        with self._trained() as state:
+            return self._job(state, name, **options).result
+
+    def export(self, depth: str = "chosen", target: str | None = None, batch: str = "dynamic") -> dict[str, Any]:
+        """Write model.onnx and check it; what stands in export.json. The options are those of `jobs.export`.
+
+        Raises:
+            UsageError: the run is not trained to its end, or has no such depth.
+            DoesNotFitError: the budget has no room for it.
+            OverBudgetError: it took more than was foreseen.
+            ExportRejectedError: it does not give what the network gives; an older model.onnx is still there.
+        """
+        with self._trained() as state, self._cleared():
+            budget_mb = state.meta("budget_mb")
+            try:
+                return self._exported(state, budget_mb, {"depth": depth, "target": target, "batch": batch})
+            except OverBudgetError as error:
+                hint = f"edge-trgl resume {self.run.folder} --budget-mb N --export tries again with more."
+                raise OverBudgetError(
+                    f"exporting took more than the budget of {budget_mb:.0f} MiB: {error.message}", hint=hint
+                ) from error
+
+    def _exported(self, state: RunState, budget_mb: float, options: dict[str, Any]) -> dict[str, Any]:
+        written = self._job(state, "export", budget_mb=budget_mb, **options)
+        others_mb = memory.usage().peak
+        document: dict[str, Any] = self._job(
+            state,
+            "check",
+            written=written.result,
+            export_mb=written.peak_mb + others_mb,
+            others_mb=others_mb,
+            budget_mb=budget_mb,
+        ).result
+        return document
+
+    @contextmanager
+    def _cleared(self) -> Iterator[None]:
+        """Remove what an export that did not come to its end has written."""
+        try:
+            yield
+        finally:
+            for path in self.run.folder.glob(f"{self.run.onnx_file.name}*.new"):
+                files.remove(path)
+
+    @contextmanager
+    def _trained(self) -> Iterator[RunState]:
         state = self.run.state()
         try:
             if state.meta("result") is None:
@@ -212,7 +258,7 @@ class Pipeline:
                     f"{self.run.folder} is not trained to its end",
                     hint=f"Run edge-trgl resume {self.run.folder} first.",
                 )
-            return self._job(state, name, **options).result
+            yield state
         finally:
             state.close()
 

@@ -88,16 +88,32 @@ def read_into(path: Path, tensors: Mapping[str, Tensor], expected: FileRecord) -
     Raises:
         StorageError: names the file and the first thing that differs.
     """
+    _read_into(path, tensors, expected, whole=True)
+
+
+def read_some_into(path: Path, tensors: Mapping[str, Tensor], expected: FileRecord) -> None:
+    """Like `read_into`, for a few of the file's tensors; the checksum is of all bytes.
+
+    Raises:
+        StorageError: names the file and the first thing that differs.
+    """
+    _read_into(path, tensors, expected, whole=False)
+
+
+def _read_into(path: Path, tensors: Mapping[str, Tensor], expected: FileRecord, *, whole: bool) -> None:
     with files.opened(path, os.O_RDONLY) as fd:
         num_bytes = files.size(fd)
         if num_bytes != expected.num_bytes:
             _damaged(path, f"it has {num_bytes} bytes where {expected.num_bytes} were written")
         header, infos = _read_header(fd, path)
-        _check_same(path, infos, tensors)
+        _check_same(path, infos if whole else {name: infos[name] for name in infos.keys() & tensors}, tensors)
         staging = _staging()
         crc = zlib.crc32(header)
-        for name in sorted(infos, key=lambda name: (infos[name].start, infos[name].stop)):
-            crc = _fill(fd, tensors[name].detach(), staging, infos[name].start, crc)
+        for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):
+            if name in tensors:
+                crc = _fill(fd, tensors[name].detach(), staging, info.start, crc)
+            else:
+                crc = _skim(fd, info, staging, crc)
     if crc != expected.crc32:
         _damaged(path, f"its checksum is {crc:08x} where {expected.crc32:08x} was written")
 
@@ -153,6 +169,15 @@ def _fill(fd: int, tensor: Tensor, staging: Tensor, offset: int, crc: int) -> in
             offset += len(view)
         if target is not part:
             part.copy_(target)
+    return crc
+
+
+def _skim(fd: int, info: TensorInfo, staging: Tensor, crc: int) -> int:
+    """The checksum carried on over a tensor that nobody wants."""
+    for start in range(info.start, info.stop, SLICE_BYTES):
+        view = bytes_of(staging)[: info.stop - start]
+        files.read_into(fd, view, start)
+        crc = zlib.crc32(view, crc)
     return crc
 
 

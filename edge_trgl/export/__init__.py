@@ -1,7 +1,5 @@
-"""Export: one trained network to one ONNX file, proved against the network it came from."""
+"""Export: a trained network to an ONNX file, module by module, and proof that the file gives what it gives.
 
-from edge_trgl.export.comparison import Comparison, compare, publish
-from edge_trgl.export.deployed import Deployed, describe
-from edge_trgl.export.onnx_file import write
-
-__all__ = ["Comparison", "Deployed", "compare", "describe", "publish", "write"]
+`stage`, `tracing` and `chaining` make the graph and need torch; `weights`, `wire`, `reading`, `onnx_file`,
+`session`, `comparison` and `passing` do without. Nothing is imported here for that reason.
+"""

@@ -1,63 +1,50 @@
-"""Writing an ONNX file: trace without weights, stream the weights beside the graph, check, rename."""
+"""An ONNX file from first to last: written, read back and checked; published or refused."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
-import torch
-from torch import nn
 
-from edge_trgl import __version__
-from edge_trgl.export.wire import ModelStream, stream
+from edge_trgl.export import reading, wire
+from edge_trgl.export.reading import Written
+from edge_trgl.export.weights import Weight
+from edge_trgl.export_options import Target
 from edge_trgl.runtime import files
-from edge_trgl.runtime.errors import ExportRejectedError
+from edge_trgl.runtime.errors import ExportRejectedError, StorageError
 
-INPUT = "input"
-OUTPUT = "logits"
-
-# What one protobuf message may hold: readers count its bytes in a signed 32-bit number.
-MAX_FILE_BYTES = 2**31 - 1
+MAX_INSIDE_BYTES = 512 << 20
+"""A model up to this size is one file. A runtime that opens one holds its weights twice for a while; weights in a
+file of their own are mapped. Beyond 2 GiB there is no choice: readers count a protobuf message in 32 bits."""
 
 
-def write(
-    model: nn.Module,
-    path: Path,
-    *,
-    input_shape: tuple[int, ...],
-    metadata: Mapping[str, str],
-    opset: int = 17,
-) -> None:
-    """Write `model` to `path` as one self-contained ONNX file, durably, or leave `path` as it was.
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """Where an exported model goes: `model`, and `data` where its weights are in a file of their own.
 
-    The graph takes `input` float32 [N, *input_shape] and gives `logits` [N, num_classes], N free. Batch norms
-    stay as they are: runtimes fold them on load. Peak memory is the model, one tensor and the checker's
-    copy of the file.
-
-    Args:
-        model: float32; put in eval mode and left so.
-        path: where the file goes; a temporary name in the same folder is used until it has been checked.
-        input_shape: (C, H, W), or (C, L) of windows.
-        metadata: goes into the file's `metadata_props`.
-        opset: of the default domain.
-
-    Raises:
-        ExportRejectedError: the model has an operation that the opset lacks, the file would pass the
-            2 GiB of a protobuf message, or the checker refuses it.
-        StorageError: the disk is full or fails.
+    Until they are published both have another name, with `.new` behind it.
     """
-    temporary = files.temporary_of(path)
-    try:
-        graph = _trace(model.eval(), temporary, input_shape, opset)
-        chunks = stream(_finished(graph, metadata), _take_weights(graph, model))
-        _require_size(chunks)
-        files.write_durable(temporary, chunks)
-        _check(temporary, path, opset)
-        files.rename(temporary, path)
-    finally:
-        files.remove(temporary)
+
+    model: Path
+    data: Path | None
+
+    @property
+    def unpublished(self) -> list[Path]:
+        """What there is of it before it is published, the data first."""
+        return [new_of(path) for path in (self.data, self.model) if path is not None]
+
+    def read(self) -> Written:
+        """The model that is not yet published."""
+        return reading.read(new_of(self.model), None if self.data is None else new_of(self.data))
+
+
+def new_of(path: Path) -> Path:
+    """The name of a file before it is published."""
+    return path.with_name(path.name + ".new")
 
 
 def rejected(path: Path) -> Path:
@@ -65,76 +52,98 @@ def rejected(path: Path) -> Path:
     return path.with_name(path.name + ".rejected")
 
 
-def _trace(model: nn.Module, scratch: Path, input_shape: tuple[int, ...], opset: int) -> onnx.ModelProto:
-    """The graph alone, by way of the file `scratch`: weights become inputs beside the image, uncopied."""
+def write(
+    model: onnx.ModelProto, weights: Sequence[Weight], path: Path, *, max_inside: int = MAX_INSIDE_BYTES
+) -> ModelFiles:
+    """Write `model` with `weights`, durably, in files that are yet to be published as `path`.
+
+    The weights' files are copied a slice at a time. Above `max_inside` bytes they go to a file beside the model.
+
+    Raises:
+        StorageError: the disk is full or fails.
+    """
+    if wire.inside_bytes(model, weights) <= max_inside:
+        written = ModelFiles(model=path, data=None)
+        files.write_durable(new_of(path), wire.inside(model, weights))
+        return written
+    data = _free_data(path)
+    files.write_durable(new_of(data), wire.data(weights))
+    files.write_durable(new_of(path), [wire.beside(model, weights, data.name)])
+    return ModelFiles(model=path, data=data)
+
+
+def check(written: ModelFiles, target: Target) -> Written:
+    """Read the unpublished files back and have ONNX's checker look at the whole graph, types and shapes included.
+
+    The weights are inputs there, so that none is in memory; that their bytes fit their shapes and fill the file
+    was seen in reading it.
+
+    Raises:
+        ExportRejectedError: the checker refuses it; the files are kept as `.rejected`.
+    """
+    found = written.read()
+    opsets = {entry.domain: entry.version for entry in found.model.opset_import}
+    assert opsets == {"": target.opset}, f"asked for opset {target.opset}, the file has {opsets}"
+    assert found.model.ir_version == target.ir, f"asked for IR {target.ir}, the file has {found.model.ir_version}"
+    open_graph = onnx.ModelProto()
+    open_graph.CopyFrom(found.model)
+    open_graph.graph.input.extend(map(typed, found.weights.values()))
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            # The newer exporter writes opset 18 when asked for 17; the warnings say to use it.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                model,
-                (torch.zeros(1, *input_shape),),
-                scratch,
-                export_params=False,
-                do_constant_folding=False,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
-                opset_version=opset,
-                dynamo=False,
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).splitlines()[0]
-        raise ExportRejectedError(
-            f"the network cannot be written at opset {opset}: {reason}",
-            hint="replace that operation in the model, or export with another opset",
-        ) from error
-    return onnx.load(scratch)
-
-
-def _take_weights(graph: onnx.ModelProto, model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors that the graph's inputs name, in its order; those inputs are removed from the graph."""
-    names = [value.name for value in graph.graph.input if value.name != INPUT]
-    kept = [value for value in graph.graph.input if value.name == INPUT]
-    del graph.graph.input[:]
-    graph.graph.input.extend(kept)
-    tensors = model.state_dict()
-    return {name: tensors[name] for name in names}
-
-
-def _finished(graph: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    graph.producer_name = "edge-trgl"
-    graph.producer_version = __version__
-    onnx.helper.set_model_props(graph, dict(metadata))
-    return graph
-
-
-def _require_size(chunks: ModelStream) -> None:
-    if chunks.num_bytes > MAX_FILE_BYTES:
-        raise ExportRejectedError(
-            f"the ONNX file would be {chunks.num_bytes / 2**20:.0f} MiB, and one file holds "
-            f"{MAX_FILE_BYTES / 2**20:.0f} MiB at most",
-            hint="export a smaller depth, or train a narrower network",
-        )
-
-
-def _check(temporary: Path, path: Path, opset: int) -> None:
-    _assert_versions(temporary, opset)
-    try:
-        # By name, not as a message: the checker then holds the only copy, and gives it back.
-        onnx.checker.check_model(str(temporary), full_check=True)
+        onnx.checker.check_model(open_graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        files.rename(temporary, rejected(path))
-        raise ExportRejectedError(
-            f"{path.name} was refused by the ONNX checker: {str(error).splitlines()[0]}",
-            hint=f"the file is kept as {rejected(path)}; please report it",
-        ) from error
+        reason = f"{written.model.name} was refused by the ONNX checker: {str(error).splitlines()[0]}"
+        refuse(written, {"reason": reason}, hint="please report it")
+    return found
 
 
-def _assert_versions(path: Path, opset: int) -> None:
-    """Exporters have been seen to write another opset than the one asked for."""
-    model = onnx.load(path, load_external_data=False)
-    found = {entry.domain: entry.version for entry in model.opset_import}
-    assert found == {"": opset}, f"asked for opset {opset}, the file has {found}"
-    oldest = onnx.helper.find_min_ir_version_for(model.opset_import)
-    assert model.ir_version <= oldest, f"IR {model.ir_version} is newer than opset {opset} needs ({oldest})"
+def typed(weight: Weight) -> onnx.ValueInfoProto:
+    """`weight` as the input of a graph."""
+    return onnx.helper.make_tensor_value_info(weight.name, weight.elem_type, list(weight.shape))
+
+
+def publish(written: ModelFiles) -> None:
+    """Give the files their names, over those of an older export.
+
+    An interruption leaves the old model or the new one: the data have a name that the old model does not use, and
+    the model is renamed last.
+    """
+    old = _data_of(written.model)
+    if written.data is not None:
+        files.rename(new_of(written.data), written.data)
+    files.rename(new_of(written.model), written.model)
+    if old is not None and old != written.data:
+        files.remove(old)
+
+
+def refuse(written: ModelFiles, document: dict[str, Any], *, hint: str) -> None:
+    """Keep the files as `.rejected`, with `document`, and leave what was published before alone.
+
+    Args:
+        written: not yet published.
+        document: why, in its `reason`, and whatever else is known.
+        hint: what to do about it.
+
+    Raises:
+        ExportRejectedError: always.
+    """
+    kept = rejected(written.model)
+    for path in (written.data, written.model):
+        if path is not None:
+            files.rename(new_of(path), rejected(path))
+    files.write_durable(kept.with_name(kept.name + ".json"), [json.dumps(document, indent=2).encode() + b"\n"])
+    raise ExportRejectedError(document["reason"], hint=f"the file is kept as {kept}; {hint}")
+
+
+def _free_data(path: Path) -> Path:
+    """A name for the weights beside `path` that the model which is there now does not use."""
+    first, second = (path.with_name(path.name + suffix) for suffix in (".data", ".data2"))
+    return second if _data_of(path) == first else first
+
+
+def _data_of(path: Path) -> Path | None:
+    """Where the published model has its weights, if not in itself; None if there is none that can be read."""
+    try:
+        places = {weight.path for weight in reading.read(path).weights.values()}
+    except (StorageError, ValueError):
+        return None
+    return next(iter(places - {path}), None)

@@ -1,62 +1,94 @@
-"""An ONNX model as a stream of bytes, so that no second copy of the weights is ever in memory.
+"""An ONNX model as a stream of bytes, so that no weight is ever in memory.
 
 A protobuf message is its fields, one after the other, and a message inside another is preceded by its
-length. Lengths are known from shapes, so the weights can go from their tensors straight to the file.
+length. Lengths are known from shapes, so the weights can go from their files straight to the model's. Larger
+models have their weights in a file of their own, each from a multiple of `ALIGNMENT` on, where a runtime can map
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import onnx
-import torch
+
+from edge_trgl.export.weights import Weight
+
+ALIGNMENT = 4096
+"""Bytes."""
 
 # Field numbers of onnx.proto, each with wire type 2 (length-delimited).
-_MODEL_GRAPH = 7 << 3 | 2
-_GRAPH_INITIALIZER = 5 << 3 | 2
-_TENSOR_RAW_DATA = 9 << 3 | 2
+MODEL_GRAPH = 7
+GRAPH_INITIALIZER = 5
+TENSOR_RAW_DATA = 9
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelStream:
-    """`num_bytes` in all, and the chunks that make them up; chunks can be asked for once or again."""
-
-    num_bytes: int
-    prefix: bytes
-    tensors: tuple[tuple[bytes, torch.Tensor], ...]
-
-    def __iter__(self) -> Iterator[bytes | memoryview]:
-        yield self.prefix
-        for prefix, tensor in self.tensors:
-            yield prefix
-            yield _raw(tensor)
+def inside_bytes(model: onnx.ModelProto, weights: Sequence[Weight]) -> int:
+    """The size of the file that `inside` gives."""
+    prefix, tensors = _laid_out(model, weights)
+    return len(prefix) + sum(len(head) + weight.num_bytes for head, weight in zip(tensors, weights, strict=True))
 
 
-def stream(graph: onnx.ModelProto, weights: Mapping[str, torch.Tensor]) -> ModelStream:
-    """Stream of `graph`, a model without initializers, with `weights` as its initializers."""
-    tensors = tuple((_tensor_prefix(name, tensor), tensor) for name, tensor in weights.items())
-    inner = graph.graph.SerializeToString()
+def inside(model: onnx.ModelProto, weights: Sequence[Weight]) -> Iterator[bytes | memoryview]:
+    """The file of `model`, which has no initializers, with `weights` as its initializers."""
+    prefix, tensors = _laid_out(model, weights)
+    yield prefix
+    for head, weight in zip(tensors, weights, strict=True):
+        yield head
+        yield from weight.slices()
+
+
+def beside(model: onnx.ModelProto, weights: Sequence[Weight], location: str) -> bytes:
+    """The file of `model` with `weights` as its initializers, their bytes in the file `location` beside it."""
+    described = onnx.ModelProto()
+    described.CopyFrom(model)
+    for weight, start in zip(weights, _starts(weights), strict=True):
+        tensor = described.graph.initializer.add(name=weight.name, dims=weight.shape, data_type=weight.elem_type)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", start), ("length", weight.num_bytes)):
+            tensor.external_data.add(key=key, value=str(value))
+    content: bytes = described.SerializeToString()
+    return content
+
+
+def data(weights: Sequence[Weight]) -> Iterator[bytes | memoryview]:
+    """The file beside the model."""
+    position = 0
+    for weight, start in zip(weights, _starts(weights), strict=True):
+        yield bytes(start - position)
+        yield from weight.slices()
+        position = start + weight.num_bytes
+
+
+def _starts(weights: Sequence[Weight]) -> list[int]:
+    starts, position = [], 0
+    for weight in weights:
+        starts.append(position)
+        position += -(-weight.num_bytes // ALIGNMENT) * ALIGNMENT
+    return starts
+
+
+def _laid_out(model: onnx.ModelProto, weights: Sequence[Weight]) -> tuple[bytes, list[bytes]]:
+    """All that comes before the weights, and what comes before the bytes of each."""
+    tensors = [_head(weight) for weight in weights]
+    inner = model.graph.SerializeToString()
     outer = onnx.ModelProto()
-    outer.CopyFrom(graph)
+    outer.CopyFrom(model)
     outer.ClearField("graph")
-    num_weights = sum(len(prefix) + tensor.nbytes for prefix, tensor in tensors)
-    header = _varint(_MODEL_GRAPH) + _varint(len(inner) + num_weights)
-    prefix = outer.SerializeToString() + header + inner
-    return ModelStream(num_bytes=len(prefix) + num_weights, prefix=prefix, tensors=tensors)
+    num_bytes = len(inner) + sum(
+        len(head) + weight.num_bytes for head, weight in zip(tensors, weights, strict=True)
+    )
+    return outer.SerializeToString() + _before(MODEL_GRAPH, num_bytes) + inner, tensors
 
 
-def _tensor_prefix(name: str, tensor: torch.Tensor) -> bytes:
-    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(str(tensor.dtype).removeprefix("torch.")))
-    described: bytes = onnx.TensorProto(name=name, dims=tensor.shape, data_type=kind).SerializeToString()
-    described += _varint(_TENSOR_RAW_DATA) + _varint(tensor.nbytes)
-    return _varint(_GRAPH_INITIALIZER) + _varint(len(described) + tensor.nbytes) + described
+def _head(weight: Weight) -> bytes:
+    tensor = onnx.TensorProto(name=weight.name, dims=weight.shape, data_type=weight.elem_type)
+    described: bytes = tensor.SerializeToString() + _before(TENSOR_RAW_DATA, weight.num_bytes)
+    return _before(GRAPH_INITIALIZER, len(described) + weight.num_bytes) + described
 
 
-def _raw(tensor: torch.Tensor) -> memoryview:
-    array = tensor.detach().cpu().numpy().reshape(-1)
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).view(np.uint8).data
+def _before(field: int, num_bytes: int) -> bytes:
+    return _varint(field << 3 | 2) + _varint(num_bytes)
 
 
 def _varint(value: int) -> bytes:

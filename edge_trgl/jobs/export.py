@@ -1,63 +1,217 @@
-"""Write model.onnx of a trained run and check it against the network on its validation images."""
+"""Write the ONNX model of a trained run, and what the network gives for some images, for `jobs.check` to compare.
+
+Module by module: each is read once, shown the images, and traced; its weights are then copied from file to file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
-from edge_trgl.export import Deployed, compare, describe, publish, write
+from edge_trgl import process
+from edge_trgl.export import onnx_file
+from edge_trgl.export.chaining import join
+from edge_trgl.export.naming import boundary_name
+from edge_trgl.export.passing import put, take
+from edge_trgl.export.stage import Normalisation, Stage, describe
+from edge_trgl.export.tracing import Traced, trace
+from edge_trgl.export.weights import Weight
+from edge_trgl.export_options import TARGETS, TargetName, batch_of, exits_of, output_names
+from edge_trgl.feed import Feed
+from edge_trgl.local import LocalModule
 from edge_trgl.opening import OpenRun, open_run
 from edge_trgl.run import Run
+from edge_trgl.runtime import budget, files, memory, tensorfile
+from edge_trgl.runtime.boundary_records import record_bytes
+from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.schedule import Span
 
 CHECKED_IMAGES = 256
 
+BATCH_BYTES = 8 << 20
+"""Of a boundary, at a time: activations are hardly a part of what an export takes for its heaviest module."""
 
-def run(run: Run) -> dict[str, Any]:
-    """Export the chosen depth; returns the file, its depth and size, and how it compares."""
+LOADED_MB = 40.0
+"""What torch's exporter and its kernels load when they are first used; onnxruntime in the check takes less."""
+
+COPIES = 2.2
+"""Of a module's weights, at most: the weights, and what its layers make of them while they compute."""
+
+
+def run(run: Run, *, depth: str, target: str | None, batch: str, budget_mb: float) -> dict[str, Any]:
+    """Write the model under another name than its own, for `jobs.check`; what that must know of it.
+
+    Args:
+        run: trained to its end.
+        depth: `chosen`, `last`, `all` or a number.
+        target: a key of `TARGETS`; None is that of the run's profile, or `generic`.
+        batch: `dynamic`, or how many samples the model takes at a time.
+        budget_mb: MiB for this process and its parent.
+
+    Raises:
+        UsageError: there is no such depth or batch.
+        DoesNotFitError: the largest module leaves no room, with the budget that would.
+        ExportRejectedError: an operation that the opset lacks, or a graph that ONNX's checker refuses.
+        StorageError: a module's file is damaged, or the disk is full.
+    """
+    samples = batch_of(batch)
     opened = open_run(run)
-    depth = opened.state.meta("result")["scores"]["chosen_depth"]
-    model = _assemble(opened, depth)
-    # Under another name until it has proved itself: a good file that is already there stays until then.
-    new = run.onnx_file.with_name(run.onnx_file.name + ".new")
-    metadata = {**describe(model, opened.info.class_names), "depth": str(depth)}
-    write(model, new, input_shape=opened.info.input_shape, metadata=metadata)
-    comparison = compare(new, _batches(opened, model))
-    publish(new, run.onnx_file, comparison)
+    scores = opened.state.meta("result")["scores"]
+    exits = exits_of(depth, chosen=scores["chosen_depth"], first=scores["first_depth"], last=len(opened))
+    chosen = cast(TargetName, target or opened.config.board.target or "generic")
+    _keep_within(opened, exits, budget_mb)
+    exporting = _Exporting(opened, exits, chosen, samples)
+    parts = [exporting.module(number) for number in range(1, max(exits) + 1)]
+    written = exporting.write(parts)
     return {
-        "file": str(run.onnx_file),
-        "depth": depth,
-        "num_bytes": run.onnx_file.stat().st_size,
-        "num_images": comparison.num_images,
-        "max_abs_diff": comparison.max_abs_diff,
-        "median_abs_diff": comparison.median_abs_diff,
-        "top1_agreement": comparison.top1_agreement,
+        "exits": list(exits),
+        "target": chosen,
+        "opset": TARGETS[chosen].opset,
+        "ir": TARGETS[chosen].ir,
+        "batch": samples,
+        "data": None if written.data is None else written.data.name,
+        "num_images": exporting.images.count,
+        "at_a_time": exporting.images.size,
     }
 
 
-def _assemble(opened: OpenRun, depth: int) -> Deployed:
-    """Trunk up to `depth` and its head, on the CPU, with the normalisation before it."""
-    modules = opened.modules()
-    blocks: list[nn.Module] = []
-    for index in range(depth):
-        local = modules.open(index)
-        blocks += list(local.trunk)
-    info = opened.info
-    trunk = nn.Sequential(*blocks)
-    return Deployed(trunk, local.head, info.mean, info.std, info.scale, info.input_shape).cpu().eval()
+def _keep_within(opened: OpenRun, exits: Sequence[int], budget_mb: float) -> None:
+    """Refuse what cannot fit, and hold this process to the budget."""
+    sizes = [_weights_mb(opened, module, exits) for module in range(max(exits))]
+    heaviest = max(range(len(sizes)), key=sizes.__getitem__)
+    others_mb = process.others_mb()
+    needed_mb = memory.usage().rss + LOADED_MB + COPIES * sizes[heaviest] + others_mb
+    if needed_mb > budget_mb:
+        raise DoesNotFitError(
+            f"exporting depth {max(exits)} takes about {needed_mb:.0f} MiB, {COPIES * sizes[heaviest]:.0f} of "
+            f"them for its heaviest module, number {heaviest + 1}; the budget is {budget_mb:.0f} MiB",
+            hint=f"edge-trgl resume {opened.run.folder} --budget-mb {needed_mb + 1:.0f} --export",
+        )
+    budget.set_guard(budget_mb - others_mb)
 
 
-def _batches(opened: OpenRun, model: Deployed) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Validation images as the file takes them, with the network's own logits."""
-    feed = opened.feed("val")
-    size = opened.config.train.batch_size
-    for batch in range(-(-min(len(feed), CHECKED_IMAGES) // size)):
-        samples = feed.samples(Span("val", 0, batch, batch + 1, shuffled=False, augmented=False), batch)
-        images = feed.pixels(samples)
-        with torch.no_grad():
-            logits = model(images)
-        yield images.contiguous().numpy(), logits.numpy()
+def _weights_mb(opened: OpenRun, module: int, exits: Sequence[int]) -> float:
+    parts = ("trunk.", "head.") if module + 1 in exits else ("trunk.",)
+    infos = tensorfile.read_header(opened.file_of(module))
+    return sum(info.stop - info.start for name, info in infos.items() if name.startswith(parts)) / memory.MIB
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The first `count` validation images, `size` at a time."""
+
+    feed: Feed
+    count: int
+    size: int
+
+    def batches(self) -> list[range]:
+        """Their numbers."""
+        return [range(start, min(start + self.size, self.count)) for start in range(0, self.count, self.size)]
+
+    def normalised(self, samples: range) -> Tensor:
+        """float32 [N, ...], as the first module reads them."""
+        span = Span("val", 0, 0, 1, shuffled=False, augmented=False)
+        return self.feed.images(span, 0, np.asarray(samples, np.int64))
+
+
+class _Exporting:
+    """The export of one run. Modules are counted from 1, as depths are.
+
+    `exits`: the depths whose logits are outputs. `batch`: samples at a time, None for any number.
+    """
+
+    def __init__(self, opened: OpenRun, exits: Sequence[int], target: TargetName, batch: int | None) -> None:
+        self._opened = opened
+        self._exits = exits
+        self._target = target
+        self._batch = batch
+        self._depth = max(exits)
+        self._names = output_names(exits)
+        info = opened.info
+        self._normalisation = Normalisation(
+            mean=tuple(info.mean), std=tuple(info.std), scale=info.scale, input_shape=tuple(info.input_shape)
+        )
+        self._shapes = (self._normalisation.input_shape, *opened.workshop.layout.shapes)
+        feed = opened.feed("val", "cpu")
+        self.images = _Images(feed, min(len(feed), CHECKED_IMAGES), batch or self._batch_size())
+        files.make_folder(opened.run.scratch)
+
+    def module(self, number: int) -> tuple[Traced, list[Weight]]:
+        """The graph of a module and where its weights are; what it gives for the images is on disk then."""
+        is_exit, goes_on = number in self._exits, number < self._depth
+        local = self._opened.deployed(number - 1, head=is_exit)
+        self._show(local, number)
+        stage = Stage(
+            local.trunk,
+            local.head if is_exit else None,
+            goes_on=goes_on,
+            normalisation=self._normalisation if number == 1 else None,
+        )
+        exits = ([boundary_name(number)] if goes_on else []) + ([self._names[number]] if is_exit else [])
+        traced = trace(stage, number, self._shapes[number - 1], exits, opset=TARGETS[self._target].opset)
+        del local, stage
+        memory.trim()
+        return traced, _weights(traced, self._opened.file_of(number - 1))
+
+    @torch.no_grad()
+    def _show(self, local: LocalModule, number: int) -> None:
+        entering, leaving = (self._scratch(f"torch-{name}") for name in (number - 1, number))
+        for samples in self.images.batches():
+            if number == 1:
+                x = self.images.normalised(samples)
+            else:
+                x = torch.from_numpy(take(entering, samples, self._shapes[number - 1]))
+            out = local.trunk(x)
+            if number < self._depth:
+                put(leaving, samples.start, out.numpy())
+            if number in self._exits:
+                put(self._scratch(self._names[number]), samples.start, local.head(out).numpy())
+        files.remove(entering)
+
+    def write(self, parts: Sequence[tuple[Traced, list[Weight]]]) -> onnx_file.ModelFiles:
+        """The model of all modules, checked as a graph, not yet published."""
+        target = TARGETS[self._target]
+        model = join(
+            [traced for traced, _ in parts],
+            input_shape=self._normalisation.input_shape,
+            outputs=list(self._names.values()),
+            target=target,
+            batch=self._batch,
+            metadata={
+                **describe(self._normalisation, self._opened.info.class_names),
+                "depth": ",".join(map(str, self._exits)),
+                "target": self._target,
+            },
+        )
+        weights = [weight for _, found in parts for weight in found]
+        written = onnx_file.write(model, weights, self._opened.run.onnx_file)
+        onnx_file.check(written, target)
+        return written
+
+    def _scratch(self, name: str) -> Path:
+        return self._opened.run.scratch / name
+
+    def _batch_size(self) -> int:
+        largest = max(record_bytes(shape, "float32") for shape in self._shapes[: self._depth + 1])
+        return min(self._opened.config.train.batch_size, max(BATCH_BYTES // largest, 1))
+
+
+def _weights(traced: Traced, path: Path) -> list[Weight]:
+    infos = tensorfile.read_header(path)
+    return [
+        Weight(
+            name=name,
+            dtype=str(infos[own].dtype).removeprefix("torch."),
+            shape=infos[own].shape,
+            path=path,
+            start=infos[own].start,
+            num_bytes=infos[own].stop - infos[own].start,
+        )
+        for name, own in traced.weights.items()
+    ]

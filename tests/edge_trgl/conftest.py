@@ -159,3 +159,63 @@ def start(tmp_path):
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def unpublished():
+    """Writes modules, pairs of a trunk and its head or None, as `jobs.export` does.
+
+    Gives the files before they are published. What is left out of the options suits images.
+    """
+    from edge_trgl.export import onnx_file
+    from edge_trgl.export.chaining import join
+    from edge_trgl.export.naming import boundary_name
+    from edge_trgl.export.stage import Stage
+    from edge_trgl.export.tracing import trace
+    from edge_trgl.export.weights import Weight
+    from edge_trgl.export_options import TARGETS, output_names
+    from edge_trgl.runtime import tensorfile
+
+    def write(folder, modules, normalisation, *, target="generic", batch=None, metadata=None, **options):
+        names = output_names([depth for depth, (_, head) in enumerate(modules, 1) if head is not None])
+        parts, weights, shape = [], [], normalisation.input_shape
+        for depth, (trunk, head) in enumerate(modules, 1):
+            goes_on = depth < len(modules)
+            stage = Stage(trunk, head, goes_on=goes_on, normalisation=normalisation if depth == 1 else None)
+            exits = ([boundary_name(depth)] if goes_on else []) + ([names[depth]] if depth in names else [])
+            parts.append(trace(stage, depth, shape, exits, opset=TARGETS[target].opset))
+            shape = next(iter(parts[-1].exits.values()))
+            path = folder / f"m{depth}.safetensors"
+            tensorfile.write(path, stage.tensors(), durable=False)
+            infos = tensorfile.read_header(path)
+            for name, own in parts[-1].weights.items():
+                info = infos[own]
+                dtype = str(info.dtype).removeprefix("torch.")
+                place = {"path": path, "start": info.start, "num_bytes": info.stop - info.start}
+                weights.append(Weight(name=name, dtype=dtype, shape=info.shape, **place))
+        model = join(
+            parts,
+            input_shape=normalisation.input_shape,
+            outputs=list(names.values()),
+            target=TARGETS[target],
+            batch=batch,
+            metadata=metadata or {},
+        )
+        files = onnx_file.write(model, weights, folder / "model.onnx", **options)
+        onnx_file.check(files, TARGETS[target])
+        return files
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def exported(unpublished):
+    """The same, published: the path of the model."""
+    from edge_trgl.export import onnx_file
+
+    def write(folder, modules, normalisation, **options):
+        files = unpublished(folder, modules, normalisation, **options)
+        onnx_file.publish(files)
+        return files.model
+
+    return write

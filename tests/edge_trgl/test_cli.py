@@ -72,6 +72,14 @@ def test_a_run_from_train_to_report(tmp_path):
     exported = json.loads(run(tmp_path, "export", "runs/0001", "--json").stdout)
     assert exported["max_abs_diff"] <= 1e-4
     assert exported["num_images"] == 16
+    assert exported["peak_mb"] <= 400
+    assert exported == json.loads((folder / "export.json").read_text())
+    everything = run(tmp_path, "export", "runs/0001", "--depth", "all", "--target", "ort", "--batch", "8")
+    assert "depths 1 to 3, " in everything.stdout
+    assert "opset 20" in everything.stdout
+    refused = run(tmp_path, "export", "runs/0001", "--depth", "9")
+    assert refused.returncode == 2
+    assert "depths 1 to 3 have one" in refused.stderr
 
     again = run(tmp_path, "train", "--run", "runs/0001", "--budget-mb", "400", *SMALL, "--json")
     assert json.loads(again.stdout)["weights_sha256"] == summary["weights_sha256"]
@@ -295,7 +303,7 @@ OPTIONS = {
     "plan": CONFIGURED,
     "resume": "budget-mb disk-mb export json",
     "evaluate": "json",
-    "export": "json",
+    "export": "batch depth json target",
     "report": "json",
     "probe": "disk json save",
     "predict": "csv exit exits json optimize provider threads top",

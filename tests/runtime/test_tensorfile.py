@@ -389,3 +389,32 @@ print(peak() - start, "torch._dynamo" in sys.modules)
     growth_mb, has_dynamo = done.stdout.split()
     assert float(growth_mb) < 2 * tensorfile.SLICE_BYTES / 2**20
     assert has_dynamo == "False"
+
+
+@given(chosen=st.sets(st.sampled_from(["first", "middle", "last"])))
+@settings(deadline=None, max_examples=20)
+def test_some_tensors_of_a_file_are_read_and_all_bytes_checked(chosen):
+    tensors = {
+        name: random_tensor(torch.float32, (3, size))
+        for name, size in zip(("first", "middle", "last"), (5, 0, 7), strict=True)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        record = tensorfile.write(path, tensors, durable=False)
+        wanted = {name: tensors[name] for name in chosen}
+        found = empty_like(wanted)
+        tensorfile.read_some_into(path, found, record)
+        assert_same(found, wanted)
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1  # the last byte of a tensor that may be one of those not wanted
+        path.write_bytes(data)
+        with pytest.raises(StorageError, match="checksum"):
+            tensorfile.read_some_into(path, found, record)
+
+
+def test_some_tensors_must_be_in_the_file(tmp_path):
+    record = tensorfile.write(tmp_path / "file", {"there": torch.zeros(2)}, durable=False)
+    with pytest.raises(StorageError, match="'absent' is missing"):
+        tensorfile.read_some_into(tmp_path / "file", {"absent": torch.zeros(2)}, record)
+    with pytest.raises(StorageError, match=r"'there' is F32 \[2\], expected F32 \[3\]"):
+        tensorfile.read_some_into(tmp_path / "file", {"there": torch.zeros(3)}, record)

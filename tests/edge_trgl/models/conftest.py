@@ -10,9 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
 
-from edge_trgl.export import Deployed, describe, write
+from edge_trgl.export.stage import Normalisation
 from edge_trgl.local import StepConfig
 from edge_trgl.sparing import Recompute
 from edge_trgl.transport import Transport
@@ -70,19 +69,24 @@ def assert_recompute_changes_no_bit(nets, chain, module, **options):
     return transport
 
 
-def assert_exported(chain, folder):
-    """An ONNX file of the whole chain gives its logits, for another number of images than it was traced with."""
-    trunk = nn.Sequential(*(chain.trunk(module) for module in range(len(chain))))
-    head = chain.classifier(len(chain) - 1, shapes(chain)[-1])
-    model = Deployed(trunk, head, [0.5] * 3, [0.2] * 3, 1.0, chain.input_shape)
-    path = folder / "model.onnx"
-    write(model, path, input_shape=chain.input_shape, metadata=describe(model, ["a"] * chain.num_classes))
-    onnx.checker.check_model(str(path))
+def assert_exported(chain, folder, exported):
+    """A file of every exit of the chain gives its logits, for another number of images than it was traced with."""
+    found = shapes(chain)[1:]
+    modules = [
+        (chain.trunk(module).eval(), chain.classifier(module, shape).eval()) for module, shape in enumerate(found)
+    ]
+    normalisation = Normalisation(mean=(0.5,) * 3, std=(0.2,) * 3, scale=1.0, input_shape=chain.input_shape)
+    path = exported(folder, modules, normalisation)
+    onnx.checker.check_model(str(path), full_check=True)
     images = torch.rand(3, *chain.input_shape)
+    session = onnxruntime.InferenceSession(str(path))
+    names = [output.name for output in session.get_outputs()]
+    assert names == ([f"logits_{depth}" for depth in range(1, len(chain) + 1)] if len(chain) > 1 else ["logits"])
+    x = normalisation(images)
     with torch.no_grad():
-        expected = model.eval()(images)
-    (found,) = onnxruntime.InferenceSession(str(path)).run(None, {"input": images.numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4)
+        for (trunk, head), logits in zip(modules, session.run(names, {"input": images.numpy()}), strict=True):
+            x = trunk(x)
+            torch.testing.assert_close(torch.from_numpy(logits), head(x), rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture(scope="session")

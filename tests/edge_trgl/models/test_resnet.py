@@ -143,9 +143,9 @@ def test_every_kind_of_block_trains(nets, models, side, num_kinds):
         assert models.assert_recompute_changes_no_bit(nets, chain, module, size=3) > 0
 
 
-def test_exported(models, tmp_path):
+def test_exported(models, tmp_path, exported):
     chain = resnet(50, input_shape=(3, 8, 8), num_classes=5)
-    models.assert_exported(replace(models.distinct(chain), starts=(0, 3, 6)), tmp_path)
+    models.assert_exported(replace(models.distinct(chain), starts=(0, 3, 6)), tmp_path, exported)
 
 
 def test_one_residue_a_block(models):

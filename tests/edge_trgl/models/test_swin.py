@@ -222,8 +222,8 @@ def test_every_kind_of_block_trains(nets, models):
         assert models.assert_recompute_changes_no_bit(nets, chain, module) > 0
 
 
-def test_exported(models, tmp_path):
-    models.assert_exported(models.distinct(_swin(16)).regroup((0, 4)), tmp_path)
+def test_exported(models, tmp_path, exported):
+    models.assert_exported(models.distinct(_swin(16)).regroup((0, 4)), tmp_path, exported)
 
 
 LEAN = """

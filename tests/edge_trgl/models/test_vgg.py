@@ -77,7 +77,7 @@ def test_what_is_computed_again_changes_no_bit(nets, models, channels, transport
             models.assert_recompute_changes_no_bit(nets, chain.regroup(starts), module, transport=transport)
 
 
-def test_exported(models, tmp_path):
+def test_exported(models, tmp_path, exported):
     # An odd map on the way: 12, 6, 3, 2, 1.
     chain = models.distinct(vgg19(input_shape=(3, 12, 12), num_classes=5))
-    models.assert_exported(replace(chain, starts=(0, 4, 8)), tmp_path)
+    models.assert_exported(replace(chain, starts=(0, 4, 8)), tmp_path, exported)

@@ -1,0 +1,96 @@
+"""One module as it is deployed, and what its user must know of the whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """(input / scale - mean) / std, channel by channel.
+
+    Args:
+        mean: per-channel mean, in units of `input / scale`.
+        std: per-channel standard deviation in the same units, each above 0.
+        scale: 255 for images in 0-255, 1 for raw units.
+        input_shape: (C, H, W) of images, (C, L) of windows.
+
+    Raises:
+        ValueError: `mean` or `std` has not a value a channel, or `std` or `scale` is not above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    input_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        channels = self.input_shape[0]
+        if not len(self.mean) == len(self.std) == channels:
+            raise ValueError(f"of {channels} channels, mean has {len(self.mean)} and std has {len(self.std)}")
+        if min(*self.std, self.scale) <= 0:
+            raise ValueError(f"std and scale must be above 0, found std {self.std} and scale {self.scale}")
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """float32 [N, *input_shape], of the same shape."""
+        return (samples / float(self.scale) - self._channels(self.mean)) / self._channels(self.std)
+
+    def _channels(self, values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32).reshape(-1, *[1] * len(self.input_shape[1:]))
+
+
+class Stage(nn.Module):
+    """The trunk of one module and, at an exit, its head.
+
+    Its tensors have the names that they have in the module's own file, `trunk.…` and `head.…`.
+
+    Args:
+        trunk: [N, ...] to the boundary that enters the next module.
+        head: that boundary to logits [N, num_classes]; None where the module is no exit.
+        goes_on: whether another module follows.
+        normalisation: of the first module's input.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, head: nn.Module | None, *, goes_on: bool, normalisation: Normalisation | None
+    ) -> None:
+        super().__init__()
+        assert goes_on or head is not None, "a module that nothing follows is an exit"
+        self.trunk = trunk
+        self.head = head
+        self.goes_on = goes_on
+        self.normalisation = normalisation
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The boundary, if another module reads it, and the logits of an exit."""
+        out = self.trunk(x if self.normalisation is None else self.normalisation(x))
+        boundary = (out,) if self.goes_on else ()
+        return boundary if self.head is None else (*boundary, self.head(out))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and buffers by name; one that stands in two places, once."""
+        return {name: weight.detach() for name, weight in self.named_parameters()} | dict(self.named_buffers())
+
+
+def describe(normalisation: Normalisation, class_names: Sequence[str]) -> dict[str, str]:
+    """What a user of the file must know, as metadata: `class_names` (a JSON list) and `preprocessing`."""
+    scale = normalisation.scale
+    units = "values from 0 to 255" if scale == 255 else "values in the units of the training data"
+    samples = "images [N, C, H, W]" if len(normalisation.input_shape) == 3 else "windows [N, C, L]"
+    normalised = (
+        f"(input / {scale:g} - mean) / std, "
+        f"mean {_numbers(normalisation.mean)}, std {_numbers(normalisation.std)}, is part of the graph"
+    )
+    return {
+        "class_names": json.dumps(list(class_names), ensure_ascii=False),
+        "preprocessing": f"Give float32 {samples} with {units}; {normalised}.",
+    }
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"

@@ -1,0 +1,379 @@
+"""Runs exported and checked by their jobs: depths, targets, batches, budgets, refusals, families of networks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from edge_trgl.data import RecordReader
+from edge_trgl.export import comparison, onnx_file
+from edge_trgl.jobs import check, export
+from edge_trgl.opening import open_run
+from edge_trgl.pipeline import Pipeline
+from edge_trgl.runtime import budget
+from edge_trgl.runtime.errors import (
+    DoesNotFitError,
+    ExportRejectedError,
+    OverBudgetError,
+    StoppedError,
+    StorageError,
+    UsageError,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_guard(monkeypatch):
+    """It would hold this process for good."""
+    monkeypatch.setattr(budget, "set_guard", lambda limit_mb: None)
+
+
+def deploy(run, depth="chosen", target=None, batch="dynamic", budget_mb=1e5):
+    """What `Pipeline.export` does, in this process."""
+    written = export.run(run, depth=depth, target=target, batch=batch, budget_mb=budget_mb)
+    return check.run(run, written=written, export_mb=300.0, others_mb=0.0, budget_mb=budget_mb)
+
+
+def logits_of(run, num_images):
+    """The network's logits at every depth, one resident net, by the run's own feed."""
+    opened = open_run(run)
+    feed = opened.feed("val")
+    samples = np.arange(num_images)
+    pixels = feed.pixels(samples)
+    span = export.Span("val", 0, 0, 1, shuffled=False, augmented=False)
+    x, found = feed.images(span, 0, samples), []
+    with torch.no_grad():
+        for module in range(len(opened)):
+            local = opened.deployed(module, head=True)
+            x = local.trunk(x)
+            found.append(local.head(x))
+    feed.close()
+    opened.state.close()
+    return pixels.contiguous().numpy(), found
+
+
+def run_file(path, pixels):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"input": pixels}), strict=True))
+
+
+@pytest.fixture
+def trained(train_run):
+    return train_run("run").run
+
+
+def test_every_exit_in_one_file(trained):
+    document = deploy(trained, "all")
+    assert document == json.loads(trained.export_file.read_text())
+    assert [one["depth"] for one in document["exits"]] == [1, 2, 3]
+    pixels, expected = logits_of(trained, 16)
+    found = run_file(trained.onnx_file, pixels)
+    assert list(found) == ["logits_1", "logits_2", "logits_3"]
+    opened = open_run(trained)
+    accuracies = opened.state.meta("result")["scores"]["per_depth"]
+    opened.state.close()
+    for one, logits, accuracy in zip(document["exits"], expected, accuracies, strict=True):
+        np.testing.assert_allclose(found[f"logits_{one['depth']}"], logits, atol=1e-5)
+        assert one["accuracy"] == one["accuracy_onnx"] == pytest.approx(accuracy)
+        assert one["num_images"] == 16
+        assert one["ok"]
+
+
+@pytest.mark.parametrize(("depth", "number"), [("last", 3), ("2", 2), ("1", 1)])
+def test_one_depth(trained, depth, number):
+    document = deploy(trained, depth)
+    assert document["depth"] == number
+    pixels, expected = logits_of(trained, 5)
+    found = run_file(trained.onnx_file, pixels)
+    assert list(found) == ["logits"]
+    np.testing.assert_allclose(found["logits"], expected[number - 1], atol=1e-5)
+    weights = {tensor.name.split("/")[0] for tensor in onnx.load(trained.onnx_file).graph.initializer}
+    assert weights == {f"module{module}" for module in range(1, number + 1)}
+
+
+def test_the_chosen_depth_is_the_runs(trained):
+    state = trained.state()
+    result = state.meta("result")
+    state.set_meta("result", {**result, "scores": {**result["scores"], "chosen_depth": 2}})
+    state.close()
+    assert deploy(trained)["depth"] == 2
+
+
+def test_what_export_json_says(trained):
+    document = deploy(trained, "last", "jetpack6", "4", budget_mb=5000.0)
+    (file,) = document["files"]
+    data = trained.onnx_file.read_bytes()
+    assert file == {"name": "model.onnx", "num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    model = onnx.load(trained.onnx_file)
+    assert (document["target"], document["opset"], document["ir"]) == ("jetpack6", 20, 9)
+    assert (model.opset_import[0].version, model.ir_version) == (20, 9)
+    assert (document["batch"], document["budget_mb"]) == (4, 5000.0)
+    # The check of this test is in a process that has torch.
+    assert document["peak_mb"] >= 300
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["depth"] == "3"
+    assert metadata["target"] == "jetpack6"
+    assert len(json.loads(metadata["class_names"])) == 10
+    assert metadata["preprocessing"].startswith("Give float32 images [N, C, H, W] with values from 0 to 255;")
+
+
+@pytest.mark.parametrize("batch", ["1", "5", "64"])
+def test_a_fixed_batch(trained, batch):
+    assert deploy(trained, "last", batch=batch)["num_images"] == 16
+    pixels, expected = logits_of(trained, 16)
+    full = np.resize(pixels, (int(batch), *pixels.shape[1:]))
+    compared = min(int(batch), 16)
+    np.testing.assert_allclose(
+        run_file(trained.onnx_file, full)["logits"][:compared], expected[-1][:compared], atol=1e-5
+    )
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+        run_file(trained.onnx_file, np.concatenate([full, full]))
+
+
+def test_the_profile_chooses_the_target(train_run):
+    run = train_run("run", board__target="jetpack6").run
+    assert deploy(run)["target"] == "jetpack6"
+    assert deploy(run, target="jetpack5")["opset"] == 17
+
+
+def test_weights_beside_the_model(trained, monkeypatch):
+    monkeypatch.setattr(export.onnx_file.write, "__kwdefaults__", {"max_inside": 1000})
+    document = deploy(trained, "all")
+    assert [file["name"] for file in document["files"]] == ["model.onnx.data", "model.onnx"]
+    for file in document["files"]:
+        data = (trained.folder / file["name"]).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file["num_bytes"], file["sha256"])
+    onnx.checker.check_model(str(trained.onnx_file), full_check=True)
+    pixels, expected = logits_of(trained, 3)
+    for name, logits in run_file(trained.onnx_file, pixels).items():
+        np.testing.assert_allclose(logits, expected[int(name[-1]) - 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": "4"}, "--depth 4: there is no classifier; depths 1 to 3 have one"),
+        ({"depth": "deepest"}, "--depth deepest: expected chosen, last, all or a number"),
+        ({"batch": "0"}, "--batch 0: expected dynamic or a number of samples"),
+        ({"batch": "many"}, "--batch many"),
+    ],
+)
+def test_usage(trained, options, message):
+    with pytest.raises(UsageError) as caught:
+        deploy(trained, **options)
+    assert message in caught.value.message
+
+
+def test_frozen_modules_have_no_exit(train_run):
+    run = train_run("run", train__freeze=1).run
+    assert [one["depth"] for one in deploy(run, "all")["exits"]] == [2, 3]
+    assert list(run_file(run.onnx_file, logits_of_pixels(run))) == ["logits_2", "logits_3"]
+    with pytest.raises(UsageError, match="depths 2 to 3 have one"):
+        deploy(run, "1")
+
+
+def logits_of_pixels(run):
+    opened = open_run(run)
+    pixels = opened.feed("val").pixels(np.arange(2)).contiguous().numpy()
+    opened.state.close()
+    return pixels
+
+
+def test_end_to_end_has_one_exit(train_run):
+    run = train_run("run", train__regime="end-to-end").run
+    document = deploy(run, "all")
+    assert len(document["exits"]) == 1
+    assert list(run_file(run.onnx_file, logits_of_pixels(run))) == ["logits"]
+
+
+def test_bfloat16_training_is_exported_as_float32(train_run):
+    document = deploy(train_run("run", train__precision="bf16").run, "all")
+    assert document["max_abs_diff"] <= 1e-4
+
+
+def test_a_budget_that_is_too_small_is_told_with_the_number(trained):
+    with pytest.raises(DoesNotFitError, match=r"exporting depth 3 takes about (\d+) MiB, 0 of them") as caught:
+        deploy(trained, "last", budget_mb=100.0)
+    needed = int(caught.value.message.split("about ")[1].split(" MiB")[0])
+    assert f"--budget-mb {needed + 1} --export" in caught.value.hint
+    assert not trained.onnx_file.exists()
+
+
+def test_the_jobs_are_held_to_the_budget(trained, monkeypatch):
+    limits = []
+    monkeypatch.setattr(budget, "set_guard", limits.append)
+    deploy(trained, "1", budget_mb=4000.0)
+    assert len(limits) == 2
+    assert limits[0] < 4000 and limits[1] == 4000
+
+
+def test_a_file_that_differs_is_kept_as_rejected(trained, monkeypatch):
+    deploy(trained, "last")
+    good, told = trained.onnx_file.read_bytes(), trained.export_file.read_bytes()
+    written = export.run(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
+    new = trained.folder / "model.onnx.new"
+    weight = onnx_file.reading.read(new).weights["module2/head.linear.bias"]
+    with new.open("r+b") as file:
+        file.seek(weight.start)
+        file.write(np.float32(weight.read()[0] + 0.01).tobytes())
+    with pytest.raises(ExportRejectedError, match=r"at depth 2, over 16 images, .* is 0\.01,"):
+        check.run(trained, written=written, export_mb=0.0, others_mb=0.0, budget_mb=1e5)
+    assert trained.onnx_file.read_bytes() == good
+    assert trained.export_file.read_bytes() == told
+    kept = json.loads((trained.folder / "model.onnx.rejected.json").read_text())
+    assert "at depth 2" in kept["reason"]
+    assert [one["ok"] for one in kept["exits"]] == [True, False, True]
+    assert (trained.folder / "model.onnx.rejected").is_file()
+    assert not new.exists()
+
+
+def test_a_check_that_is_cut_leaves_the_old_model(trained, monkeypatch):
+    deploy(trained, "last")
+    good = trained.onnx_file.read_bytes()
+    monkeypatch.setattr(comparison.Tally, "add", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        deploy(trained, "1")
+    monkeypatch.undo()
+    assert trained.onnx_file.read_bytes() == good
+    monkeypatch.setattr(budget, "set_guard", lambda limit_mb: None)
+    assert deploy(trained, "1")["depth"] == 1
+    assert not list(trained.folder.glob("*.new"))
+    assert not list(trained.scratch.iterdir())
+
+
+def test_an_export_that_is_stopped_leaves_nothing_half_done(trained, monkeypatch):
+    def stopped(pipeline, state, name, **options):
+        assert name == "export"
+        for suffix in (".new", ".data.new"):
+            (trained.folder / f"model.onnx{suffix}").write_bytes(b"half")
+        raise StoppedError("stopped")
+
+    deploy(trained)
+    before = {path.name for path in trained.folder.iterdir()}
+    monkeypatch.setattr(Pipeline, "_job", stopped)
+    with pytest.raises(StoppedError):
+        Pipeline(trained, lambda message: None).export()
+    assert {path.name for path in trained.folder.iterdir()} == before
+
+
+def test_an_export_that_is_refused_memory_tells_the_budget(trained, monkeypatch):
+    def refused(pipeline, state, name, **options):
+        raise OverBudgetError("an allocation was refused")
+
+    state = trained.state()
+    state.set_meta("budget_mb", 321.0)
+    state.close()
+    monkeypatch.setattr(Pipeline, "_job", refused)
+    with pytest.raises(OverBudgetError, match="exporting took more than the budget of 321 MiB") as caught:
+        Pipeline(trained, lambda message: None).export()
+    assert f"resume {trained.folder} --budget-mb N --export" in caught.value.hint
+
+
+def test_a_damaged_module_is_named(trained):
+    state = trained.state()
+    path = trained.modules / state.modules()[1].name
+    state.close()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=path.name):
+        deploy(trained, "last")
+    assert deploy(trained, "1")["depth"] == 1
+
+
+def test_one_module_is_in_memory_at_a_time(trained, monkeypatch):
+    alive, most = set(), []
+    original = export.OpenRun.deployed
+
+    def deployed(opened, module, *, head):
+        local = original(opened, module, head=head)
+        alive.add(module)
+        export_finalize(local, alive, module)
+        most.append(len(alive))
+        return local
+
+    def export_finalize(local, alive, module):
+        import weakref
+
+        weakref.finalize(local, alive.discard, module)
+
+    monkeypatch.setattr(export.OpenRun, "deployed", deployed)
+    deploy(trained, "all")
+    assert most == [1, 1, 1]
+
+
+def test_the_check_loads_no_torch():
+    code = "import edge_trgl.jobs.check, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def colour(plan_run, tmp_path):
+    """Some of the sample's images as an archive of RGB images of 32 by 32."""
+    run = plan_run("gray")
+    opened = open_run(run)
+    reader = RecordReader(run.data, "train", opened.info)
+    pixels, labels = reader.read(np.arange(48)).copy(), reader.labels[:48]
+    reader.close()
+    opened.state.close()
+    images = np.pad(pixels, [(0, 0), (2, 2), (2, 2), (0, 0)]).repeat(3, axis=3)
+    archive = tmp_path / "colour.npz"
+    np.savez(archive, x_train=images[:40], y_train=labels[:40], x_test=images[40:], y_test=labels[40:])
+    return str(archive)
+
+
+FAMILIES = {
+    "km": {"model__name": "km-3-2", "model__width": 8},
+    "km-encoder": {"model__name": "km-3-1-encoder", "model__width": 8},
+    "resnet110": {"model__name": "resnet110", "model__modules": 3},
+    "resnet50": {"model__name": "resnet50", "model__modules": 2, "model__head": "linear"},
+    "vgg19": {"model__name": "vgg19", "model__modules": 2, "model__head": "linear"},
+    "swin": {"model__name": "swin-tiny", "model__modules": 2},
+    "torchvision": {"model__name": "torchvision:mobilenet_v2", "model__modules": 3},
+    "timm": {"model__name": "timm:vit_tiny_patch16_224", "model__modules": 3},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_at_every_depth(train_run, colour, family):
+    data = {"data__source": colour, "data__limit": None, "data__image_size": 32}
+    run = train_run("run", **data, train__epochs="1", train__batch_size=8, **FAMILIES[family]).run
+    assert_exported_at_every_depth(run)
+
+
+def test_windows_at_every_depth(train_run, tmp_path):
+    draws = np.random.default_rng(0)
+    x, y = draws.normal(size=(60, 3, 32)).astype(np.float32), np.arange(60) % 3
+    archive = tmp_path / "windows.npz"
+    np.savez(archive, x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:], axes="NCL")
+    run = train_run("run", data__source=str(archive), data__limit=None, train__batch_size=8).run
+    assert_exported_at_every_depth(run)
+
+
+def assert_exported_at_every_depth(run):
+    """Alone and together, each exit gives the network's logits, for any number of samples."""
+    together = deploy(run, "all")
+    onnx.checker.check_model(str(run.onnx_file), full_check=True)
+    pixels, expected = logits_of(run, 6)
+    for size in (1, 6, 64):
+        batch = np.resize(pixels, (size, *pixels.shape[1:]))
+        for name, logits in run_file(run.onnx_file, batch).items():
+            ours = expected[int(name.partition("_")[2]) - 1].numpy()
+            np.testing.assert_allclose(logits[:6], ours[: min(size, 6)], rtol=1e-4, atol=1e-4)
+    for depth in range(1, len(expected) + 1):
+        alone = deploy(run, str(depth))
+        onnx.checker.check_model(str(run.onnx_file), full_check=True)
+        for one in (alone["exits"][0], together["exits"][depth - 1]):
+            assert one["depth"] == depth
+            assert one["max_abs_diff"] <= 1e-4
+            assert one["median_abs_diff"] <= 1e-5
+            assert one["top1_agreement"] == 1.0
