@@ -1,17 +1,24 @@
-"""What was measured of kinds of modules, kept in the user's cache folder for the next run."""
+"""What was measured of kinds of modules and of disks, kept in the user's cache folder for the next run."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from edge_trgl.runtime import files
+from edge_trgl.runtime import files, storage_speed
 from edge_trgl.runtime.demand import Measurement
 from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.memory import MIB
+from edge_trgl.runtime.storage_speed import StorageSpeed
+
+DISK_BYTES = 16 * MIB
+"""Written once to a disk that no profile tells of: enough to put layouts in order, and little wear."""
 
 
 def cache_folder() -> Path:
@@ -33,9 +40,25 @@ def recall(keys: Iterable[str]) -> dict[str, Measurement]:
 
 def keep(key: str, measurement: Measurement) -> None:
     """Keep a measurement, if the folder can be written."""
+    _keep(key, asdict(measurement))
+
+
+def disk_speed(folder: Path) -> StorageSpeed | None:
+    """The speed of the disk that holds `folder`, measured where it never was; None where it cannot be."""
+    key = f"disk-{hashlib.sha256(storage_speed.kind(folder).encode()).hexdigest()[:16]}"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return StorageSpeed(**json.loads(_path(key).read_text()))
+    with contextlib.suppress(StorageError):
+        found = storage_speed.measure(folder, max_bytes=DISK_BYTES)
+        _keep(key, asdict(found))
+        return found
+    return None
+
+
+def _keep(key: str, document: dict[str, Any]) -> None:
     with contextlib.suppress(StorageError, OSError):
         _path(key).parent.mkdir(parents=True, exist_ok=True)
-        files.write_durable(_path(key), [json.dumps(asdict(measurement)).encode()])
+        files.write_durable(_path(key), [json.dumps(document).encode()])
 
 
 def _path(key: str) -> Path:

@@ -21,7 +21,7 @@ from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
 from edge_trgl.local import StepConfig
 from edge_trgl.run import Run
-from edge_trgl.runtime import memory
+from edge_trgl.runtime import memory, probes
 from edge_trgl.runtime.boundary_records import record_bytes
 from edge_trgl.runtime.demand import FORWARD, Demand, Form, ModuleRow, Order
 from edge_trgl.runtime.device import open_device
@@ -49,7 +49,7 @@ FLOAT_BYTES = 4
 """Of a number of an image that a loss compares with."""
 
 STORAGE_MBS = 200.0
-"""Of a disk that no profile tells anything about, in 10^6 bytes a second."""
+"""Of a disk that no profile tells of and nobody measured, in 10^6 bytes a second."""
 
 LEVELS: dict[Recompute, float] = {"none": 0.0, "norms": 0.1, "blocks": 1.0}
 """Of recomputation, the fastest first, and what each adds to a step: a share of its forward, measured on x86."""
@@ -87,7 +87,8 @@ def run(run: Run, budget_mb: float | None) -> None:
     state = run.state()
     shaped = _forms(config, info, assembly.stored_net(state), environment, fixed_mb, budget_mb)
     demand = _demand(config, info, [one.form for one in shaped], fixed_mb, others_mb)
-    demand = replace(demand, converted=shaped[0].layout.built)
+    read_mbs, write_mbs = _disk_speed(config, run)
+    demand = replace(demand, converted=shaped[0].layout.built, read_mbs=read_mbs, write_mbs=write_mbs)
     state.set_meta("layouts", [asdict(one.layout) for one in shaped])
     state.set_meta("environment", environment)
     state.set_meta("demand", demand.document())  # last: it says that all is there
@@ -261,8 +262,6 @@ def _demand(
         pictured=tuple(sorted(training.pictured)),
         num_scored=max(split.num_images for name, split in info.splits.items() if name != "train"),
         checkpoint_s=config.train.checkpoint_minutes * 60,
-        read_mbs=board.storage_read_mbs or STORAGE_MBS,
-        write_mbs=board.storage_write_mbs or STORAGE_MBS,
         endurance_tb=board.endurance_tb,
         chunk=1 if config.model.shared_head else _chunk(wanted.chunk, shape.batches_per_epoch),
         resident=most if config.model.shared_head else _resident(wanted.resident),
@@ -270,6 +269,15 @@ def _demand(
         allowed=wanted.allow,
         without=wanted.without,
     )
+
+
+def _disk_speed(config: RunConfig, run: Run) -> tuple[float, float]:
+    """10^6 bytes a second, read and written: by the profile, else measured when a first run is on that disk."""
+    board = config.board
+    told = (board.storage_read_mbs, board.storage_write_mbs)
+    found = probes.disk_speed(run.folder) if None in told and config.budget.probe else None
+    measured = (found.read_mbs, found.write_mbs) if found else (STORAGE_MBS, STORAGE_MBS)
+    return told[0] or measured[0], told[1] or measured[1]
 
 
 def _chunk(text: str, batches_per_epoch: int) -> int | None:

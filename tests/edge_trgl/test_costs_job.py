@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edge_trgl.jobs import costs
+from edge_trgl.run import Run
+from edge_trgl.runtime import probes
 from edge_trgl.runtime.memory import MIB
+from edge_trgl.runtime.storage_speed import StorageSpeed
+from edge_trgl.settings import resolve
 
 
 @pytest.fixture
@@ -29,3 +33,19 @@ def test_a_net_is_not_whole_where_its_weights_fit_but_no_step(paged):
     assert "stream" in _orders(run, fixed_mb + room_mb + 200)
     assert "stream" not in _orders(run, fixed_mb + room_mb + 1)
     assert "stream" not in _orders(run, None)
+
+
+@pytest.mark.parametrize(
+    ("board", "probe", "expected"),
+    [
+        ({}, True, (90.0, 40.0)),
+        ({}, False, (costs.STORAGE_MBS, costs.STORAGE_MBS)),
+        ({"storage_read_mbs": 45.0, "storage_write_mbs": 20.0}, True, (45.0, 20.0)),
+        ({"storage_write_mbs": 20.0}, True, (90.0, 20.0)),
+    ],
+)
+def test_the_profile_knows_the_disk_or_it_is_measured(tmp_path, monkeypatch, board, probe, expected):
+    speed = StorageSpeed(read_mbs=90.0, write_mbs=40.0, random_iops=1.0, method="O_DIRECT", file_mb=16.0)
+    monkeypatch.setattr(probes, "disk_speed", lambda folder: speed)
+    config = resolve({"board": board, "budget": {"probe": probe}})
+    assert costs._disk_speed(config, Run(tmp_path)) == expected

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.runtime import probes
+from edge_trgl.runtime import probes, storage_speed
 from edge_trgl.runtime.demand import Measurement
+from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.storage_speed import StorageSpeed
 
 ONE = Measurement(work_mb=12.5, opening_mb=3.5, fixed_mb=230.0, seconds=0.25)
 
@@ -41,3 +43,35 @@ def test_a_folder_that_cannot_be_made_is_no_error(folder):
     folder.parent.write_text("a file")
     probes.keep("key", ONE)
     assert probes.recall(["key"]) == {}
+
+
+SPEED = StorageSpeed(read_mbs=90.0, write_mbs=40.0, random_iops=1500.0, method="O_DIRECT", file_mb=16.0)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that counts how often it is measured."""
+    asked = []
+
+    def measure(place, *, max_bytes):
+        asked.append(max_bytes)
+        return SPEED
+
+    monkeypatch.setattr(storage_speed, "measure", measure)
+    monkeypatch.setattr(storage_speed, "kind", lambda place: f"ext4 on {place.name}")
+    return asked
+
+
+def test_a_disk_is_measured_once(tmp_path, disk):
+    assert [probes.disk_speed(tmp_path / "a") for _ in range(2)] == [SPEED, SPEED]
+    assert disk == [16 << 20]
+    probes.disk_speed(tmp_path / "b")
+    assert len(disk) == 2
+
+
+def test_a_disk_that_cannot_be_measured_has_no_speed(tmp_path, monkeypatch):
+    def measure(place, *, max_bytes):
+        raise StorageError("it is full")
+
+    monkeypatch.setattr(storage_speed, "measure", measure)
+    assert probes.disk_speed(tmp_path) is None
