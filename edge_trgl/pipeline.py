@@ -70,7 +70,7 @@ class Pipeline:
         state = self.run.state()
         self._job(state, "prepare")
         budget_mb = self.plan(state, None)
-        names = ("plan", "layout", "table", "traffic", "alternatives")
+        names = ("plan", "layout", "table", "traffic", "alternatives", "missed")
         limits = {"budget_mb": budget_mb, "disk_limit_mb": self._disk_mb(state)}
         document = {**limits, **{name: state.meta(name) for name in names}}
         document["phases"] = [asdict(phase) for phase in state.phases()]

@@ -23,7 +23,7 @@ def plan_text(document: dict[str, Any]) -> str:
         head = f", {row['head']} head" if row["head"] else ""
         lines.append(f"{row['module']:6d}{sizes}  {row['name']}{head}")
     lines += [
-        _layout(plan, len(table)),
+        _layout(plan, len(table)) + _missed(document["missed"]),
         *_traffic(document["traffic"]),
         *_alternatives(plan, document["alternatives"]),
     ]
@@ -51,6 +51,11 @@ def _layout(plan: dict[str, Any], num_modules: int) -> str:
         + RECOMPUTED[layout["recompute"]]
         + (f", batches in parts of {plan['micro_batch']}" if plan["micro_batch"] else "")
     )
+
+
+def _missed(found: dict[str, float]) -> str:
+    """What it would take to do without a saving."""
+    return "".join(f"; {name} would take {peak_mb:.0f} MiB" for name, peak_mb in found.items())
 
 
 def _traffic(traffic: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from edge_trgl.runtime.alternatives import alternatives
 from edge_trgl.runtime.costing import boundary_bytes
 from edge_trgl.runtime.demand import FORWARD, Demand, Measurement, Measurements, work_key
 from edge_trgl.runtime.errors import DoesNotFitError
+from edge_trgl.runtime.explanation import missed
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.runtime.plan import Plan
 from edge_trgl.runtime.planner import Begun, Wanted
@@ -156,6 +157,7 @@ def _store(state: RunState, demand: Demand, plan: Plan, measured: Measurements, 
     state.set_meta("traffic", asdict(traffic_of(demand, plan, measured)))
     others = alternatives(demand, plan, measured, augmented=augmented)
     state.set_meta("alternatives", [asdict(one) for one in others])
+    state.set_meta("missed", missed(demand, plan, measured))
     state.set_meta("plan", plan.document())  # last: it says that all is there
 
 

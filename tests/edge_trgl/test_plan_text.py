@@ -1,10 +1,10 @@
-"""What more views, or no cache, would mean, in words."""
+"""What more views, no cache, or more memory would mean, in words."""
 
 from __future__ import annotations
 
 import pytest
 
-from edge_trgl.plan_text import _alternatives
+from edge_trgl.plan_text import _alternatives, _missed
 
 
 def _one(copies, written_mb, seconds):
@@ -48,3 +48,9 @@ def test_alternatives_in_words(placement, found, text):
 
 def test_nothing_is_said_where_nothing_is_cached():
     assert _alternatives(_plan("disk"), []) == []
+
+
+def test_what_more_memory_would_spare():
+    assert _missed({}) == ""
+    found = _missed({"boundaries in memory": 811.7, "all modules in memory": 640.0})
+    assert found == "; boundaries in memory would take 812 MiB; all modules in memory would take 640 MiB"
