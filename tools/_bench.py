@@ -81,6 +81,17 @@ class Bench:
             if index > 0
         ]
 
+    def savings(self, net: Net, num_pairs: int) -> dict[str, Any]:
+        """The time of an epoch with one module in memory over that with all and nothing saved, taking turns."""
+        net = replace(net, batches=TURN_BATCHES)
+        one, every = ROWS["one-module"], ROWS["parallel"]
+        _say(f"{net.title}: {num_pairs} rounds of one module in memory against all")
+        try:
+            rounds = self.race([(net, one, True), (net, every, True)], num_pairs)
+        except FAILURES as error:
+            return {"error": str(error)}
+        return _against(one.title, [(turns[0], turns[1]) for turns in rounds])
+
     def race(self, contestants: Sequence[tuple[Net, Row, bool]], num_rounds: int) -> list[list[float]]:
         """Seconds of an epoch of each contestant, round by round; a round before these is for warming up.
 

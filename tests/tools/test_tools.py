@@ -187,11 +187,11 @@ def test_checkpointing_changes_memory_and_not_the_weights(tool, tmp_path):
 
 
 def figures(**sections):
-    return {"rows": [], "overhead": [], "growth": [], "tree": [], **sections}
+    return {"rows": [], "overhead": [], "savings": [], "growth": [], "tree": [], **sections}
 
 
-def row(name, tensors_mb, images_per_s=1.0):
-    return {"net": "resnet110", "row": name, "tensors_mb": tensors_mb, "images_per_s": images_per_s}
+def row(name, tensors_mb):
+    return {"net": "resnet110", "row": name, "tensors_mb": tensors_mb}
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,9 @@ def row(name, tensors_mb, images_per_s=1.0):
     [
         ({"rows": [row("one-module", 44.0), row("end-to-end", 1000.0)]}, [True]),
         ({"rows": [row("one-module", 46.0), row("end-to-end", 1000.0)]}, [False]),
-        ({"rows": [row("one-module", 44.0, 0.81), row("parallel", 100.0, 1.0)]}, [True]),
-        ({"rows": [row("one-module", 44.0, 0.79), row("parallel", 100.0, 1.0)]}, [False]),
+        ({"savings": [{"net": "resnet110", "row": "one", "median": 1.24}]}, [True]),
+        ({"savings": [{"net": "resnet110", "row": "one", "median": 1.26}]}, [False]),
+        ({"savings": [{"net": "quick", "row": "one", "median": 9.0}]}, []),
         ({"rows": [row("one-module", 61.0)]}, []),
         ({"growth": [{"modules": 10, "rss_mb": 300.0}, {"modules": 50, "rss_mb": 314.0}]}, [True]),
         ({"growth": [{"modules": 10, "rss_mb": 300.0}, {"modules": 50, "rss_mb": 316.0}]}, [False]),
@@ -269,11 +270,11 @@ def test_bench_regimes_quick(run_tool, tmp_path):
 
 @pytest.mark.slow
 def test_bench_regimes_takes_turns(run_tool, tmp_path):
-    arguments = ("--quick", "--threads", "1", "--rows", "overhead", "growth", "--json", "-")
+    arguments = ("--quick", "--threads", "1", "--rows", "overhead", "savings", "growth", "--json", "-")
     done = run_tool("bench_regimes.py", *arguments, cwd=tmp_path)
     document = json.loads(done.stdout)
     assert len(document["overhead"]) == 3
-    for item in document["overhead"]:
+    for item in (*document["overhead"], *document["savings"]):
         assert item["pairs"] == 2
         assert item["low"] <= item["median"] <= item["high"]
     assert [item["modules"] for item in document["growth"]] == [10, 20]
