@@ -17,6 +17,7 @@ import click
 
 from edge_trgl import __version__, cli_deploy, settings
 from edge_trgl.config import RunConfig
+from edge_trgl.exits_text import early_exit_text
 from edge_trgl.export_options import TARGETS
 from edge_trgl.head_choice import NAMES
 from edge_trgl.pipeline import Pipeline, begin_or_continue
@@ -303,12 +304,14 @@ def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
 @click.option("--depth", default="chosen", help="chosen, last, a number of modules, or all: every exit [chosen]")
 @click.option("--target", type=click.Choice(list(TARGETS)), help="what will run it [the profile's, or generic]")
 @click.option("--batch", default="dynamic", help="samples it takes at a time: dynamic or a number [dynamic]")
+@click.option("--exits", help="stages to leave early by, too: a probability, or auto:POINTS of accuracy to lose")
+@click.option("--stages", help="the depths where those end, such as 3,6,10 [every one with a classifier]")
 @click.option("--json", "as_json", is_flag=True, help="print export.json")
-def export(run: Path, depth: str, target: str | None, batch: str, as_json: bool) -> None:  # noqa: FBT001
+def export(run: Path, as_json: bool, **options: Any) -> None:  # noqa: FBT001
     """Write model.onnx of the chosen depth, or of every one, and check it against the network."""
     opened = Run.open(run)
     with opened.locked():
-        document = Pipeline(opened, Terminal()).export(depth, target, batch)
+        document = Pipeline(opened, Terminal()).export(**options)
     click.echo(json.dumps(document) if as_json else _export_text(document))
 
 
@@ -384,8 +387,9 @@ def _test_text(scores: dict[str, Any]) -> str:
 def _export_text(document: dict[str, Any]) -> str:
     depths = [one["depth"] for one in document["exits"]]
     depth = f"depths {depths[0]} to {depths[-1]}" if len(depths) > 1 else f"depth {depths[0]}"
-    return (
+    text = (
         f"{document['file']}  {depth}, {document['num_bytes'] / 2**20:.1f} MiB, opset {document['opset']}; "
         f"over {document['num_images']} images logits differ by {document['max_abs_diff']:.1e} at most, "
         f"{document['top1_agreement']:.1%} of the predictions agree; peak {document['peak_mb']:.0f} MiB"
     )
+    return f"{text}\n{early_exit_text(early)}" if (early := document["early_exit"]) else text

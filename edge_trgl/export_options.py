@@ -1,7 +1,9 @@
-"""What an exported file is asked to be: for which runtime, of which depth, for how many samples at a time."""
+"""What an export is asked to be: for which runtime, of which depth, for how many samples at a time; its exits."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -66,3 +68,64 @@ def batch_of(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"--batch {text}: expected dynamic or a number of samples")
     return int(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """When a sample may leave a network early: from one probability on, or by a search.
+
+    `threshold`: 0 to 1, of every exit but the last. `points`: percentage points of validation accuracy that the
+    thresholds to be found may lose. One of the two is None.
+    """
+
+    threshold: float | None
+    points: float | None
+
+
+def leaving_of(text: str) -> Leaving:
+    """What `--exits` asks for: a probability, or `auto:` and a number of points.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    searched = text.startswith("auto:")
+    try:
+        number = float(text.removeprefix("auto:"))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= (100 if searched else 1):  # NaN is not, either
+        raise UsageError(
+            f"--exits {text}: expected a probability from 0 to 1, or auto:POINTS",
+            hint="auto:0.2 loses at most 0.2 percentage points of validation accuracy.",
+        )
+    return Leaving(threshold=None if searched else number, points=number if searched else None)
+
+
+def stages_of(text: str | None, *, first: int, depth: int) -> tuple[int, ...]:
+    """The depths at which the stages of a network end, the last one `depth`.
+
+    Args:
+        text: depths, separated by commas; None for every one that has a classifier.
+        first: the first depth that has one; so have all from there on.
+        depth: of the exported network.
+
+    Raises:
+        UsageError: it says something else, or leaves nothing to exit by before the end.
+    """
+    if text is None:
+        ends = tuple(range(first, depth + 1))
+    else:
+        parts = text.split(",")
+        ends = tuple(int(part) for part in parts if part.isdecimal())
+        rising = all(low < high for low, high in itertools.pairwise(ends))
+        if len(ends) != len(parts) or not rising or ends[0] < first or ends[-1] != depth:
+            raise UsageError(
+                f"--stages {text}: expected rising depths from {first} on, the last one {depth}",
+                hint="The last stage ends where model.onnx does; --depth chooses that.",
+            )
+    if len(ends) == 1:
+        raise UsageError(
+            f"--exits: up to depth {depth} there is one classifier, and nothing to leave by before it",
+            hint="Export deeper, with --depth last, or name an earlier depth in --stages.",
+        )
+    return ends

@@ -6,13 +6,14 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edge_trgl import settings
 from edge_trgl.config import RunConfig
+from edge_trgl.export_options import leaving_of
 from edge_trgl.run import Run
 from edge_trgl.runtime import disk_space, files, memory
 from edge_trgl.runtime.cgroup import CgroupUnavailableError, memory_cgroup
@@ -208,36 +209,59 @@ class Pipeline:
         with self._trained() as state:
             return self._job(state, name, **options).result
 
-    def export(self, depth: str = "chosen", target: str | None = None, batch: str = "dynamic") -> dict[str, Any]:
-        """Write model.onnx and check it; what stands in export.json. The options are those of `jobs.export`.
+    def export(
+        self,
+        depth: str = "chosen",
+        target: str | None = None,
+        batch: str = "dynamic",
+        exits: str | None = None,
+        stages: str | None = None,
+    ) -> dict[str, Any]:
+        """Write model.onnx, and with `exits` model.exits, and check them; what stands in export.json.
+
+        The options are those of `jobs.export` and, as `leaving`, of `jobs.calibrate`.
 
         Raises:
-            UsageError: the run is not trained to its end, or has no such depth.
+            UsageError: the run is not trained to its end, or has no such depth or stage.
             DoesNotFitError: the budget has no room for it.
             OverBudgetError: it took more than was foreseen.
-            ExportRejectedError: it does not give what the network gives; an older model.onnx is still there.
+            ExportRejectedError: it does not give what the network gives; an older export is still there.
         """
+        if exits is not None:
+            leaving_of(exits)
+        elif stages is not None:
+            raise UsageError("--stages goes with --exits", hint="--exits 0.9 writes the network in stages.")
+        options = {"depth": depth, "target": target, "batch": batch, "stages": stages}
         with self._trained() as state, self._cleared():
             budget_mb = state.meta("budget_mb")
             try:
-                return self._exported(state, budget_mb, {"depth": depth, "target": target, "batch": batch})
+                return self._exported(state, budget_mb, exits, {**options, "in_stages": exits is not None})
             except OverBudgetError as error:
                 hint = f"edge-trgl resume {self.run.folder} --budget-mb N --export tries again with more."
                 raise OverBudgetError(
                     f"exporting took more than the budget of {budget_mb:.0f} MiB: {error.message}", hint=hint
                 ) from error
 
-    def _exported(self, state: RunState, budget_mb: float, options: dict[str, Any]) -> dict[str, Any]:
+    def _exported(
+        self, state: RunState, budget_mb: float, exits: str | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
         written = self._job(state, "export", budget_mb=budget_mb, **options)
         others_mb = memory.usage().peak
+        limits: dict[str, Any] = {"others_mb": others_mb, "budget_mb": budget_mb}
+        peak_mb, calibrated = written.peak_mb, None
+        if exits is not None:
+            outcome = self._job(state, "calibrate", written=written.result, leaving=exits, **limits)
+            peak_mb, calibrated = max(peak_mb, outcome.peak_mb), outcome.result
         document: dict[str, Any] = self._job(
             state,
             "check",
             written=written.result,
-            export_mb=written.peak_mb + others_mb,
-            others_mb=others_mb,
-            budget_mb=budget_mb,
+            export_mb=peak_mb + others_mb,
+            calibrated=calibrated,
+            **limits,
         ).result
+        if exits is not None:
+            self._job(state, "report")  # it has the curve
         return document
 
     @contextmanager
@@ -246,8 +270,11 @@ class Pipeline:
         try:
             yield
         finally:
-            for path in self.run.folder.glob(f"{self.run.onnx_file.name}*.new"):
+            folder = self.run.exits_folder
+            for path in (*self.run.folder.glob(f"{self.run.onnx_file.name}*.new"), *folder.glob("*.new")):
                 files.remove(path)
+            with suppress(OSError):  # it is not there, or not empty
+                folder.rmdir()
 
     @contextmanager
     def _trained(self) -> Iterator[RunState]:

@@ -32,6 +32,7 @@ class Run:
         self.summary_file = folder / "summary.json"
         self.report_file = folder / "report.html"
         self.onnx_file = folder / "model.onnx"
+        self.exits_folder = folder / "model.exits"
         self.export_file = folder / "export.json"
         self.data = folder / "data"
         self.modules = folder / "modules"

@@ -21,6 +21,7 @@ PHASES = {
     "costs": "counting what each module takes",
     "probe": "measuring steps",
     "export": "exporting",
+    "calibrate": "trying when to leave early",
     "check": "comparing the file with the network",
     "report": "writing the report",
 }

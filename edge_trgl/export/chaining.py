@@ -20,6 +20,7 @@ def join(
     target: Target,
     batch: int | None,
     metadata: Mapping[str, str],
+    entry: str = INPUT,
 ) -> onnx.ModelProto:
     """One model of all `parts`, in order, without their weights.
 
@@ -30,6 +31,7 @@ def join(
         target: decides the opset, that of the parts, and the version of the format.
         batch: samples that the model takes at a time; None for any number.
         metadata: goes into the model's `metadata_props`.
+        entry: the name of the input.
     """
     shapes = {name: shape for part in parts for name, shape in part.exits.items()}
     first = "batch" if batch is None else batch
@@ -40,7 +42,7 @@ def join(
     graph = onnx.helper.make_graph(
         [node for part in parts for node in part.nodes],
         "edge-trgl",
-        [described(INPUT, input_shape)],
+        [described(entry, input_shape)],
         [described(name, shapes[name]) for name in outputs],
         value_info=[described(name, shape) for name, shape in shapes.items() if name not in outputs],
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 INPUT = "input"
 
+LOGITS = "logits"
+"""What a model with one exit gives."""
+
 
 def prefix_of(number: int) -> str:
     """What the names of module `number`, counted from 1, begin with."""
@@ -18,3 +21,8 @@ def boundary_name(number: int) -> str:
 def entry_name(number: int) -> str:
     """What enters module `number`, counted from 1."""
     return boundary_name(number - 1) if number > 1 else INPUT
+
+
+def logits_name(depth: int) -> str:
+    """The logits of the exit at a depth, where there are several."""
+    return f"{LOGITS}_{depth}"

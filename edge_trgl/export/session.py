@@ -33,7 +33,7 @@ class Session:
         self._weights: dict[str, Array] = {
             value.name: written.weights[value.name].read() for value in part.graph.input[1:]
         }
-        self._session = _opened(part, threads)
+        self._session = opened(part, threads)
 
     def __call__(self, x: Array) -> dict[str, Array]:
         """What the module gives for float32 [N, ...], by name: its boundary, its logits, or both."""
@@ -60,7 +60,8 @@ def part_of(written: Written, number: int) -> onnx.ModelProto:
     return part
 
 
-def _opened(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+def opened(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    """A session of a model whose weights are inputs; it holds little beside them."""
     import onnxruntime  # 20 MiB that writing a file need not pay for
 
     options = onnxruntime.SessionOptions()

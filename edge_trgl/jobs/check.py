@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from edge_trgl.data import RecordReader, open_dataset
-from edge_trgl.export import onnx_file
+from edge_trgl.deploy.manifest import MANIFEST, Manifest, Stage
+from edge_trgl.export import exits_folder, onnx_file
 from edge_trgl.export.comparison import Comparison, Tally, why_refused
+from edge_trgl.export.naming import LOGITS, logits_name
 from edge_trgl.export.onnx_file import ModelFiles
-from edge_trgl.export.passing import put, take
-from edge_trgl.export.reading import Written
-from edge_trgl.export.session import Session
+from edge_trgl.export.passing import take
+from edge_trgl.export.running import Images, Running, batches_of
 from edge_trgl.export_options import output_names
+from edge_trgl.jobs.calibrate import model_files, stage_files
 from edge_trgl.run import Run
 from edge_trgl.runtime import budget, files, memory
 
@@ -32,24 +34,33 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def run(
-    run: Run, *, written: dict[str, Any], export_mb: float, others_mb: float, budget_mb: float
+    run: Run,
+    *,
+    written: dict[str, Any],
+    export_mb: float,
+    others_mb: float,
+    budget_mb: float,
+    calibrated: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Check the model; what stands in export.json from then on.
+    """Check the model and its stages; what stands in export.json from then on.
 
     Args:
         run: with a model that is not published yet.
         written: what `jobs.export` said of it.
-        export_mb: MiB at most of that job and its parent.
+        export_mb: MiB at most of the jobs before and their parent.
         others_mb: of the parent of this one.
-        budget_mb: for both.
+        budget_mb: for all.
+        calibrated: what `jobs.calibrate` said, of a model in stages.
 
     Raises:
-        ExportRejectedError: the model does not give what the network gives; it is kept as `.rejected`.
+        ExportRejectedError: the model, or a stage, does not give what the network gives; it is kept as
+            `.rejected`.
         StorageError: a file is damaged, or the disk is full.
     """
     budget.set_guard(budget_mb - others_mb)
-    exported = ModelFiles(model=run.onnx_file, data=written["data"] and run.folder / written["data"])
-    comparisons = _Checking(run, exported.read(), written).comparisons()
+    exported = model_files(run, written)
+    checking = _Checking(run, written)
+    comparisons = checking.model(exported, written["exits"])
     described = [_described(path) for path in exported.unpublished]
     document = {
         "schema": 1,
@@ -60,73 +71,110 @@ def run(
         "depth": max(written["exits"]),
         **_worst(comparisons.values()),
         "exits": [{"depth": depth, **asdict(found)} for depth, found in comparisons.items()],
+        "early_exit": None,
         "budget_mb": round(budget_mb, 1),
-        "peak_mb": round(max(export_mb, memory.usage().peak + others_mb), 1),
     }
-    for depth, found in comparisons.items():
-        if not found.ok:
-            reason = why_refused(run.onnx_file.name, depth, found)
-            onnx_file.refuse(exported, {"reason": reason, **document}, hint="do not deploy it")
+    _refuse_what_differs(exported, comparisons, document)
+    stages = stage_files(run, written)
+    manifest = None if calibrated is None else _manifest(run, written, calibrated)
+    if calibrated is not None and manifest is not None:
+        document["early_exit"] = _early_exit(run, checking, stages, written, manifest, calibrated)
+    checking.close()
+    document["peak_mb"] = round(max(export_mb, memory.usage().peak + others_mb), 1)
     onnx_file.publish(exported)
+    if manifest is not None:
+        exits_folder.publish(stages, run.exits_folder / MANIFEST, manifest.document())
     files.write_durable(run.export_file, [json.dumps(document, indent=2).encode() + b"\n"])
     return document
 
 
-class _Checking:
-    """A model on the images that the network was shown."""
+def _refuse_what_differs(
+    exported: ModelFiles, comparisons: Mapping[int, Comparison], document: Mapping[str, Any]
+) -> None:
+    for depth, found in comparisons.items():
+        if not found.ok:
+            reason = why_refused(exported.model.name, depth, found)
+            onnx_file.refuse(exported, {"reason": reason, **document}, hint="do not deploy it")
 
-    def __init__(self, run: Run, model: Written, written: dict[str, Any]) -> None:
-        self._scratch, self._model = run.scratch, model
+
+def _early_exit(
+    run: Run,
+    checking: _Checking,
+    stages: Sequence[ModelFiles],
+    written: Mapping[str, Any],
+    manifest: Manifest,
+    calibrated: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Check the stages, one after the other; what export.json says of them."""
+    described: list[dict[str, Any]] = []
+    comparisons: list[Comparison] = []
+    for stage, known, one in zip(stages, written["stages"], manifest.stages, strict=True):
+        found = checking.stage(stage, *known["modules"])
+        document = {"exits": [{"depth": depth, **asdict(compared)} for depth, compared in found.items()]}
+        _refuse_what_differs(stage, found, document)
+        comparisons += found.values()
+        described.append(
+            {
+                "files": [_described(path) for path in stage.unpublished],
+                "modules": known["modules"],
+                "flops": one.flops,
+                "threshold": one.threshold,
+            }
+        )
+    kept = {name: calibrated[name] for name in ("asked", "model_flops", "validation", "test")}
+    return {"folder": str(run.exits_folder), "stages": described, **_worst(comparisons), **kept}
+
+
+def _manifest(run: Run, written: Mapping[str, Any], calibrated: Mapping[str, Any]) -> Manifest:
+    thresholds = [*calibrated["thresholds"], None]
+    return Manifest(
+        class_names=tuple(open_dataset(run.data).class_names),
+        stages=tuple(
+            Stage(file=known["file"], flops=flops, threshold=threshold)
+            for known, flops, threshold in zip(written["stages"], calibrated["flops"], thresholds, strict=True)
+        ),
+    )
+
+
+class _Checking:
+    """Models on the images that the network was shown."""
+
+    def __init__(self, run: Run, written: dict[str, Any]) -> None:
+        self._scratch = run.scratch
         self._threads = run.config().train.threads or 0
         self._reader = RecordReader(run.data, "val", open_dataset(run.data))
-        self._exits: list[int] = written["exits"]
+        self._images = Images(self._reader)
         self._batch: int | None = written["batch"]
-        count, size = written["num_images"], written["at_a_time"]
-        self._batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
-        self._tallies = {name: Tally() for name in output_names(self._exits).values()}
-        graph = model.model.graph
-        self._shapes = {
-            value.name: tuple(side.dim_value for side in value.type.tensor_type.shape.dim[1:])
-            for value in (*graph.output, *graph.value_info)
-        }
+        self._batches = batches_of(written["num_images"], written["at_a_time"])
+        self._depths = {*written["exits"], *(known["modules"][-1] for known in written["stages"])}
 
-    def comparisons(self) -> dict[int, Comparison]:
-        """Of every exit, by its depth."""
-        for number in range(1, max(self._exits) + 1):
-            session = Session(self._model, number, self._threads)
-            for samples in self._batches:
-                self._run(session, samples)
-            if session.entry in self._shapes:
-                files.remove(self._scratch / session.entry)
-            del session
-            memory.trim()
+    def model(self, exported: ModelFiles, exits: Sequence[int]) -> dict[int, Comparison]:
+        """Of every exit of the whole model, by its depth."""
+        return self._compared(exported, range(1, max(exits) + 1), output_names(exits))
+
+    def stage(self, exported: ModelFiles, first: int, last: int) -> dict[int, Comparison]:
+        """Of the exit of a stage, by its depth; the stage before it was checked just before."""
+        return self._compared(exported, range(first, last + 1), {last: LOGITS})
+
+    def close(self) -> None:
+        """Close the images and forget what the network gave."""
         self._reader.close()
-        for name in self._tallies:
-            files.remove(self._scratch / name)
-        return {depth: self._tallies[name].comparison() for depth, name in output_names(self._exits).items()}
+        for depth in self._depths:
+            files.remove(self._scratch / logits_name(depth))
 
-    def _run(self, session: Session, samples: range) -> None:
-        """One batch through one module: its boundary to disk, its logits to be compared."""
-        numbers = np.asarray(samples, np.int64)
-        for name, values in session(self._filled(self._entering(session.entry, samples))).items():
-            found = values[: len(samples)]
-            if name in self._tallies:
-                expected = take(self._scratch / name, samples, self._shapes[name])
-                self._tallies[name].add(expected, found, self._reader.labels[numbers])
-            else:
-                put(self._scratch / name, samples.start, found)
+    def _compared(self, exported: ModelFiles, numbers: range, names: Mapping[int, str]) -> dict[int, Comparison]:
+        running = Running(
+            exported.read(), numbers, scratch=self._scratch, batch=self._batch, threads=self._threads
+        )
+        depths = {name: depth for depth, name in names.items()}
+        tallies = {name: Tally() for name in depths}
 
-    def _entering(self, name: str, samples: range) -> Array:
-        """float32 [N, ...]: a boundary, or the images as a user gives them."""
-        if name in self._shapes:
-            return take(self._scratch / name, samples, self._shapes[name])
-        records = self._reader.read(np.asarray(samples, np.int64))
-        return np.ascontiguousarray(np.moveaxis(records, -1, 1), np.float32)
+        def compare(name: str, samples: range, found: Array) -> None:
+            expected = take(self._scratch / logits_name(depths[name]), samples, running.shapes[name])
+            tallies[name].add(expected, found, self._images.labels(samples))
 
-    def _filled(self, x: Array) -> Array:
-        """As many samples as a model with a fixed batch takes, the last one again and again."""
-        missing = 0 if self._batch is None else self._batch - len(x)
-        return np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)], "edge") if missing else x
+        running.run(self._batches, self._images, list(tallies), compare)
+        return {depth: tallies[name].comparison() for depth, name in names.items()}
 
 
 def _worst(comparisons: Iterable[Comparison]) -> dict[str, Any]:

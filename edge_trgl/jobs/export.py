@@ -1,28 +1,34 @@
 """Write the ONNX model of a trained run, and what the network gives for some images, for `jobs.check` to compare.
 
-Module by module: each is read once, shown the images, and traced; its weights are then copied from file to file.
+With it, if asked for, the same network in stages, each a model. Module by module: each is read once, shown the
+images, and traced; its weights are then copied from file to file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from onnx import ModelProto
 from torch import Tensor
 
 from edge_trgl import process
 from edge_trgl.export import onnx_file
 from edge_trgl.export.chaining import join
-from edge_trgl.export.naming import boundary_name
+from edge_trgl.export.exits_folder import free_paths, spans_of
+from edge_trgl.export.naming import LOGITS, boundary_name, entry_name, logits_name
+from edge_trgl.export.onnx_file import ModelFiles
 from edge_trgl.export.passing import put, take
+from edge_trgl.export.running import batches_of
+from edge_trgl.export.selecting import giving
 from edge_trgl.export.stage import Normalisation, Stage, describe
 from edge_trgl.export.tracing import Traced, trace
 from edge_trgl.export.weights import Weight
-from edge_trgl.export_options import TARGETS, TargetName, batch_of, exits_of, output_names
+from edge_trgl.export_options import TARGETS, TargetName, batch_of, exits_of, output_names, stages_of
 from edge_trgl.feed import Feed
 from edge_trgl.local import LocalModule
 from edge_trgl.opening import OpenRun, open_run
@@ -31,6 +37,9 @@ from edge_trgl.runtime import budget, files, memory, tensorfile
 from edge_trgl.runtime.boundary_records import record_bytes
 from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.schedule import Span
+
+Part = tuple[Traced, list[Weight]]
+"""The graph of a module, and where its weights are."""
 
 CHECKED_IMAGES = 256
 
@@ -44,7 +53,16 @@ COPIES = 2.2
 """Of a module's weights, at most: the weights, and what its layers make of them while they compute."""
 
 
-def run(run: Run, *, depth: str, target: str | None, batch: str, budget_mb: float) -> dict[str, Any]:
+def run(
+    run: Run,
+    *,
+    depth: str,
+    target: str | None,
+    batch: str,
+    budget_mb: float,
+    in_stages: bool = False,
+    stages: str | None = None,
+) -> dict[str, Any]:
     """Write the model under another name than its own, for `jobs.check`; what that must know of it.
 
     Args:
@@ -53,9 +71,11 @@ def run(run: Run, *, depth: str, target: str | None, batch: str, budget_mb: floa
         target: a key of `TARGETS`; None is that of the run's profile, or `generic`.
         batch: `dynamic`, or how many samples the model takes at a time.
         budget_mb: MiB for this process and its parent.
+        in_stages: whether the network is written in stages, too.
+        stages: the depths at which these end; None for every one that has a classifier.
 
     Raises:
-        UsageError: there is no such depth or batch.
+        UsageError: there is no such depth, batch or stage.
         DoesNotFitError: the largest module leaves no room, with the budget that would.
         ExportRejectedError: an operation that the opset lacks, or a graph that ONNX's checker refuses.
         StorageError: a module's file is damaged, or the disk is full.
@@ -65,8 +85,9 @@ def run(run: Run, *, depth: str, target: str | None, batch: str, budget_mb: floa
     scores = opened.state.meta("result")["scores"]
     exits = exits_of(depth, chosen=scores["chosen_depth"], first=scores["first_depth"], last=len(opened))
     chosen = cast(TargetName, target or opened.config.board.target or "generic")
-    _keep_within(opened, exits, budget_mb)
-    exporting = _Exporting(opened, exits, chosen, samples)
+    ends = stages_of(stages, first=scores["first_depth"], depth=max(exits)) if in_stages else ()
+    _keep_within(opened, (*exits, *ends), budget_mb)
+    exporting = _Exporting(opened, exits, ends, chosen, samples)
     parts = [exporting.module(number) for number in range(1, max(exits) + 1)]
     written = exporting.write(parts)
     return {
@@ -78,6 +99,7 @@ def run(run: Run, *, depth: str, target: str | None, batch: str, budget_mb: floa
         "data": None if written.data is None else written.data.name,
         "num_images": exporting.images.count,
         "at_a_time": exporting.images.size,
+        "stages": exporting.write_stages(parts),
     }
 
 
@@ -112,7 +134,7 @@ class _Images:
 
     def batches(self) -> list[range]:
         """Their numbers."""
-        return [range(start, min(start + self.size, self.count)) for start in range(0, self.count, self.size)]
+        return batches_of(self.count, self.size)
 
     def normalised(self, samples: range) -> Tensor:
         """float32 [N, ...], as the first module reads them."""
@@ -123,12 +145,21 @@ class _Images:
 class _Exporting:
     """The export of one run. Modules are counted from 1, as depths are.
 
-    `exits`: the depths whose logits are outputs. `batch`: samples at a time, None for any number.
+    `exits`: the depths whose logits are outputs. `ends`: where stages end, if there are any. `batch`: samples at a
+    time, None for any number.
     """
 
-    def __init__(self, opened: OpenRun, exits: Sequence[int], target: TargetName, batch: int | None) -> None:
+    def __init__(
+        self,
+        opened: OpenRun,
+        exits: Sequence[int],
+        ends: Sequence[int],
+        target: TargetName,
+        batch: int | None,
+    ) -> None:
         self._opened = opened
         self._exits = exits
+        self._ends = ends
         self._target = target
         self._batch = batch
         self._depth = max(exits)
@@ -142,9 +173,9 @@ class _Exporting:
         self.images = _Images(feed, min(len(feed), CHECKED_IMAGES), batch or self._batch_size())
         files.make_folder(opened.run.scratch)
 
-    def module(self, number: int) -> tuple[Traced, list[Weight]]:
+    def module(self, number: int) -> Part:
         """The graph of a module and where its weights are; what it gives for the images is on disk then."""
-        is_exit, goes_on = number in self._exits, number < self._depth
+        is_exit, goes_on = number in (*self._exits, *self._ends), number < self._depth
         local = self._opened.deployed(number - 1, head=is_exit)
         self._show(local, number)
         stage = Stage(
@@ -153,7 +184,7 @@ class _Exporting:
             goes_on=goes_on,
             normalisation=self._normalisation if number == 1 else None,
         )
-        exits = ([boundary_name(number)] if goes_on else []) + ([self._names[number]] if is_exit else [])
+        exits = ([boundary_name(number)] if goes_on else []) + ([logits_name(number)] if is_exit else [])
         traced = trace(stage, number, self._shapes[number - 1], exits, opset=TARGETS[self._target].opset)
         del local, stage
         memory.trim()
@@ -170,28 +201,68 @@ class _Exporting:
             out = local.trunk(x)
             if number < self._depth:
                 put(leaving, samples.start, out.numpy())
-            if number in self._exits:
-                put(self._scratch(self._names[number]), samples.start, local.head(out).numpy())
+            if number in (*self._exits, *self._ends):
+                put(self._scratch(logits_name(number)), samples.start, local.head(out).numpy())
         files.remove(entering)
 
-    def write(self, parts: Sequence[tuple[Traced, list[Weight]]]) -> onnx_file.ModelFiles:
+    def write(self, parts: Sequence[Part]) -> ModelFiles:
         """The model of all modules, checked as a graph, not yet published."""
-        target = TARGETS[self._target]
+        return self._written(*self._whole(parts), self._opened.run.onnx_file)
+
+    def write_stages(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        """Each stage as a model, checked as a graph, not yet published: its files and its modules."""
+        if not self._ends:
+            return []
+        folder = self._opened.run.exits_folder
+        files.make_folder(folder)
+        described = []
+        for (first, last), path in zip(spans_of(self._ends), free_paths(folder, len(self._ends)), strict=True):
+            written = self._written(*self._stage(parts, first, last), path)
+            data = None if written.data is None else written.data.name
+            described.append({"file": path.name, "data": data, "modules": [first, last]})
+        return described
+
+    def _whole(self, parts: Sequence[Part]) -> tuple[ModelProto, list[Weight]]:
+        names = {logits_name(depth): name for depth, name in self._names.items()}
+        return self._joined(parts, 1, names, {"depth": ",".join(map(str, self._exits))})
+
+    def _stage(self, parts: Sequence[Part], first: int, last: int) -> tuple[ModelProto, list[Weight]]:
+        names = {logits_name(last): LOGITS}
+        if last < self._depth:
+            names |= {boundary_name(last): boundary_name(last)}
+        return self._joined(parts[first - 1 : last], first, names, {"modules": f"{first}-{last}"})
+
+    def _joined(
+        self, parts: Sequence[Part], first: int, outputs: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> tuple[ModelProto, list[Weight]]:
+        """A model of modules from `first` on, and its weights; `outputs`: what it gives, and its names there."""
+        last = first + len(parts) - 1
+        inner = {boundary_name(number): boundary_name(number) for number in range(first, last)}
+        chosen = [giving(traced, {**inner, **outputs}) for traced, _ in parts]
         model = join(
-            [traced for traced, _ in parts],
-            input_shape=self._normalisation.input_shape,
-            outputs=list(self._names.values()),
-            target=target,
+            chosen,
+            input_shape=self._shapes[first - 1],
+            outputs=list(outputs.values()),
+            target=TARGETS[self._target],
             batch=self._batch,
             metadata={
                 **describe(self._normalisation, self._opened.info.class_names),
-                "depth": ",".join(map(str, self._exits)),
+                **metadata,
                 "target": self._target,
             },
+            entry=entry_name(first),
         )
-        weights = [weight for _, found in parts for weight in found]
-        written = onnx_file.write(model, weights, self._opened.run.onnx_file)
-        onnx_file.check(written, target)
+        found = [
+            weight
+            for traced, (_, weights) in zip(chosen, parts, strict=True)
+            for weight in weights
+            if weight.name in traced.weights
+        ]
+        return model, found
+
+    def _written(self, model: ModelProto, weights: Sequence[Weight], path: Path) -> ModelFiles:
+        written = onnx_file.write(model, weights, path)
+        onnx_file.check(written, TARGETS[self._target])
         return written
 
     def _scratch(self, name: str) -> Path:

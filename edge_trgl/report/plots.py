@@ -30,6 +30,7 @@ PHASES = {
     "backward": "#2f5f8f",
     "evaluate": "#d9a02a",
     "export": "#c2528b",
+    "calibrate": "#a86fb8",
     "check": "#7d3c98",
 }
 OTHER_PHASE = "#8b95a3"

@@ -303,7 +303,7 @@ OPTIONS = {
     "plan": CONFIGURED,
     "resume": "budget-mb disk-mb export json",
     "evaluate": "json",
-    "export": "batch depth json target",
+    "export": "batch depth exits json stages target",
     "report": "json",
     "probe": "disk json save",
     "predict": "csv exit exits json optimize provider threads top",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.export_options import TARGETS, batch_of, exits_of, output_names
+from edge_trgl.export_options import TARGETS, Leaving, batch_of, exits_of, leaving_of, output_names, stages_of
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.settings import read_profile, resolve
 
@@ -57,3 +57,38 @@ def test_no_target_gets_more_than_its_runtime_reads(target, opset, ir):
 )
 def test_a_boards_profile_names_its_target(profile, target):
     assert resolve(read_profile(profile)).board.target == target
+
+
+@pytest.mark.parametrize(
+    ("text", "threshold", "points"),
+    [("0.9", 0.9, None), ("0", 0.0, None), ("1", 1.0, None), ("auto:0.2", None, 0.2), ("auto:0", None, 0.0)],
+)
+def test_when_to_leave(text, threshold, points):
+    assert leaving_of(text) == Leaving(threshold=threshold, points=points)
+
+
+@pytest.mark.parametrize("text", ["1.01", "-0.1", "nan", "", "auto", "auto:", "auto:-1", "auto:101", "90%"])
+def test_no_time_to_leave(text):
+    with pytest.raises(UsageError, match="expected a probability from 0 to 1, or auto:POINTS") as caught:
+        leaving_of(text)
+    assert caught.value.message.startswith(f"--exits {text}:")
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "depth", "ends"),
+    [(None, 1, 3, (1, 2, 3)), (None, 2, 4, (2, 3, 4)), ("3,6,10", 1, 10, (3, 6, 10)), ("2,3", 2, 3, (2, 3))],
+)
+def test_stages(text, first, depth, ends):
+    assert stages_of(text, first=first, depth=depth) == ends
+
+
+@pytest.mark.parametrize("text", ["3,6", "6,3,10", "3,3,10", "1,10", "3,6,11", "", "3,x,10", "3,,10", "-3,10"])
+def test_no_stages(text):
+    with pytest.raises(UsageError, match=r"expected rising depths from 2 on, the last one 10"):
+        stages_of(text, first=2, depth=10)
+
+
+@pytest.mark.parametrize(("text", "first", "depth"), [(None, 1, 1), (None, 3, 3), ("10", 1, 10)])
+def test_one_stage_has_nothing_to_leave_by(text, first, depth):
+    with pytest.raises(UsageError, match=f"up to depth {depth} there is one classifier, and nothing to leave by"):
+        stages_of(text, first=first, depth=depth)
