@@ -8,7 +8,9 @@ from typing import Any
 
 def early_exit_text(early: Mapping[str, Any]) -> str:
     """The lines for `early_exit` of export.json."""
-    return "\n".join([_stages_text(early), _scores_text("validation", early), _scores_text("test", early)])
+    chosen_on = "half of the test images" if early["chosen_on"] == "half-test" else "validation"
+    lines = [_stages_text(early), _scores_text(chosen_on, early["validation"])]
+    return "\n".join([*lines, _scores_text("test", early["test"])])
 
 
 def _stages_text(early: Mapping[str, Any]) -> str:
@@ -22,11 +24,10 @@ def _stages_text(early: Mapping[str, Any]) -> str:
     )
 
 
-def _scores_text(split: str, early: Mapping[str, Any]) -> str:
-    scores = early[split]
+def _scores_text(images: str, scores: Mapping[str, Any] | None) -> str:
     if scores is None:
-        return f"  {split}: there are no such images, nothing is known of them"
+        return f"  {images}: there are no such images, and nothing is known of others than those above"
     return (
-        f"  {split}: accuracy {scores['accuracy']:.2%} (last exit {scores['per_exit'][-1]:.2%}) at "
+        f"  {images}: accuracy {scores['accuracy']:.2%} (last exit {scores['per_exit'][-1]:.2%}) at "
         f"{scores['compute_share']:.1%} of the FLOPs of all stages, over {scores['num_images']} images"
     )

@@ -54,6 +54,7 @@ def run(run: Run, *, written: dict[str, Any], leaving: str, others_mb: float, bu
     tested = open_dataset(run.data).splits["test"].num_images > 0
     return {
         "asked": leaving,
+        "chosen_on": run.config().data.choose_on,
         "thresholds": list(chosen.thresholds),
         "flops": flops,
         "model_flops": flops_of(model_files(run, written).read(), range(1, max(written["exits"]) + 1)),

@@ -121,7 +121,7 @@ def _early_exit(
                 "threshold": one.threshold,
             }
         )
-    kept = {name: calibrated[name] for name in ("asked", "model_flops", "validation", "test")}
+    kept = {name: calibrated[name] for name in ("asked", "chosen_on", "model_flops", "validation", "test")}
     return {"folder": str(run.exits_folder), "stages": described, **_worst(comparisons), **kept}
 
 

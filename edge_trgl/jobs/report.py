@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from typing import Any
 
 from edge_trgl.influence import influences
 from edge_trgl.report import (
+    Balance,
     DepthAccuracy,
+    EarlyExit,
     Event,
     IoSample,
     LossPoint,
@@ -50,6 +53,7 @@ def gather(run: Run, state: RunState) -> Report:
         losses=_losses(state.metrics("train")),
         influences=influences(state.metrics("train")),
         accuracy=_accuracies(state),
+        early_exit=_early_exit(run),
         io=tuple(IoSample(time_s=s.time_s, read_mb=s.read_mb, written_mb=s.written_mb) for s in samples),
         events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in state.events()),
     )
@@ -102,6 +106,27 @@ def _accuracies(state: RunState) -> tuple[DepthAccuracy, ...]:
             zip(scores["per_depth"], tests, strict=True), scores["first_depth"]
         )
     )
+
+
+def _early_exit(run: Run) -> EarlyExit | None:
+    """What the last export counted, if it was one in stages."""
+    if not run.export_file.is_file():
+        return None
+    early = json.loads(run.export_file.read_text())["early_exit"]
+    if early is None:
+        return None
+    scores = early["validation"]
+    return EarlyExit(
+        num_images=scores["num_images"],
+        common=tuple(map(_balance, scores["common"])),
+        searched=tuple(map(_balance, scores["searched"])),
+        chosen=_balance(scores),
+        test=None if early["test"] is None else _balance(early["test"]),
+    )
+
+
+def _balance(row: dict[str, Any]) -> Balance:
+    return Balance(accuracy=row["accuracy"], compute_share=row["compute_share"])
 
 
 def _unfinished(run: Run, state: RunState) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The report of a run: plain data in, one offline HTML page out."""
 
 from edge_trgl.report.document import (
+    Balance,
     DepthAccuracy,
+    EarlyExit,
     Event,
     IoSample,
     LossPoint,
@@ -12,7 +14,9 @@ from edge_trgl.report.document import (
 from edge_trgl.report.page import render
 
 __all__ = [
+    "Balance",
     "DepthAccuracy",
+    "EarlyExit",
     "Event",
     "IoSample",
     "LossPoint",

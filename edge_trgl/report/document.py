@@ -54,6 +54,29 @@ class DepthAccuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Balance:
+    """Images that may leave the network early: their accuracy, and the mean share of the FLOPs that they take."""
+
+    accuracy: float
+    compute_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyExit:
+    """What leaving early costs and spares, counted on the `num_images` that a depth is chosen on.
+
+    `common`: for one threshold of all exits, from low to high; `searched`: for a threshold an exit, by what may be
+    lost. `chosen`: with the thresholds that were exported; `test`: the same on test images, None without any.
+    """
+
+    num_images: int
+    common: tuple[Balance, ...]
+    searched: tuple[Balance, ...]
+    chosen: Balance
+    test: Balance | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class IoSample:
     """Bytes read and written since the run began."""
 
@@ -76,7 +99,8 @@ class Report:
     """A whole report. `summary` is the document of summary.json, `config` the resolved configuration.
 
     Every tuple may be empty, and the numbers of `summary` that an unfinished run lacks are None. `influences`: of
-    the transport term, by module, where it was gauged (see `influence`).
+    the transport term, by module, where it was gauged (see `influence`). `early_exit`: None where it was not
+    exported.
     """
 
     name: str
@@ -87,5 +111,6 @@ class Report:
     losses: tuple[LossPoint, ...]
     influences: Mapping[int, float]
     accuracy: tuple[DepthAccuracy, ...]
+    early_exit: EarlyExit | None
     io: tuple[IoSample, ...]
     events: tuple[Event, ...]

@@ -92,6 +92,8 @@ def _plots(report: Report) -> dict[str, Markup]:
         scored = report.summary["accuracy"]
         images = wording.chosen_on(scored["chosen_on"])
         drawn["accuracy"] = plots.accuracy(report.accuracy, scored["chosen_depth"], images)
+    if report.early_exit:
+        drawn["early_exit"] = plots.early_exit(report.early_exit)
     if report.losses:
         drawn["losses"] = plots.losses(report.losses)
     if report.io:

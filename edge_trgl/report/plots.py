@@ -11,7 +11,14 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from edge_trgl.report import wording
-from edge_trgl.report.document import DepthAccuracy, IoSample, LossPoint, MemorySample, ModuleMemory
+from edge_trgl.report.document import (
+    DepthAccuracy,
+    EarlyExit,
+    IoSample,
+    LossPoint,
+    MemorySample,
+    ModuleMemory,
+)
 from edge_trgl.report.drawing import BUDGET, FIRST, MUTED, SECOND, drawing
 from edge_trgl.report.thin import thin_even, thin_memory
 
@@ -99,6 +106,25 @@ def accuracy(depths: Sequence[DepthAccuracy], chosen_depth: int | None, images: 
             title="Accuracy after each depth",
             description=f"Accuracy on {images} is highest at depth {best.depth}: "
             f"{wording.percent(best.validation)}.",
+        )
+
+
+def early_exit(early: EarlyExit) -> str:
+    """Accuracy against the computing that it takes, for one threshold and for a threshold an exit."""
+    with drawing() as picture:
+        axes = picture.axes
+        axes.axvline(early.chosen.compute_share, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+        for colour, marker, balances in ((FIRST, "o", early.common), (SECOND, "D", early.searched)):
+            shares = [one.compute_share for one in balances]
+            axes.plot(shares, [one.accuracy for one in balances], color=colour, marker=marker, markersize=4)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol=" %"))
+        axes.set_xlabel("FLOPs of an image, of all stages")
+        return picture.svg(
+            name="early-exit",
+            title="Accuracy against computing",
+            description=f"The exported thresholds give {wording.percent(early.chosen.accuracy)} for "
+            f"{wording.share(early.chosen.compute_share)} of the FLOPs.",
         )
 
 

@@ -15,6 +15,7 @@ from edge_trgl.deploy import Cascade, Manifest, Predictor
 from edge_trgl.deploy.prediction import softmax
 from edge_trgl.export import exits_folder, onnx_file
 from edge_trgl.jobs import calibrate, check, export
+from edge_trgl.jobs import report as report_job
 from edge_trgl.pipeline import Pipeline
 from edge_trgl.runtime import budget
 from edge_trgl.runtime.errors import ExportRejectedError, StoppedError, UsageError
@@ -129,6 +130,23 @@ def test_thresholds_that_are_searched(trained):
     assert all(sum(row["exits"]) == 16 for row in (*scored["common"], *scored["searched"]))
     names = {stage.file: stage.threshold for stage in Manifest.read(trained.exits_folder).stages}
     assert names == {stage["files"][-1]["name"]: stage["threshold"] for stage in told["stages"]}
+
+
+def test_the_report_has_the_curve(trained):
+    state = trained.state()
+    assert report_job.gather(trained, state).early_exit is None
+    told = deploy(trained, "auto:5")["early_exit"]
+    found = report_job.gather(trained, state).early_exit
+    assert [one.compute_share for one in found.common] == [
+        row["compute_share"] for row in told["validation"]["common"]
+    ]
+    assert len(found.searched) == len(calibrate.POINTS)
+    assert (found.num_images, found.chosen.accuracy) == (16, told["validation"]["accuracy"])
+    assert found.test.compute_share == told["test"]["compute_share"]
+    together = export.run(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
+    check.run(trained, written=together, export_mb=0.0, **LIMITS)
+    assert report_job.gather(trained, state).early_exit is None
+    state.close()
 
 
 def test_images_go_through_in_lots(trained, monkeypatch):

@@ -5,7 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from edge_trgl.report import DepthAccuracy, Event, IoSample, LossPoint, MemorySample, ModuleMemory, Report
+from edge_trgl.report import (
+    Balance,
+    DepthAccuracy,
+    EarlyExit,
+    Event,
+    IoSample,
+    LossPoint,
+    MemorySample,
+    ModuleMemory,
+    Report,
+)
 
 
 def summary(num_modules, chosen_depth):
@@ -88,6 +98,13 @@ def make_report():
                 DepthAccuracy(depth=k + 1, validation=0.9 - 0.1 / (k + 1), test=0.9 if k == 0 else None)
                 for k in modules
             ),
+            early_exit=EarlyExit(
+                num_images=600,
+                common=tuple(Balance(accuracy=0.7 + 0.02 * k, compute_share=0.1 * k) for k in range(1, 11)),
+                searched=(Balance(accuracy=0.89, compute_share=0.41), Balance(accuracy=0.87, compute_share=0.3)),
+                chosen=Balance(accuracy=0.89, compute_share=0.41),
+                test=Balance(accuracy=0.885, compute_share=0.42),
+            ),
             io=tuple(IoSample(time_s=60.0 * i, read_mb=10.0 * i, written_mb=2.0 * i) for i in range(num_samples)),
             events=(Event(time_s=1400.0, kind="restart", text="the kernel killed the worker"),),
         )
@@ -111,4 +128,4 @@ def unfinished(make_report):
         "weights_sha256": None,
     }
     empty = dict.fromkeys(("memory", "modules", "losses", "accuracy", "io", "events"), ())
-    return replace(report, summary=numbers, config={}, influences={}, **empty)
+    return replace(report, summary=numbers, config={}, influences={}, early_exit=None, **empty)

@@ -14,7 +14,7 @@ import pytest
 from edge_trgl.report import Event, MemorySample, render
 
 MEGABYTE = 1_000_000
-PLOTS = ("memory", "modules", "accuracy", "losses", "io")
+PLOTS = ("memory", "modules", "accuracy", "early-exit", "losses", "io")
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
@@ -238,3 +238,13 @@ def test_a_depth_chosen_on_test_images_is_told(make_report):
     assert "half of" not in plain.lower()
     assert "validation" in plain
     assert "validation" not in half.replace("data.validation", "").lower()
+
+
+def test_leaving_early_is_told_where_it_was_exported(make_report):
+    report = make_report()
+    words = Page(render(report)).words
+    assert "On 600 images (validation images) the exported thresholds give 89.00 % for 41 % of the FLOPs" in words
+    assert "on the test images 88.50 % for 42 %." in words
+    untested = replace(report, early_exit=replace(report.early_exit, test=None))
+    assert "of all stages; there are no test images." in Page(render(untested)).words
+    assert "Leaving early" not in Page(render(replace(report, early_exit=None))).words

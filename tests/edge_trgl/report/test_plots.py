@@ -104,6 +104,18 @@ def test_accuracy_marks_the_chosen_depth_and_the_test_scores(make_report):
     assert "var(--second)" not in plots.accuracy([replace(d, test=None) for d in depths], None)
 
 
+def test_early_exit_draws_both_curves_and_the_exported_thresholds(make_report):
+    early = make_report().early_exit
+    svg = plots.early_exit(early)
+    assert description(svg) == "The exported thresholds give 89.00 % for 41 % of the FLOPs."
+    (common,), (searched,) = (
+        [path for path in strokes(svg, name) if len(path.split("L")) > 1 and "C" not in path and "z" not in path]
+        for name in ("--first", "--second")
+    )
+    assert len(common.split("L")) == 10 and len(searched.split("L")) == 2
+    assert "FLOPs of an image, of all stages" in texts(svg)
+
+
 @pytest.mark.parametrize("num_modules", [1, 3, 100])
 def test_losses_draw_one_line_a_module_from_end_to_end_of_the_ramp(num_modules):
     points = [

@@ -1,0 +1,32 @@
+"""What the command says of a network in stages."""
+
+from __future__ import annotations
+
+from edge_trgl.exits_text import early_exit_text
+
+SCORES = {"accuracy": 0.9, "per_exit": [0.85, 0.91], "compute_share": 0.4, "num_images": 600}
+EARLY = {
+    "folder": "runs/0001/model.exits",
+    "stages": [{"flops": 30, "threshold": 0.87654}, {"flops": 50, "threshold": None}],
+    "model_flops": 64,
+    "num_images": 256,
+    "max_abs_diff": 2e-6,
+    "chosen_on": "validation",
+    "validation": SCORES,
+    "test": {**SCORES, "accuracy": 0.88, "num_images": 1000},
+}
+
+
+def test_stages_and_both_sets_of_images():
+    assert early_exit_text(EARLY).splitlines() == [
+        "runs/0001/model.exits  2 stages, left from a probability of 0.8765 on; all of them take 1.25 times the "
+        "FLOPs of model.onnx; over 256 images logits differ by 2.0e-06 at most",
+        "  validation: accuracy 90.00% (last exit 91.00%) at 40.0% of the FLOPs of all stages, over 600 images",
+        "  test: accuracy 88.00% (last exit 91.00%) at 40.0% of the FLOPs of all stages, over 1000 images",
+    ]
+
+
+def test_no_test_images_and_half_of_them():
+    assert "test: there are no such images" in early_exit_text({**EARLY, "test": None})
+    half = early_exit_text({**EARLY, "chosen_on": "half-test"})
+    assert "half of the test images: accuracy 90.00%" in half and "validation" not in half
