@@ -239,17 +239,16 @@ class _Exporting:
         last = first + len(parts) - 1
         inner = {boundary_name(number): boundary_name(number) for number in range(first, last)}
         chosen = [giving(traced, {**inner, **outputs}) for traced, _ in parts]
+        described = describe(self._normalisation, self._opened.info.class_names)
+        if first > 1:
+            del described["preprocessing"]  # it is of images
         model = join(
             chosen,
             input_shape=self._shapes[first - 1],
             outputs=list(outputs.values()),
             target=TARGETS[self._target],
             batch=self._batch,
-            metadata={
-                **describe(self._normalisation, self._opened.info.class_names),
-                **metadata,
-                "target": self._target,
-            },
+            metadata={**described, **metadata, "target": self._target},
             entry=entry_name(first),
         )
         found = [

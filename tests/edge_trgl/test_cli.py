@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from PIL import Image
 
 from edge_trgl.cli import cli
 
@@ -77,6 +78,17 @@ def test_a_run_from_train_to_report(tmp_path):
     everything = run(tmp_path, "export", "runs/0001", "--depth", "all", "--target", "ort", "--batch", "8")
     assert "depths 1 to 3, " in everything.stdout
     assert "opset 20" in everything.stdout
+    assert "early-exit-title" not in (folder / "report.html").read_text()
+    in_stages = run(tmp_path, "export", "runs/0001", "--depth", "last", "--exits", "auto:1", "--stages", "1,3")
+    assert "model.exits  2 stages, left from a probability of " in in_stages.stdout
+    assert "early-exit-title" in (folder / "report.html").read_text()
+    assert json.loads((folder / "export.json").read_text())["peak_mb"] <= 400
+    Image.new("L", (28, 28)).save(tmp_path / "black.png")
+    for model in (("runs/0001/model.exits",), ("runs/0001", "--exits", "0")):
+        predicted = run(tmp_path, "predict", *model, "black.png", "--threads", "1")
+        assert predicted.returncode == 0, predicted.stderr
+        assert "exit " in predicted.stdout
+        assert "of the network's FLOPs on average" in predicted.stderr
     refused = run(tmp_path, "export", "runs/0001", "--depth", "9")
     assert refused.returncode == 2
     assert "depths 1 to 3 have one" in refused.stderr

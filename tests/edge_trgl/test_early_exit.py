@@ -166,6 +166,21 @@ def test_without_a_test_set_it_is_said(trained, monkeypatch):
     assert calibrate.run(trained, written=written_by(trained), leaving="0.3", **LIMITS)["test"] is None
 
 
+def test_stages_say_what_they_are(trained):
+    deploy(trained, stages="2,3")
+    first, last = (
+        {
+            entry.key: entry.value
+            for entry in onnx.load(trained.exits_folder / f"stage-{number}.onnx").metadata_props
+        }
+        for number in (1, 2)
+    )
+    assert (first["modules"], last["modules"]) == ("1-2", "3-3")
+    assert first["class_names"] == last["class_names"]
+    assert first["preprocessing"].startswith("Give float32 images")
+    assert "preprocessing" not in last  # it takes no images
+
+
 def test_frozen_modules_are_in_the_first_stage(train_run):
     run = train_run("run", train__freeze=1).run
     assert [stage["modules"] for stage in deploy(run)["early_exit"]["stages"]] == [[1, 2], [3, 3]]
