@@ -30,8 +30,13 @@ class Noise:
     """A data set of noise, drawn anew for every batch of every epoch."""
 
     def samples(self, span, batch):
-        order = np.random.default_rng(span.epoch).permutation(NUM_SAMPLES)
-        return order[batch * BATCH : (batch + 1) * BATCH].astype(np.int64)
+        return self._order(span)[batch * BATCH : (batch + 1) * BATCH]
+
+    def upcoming(self, span, batch, count):
+        return self._order(span)[(batch + 1) * BATCH :][:count]
+
+    def _order(self, span):
+        return np.random.default_rng(span.epoch).permutation(NUM_SAMPLES).astype(np.int64)
 
     def labels(self, samples):
         return torch.from_numpy(samples) % CLASSES

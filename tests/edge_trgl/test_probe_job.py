@@ -24,7 +24,7 @@ def planned(tmp_path, monkeypatch):
     run = Run.create(tmp_path / "run", resolve(TINY, {"budget": {"probe": True}}))
     prepare.run(run)
     costs.run(run, PLENTY_MB)
-    return run, plan.run(run, PLENTY_MB)["wanted"]
+    return run, plan.run(run, PLENTY_MB, PLENTY_MB)["wanted"]
 
 
 def test_a_plan_rests_on_steps_that_were_measured(planned, monkeypatch):
@@ -32,7 +32,7 @@ def test_a_plan_rests_on_steps_that_were_measured(planned, monkeypatch):
     assert {one["work"] for one in wanted} == {"none", FORWARD}
     monkeypatch.setattr(probe.process, "begin", lambda device, room_mb: None)  # no limit on the tests themselves
     probe.run(run, wanted, PLENTY_MB)
-    assert plan.run(run, PLENTY_MB)["wanted"] == []
+    assert plan.run(run, PLENTY_MB, PLENTY_MB)["wanted"] == []
     state = run.state()
     assert state.meta("plan")["probed"]
     assert all(row["step_s"] > 0 for row in state.meta("table"))
