@@ -18,13 +18,14 @@ import click
 from edge_trgl import __version__, cli_deploy, settings
 from edge_trgl.config import RunConfig
 from edge_trgl.exits_text import early_exit_text
-from edge_trgl.export_options import TARGETS
+from edge_trgl.export_options import TARGETS, Form
 from edge_trgl.head_choice import NAMES
 from edge_trgl.pipeline import Pipeline, begin_or_continue
 from edge_trgl.plan_text import plan_text
 from edge_trgl.run import RUNS, Run, newest_unfinished, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, StoppedError
 from edge_trgl.runtime.supervisor import ChildCrashedError
+from edge_trgl.smaller import rows, table
 from edge_trgl.terminal import Terminal, duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -306,13 +307,20 @@ def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
 @click.option("--batch", default="dynamic", help="samples it takes at a time: dynamic or a number [dynamic]")
 @click.option("--exits", help="stages to leave early by, too: a probability, or auto:POINTS of accuracy to lose")
 @click.option("--stages", help="the depths where those end, such as 3,6,10 [every one with a classifier]")
+@click.option("--int8", "forms", flag_value="int8", multiple=True, help="model.int8.onnx as well, quantised")
+@click.option("--fp16", "forms", flag_value="fp16", multiple=True, help="model.fp16.onnx as well, half the size")
 @click.option("--json", "as_json", is_flag=True, help="print export.json")
-def export(run: Path, as_json: bool, **options: Any) -> None:  # noqa: FBT001
+def export(run: Path, as_json: bool, forms: tuple[Form, ...], **options: Any) -> None:  # noqa: FBT001
     """Write model.onnx of the chosen depth, or of every one, and check it against the network."""
     opened = Run.open(run)
     with opened.locked():
-        document = Pipeline(opened, Terminal()).export(**options)
-    click.echo(json.dumps(document) if as_json else _export_text(document))
+        document = Pipeline(opened, Terminal()).export(forms=tuple(dict.fromkeys(forms)), **options)
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    click.echo(_export_text(document))
+    if forms:
+        click.echo(table(rows(opened, document)))
 
 
 @cli.command()

@@ -29,6 +29,15 @@ TARGETS: dict[TargetName, Target] = {
     "ort": Target(20, 9),  # the newest that the exporter writes
 }
 
+Form = Literal["int8", "fp16"]
+FORMS: tuple[Form, ...] = ("int8", "fp16")
+"""Smaller files beside model.onnx."""
+
+
+def is_symmetric(target: TargetName) -> bool:
+    """Whether an int8 file for this target has the form that TensorRT reads, and not the one for CPUs."""
+    return target.startswith("jetpack")
+
 
 def exits_of(depth: str, *, chosen: int, first: int, last: int) -> tuple[int, ...]:
     """The depths whose logits are outputs, counted in modules from 1.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edge_trgl import settings
 from edge_trgl.config import RunConfig
-from edge_trgl.export_options import leaving_of
+from edge_trgl.export_options import FORMS, Form, leaving_of
 from edge_trgl.run import Run
 from edge_trgl.runtime import disk_space, files, memory
 from edge_trgl.runtime.cgroup import CgroupUnavailableError, memory_cgroup
@@ -21,6 +22,7 @@ from edge_trgl.runtime.demand import REFUSED
 from edge_trgl.runtime.errors import DiskFullError, OverBudgetError, UsageError
 from edge_trgl.runtime.state import RunState
 from edge_trgl.runtime.supervisor import Message, Outcome, run_child
+from edge_trgl.smaller import add_smaller
 from edge_trgl.storage_use import storage_use
 
 ATTEMPTS = 3
@@ -216,10 +218,12 @@ class Pipeline:
         batch: str = "dynamic",
         exits: str | None = None,
         stages: str | None = None,
+        forms: Sequence[Form] = (),
     ) -> dict[str, Any]:
         """Write model.onnx, and with `exits` model.exits, and check them; what stands in export.json.
 
-        The options are those of `jobs.export` and, as `leaving`, of `jobs.calibrate`.
+        The options are those of `jobs.export` and, as `leaving`, of `jobs.calibrate`; `forms` are those of the
+        smaller files beside model.onnx.
 
         Raises:
             UsageError: the run is not trained to its end, or has no such depth or stage.
@@ -235,7 +239,10 @@ class Pipeline:
         with self._trained() as state, self._cleared():
             budget_mb = state.meta("budget_mb")
             try:
-                return self._exported(state, budget_mb, exits, {**options, "in_stages": exits is not None})
+                document = self._exported(state, budget_mb, exits, {**options, "in_stages": exits is not None})
+                if forms:
+                    document = add_smaller(self.run, document, forms, budget_mb, partial(self._job, state))
+                return document
             except OverBudgetError as error:
                 hint = f"edge-trgl resume {self.run.folder} --budget-mb N --export tries again with more."
                 raise OverBudgetError(
@@ -271,7 +278,9 @@ class Pipeline:
             yield
         finally:
             folder = self.run.exits_folder
-            for path in (*self.run.folder.glob(f"{self.run.onnx_file.name}*.new"), *folder.glob("*.new")):
+            models = (self.run.onnx_file, *map(self.run.smaller_file, FORMS))
+            written = [path for model in models for path in self.run.folder.glob(f"{model.name}*.new")]
+            for path in (*written, *folder.glob("*.new")):
                 files.remove(path)
             with suppress(OSError):  # it is not there, or not empty
                 folder.rmdir()

@@ -106,6 +106,10 @@ class Run:
         document: dict[str, Any] = json.loads(self.summary_file.read_text())
         return document
 
+    def smaller_file(self, form: str) -> Path:
+        """Where the model is in a smaller form: model.int8.onnx."""
+        return self.onnx_file.with_suffix(f".{form}{self.onnx_file.suffix}")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process: two trainers in one folder would undo each other.

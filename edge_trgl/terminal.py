@@ -23,6 +23,8 @@ PHASES = {
     "export": "exporting",
     "calibrate": "trying when to leave early",
     "check": "comparing the file with the network",
+    "smaller": "writing a smaller file and comparing it",
+    "latency": "measuring the files",
     "report": "writing the report",
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import onnx
 
 from edge_trgl.export import reading, wire
 from edge_trgl.export.reading import Written
-from edge_trgl.export.weights import Weight
+from edge_trgl.export.weights import SLICE_BYTES, Weight
 from edge_trgl.export_options import Target
 from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import ExportRejectedError, StorageError
@@ -132,6 +134,26 @@ def refuse(written: ModelFiles, document: dict[str, Any], *, hint: str) -> None:
             files.rename(new_of(path), rejected(path))
     files.write_durable(kept.with_name(kept.name + ".json"), [json.dumps(document, indent=2).encode() + b"\n"])
     raise ExportRejectedError(document["reason"], hint=f"the file is kept as {kept}; {hint}")
+
+
+def described(path: Path) -> dict[str, Any]:
+    """The file that `path`, which is not published yet, will be: its name, size and sha256."""
+    digest, view = hashlib.sha256(), memoryview(bytearray(SLICE_BYTES))
+    with files.opened(path, os.O_RDONLY) as fd:
+        num_bytes = files.size(fd)
+        for start in range(0, num_bytes, SLICE_BYTES):
+            part = view[: num_bytes - start]
+            files.read_into(fd, part, start)
+            digest.update(part)
+    return {"name": path.name.removesuffix(".new"), "num_bytes": num_bytes, "sha256": digest.hexdigest()}
+
+
+def withdraw(path: Path) -> None:
+    """Remove a published model, if there is one, and its weights where they are beside it."""
+    data = _data_of(path)
+    files.remove(path)
+    if data is not None:
+        files.remove(data)
 
 
 def _free_data(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from edge_trgl.runtime import files, memory
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Take = Callable[[str, range, Array], None]
-"""Takes the name of an exit, the samples, and their logits [N, num_classes]."""
+"""Takes the name of an exit or of a tensor inside, the samples, and their logits or values [N, ...]."""
 
 
 def batches_of(count: int, size: int) -> list[range]:
@@ -45,6 +45,17 @@ class Images:
         return np.asarray(samples, np.int64) + self._first
 
 
+class Spread(Images):
+    """As many as `count` images from all over a split, whose classes may come one after another."""
+
+    def __init__(self, reader: RecordReader, count: int) -> None:
+        super().__init__(reader)
+        self._chosen = np.arange(count) * len(reader) // max(count, 1)
+
+    def _numbers(self, samples: range) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return self._chosen[samples.start : samples.stop]
+
+
 class Running:
     """Modules `numbers` of a written model.
 
@@ -65,21 +76,33 @@ class Running:
             for value in (*graph.input, *graph.output, *graph.value_info)
         }
 
-    def run(self, batches: Sequence[range], images: Images, exits: Sequence[str], take_logits: Take) -> None:
-        """Take samples through; those of its outputs that `exits` has go to `take_logits`.
+    def run(
+        self,
+        batches: Sequence[range],
+        images: Images,
+        exits: Sequence[str],
+        take_found: Take,
+        inside: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
+        """Take samples through; those of its outputs that `exits` has go to `take_found`.
+
+        So do, of each module, the tensors that `inside` names; they are float32.
 
         Raises:
             StorageError: a file is damaged, or the disk is full.
         """
         for number in self._numbers:
-            session = Session(self._model, number, self._threads)
+            watched = (inside or {}).get(number, ())
+            session = Session(self._model, number, self._threads, watched)
             for samples in batches:
-                entering = self._filled(self._entering(session.entry, samples, images))
-                for name, values in session(entering).items():
+                entering = self._entering(session.entry, samples, images)
+                if session.entry in watched:
+                    take_found(session.entry, samples, entering)
+                for name, values in session(self._filled(entering)).items():
                     found = values[: len(samples)]
-                    if name in exits:
-                        take_logits(name, samples, found)
-                    else:
+                    if name in exits or name in watched:
+                        take_found(name, samples, found)
+                    if name in self.shapes and name not in exits:
                         put(self._scratch / name, samples.start, found)
             if session.entry != INPUT:
                 files.remove(self._scratch / session.entry)

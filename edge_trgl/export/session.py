@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,24 +22,32 @@ class Session:
     """Module `number`, counted from 1, of a model, cut out of its graph, with the weights that its file holds.
 
     The weights are fed as inputs: onnxruntime then computes with the one copy that is read here. `entry` is the
-    name of the module's input.
+    name of the module's input; `inside` names tensors, float32, that the module gives beside its outputs.
 
     Raises:
         StorageError: the weights cannot be read.
     """
 
-    def __init__(self, written: Written, number: int, threads: int) -> None:
+    def __init__(self, written: Written, number: int, threads: int, inside: Sequence[str] = ()) -> None:
         part = part_of(written, number)
-        self.entry = part.graph.input[0].name
+        entry, given = part.graph.input[0], {value.name for value in part.graph.output}
+        self.entry = entry.name
+        self._dtype = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
+        part.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            for name in inside
+            if name not in {self.entry, *given}
+        )
         self._weights: dict[str, Array] = {
             value.name: written.weights[value.name].read() for value in part.graph.input[1:]
         }
         self._session = opened(part, threads)
 
     def __call__(self, x: Array) -> dict[str, Array]:
-        """What the module gives for float32 [N, ...], by name: its boundary, its logits, or both."""
+        """What the module gives for [N, ...], by name: its boundary, its logits, or both, and what is inside."""
         outputs = [value.name for value in self._session.get_outputs()]
-        found = self._session.run(outputs, {self.entry: x, **self._weights})
+        # Of a model in half precision that is what a boundary was before it went to its file.
+        found = self._session.run(outputs, {self.entry: x.astype(self._dtype, copy=False), **self._weights})
         return dict(zip(outputs, found, strict=True))
 
 

@@ -5,12 +5,9 @@ The model runs module by module, each with the weights that its file holds, the 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +20,10 @@ from edge_trgl.export.naming import LOGITS, logits_name
 from edge_trgl.export.onnx_file import ModelFiles
 from edge_trgl.export.passing import take
 from edge_trgl.export.running import Images, Running, batches_of
-from edge_trgl.export_options import output_names
+from edge_trgl.export_options import FORMS, output_names
 from edge_trgl.jobs.calibrate import model_files, stage_files
 from edge_trgl.run import Run
 from edge_trgl.runtime import budget, files, memory
-
-SLICE_BYTES = 8 << 20
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -61,7 +56,7 @@ def run(
     exported = model_files(run, written)
     checking = _Checking(run, written)
     comparisons = checking.model(exported, written["exits"])
-    described = [_described(path) for path in exported.unpublished]
+    described = [onnx_file.described(path) for path in exported.unpublished]
     document = {
         "schema": 1,
         "file": str(run.onnx_file),
@@ -81,6 +76,9 @@ def run(
         document["early_exit"] = _early_exit(run, checking, stages, written, manifest, calibrated)
     checking.close()
     document["peak_mb"] = round(max(export_mb, memory.usage().peak + others_mb), 1)
+    for form in FORMS:
+        # They were made of the model that now goes.
+        onnx_file.withdraw(run.smaller_file(form))
     onnx_file.publish(exported)
     if manifest is not None:
         exits_folder.publish(stages, run.exits_folder / MANIFEST, manifest.document())
@@ -115,7 +113,7 @@ def _early_exit(
         comparisons += found.values()
         described.append(
             {
-                "files": [_described(path) for path in stage.unpublished],
+                "files": [onnx_file.described(path) for path in stage.unpublished],
                 "modules": known["modules"],
                 "flops": one.flops,
                 "threshold": one.threshold,
@@ -186,15 +184,3 @@ def _worst(comparisons: Iterable[Comparison]) -> dict[str, Any]:
         "median_abs_diff": max(one.median_abs_diff for one in found),
         "top1_agreement": min(one.top1_agreement for one in found),
     }
-
-
-def _described(path: Path) -> dict[str, Any]:
-    """The file that `path`, which is not published yet, will be: its name, size and sha256."""
-    digest, view = hashlib.sha256(), memoryview(bytearray(SLICE_BYTES))
-    with files.opened(path, os.O_RDONLY) as fd:
-        num_bytes = files.size(fd)
-        for start in range(0, num_bytes, SLICE_BYTES):
-            part = view[: num_bytes - start]
-            files.read_into(fd, part, start)
-            digest.update(part)
-    return {"name": path.name.removesuffix(".new"), "num_bytes": num_bytes, "sha256": digest.hexdigest()}

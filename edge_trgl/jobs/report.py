@@ -13,6 +13,7 @@ from edge_trgl.report import (
     DepthAccuracy,
     EarlyExit,
     Event,
+    ExportedFile,
     IoSample,
     LossPoint,
     MemorySample,
@@ -24,6 +25,7 @@ from edge_trgl.run import Run
 from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.state import Metric, RunState
+from edge_trgl.smaller import rows
 from edge_trgl.storage_use import storage_use
 
 
@@ -56,7 +58,14 @@ def gather(run: Run, state: RunState) -> Report:
         early_exit=_early_exit(run),
         io=tuple(IoSample(time_s=s.time_s, read_mb=s.read_mb, written_mb=s.written_mb) for s in samples),
         events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in state.events()),
+        exported=_exported(run),
     )
+
+
+def _exported(run: Run) -> tuple[ExportedFile, ...]:
+    if not run.export_file.is_file():
+        return ()
+    return tuple(ExportedFile(**vars(row)) for row in rows(run, json.loads(run.export_file.read_text())))
 
 
 def _modules(state: RunState) -> tuple[ModuleMemory, ...]:

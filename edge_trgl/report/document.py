@@ -95,6 +95,26 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportedFile:
+    """One of the files of an export that has smaller ones beside model.onnx; what is not known of it is None.
+
+    Fractions for `accuracy` and `top1_agreement`, milliseconds for the median `latency_ms`; `note`: how it was
+    quantised, or why it was refused.
+    """
+
+    name: str
+    num_bytes: int | None
+    accuracy: float | None
+    top1_agreement: float | None
+    latency_ms: float | None
+    note: str
+
+    @property
+    def size_mb(self) -> float | None:
+        return None if self.num_bytes is None else self.num_bytes / 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """A whole report. `summary` is the document of summary.json, `config` the resolved configuration.
 
@@ -114,3 +134,4 @@ class Report:
     early_exit: EarlyExit | None
     io: tuple[IoSample, ...]
     events: tuple[Event, ...]
+    exported: tuple[ExportedFile, ...]

@@ -75,9 +75,14 @@ def test_a_run_from_train_to_report(tmp_path):
     assert exported["num_images"] == 16
     assert exported["peak_mb"] <= 400
     assert exported == json.loads((folder / "export.json").read_text())
-    everything = run(tmp_path, "export", "runs/0001", "--depth", "all", "--target", "ort", "--batch", "8")
+    everything = run(
+        tmp_path, "export", "runs/0001", "--depth", "all", "--target", "ort", "--batch", "8", "--fp16"
+    )
     assert "depths 1 to 3, " in everything.stdout
     assert "opset 20" in everything.stdout
+    assert "model.fp16.onnx" in everything.stdout
+    assert "model.fp16.onnx" in (folder / "report.html").read_text()
+    assert json.loads((folder / "export.json").read_text())["smaller"].keys() == {"fp16"}
     assert "early-exit-title" not in (folder / "report.html").read_text()
     in_stages = run(tmp_path, "export", "runs/0001", "--depth", "last", "--exits", "auto:1", "--stages", "1,3")
     assert "model.exits  2 stages, left from a probability of " in in_stages.stdout
@@ -315,7 +320,7 @@ OPTIONS = {
     "plan": CONFIGURED,
     "resume": "budget-mb disk-mb export json",
     "evaluate": "json",
-    "export": "batch depth exits json stages target",
+    "export": "batch depth exits fp16 int8 json stages target",
     "report": "json",
     "probe": "disk json save",
     "predict": "csv exit exits json optimize provider threads top",

@@ -252,8 +252,8 @@ def test_a_check_that_is_cut_leaves_the_old_model(trained, monkeypatch):
 def test_an_export_that_is_stopped_leaves_nothing_half_done(trained, monkeypatch):
     def stopped(pipeline, state, name, **options):
         assert name == "export"
-        for suffix in (".new", ".data.new"):
-            (trained.folder / f"model.onnx{suffix}").write_bytes(b"half")
+        for name in ("model.onnx.new", "model.onnx.data.new", "model.int8.onnx.new", "model.fp16.onnx.data2.new"):
+            (trained.folder / name).write_bytes(b"half")
         raise StoppedError("stopped")
 
     deploy(trained)

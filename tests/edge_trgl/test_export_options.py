@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.export_options import TARGETS, Leaving, batch_of, exits_of, leaving_of, output_names, stages_of
+from edge_trgl.export_options import (
+    TARGETS,
+    Leaving,
+    batch_of,
+    exits_of,
+    is_symmetric,
+    leaving_of,
+    output_names,
+    stages_of,
+)
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.settings import read_profile, resolve
 
@@ -92,3 +101,7 @@ def test_no_stages(text):
 def test_one_stage_has_nothing_to_leave_by(text, first, depth):
     with pytest.raises(UsageError, match=f"up to depth {depth} there is one classifier, and nothing to leave by"):
         stages_of(text, first=first, depth=depth)
+
+
+def test_tensorrt_reads_symmetric_integers():
+    assert {name for name in TARGETS if is_symmetric(name)} == {"jetpack4", "jetpack5", "jetpack6"}

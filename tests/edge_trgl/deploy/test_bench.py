@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from edge_trgl.deploy.bench import WARM_UP_RUNS, bench, describe, statistics, timed
+from edge_trgl.deploy.bench import WARM_UP_RUNS, bench, describe, side_by_side, statistics, timed
+from edge_trgl.deploy.network import Network
 from edge_trgl.runtime.errors import InputError, UsageError
 
 
@@ -71,3 +72,24 @@ def test_a_batch_that_the_file_does_not_take(tmp_path, tiny):
 def test_no_file(tmp_path):
     with pytest.raises(InputError, match="no model file"):
         bench(tmp_path / "model.onnx")
+
+
+def test_several_files_take_turns(tmp_path, tiny, monkeypatch):
+    paths = [tiny.classifier(tmp_path / f"{name}.onnx", batch=3) for name in ("first", "second")]
+    order, original = [], Network.run
+
+    def run(network, arrays, outputs):
+        order.append((network.path.stem, network.threads, len(arrays["input"])))
+        return original(network, arrays, outputs)
+
+    monkeypatch.setattr(Network, "run", run)
+    document = side_by_side(paths, runs=4, seconds=1e9)
+    assert order == [("first", 1, 3), ("second", 1, 3)] * (WARM_UP_RUNS + 4)
+    assert list(document["p50_ms"]) == ["first.onnx", "second.onnx"]
+    assert all(found > 0 for found in document["p50_ms"].values())
+    assert (document["runs"], document["batch"], document["threads"]) == (4, 3, 1)
+
+
+def test_several_files_take_one_turn_at_least(tmp_path, tiny):
+    path = tiny.classifier(tmp_path / "model.onnx")
+    assert side_by_side([path], runs=100, seconds=0.0)["runs"] == 1

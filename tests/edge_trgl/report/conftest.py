@@ -10,6 +10,7 @@ from edge_trgl.report import (
     DepthAccuracy,
     EarlyExit,
     Event,
+    ExportedFile,
     IoSample,
     LossPoint,
     MemorySample,
@@ -105,6 +106,24 @@ def make_report():
                 chosen=Balance(accuracy=0.89, compute_share=0.41),
                 test=Balance(accuracy=0.885, compute_share=0.42),
             ),
+            exported=(
+                ExportedFile(
+                    name="model.int8.onnx",
+                    num_bytes=3 << 20,
+                    accuracy=0.9125,
+                    top1_agreement=0.9931,
+                    latency_ms=1.234,
+                    note="percentile",
+                ),
+                ExportedFile(
+                    name="model.fp16.onnx",
+                    num_bytes=None,
+                    accuracy=None,
+                    top1_agreement=None,
+                    latency_ms=None,
+                    note="it differs",
+                ),
+            ),
             io=tuple(IoSample(time_s=60.0 * i, read_mb=10.0 * i, written_mb=2.0 * i) for i in range(num_samples)),
             events=(Event(time_s=1400.0, kind="restart", text="the kernel killed the worker"),),
         )
@@ -127,5 +146,5 @@ def unfinished(make_report):
         "images_per_s": None,
         "weights_sha256": None,
     }
-    empty = dict.fromkeys(("memory", "modules", "losses", "accuracy", "io", "events"), ())
+    empty = dict.fromkeys(("memory", "modules", "losses", "accuracy", "io", "events", "exported"), ())
     return replace(report, summary=numbers, config={}, influences={}, early_exit=None, **empty)

@@ -213,6 +213,13 @@ def test_the_table_of_modules_joins_memory_loss_and_accuracy(make_report):
     assert ["2", "block 1", "conv", *memory, "0.6", "0.01", "1.23 %", "80.00 %", "85.00 %", "–"] in cells
 
 
+def test_the_exported_files_are_a_table(make_report, unfinished):
+    words = Page(render(make_report())).words
+    assert "model.int8.onnx 3 MiB 91.25 % 99.31 % 1.23 ms percentile" in words
+    assert "model.fp16.onnx – – – – it differs" in words
+    assert "Exported files" not in Page(render(unfinished)).words
+
+
 def test_the_configuration_is_flattened(make_report):
     html = render(make_report(num_epochs=7))
     assert "<td>data.spec</td><td>sample</td>" in html

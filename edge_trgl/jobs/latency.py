@@ -1,0 +1,29 @@
+"""Measure the exported files of a run in turn, in a process that has nothing else to do. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge_trgl.deploy import bench
+from edge_trgl.run import Run
+from edge_trgl.runtime import budget
+
+RUNS = 200
+SECONDS = 10.0
+
+
+def run(run: Run, *, names: Sequence[str], others_mb: float, budget_mb: float) -> dict[str, Any]:
+    """What `bench.side_by_side` says.
+
+    Args:
+        run: exported.
+        names: of files in its folder.
+        others_mb: MiB at most of the parent.
+        budget_mb: for both.
+
+    Raises:
+        InputError: a file cannot be computed.
+    """
+    budget.set_guard(budget_mb - others_mb)
+    return bench.side_by_side([run.folder / name for name in names], runs=RUNS, seconds=SECONDS)

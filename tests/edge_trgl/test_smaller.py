@@ -1,0 +1,102 @@
+"""Smaller files one after another, by jobs that are made up; the table of them all."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edge_trgl.run import Run
+from edge_trgl.runtime.errors import ExportRejectedError, OverBudgetError
+from edge_trgl.runtime.supervisor import Outcome
+from edge_trgl.smaller import add_smaller, rows, table
+
+EXPORTED = {"num_bytes": 4 << 20, "peak_mb": 290.0}
+INT8 = {
+    "num_bytes": 1 << 20,
+    "accuracy_fp32": 0.9,
+    "accuracy": 0.89,
+    "top1_agreement": 0.98,
+    "method": "minmax",
+    "form": "uint8 activations, int8 weights",
+}
+FP16 = {"num_bytes": 2 << 20, "accuracy_fp32": 0.9, "accuracy": 0.9, "top1_agreement": 1.0}
+LATENCY = {"p50_ms": {"model.onnx": 3.0, "model.int8.onnx": 1.0, "model.fp16.onnx": 3.1}}
+
+
+@pytest.fixture
+def job():
+    """A job that gives what is made up for it; `job.calls` are the options of each."""
+
+    class Job:
+        def __init__(self):
+            self.results = {"int8": INT8, "fp16": FP16, "latency": LATENCY, "report": None}
+            self.calls = []
+
+        def __call__(self, name, **options):
+            self.calls.append((name, options))
+            found = self.results[options.get("form", name)]
+            if isinstance(found, Exception):
+                raise found
+            return Outcome(result=found, peak_mb=400.0, seconds=1.0)
+
+    return Job()
+
+
+def test_one_after_another_then_measured(tmp_path, job):
+    run = Run(tmp_path)
+    document = add_smaller(run, EXPORTED, ("int8", "fp16"), 500.0, job)
+    assert [(name, options.get("form")) for name, options in job.calls] == [
+        ("smaller", "int8"),
+        ("smaller", "fp16"),
+        ("latency", None),
+        ("report", None),
+    ]
+    assert job.calls[2][1]["names"] == ["model.onnx", "model.int8.onnx", "model.fp16.onnx"]
+    assert {options["budget_mb"] for _, options in job.calls[:3]} == {500.0}
+    assert document == json.loads(run.export_file.read_text())
+    assert document["smaller"] == {"int8": INT8, "fp16": FP16}
+    assert document["peak_mb"] > 400
+    assert table(rows(run, document)).splitlines() == [
+        "                        MiB  accuracy agreement   p50 ms",
+        "model.onnx             4.00    90.00%               3.00",
+        "model.int8.onnx        1.00    89.00%    98.00%     1.00  minmax; uint8 activations, int8 weights",
+        "model.fp16.onnx        2.00    90.00%   100.00%     3.10",
+    ]
+
+
+def test_one_that_is_refused_does_not_keep_the_other_from_being_written(tmp_path, job):
+    run = Run(tmp_path)
+    job.results["int8"] = ExportRejectedError("it loses 3 points")
+    job.results["latency"] = {"p50_ms": {"model.onnx": 3.0, "model.fp16.onnx": 3.1}}
+    with pytest.raises(ExportRejectedError, match="it loses 3 points"):
+        add_smaller(run, EXPORTED, ("int8", "fp16"), 500.0, job)
+    document = json.loads(run.export_file.read_text())
+    assert document["smaller"] == {"int8": {"rejected": "it loses 3 points"}, "fp16": FP16}
+    assert [options["names"] for name, options in job.calls if name == "latency"] == [
+        ["model.onnx", "model.fp16.onnx"]
+    ]
+    assert job.calls[-1] == ("report", {})
+    assert table(rows(run, document)).splitlines()[2].split(maxsplit=1) == ["model.int8.onnx", "it loses 3 points"]
+
+
+def test_if_all_are_refused_nothing_is_measured(tmp_path, job):
+    run = Run(tmp_path)
+    job.results["fp16"] = ExportRejectedError("it differs")
+    with pytest.raises(ExportRejectedError):
+        add_smaller(run, EXPORTED, ("fp16",), 500.0, job)
+    document = json.loads(run.export_file.read_text())
+    assert [name for name, _ in job.calls] == ["smaller", "report"]
+    assert [row.latency_ms for row in rows(run, document)] == [None, None]
+
+
+def test_without_room_to_measure_there_is_no_latency(tmp_path, job):
+    run = Run(tmp_path)
+    job.results["latency"] = OverBudgetError("an allocation was refused")
+    document = add_smaller(run, EXPORTED, ("int8",), 500.0, job)
+    assert document["latency"] is None
+    assert [row.latency_ms for row in rows(run, document)] == [None, None]
+
+
+def test_an_export_without_smaller_files_has_no_table(tmp_path):
+    assert rows(Run(tmp_path), EXPORTED) == []
