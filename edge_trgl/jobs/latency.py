@@ -8,6 +8,7 @@ from typing import Any
 from edge_trgl.deploy import bench
 from edge_trgl.run import Run
 from edge_trgl.runtime import budget
+from edge_trgl.runtime.errors import InputError, OverBudgetError
 
 RUNS = 200
 SECONDS = 10.0
@@ -24,6 +25,13 @@ def run(run: Run, *, names: Sequence[str], others_mb: float, budget_mb: float) -
 
     Raises:
         InputError: a file cannot be computed.
+        OverBudgetError: the budget has no room for all of them at once.
     """
     budget.set_guard(budget_mb - others_mb)
-    return bench.side_by_side([run.folder / name for name in names], runs=RUNS, seconds=SECONDS)
+    try:
+        return bench.side_by_side([run.folder / name for name in names], runs=RUNS, seconds=SECONDS)
+    except InputError as error:
+        # Of a file that cannot be loaded, whatever the reason; onnxruntime's own errors are no RuntimeError.
+        if budget.refused(RuntimeError(str(error.__cause__))):
+            raise OverBudgetError("the budget leaves no room to measure the files beside one another") from error
+        raise

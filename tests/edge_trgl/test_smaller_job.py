@@ -12,6 +12,7 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from edge_trgl.cli_deploy import predict
 from edge_trgl.data import RecordReader, open_dataset
@@ -20,7 +21,7 @@ from edge_trgl.export import calibrating, judging
 from edge_trgl.export.ranges import METHODS
 from edge_trgl.jobs import check, export, latency, smaller
 from edge_trgl.runtime import budget
-from edge_trgl.runtime.errors import ExportRejectedError
+from edge_trgl.runtime.errors import ExportRejectedError, InputError, OverBudgetError
 
 WIDE = {"data__limit": 400, "data__validation": 0.4, "train__epochs": "3", "model__width": 8}
 MLP = """
@@ -236,6 +237,18 @@ def test_the_files_are_measured_in_turn(trained):
     assert list(document["p50_ms"]) == ["model.onnx", "model.int8.onnx"]
     assert all(found > 0 for found in document["p50_ms"].values())
     assert (document["threads"], document["batch"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("std::bad_alloc", OverBudgetError), ("no such operation", InputError)]
+)
+def test_files_that_the_budget_has_no_room_for_are_not_called_bad(trained, monkeypatch, reason, told):
+    def refuse(*arguments, **options):
+        raise InputError("model.onnx cannot be loaded") from onnxruntime_errors.RuntimeException(reason)
+
+    monkeypatch.setattr(latency.bench, "side_by_side", refuse)
+    with pytest.raises(told):
+        latency.run(trained, names=["model.onnx"], others_mb=0.0, budget_mb=1e5)
 
 
 def test_predict_takes_an_int8_file(trained, tmp_path):
