@@ -67,8 +67,9 @@ def refused(error: BaseException) -> bool:
     """Whether `error` is an allocation that the guard or the device refused."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    refusal = isinstance(error, RuntimeError) and any(text in str(error) for text in _REFUSALS)
-    return refusal or isinstance(error, MemoryError)
+    # torch raises RuntimeError; onnxruntime has classes of its own.
+    is_librarys = isinstance(error, RuntimeError) or type(error).__module__ != "builtins"
+    return isinstance(error, MemoryError) or (is_librarys and any(text in str(error) for text in _REFUSALS))
 
 
 def check(peak_mb: float, budget_mb: float, where: str) -> None:

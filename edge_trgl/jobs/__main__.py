@@ -31,7 +31,7 @@ def main() -> int:
         value = job.run(Run(Path(folder)), **json.loads(options[0] if options else "{}"))
     except EdgeTrglError as error:
         return _tell(error)
-    except (MemoryError, OSError, RuntimeError) as error:
+    except Exception as error:
         from edge_trgl.runtime import budget
 
         if not budget.refused(error):

@@ -31,7 +31,7 @@ def run(run: Run, *, names: Sequence[str], others_mb: float, budget_mb: float) -
     try:
         return bench.side_by_side([run.folder / name for name in names], runs=RUNS, seconds=SECONDS)
     except InputError as error:
-        # Of a file that cannot be loaded, whatever the reason; onnxruntime's own errors are no RuntimeError.
-        if budget.refused(RuntimeError(str(error.__cause__))):
+        # Of a file that cannot be loaded, whatever the reason.
+        if error.__cause__ is not None and budget.refused(error.__cause__):
             raise OverBudgetError("the budget leaves no room to measure the files beside one another") from error
         raise

@@ -76,7 +76,7 @@ def test_the_plan_keeps_every_module_in_memory(plan_run):
     assert (plans[0]["layout"]["resident"], plans[0]["layout"]["chunk"]) == (3, 1)
     assert plans[0]["layout"] == plans[1]["layout"]
     above_mb = [[peak - plan["fixed_mb"] for peak in plan["peaks_mb"]] for plan in plans]
-    assert above_mb[0] == pytest.approx(above_mb[1])
+    assert above_mb[0] == pytest.approx(above_mb[1], abs=0.1)  # two processes rest a few pages apart
     least = {
         name: plan_run(f"least {name}", None, **settings, model__width=128).state().meta("plan")["peak_mb"]
         for name, settings in (("shared", SHARED), ("apart", {"model__downsample": ()}))

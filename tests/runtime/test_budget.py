@@ -113,6 +113,13 @@ class TestRefused:
     def test_what_allocators_say(self, message):
         assert budget.refused(RuntimeError(message))
 
+    def test_libraries_have_error_classes_of_their_own(self):
+        class RuntimeException(Exception):
+            """As onnxruntime's, which is no RuntimeError."""
+
+        assert budget.refused(RuntimeException("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc"))
+        assert not budget.refused(RuntimeException("[ONNXRuntimeError] : 1 : FAIL : no such operation"))
+
     @pytest.mark.parametrize("message", recorded("not_refused"))
     def test_what_else_goes_wrong_says_something_else(self, message):
         assert not budget.refused(RuntimeError(message))
