@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import StorageError
 
-STEP_BYTES = 8 << 20
+STEP_BYTES = 4 << 20
 """How much is moved, or let go of, at a time."""
 
 STEPS_UNDER_WAY = 2

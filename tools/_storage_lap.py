@@ -12,14 +12,16 @@ import ctypes
 import json
 import mmap
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from _bench import Bench
-from _processes import output_of
 from _storage_scale import Scale, target
+
+from edge_trgl.runtime.memory import allocator_environment
 
 SHAPE, BATCH = (64, 14, 14), 64
 MIB = 1 << 20
@@ -33,7 +35,9 @@ def measure(bench: Bench, scale: Scale) -> dict[str, Any]:
     found = {}
     for number, (size, laps) in enumerate(cases):
         command = [sys.executable, __file__, str(scale.scratch / f"lap{number}"), str(size), str(laps)]
-        rows = [json.loads(line) for line in output_of(command).splitlines()]
+        environment = {**os.environ, **allocator_environment()}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
         found[f"{size:g} GB"] = {
             "laps": laps,
             "cached_mb": max(row["cached_mb"] for row in rows),
