@@ -240,9 +240,13 @@ class Pipeline:
             budget_mb = state.meta("budget_mb")
             try:
                 document = self._exported(state, budget_mb, exits, {**options, "in_stages": exits is not None})
-                if forms:
-                    document = add_smaller(self.run, document, forms, budget_mb, partial(self._job, state))
-                return document
+                try:
+                    if forms:
+                        return add_smaller(self.run, document, forms, budget_mb, partial(self._job, state))
+                    return document
+                finally:
+                    if forms or exits is not None:
+                        self._job(state, "report")  # it shows what leaving early spares, and the smaller files
             except OverBudgetError as error:
                 hint = f"edge-trgl resume {self.run.folder} --budget-mb N --export tries again with more."
                 raise OverBudgetError(
@@ -267,8 +271,6 @@ class Pipeline:
             calibrated=calibrated,
             **limits,
         ).result
-        if exits is not None:
-            self._job(state, "report")  # it has the curve
         return document
 
     @contextmanager

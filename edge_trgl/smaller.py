@@ -37,7 +37,7 @@ class Row:
 def add_smaller(
     run: Run, document: Mapping[str, Any], forms: Sequence[Form], budget_mb: float, job: Job
 ) -> dict[str, Any]:
-    """Write the smaller files of the model that was exported, and the report; what stands in export.json then.
+    """Write the smaller files of the model that was exported; what stands in export.json then.
 
     Args:
         run: exported.
@@ -69,7 +69,6 @@ def add_smaller(
         "latency": _latency([run.onnx_file.name, *made], limits, job) if made else None,
     }
     files.write_durable(run.export_file, [json.dumps(extended, indent=2).encode() + b"\n"])
-    job("report")
     if refused is not None:
         raise refused
     return extended

@@ -22,8 +22,8 @@ class Alternative:
 
 
 def alternatives(demand: Demand, plan: Plan, measured: Measurements, *, augmented: bool) -> Iterator[Alternative]:
-    """What the plan has, more copies where images are `augmented` (else all are alike), and none; nothing where no
-    boundary is cached."""
+    """What the plan has, more copies where images are `augmented` (else all are alike), and none; nothing where
+    modules are not trained one after the other on cached boundaries."""
     form = demand.forms[plan.layout.form]
     if form.order != "cache":
         return

@@ -74,9 +74,8 @@ class ReadBuffers:
     def fetch(self, source: Source, rows: Rows) -> None:
         """Read a batch, the first of `rows` [N], in the background; the disk is to be at work on the rest."""
         self.settle()
-        self._provide(source.spec, 2)
         batch = rows[: self._batch_size]
-        buffer = self._buffers[1][: len(batch)]
+        buffer = self._next(source.spec)[: len(batch)]
         self._coming = _Coming(source, batch, buffer, self._thread.submit(_fetch, source, buffer, rows))
 
     def fetched(self, source: Source, rows: Rows) -> Tensor | None:
@@ -106,6 +105,13 @@ class ReadBuffers:
         if self._kind not in {(spec.shape, spec.dtype) for spec in specs}:
             self.settle()
             self._kind, self._buffers = None, []
+
+    def _next(self, spec: BoundarySpec) -> Tensor:
+        """Rows for a batch while the one before it is in use."""
+        if not self._reuse:
+            return empty_rows(spec, self._batch_size)
+        self._provide(spec, 2)
+        return self._buffers[1]
 
     def _provide(self, spec: BoundarySpec, count: int) -> None:
         kind = (spec.shape, spec.dtype)

@@ -26,6 +26,7 @@ from edge_trgl.runtime.boundary_records import record_bytes
 from edge_trgl.runtime.demand import FORWARD, Demand, Form, ModuleRow, Order
 from edge_trgl.runtime.device import open_device
 from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.ladder import NARROW
 from edge_trgl.sparing import Recompute
 
 WORKSPACE = 0.02
@@ -57,9 +58,6 @@ LEVELS: dict[Recompute, float] = {"none": 0.0, "norms": 0.1, "blocks": 1.0}
 WHOLE = 2
 """End-to-end, a net is only built whole where there is room for so many times its weights and momentum, and for a
 step of a few samples with everything kept: counting it takes as much."""
-
-NARROW = {"fp16-boundaries": "float16", "int8-boundaries": "int8"}
-"""Boundaries that take less, by the name under which they are allowed. Nothing is computed in these dtypes."""
 
 
 @dataclass(frozen=True)

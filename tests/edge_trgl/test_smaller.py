@@ -30,7 +30,7 @@ def job():
 
     class Job:
         def __init__(self):
-            self.results = {"int8": INT8, "fp16": FP16, "latency": LATENCY, "report": None}
+            self.results = {"int8": INT8, "fp16": FP16, "latency": LATENCY}
             self.calls = []
 
         def __call__(self, name, **options):
@@ -50,7 +50,6 @@ def test_one_after_another_then_measured(tmp_path, job):
         ("smaller", "int8"),
         ("smaller", "fp16"),
         ("latency", None),
-        ("report", None),
     ]
     assert job.calls[2][1]["names"] == ["model.onnx", "model.int8.onnx", "model.fp16.onnx"]
     assert {options["budget_mb"] for _, options in job.calls[:3]} == {500.0}
@@ -76,7 +75,6 @@ def test_one_that_is_refused_does_not_keep_the_other_from_being_written(tmp_path
     assert [options["names"] for name, options in job.calls if name == "latency"] == [
         ["model.onnx", "model.fp16.onnx"]
     ]
-    assert job.calls[-1] == ("report", {})
     assert table(rows(run, document)).splitlines()[2].split(maxsplit=1) == ["model.int8.onnx", "it loses 3 points"]
 
 
@@ -86,7 +84,7 @@ def test_if_all_are_refused_nothing_is_measured(tmp_path, job):
     with pytest.raises(ExportRejectedError):
         add_smaller(run, EXPORTED, ("fp16",), 500.0, job)
     document = json.loads(run.export_file.read_text())
-    assert [name for name, _ in job.calls] == ["smaller", "report"]
+    assert [name for name, _ in job.calls] == ["smaller"]
     assert [row.latency_ms for row in rows(run, document)] == [None, None]
 
 

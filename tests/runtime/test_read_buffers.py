@@ -138,6 +138,15 @@ def test_there_are_no_more_buffers_than_batches_at_work(tmp_path, monkeypatch, a
     store.close()
 
 
+def test_without_reuse_every_batch_stays_as_it_was(tmp_path):
+    store = _store(tmp_path, reuse=False)
+    made, batches = _full(store), []
+    for start in range(0, NUM_SAMPLES, BATCH):
+        batches.append(made.read(np.arange(start, start + BATCH), then=np.arange(start + BATCH, NUM_SAMPLES)))
+    assert torch.equal(torch.cat(batches), VALUES)
+    store.close()
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_any_order_of_reads_and_announcements_gives_the_records(tmp_path_factory, data):
