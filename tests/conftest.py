@@ -56,6 +56,9 @@ def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
             section, _, key = setting.partition("__")
             chosen.setdefault(section, {})[key] = value
         run = Run.create(tmp_path / name, resolve(TINY, chosen))
+        library, colon, _ = run.config().model.name.partition(":")
+        if colon and library in ("torchvision", "timm"):
+            pytest.importorskip(library)
         prepare.run(run)
         if run.config().model.imported:
             cut.run(run)
