@@ -249,6 +249,7 @@ def test_the_figure_has_a_panel_for_each_table_that_has_both_rows(tool, tmp_path
 WRONG = {
     "a line that there is not": (["table14", "--cases", "151"], "choose of 60000"),
     "a row that there is not": (["table14", "--rows", "E2E"], "choose of VanGL, TRGL, end-to-end"),
+    "seeds that there are not": (["table13", "--first-seed", "28"], "the seeds of a table are 0 to 29"),
     "no data": (["table13"], "needs the image set cifar10"),
     "lines of the sample": (["sample", "--cases", "150"], "--cases is for tables of the paper"),
     "a figure of nothing": (["figure2"], "run a table first"),
@@ -290,11 +291,12 @@ def test_reproduce_a_table_quick_in_two_calls_and_draw_it(run_tool, tmp_path):
         return json.loads(done.stdout)
 
     first = reproduce("table14", "--rows", "VanGL")
-    both = reproduce("table14", "--rows", "TRGL", "TRGL-shared")
+    both = reproduce("table14", "--rows", "TRGL", "TRGL-shared", "--first-seed", "1")
     assert [item["row"] for item in both["rows"]] == ["VanGL", "TRGL", "TRGL-shared"]
     assert both["rows"][0] == first["rows"][0]
+    assert [run["seed"] for run in both["runs"]] == [0, 1, 1]
     assert len(both["runs"][0]["test_per_depth"]) == 3
-    assert not (tmp_path / "runs" / "reproduce" / "table14-quick" / "150-TRGL-0" / "modules").exists()
+    assert not (tmp_path / "runs" / "reproduce" / "table14-quick" / "150-TRGL-1" / "modules").exists()
     figure = reproduce("figure2")
     assert Path(figure["file"]).read_bytes().startswith(b"\x89PNG")
     assert set(figure["panels"][0]["curves"]) == {"VanGL", "TRGL"}
