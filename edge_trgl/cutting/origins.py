@@ -62,7 +62,6 @@ def _torchvision(name: str, input_shape: Shape, num_classes: int) -> Factory:
             f"the models of torchvision read 3 channels; the data has {input_shape[0]}",
             hint="Take one of timm, or wrap it in a factory of your own with another first layer.",
         )
-    _declare_operators()
     models = _imported("torchvision.models", "torchvision")
     if name not in models.list_models(models):
         raise UsageError(f"torchvision has no model {name!r}", hint=f"It has {_some(models.list_models(models))}.")
@@ -73,7 +72,6 @@ def _torchvision(name: str, input_shape: Shape, num_classes: int) -> Factory:
 
 
 def _timm(name: str, input_shape: Shape, num_classes: int) -> Factory:
-    _declare_operators()
     timm = _imported("timm", "timm")
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*") or timm.list_models()
@@ -101,16 +99,23 @@ def _some(names: list[str]) -> str:
 
 def _imported(module: str, package: str) -> Any:
     try:
-        return importlib.import_module(module)
+        return _import(module)
     except ImportError as error:
         raise InputError(f"{package} cannot be imported: {error}", hint=f"pip install {package}.") from error
 
 
-def _declare_operators() -> None:
-    """Where torchvision's compiled part does not suit torch's build, its import fails for want of these two."""
-    if _declared or "torchvision" in sys.modules:
-        return
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except RuntimeError as error:
+        if _declared or "torchvision::nms" not in str(error):
+            raise
+    # torchvision's compiled part does not suit this build of torch: the import fails for want of two operators.
+    # Only now: where the compiled part does suit, it declares them itself, and twice is an abort of the process.
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("torchvision", "timm")]:
+        del sys.modules[name]
     operators = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     _declared.append(operators)
+    return importlib.import_module(module)

@@ -235,6 +235,37 @@ class TestLibraries:
         with pytest.raises(UsageError, match="read 3 channels; the data has 1"):
             model_factory("torchvision:resnet18", (1, 8, 8), CLASSES)
 
+    @pytest.mark.parametrize("suits", [True, False])
+    def test_a_compiled_part_that_suits_torch_or_does_not(self, tmp_path, suits):
+        """Its compiled part, where it loads, defines operators; where it does not, the import asks for them."""
+        package = tmp_path / "torchvision"
+        package.mkdir()
+        (package / "__init__.py").write_text(
+            textwrap.dedent(f"""
+            import torch
+            if {suits}:
+                compiled = torch.library.Library("torchvision", "DEF")
+                for name in ("nms", "qnms"):
+                    compiled.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: dets)
+            torch.library.register_fake("torchvision::qnms")(lambda dets, scores, iou_threshold: dets)
+            """)
+        )
+        lines = (
+            "import torch",
+            "list_models = lambda models: ['one']",
+            "get_model = lambda *_, **options: torch.nn.ReLU()",
+        )
+        (package / "models.py").write_text("\n".join(lines))
+        code = f"""
+            import sys
+            sys.path.insert(0, {str(tmp_path)!r})
+            from edge_trgl.cutting import model_factory
+            print(*(model_factory("torchvision:one", (3, 8, 8), 2)() for _ in range(2)))
+        """
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "ReLU() ReLU()\n"
+
     def test_blocks_are_built_without_a_library(self):
         """Nor does building them load what tracing would."""
         code = """
