@@ -2,108 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 import click
 
-from edge_trgl import __version__, cli_deploy, settings
+from edge_trgl import __version__, cli_deploy
+from edge_trgl.api import Training, begin, plan_of
 from edge_trgl.config import RunConfig
 from edge_trgl.exits_text import early_exit_text
-from edge_trgl.export_options import TARGETS, Form
-from edge_trgl.head_choice import NAMES
-from edge_trgl.pipeline import Pipeline, begin_or_continue
+from edge_trgl.export_options import TARGETS
+from edge_trgl.flags import FLAGS, Flag, configuration
 from edge_trgl.plan_text import plan_text
-from edge_trgl.run import RUNS, Run, newest_unfinished, numbered
+from edge_trgl.run import Run, newest_unfinished, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, StoppedError
 from edge_trgl.runtime.supervisor import ChildCrashedError
+from edge_trgl.settings import parse_setting
 from edge_trgl.smaller import rows, table
 from edge_trgl.terminal import Terminal, duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-MODEL_HELP = (
-    "km-K-M, km-K-M-encoder, resnet50, resnet101, resnet110, resnet110-heavy, resnet152, swin-tiny, vgg19, "
-    "torchvision:NAME, timm:NAME or module:factory [km-10-1]"
-)
-
-HEAD_HELP = (
-    f"auxiliary classifiers: {', '.join(NAMES)}; one for each module, as conv,conv,linear; auto, or "
-    "auto:pooled,linear, for the cheapest in memory [the model's own]"
-)
-
-# Flag, configuration key it sets, how it is read, help.
-FLAGS: tuple[tuple[str, str, Any, str], ...] = (
-    ("--budget-mb", "budget.mb", str, "MiB of memory for everything the run does, auto or min [2000]"),
-    ("--disk-mb", "budget.disk_mb", float, "MiB that the run's folder may take on its disk [what is free]"),
-    ("--data", "data.source", str, "sample, a folder, or a .npz file [sample]"),
-    ("--image-size", "data.image_size", int, "resize image files to this side"),
-    ("--model", "model.name", str, MODEL_HELP),
-    ("--width", "model.width", int, "filters of a K-M net [32]"),
-    ("--modules", "model.modules", int, "regroup the blocks into this many modules"),
-    ("--head", "model.head", str, HEAD_HELP),
-    (
-        "--regime",
-        "train.regime",
-        click.Choice(["parallel", "multi-lap", "sequential", "end-to-end"]),
-        "order of training [parallel]",
-    ),
-    (
-        "--chunk",
-        "budget.chunk",
-        str,
-        "batches a module is trained on at a time: a number, epoch or auto [auto]",
-    ),
-    ("--resident", "budget.resident", str, "modules kept in memory: a number or auto [auto]"),
-    ("--epochs", "train.epochs", str, "passes over the data of each module: 30, 50+10k, or 5,6,7 [10]"),
-    ("--laps", "train.laps", int, "laps of multi-lap training [1]"),
-    ("--batch-size", "train.batch_size", int, "images a step [32]"),
-    ("--lr", "train.lr", float, "learning rate [0.02]"),
-    ("--tau", "transport.tau", float, "transport weight is 1/(2 tau); doubled in the second half [0.5]"),
-    (
-        "--loss",
-        "loss.name",
-        click.Choice(["cross-entropy", "predsim", "infopro", "infopro-contrast"]),
-        "local loss, the transport term apart [cross-entropy]",
-    ),
-    ("--pretrained", "model.pretrained", str, "weights to begin with: safetensors, a state dict, a run's folder"),
-    ("--freeze", "train.freeze", int, "modules, the first ones, that are not trained [0]"),
-    ("--views", "train.views", int, "augmented copies in a cached boundary [1]"),
-    ("--seed", "train.seed", int, "keys everything random [0]"),
-    ("--device", "train.device", click.Choice(["cpu", "cuda"]), "where to compute [cpu]"),
-    (
-        "--precision",
-        "train.precision",
-        click.Choice(["fp32", "bf16"]),
-        "arithmetic of the forward pass [fp32]",
-    ),
-    ("--threads", "train.threads", int, "CPU threads [as the system says]"),
-    (
-        "--allow",
-        "budget.allow",
-        str,
-        "what may change results to fit: micro-batch, fp16-boundaries, int8-boundaries",
-    ),
-    ("--without", "budget.without", str, "savings to switch off, to measure them: paging, disk, recompute, ..."),
-)
-
-# Flags without a value: flag, key, the value it stands for, help.
-SWITCHES: tuple[tuple[str, str, Any, str], ...] = (
-    ("--no-transport", "transport.enabled", False, "no transport term (VanGL)"),
-    ("--shared-head", "model.shared_head", True, "one classifier for all modules, which then stay in memory"),
-    ("--no-augment", "data.augment", False, "images as they are"),
-    ("--no-probe", "budget.probe", False, "plan by estimates, without measured steps"),
-    ("--cgroup", "budget.cgroup", True, "train in a memory cgroup of the budget"),
-    ("--force", "budget.force", True, "train though the plan says that it does not fit"),
-)
 
 
 def main() -> None:
@@ -143,19 +67,13 @@ def cli() -> None:
 
 
 def _configured(command: Command) -> Command:
-    """Add every configuration flag to a command, which gets the resolved configuration as `config`."""
-    for flag, key, kind, text in reversed(FLAGS):
-        command = click.option(flag, _parameter(key), type=kind, help=text)(command)
-    for flag, key, value, text in SWITCHES:
-        command = click.option(flag, _parameter(key), flag_value=json.dumps(value), default=None, help=text)(
-            command
+    """Add every option of a configuration to a command; `_configuration` reads them."""
+    for flag in reversed(FLAGS):
+        # A switch that was not given is None, as any other flag.
+        given: dict[str, Any] = (
+            {"is_flag": True, "default": None} if flag.value is not None else {"type": _type(flag)}
         )
-    command = click.option(
-        "--cache",
-        _parameter("train.cache"),
-        type=click.Choice(["boundary", "none"]),
-        help="of sequential and multi-lap training, and of what --freeze leaves as it is [boundary]",
-    )(command)
+        command = click.option(flag.option, flag.name, help=flag.help, **given)(command)
     command = click.option("--recipe", type=str, help="hyperparameters by name: table14, or table14,end-to-end")(
         command
     )
@@ -168,34 +86,14 @@ def _configured(command: Command) -> Command:
     )
 
 
-def _parameter(key: str) -> str:
-    return key.replace(".", "__")  # click wants identifiers
+def _type(flag: Flag) -> Any:
+    return click.Choice(list(flag.choices)) if flag.choices else flag.kind
 
 
-def _resolve(values: dict[str, Any]) -> RunConfig:
-    """The configuration of defaults < profile < recipe < file < --set < flags; its options leave `values`."""
-    sources: list[dict[str, Any]] = []
-    profile, recipe, config_file = (values.pop(name) for name in ("profile", "recipe", "config_file"))
-    if profile:
-        sources.append(settings.read_profile(profile))
-    if recipe:
-        sources += settings.read_recipes(recipe)
-    if config_file:
-        sources.append(settings.read_toml(config_file))
-    sources += [settings.parse_setting(text) for text in values.pop("settings")]
-    flags: dict[str, dict[str, Any]] = {}
-    switches = {key for _, key, _, _ in SWITCHES}
-    for parameter in [name for name in values if "__" in name]:
-        value, key = values.pop(parameter), parameter.replace("__", ".")
-        if value is None:
-            continue
-        if key in switches:
-            value = json.loads(value)
-        if key == "train.cache":
-            value = value == "boundary"
-        section, _, name = key.partition(".")
-        flags.setdefault(section, {})[name] = value
-    return settings.resolve(*sources, flags)
+def _configuration(given: dict[str, Any]) -> RunConfig:
+    sources = {name: given.pop(name) for name in ("profile", "recipe", "config_file")}
+    values = [parse_setting(text) for text in given.pop("settings")]
+    return configuration(given, **sources, values=values)
 
 
 @cli.command()
@@ -204,11 +102,11 @@ def _resolve(values: dict[str, Any]) -> RunConfig:
 @click.option("--export", "then_export", is_flag=True, help="export to ONNX when trained")
 @click.option("--dry-run", is_flag=True, help="print the resolved configuration and do nothing")
 @click.option("--json", "as_json", is_flag=True, help="print the summary as one JSON document")
-def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bool, **values: Any) -> None:  # noqa: FBT001
+def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bool, **given: Any) -> None:  # noqa: FBT001
     """Train a network; every option has a default."""
     import tomli_w
 
-    config = _resolve(values)
+    config = _configuration(given)
     if dry_run:
         click.echo(tomli_w.dumps(config.document()), nl=False)
         return
@@ -220,8 +118,7 @@ def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bo
                 f"{unfinished.folder} is unfinished; edge-trgl resume {unfinished.folder} goes on with it"
             )
         run_folder = numbered()
-    run = begin_or_continue(run_folder, config)
-    _train(run, terminal, {}, then_export=then_export, as_json=as_json)
+    _train(begin(run_folder, config, terminal), terminal, {}, then_export=then_export, as_json=as_json)
 
 
 @cli.command()
@@ -238,22 +135,20 @@ def resume(
     as_json: bool,  # noqa: FBT001
 ) -> None:
     """Go on with a run from its last commit."""
-    limits = {"budget_mb": budget_mb, "disk_mb": disk_mb}
-    _train(Run.open(run), Terminal(), limits, then_export=then_export, as_json=as_json)
+    terminal, limits = Terminal(), {"budget_mb": budget_mb, "disk_mb": disk_mb}
+    _train(Training(run, terminal), terminal, limits, then_export=then_export, as_json=as_json)
 
 
 def _train(
-    run: Run, terminal: Terminal, limits: dict[str, float | None], *, then_export: bool, as_json: bool
+    training: Training, terminal: Terminal, limits: dict[str, float | None], *, then_export: bool, as_json: bool
 ) -> None:
-    terminal.line(f"run {run.folder}")
-    with run.locked():
-        pipeline = Pipeline(run, terminal)
-        summary = pipeline.train(**limits)
-        exported = pipeline.export() if then_export else None
+    terminal.line(f"run {training.folder}")
+    summary = training.resume(**limits)
+    exported = training.export() if then_export else None
     if as_json:
         click.echo(json.dumps(summary))
         return
-    click.echo(_summary_text(run, summary))
+    click.echo(_summary_text(summary, training.folder))
     if exported:
         click.echo(_export_text(exported))
 
@@ -261,27 +156,10 @@ def _train(
 @cli.command()
 @_configured
 @click.option("--json", "as_json", is_flag=True, help="print the plan as one JSON document")
-def plan(as_json: bool, **values: Any) -> None:  # noqa: FBT001
+def plan(as_json: bool, **given: Any) -> None:  # noqa: FBT001
     """Say whether a run fits its budget and what each module takes; train nothing."""
-    config = _resolve(values)
-    with _temporary_run(config) as run:
-        pipeline = Pipeline(run, Terminal())
-        document = pipeline.plan_only()
+    document = plan_of(_configuration(given), Terminal())
     click.echo(json.dumps(document) if as_json else plan_text(document))
-
-
-@contextlib.contextmanager
-def _temporary_run(config: RunConfig) -> Iterator[Run]:
-    # Beside the runs and not in /tmp, which is memory on many boards.
-    folder = RUNS / f".plan-{os.getpid()}"
-    existed = RUNS.exists()
-    try:
-        yield Run.create(folder, config)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not existed:
-            with contextlib.suppress(OSError):
-                RUNS.rmdir()
 
 
 @cli.command()
@@ -289,7 +167,7 @@ def _temporary_run(config: RunConfig) -> Iterator[Run]:
 @click.option("--json", "as_json", is_flag=True, help="print the scores as one JSON document")
 def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
     """Score a trained run at every depth."""
-    scores = _verb(run, "evaluate")
+    scores = Training(run, Terminal()).evaluate()
     if as_json:
         click.echo(json.dumps(scores))
         return
@@ -307,20 +185,18 @@ def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
 @click.option("--batch", default="dynamic", help="samples it takes at a time: dynamic or a number [dynamic]")
 @click.option("--exits", help="stages to leave early by, too: a probability, or auto:POINTS of accuracy to lose")
 @click.option("--stages", help="the depths where those end, such as 3,6,10 [every one with a classifier]")
-@click.option("--int8", "forms", flag_value="int8", multiple=True, help="model.int8.onnx as well, quantised")
-@click.option("--fp16", "forms", flag_value="fp16", multiple=True, help="model.fp16.onnx as well, half the size")
+@click.option("--int8", is_flag=True, help="model.int8.onnx as well, quantised")
+@click.option("--fp16", is_flag=True, help="model.fp16.onnx as well, half the size")
 @click.option("--json", "as_json", is_flag=True, help="print export.json")
-def export(run: Path, as_json: bool, forms: tuple[Form, ...], **options: Any) -> None:  # noqa: FBT001
+def export(run: Path, as_json: bool, **options: Any) -> None:  # noqa: FBT001
     """Write model.onnx of the chosen depth, or of every one, and check it against the network."""
-    opened = Run.open(run)
-    with opened.locked():
-        document = Pipeline(opened, Terminal()).export(forms=tuple(dict.fromkeys(forms)), **options)
+    document = Training(run, Terminal()).export(**options)
     if as_json:
         click.echo(json.dumps(document))
         return
     click.echo(_export_text(document))
-    if forms:
-        click.echo(table(rows(opened, document)))
+    if options["int8"] or options["fp16"]:
+        click.echo(table(rows(Run(run), document)))
 
 
 @cli.command()
@@ -328,9 +204,7 @@ def export(run: Path, as_json: bool, forms: tuple[Form, ...], **options: Any) ->
 @click.option("--json", "as_json", is_flag=True, help="print the path as one JSON document")
 def report(run: Path, as_json: bool) -> None:  # noqa: FBT001
     """Write report.html of a run, finished or not."""
-    opened = Run.open(run)
-    Pipeline(opened, Terminal()).report()
-    path = str(opened.report_file)
+    path = str(Training(run, Terminal()).report())
     click.echo(json.dumps({"report": path}) if as_json else path)
 
 
@@ -355,13 +229,7 @@ cli.add_command(cli_deploy.predict)
 cli.add_command(cli_deploy.bench)
 
 
-def _verb(folder: Path, name: str) -> Any:
-    run = Run.open(folder)
-    with run.locked():
-        return Pipeline(run, Terminal()).verb(name)
-
-
-def _summary_text(run: Run, summary: dict[str, Any]) -> str:
+def _summary_text(summary: dict[str, Any], folder: Path) -> str:
     memory, accuracy = summary["memory"], summary["accuracy"]
     lines = [
         f"peak {memory['peak_mb']:.0f} MiB of {memory['budget_mb']:.0f} MiB"
@@ -369,7 +237,7 @@ def _summary_text(run: Run, summary: dict[str, Any]) -> str:
         _test_text(accuracy),
         f"{summary['images_per_s']:.0f} images/s, {duration(summary['time_s'])}",
         _storage_text(summary["storage"]),
-        f"report {run.report_file}",
+        f"report {Run(folder).report_file}",
     ]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -165,9 +166,10 @@ class _Signals:
 
 @contextmanager
 def _signals() -> Iterator[_Signals]:
-    """Take SIGINT and SIGTERM over while there is a child."""
+    """Take SIGINT and SIGTERM over while there is a child, where this thread can: they come to the main one."""
     signals = _Signals()
-    handled = (signal.SIGINT, signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
+    handled = (signal.SIGINT, signal.SIGTERM) if main else ()
     before = [signal.signal(number, signals.note) for number in handled]
     try:
         yield signals

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_trgl import cli
+from edge_trgl.flags import FLAGS
 from edge_trgl.run import Run
 from edge_trgl.settings import RECIPES
 
@@ -40,13 +41,13 @@ def config_of(tool, tables, job):
         runs = tool("_reproduce_runs")
         asked = runs.row_of(tables[table], row)
         flags = runs.flags_of(tables[table], job(table, **changes), tables[table].cases[case], asked, 3)
-        values = cli.cli.commands["train"].make_context("train", list(flags)).params
-        return cli._resolve({name: values[name] for name in values if "__" in name or name in SOURCES})
+        given = cli.cli.commands["train"].make_context("train", list(flags)).params
+        return cli._configuration({name: given[name] for name in given if name in OPTIONS})
 
     return resolved
 
 
-SOURCES = ("profile", "recipe", "config_file", "settings")
+OPTIONS = {"profile", "recipe", "config_file", "settings", *(flag.name for flag in FLAGS)}
 
 
 # ---- what the runs are told
