@@ -29,6 +29,9 @@ TARGETS: dict[TargetName, Target] = {
     "ort": Target(20, 9),  # the newest that the exporter writes
 }
 
+COPIES = 2.2
+"""Of its heaviest module's weights that an export holds at most: themselves, and what its layers make of them."""
+
 Form = Literal["int8", "fp16"]
 FORMS: tuple[Form, ...] = ("int8", "fp16")
 """Smaller files beside model.onnx."""

@@ -59,6 +59,7 @@ class Pipeline:
         if disk_mb is not None:
             state.set_meta("disk_mb", disk_mb)
         budget_mb = self.plan(state, budget_mb)
+        self._foresee_export(state, budget_mb)
         if state.meta("layout")["built"] and not state.modules():
             self._job(state, "convert")
         self._work(state, budget_mb)
@@ -73,7 +74,7 @@ class Pipeline:
         state = self.run.state()
         self._job(state, "prepare")
         budget_mb = self.plan(state, None)
-        names = ("plan", "layout", "table", "traffic", "alternatives", "missed")
+        names = ("plan", "layout", "table", "traffic", "alternatives", "missed", "export_mb")
         limits = {"budget_mb": budget_mb, "disk_limit_mb": self._disk_mb(state)}
         document = {**limits, **{name: state.meta(name) for name in names}}
         document["phases"] = [asdict(phase) for phase in state.phases()]
@@ -110,6 +111,16 @@ class Pipeline:
             budget_mb = float(math.ceil(highest))
         state.set_meta("budget_mb", budget_mb)
         return budget_mb
+
+    def _foresee_export(self, state: RunState, budget_mb: float) -> None:
+        """Warn, before the long part, of a budget in which the trained network may not be exported."""
+        export_mb = math.ceil(state.meta("export_mb"))
+        if export_mb > budget_mb and state.meta("result") is None:
+            text = (
+                f"exporting the trained network may take {export_mb} MiB, more than the budget; "
+                f"edge-trgl resume {self.run.folder} --budget-mb {export_mb} --export does it then"
+            )
+            self.listener({"kind": "warning", "text": text})
 
     def _needs_plan(self, state: RunState, budget_mb: float | None, disk_mb: float) -> bool:
         """Whether there is none, or what is left to do has no room in one of the limits."""

@@ -37,6 +37,8 @@ def plan_text(document: dict[str, Any]) -> str:
     lines.append(f"on the disk {plan['disk_mb']:.0f} MiB at most of {document['disk_limit_mb']:.0f} MiB: {fits}")
     others = ", ".join(f"{phase['name']} {phase['peak_mb']:.0f}" for phase in document["phases"])
     lines.append(f"peaks before training: {others} MiB")
+    fits = "fits" if document["export_mb"] <= document["budget_mb"] else "does not fit"
+    lines.append(f"exporting the network takes {document['export_mb']:.0f} MiB at most: {fits}")
     if plan["lossy"]:
         lines.append(f"this changes results: {', '.join(plan['lossy'])}")
     return "\n".join(lines)

@@ -28,7 +28,7 @@ from edge_trgl.export.selecting import giving
 from edge_trgl.export.stage import Normalisation, Stage, describe
 from edge_trgl.export.tracing import Traced, trace
 from edge_trgl.export.weights import Weight
-from edge_trgl.export_options import TARGETS, TargetName, batch_of, exits_of, output_names, stages_of
+from edge_trgl.export_options import COPIES, TARGETS, TargetName, batch_of, exits_of, output_names, stages_of
 from edge_trgl.feed import Feed
 from edge_trgl.local import LocalModule
 from edge_trgl.opening import OpenRun, open_run
@@ -48,9 +48,6 @@ BATCH_BYTES = 8 << 20
 
 LOADED_MB = 40.0
 """What torch's exporter and its kernels load when they are first used; onnxruntime in the check takes less."""
-
-COPIES = 2.2
-"""Of a module's weights, at most: the weights, and what its layers make of them while they compute."""
 
 
 def run(

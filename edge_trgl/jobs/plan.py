@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
+from edge_trgl.export_options import COPIES
 from edge_trgl.run import Run
 from edge_trgl.runtime import disk_space, planner, probes
 from edge_trgl.runtime.alternatives import alternatives
@@ -23,6 +24,9 @@ from edge_trgl.schedule import carries_chunk
 
 # Between identical conversions the peak was seen to differ by 1 to 2 MiB.
 SPARE_MB = 2.0
+
+EXPORTER_MB = 10.0
+"""What exporting loads that training does not; 8 were seen."""
 
 
 def run(
@@ -158,6 +162,8 @@ def _store(state: RunState, demand: Demand, plan: Plan, measured: Measurements, 
     others = alternatives(demand, plan, measured, augmented=augmented)
     state.set_meta("alternatives", [asdict(one) for one in others])
     state.set_meta("missed", missed(demand, plan, measured))
+    heaviest = max(row.weights for row in demand.forms[plan.layout.form].rows)
+    state.set_meta("export_mb", plan.fixed_mb + EXPORTER_MB + COPIES * heaviest / MIB)
     state.set_meta("plan", plan.document())  # last: it says that all is there
 
 

@@ -69,6 +69,17 @@ def test_warnings_are_warnings(tmp_path):
         ).resume()
 
 
+def test_that_an_export_needs_more_is_told_before_training(tmp_path):
+    with pytest.warns(
+        UserWarning, match="exporting the trained network may take .* more than the budget; edge-trgl resume"
+    ):
+        run = edge_trgl.train(tmp_path / "run", budget_mb="min", settings=FEW, **SMALL)
+    with pytest.raises(edge_trgl.EdgeTrglError, match="exporting depth"):
+        run.export()
+    run.resume(budget_mb=5000)
+    assert run.export()["top1_agreement"] == 1
+
+
 def test_in_a_thread(tmp_path):
     """Where no signal can be taken over."""
     runs = []

@@ -200,6 +200,7 @@ def test_plan_trains_nothing_and_leaves_nothing(tmp_path):
     text = run(tmp_path, "plan", *SMALL).stdout
     assert re.search(r"^peak \d+ MiB of 2000 MiB: fits;", text, re.MULTILINE)
     assert re.search(r"^on the disk \d+ MiB at most of \d+ MiB: fits$", text, re.MULTILINE)
+    assert re.search(r"^exporting the network takes \d+ MiB at most: fits$", text, re.MULTILINE)
 
 
 @pytest.mark.slow

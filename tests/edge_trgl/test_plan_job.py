@@ -76,3 +76,12 @@ def test_a_chunk_may_become_shorter_only_where_one_ends(plan_run):
 )
 def test_nor_where_it_was_asked_for_or_says_nothing(plan_run, settings):
     assert _chunks_of(plan_run("run", **settings)) == (12,)
+
+
+def test_what_an_export_will_take_is_told_beforehand(plan_run):
+    run = plan_run("run")
+    state = run.state()
+    plan, export_mb = state.meta("plan"), state.meta("export_mb")
+    heaviest_mb = max(row["weights_mb"] for row in state.meta("table"))
+    state.close()
+    assert export_mb == pytest.approx(plan["fixed_mb"] + 10 + 2.2 * heaviest_mb)
