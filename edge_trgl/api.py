@@ -23,8 +23,8 @@ from typing import Any
 from edge_trgl.config import RunConfig
 from edge_trgl.export_options import FORMS
 from edge_trgl.flags import configuration
-from edge_trgl.pipeline import Listener, Pipeline, begin_or_continue
-from edge_trgl.run import RUNS, Run, numbered
+from edge_trgl.pipeline import Listener, Pipeline
+from edge_trgl.run import RUNS, Run, begin_or_continue, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, UsageError
 from edge_trgl.runtime.supervisor import Message
 

@@ -52,6 +52,9 @@ def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, 
 
     `net`: the model, where it is cut already. `paged`: end-to-end training keeps the modules; else the whole net
     is one. Both give the same weights.
+
+    Raises:
+        UsageError: there is no such model, or a setting is none of its own.
     """
     chain = build_chain(
         config.model.name,
@@ -62,11 +65,20 @@ def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, 
         downsample=config.model.downsample,
         net=net,
     )
-    chain = replace(chain, built=chain.built or config.model.pretrained is not None)
+    chain = replace(chain, gain=_gain(config, chain), built=chain.built or config.model.pretrained is not None)
     chain = with_heads(config, chain)
     if config.train.regime != "end-to-end":
         return chain
     return replace(chain if paged else chain.regroup((0,)), end_to_end=True)
+
+
+def _gain(config: RunConfig, chain: Chain) -> float | None:
+    if config.model.gain is not None and chain.gain is None:
+        raise UsageError(
+            f"model.gain is of the orthogonal initialisation; {chain.name} has the weights that its blocks drew",
+            hint="Leave it out.",
+        )
+    return chain.gain if config.model.gain is None else config.model.gain
 
 
 def with_heads(config: RunConfig, chain: Chain) -> Chain:

@@ -49,11 +49,13 @@ def build_chain(
     `num_classes` and returns a `Chain`. `net`: what `open_net` gave, which alone makes a chain of other models.
 
     Raises:
-        UsageError: no such model, it reads other samples, or has fewer blocks than modules were asked for.
+        UsageError: no such model, it reads other samples, has fewer blocks than modules were asked for, or cannot
+            halve the map where it should.
         InputError: the user's factory cannot be imported or fails.
     """
     km = re.fullmatch(r"km-(\d+)-(\d+)(-encoder)?", name)
     if km and int(km[1]) and int(km[2]):
+        _check_downsample(name, downsample, int(km[1]))
         chain = km_resnet(
             int(km[1]),
             int(km[2]),
@@ -64,6 +66,8 @@ def build_chain(
             encoder_apart=km[3] is not None,
         )
         return chain if num_modules is None else _regroup(chain, num_modules)
+    if name in NETS or ":" in name:
+        _check_downsample(name, downsample, 1)
     if name in NETS:
         make = partial(NETS[name], input_shape=_image_shape(name, input_shape), num_classes=num_classes)
         if num_modules is None:
@@ -94,6 +98,17 @@ def _image_shape(name: str, input_shape: Shape) -> tuple[int, int, int]:
 def _regroup(chain: Chain, num_modules: int) -> Chain:
     _check_count(chain.name, num_modules, len(chain.blocks))
     return chain.regroup(by_depth(len(chain.blocks), num_modules))
+
+
+def _check_downsample(name: str, downsample: tuple[int, ...] | None, num_modules: int) -> None:
+    """Module 0 of a K-M net halves nothing; others have no choice at all."""
+    wrong = [module for module in downsample or () if not 0 < module < num_modules]
+    if wrong:
+        later = f"modules 1 to {num_modules - 1}" if num_modules > 1 else "no module"
+        raise UsageError(
+            f"model.downsample names module {wrong[0]}; {later} of {name} can halve the map",
+            hint="Choose among these, or leave it out.",
+        )
 
 
 def _check_count(name: str, num_modules: int, num_blocks: int) -> None:

@@ -257,7 +257,7 @@ def _test_text(scores: dict[str, Any]) -> str:
     text = f"{chosen}, {scores['last']:.2%} at the last"
     if scores["chosen_on"] != "half-test":
         return text
-    return f"{text}\nscored as the paper's authors did: the depth was chosen on the first half of the test images"
+    return f"{text}\nscored as the paper's authors did: the depth was chosen on half of the test images"
 
 
 def _export_text(document: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ class DataConfig:
     """`source`: `sample`, a folder or a .npz file. `crop_padding`: pixels; None is a sixteenth of the side.
 
     `choose_on`: what the depth is chosen on: images held out of training or the set's own (`validation`), a share
-    of those that `limit` leaves out of training (`unused`), or the first half of the test images, as the paper's
-    authors did (`half-test`). `validation`: the share.
+    of those that `limit` leaves out of training (`unused`), or half of the test images, as the paper's authors did
+    (`half-test`: every other one). `validation`: the share.
     """
 
     source: str = "sample"
@@ -41,7 +41,8 @@ class ModelConfig:
     """`name`: as `build_chain` knows it. `modules` regroups its blocks.
 
     `head`: the auxiliary classifiers, as `parse_heads` reads them; None are the model's own. `shared_head`: one
-    classifier for all modules. `pretrained`: a file or a run's folder with the weights to begin with.
+    classifier for all modules. `pretrained`: a file or a run's folder with the weights to begin with. `gain`: of
+    the orthogonal initialisation; None is the model's own.
     """
 
     name: str = "km-10-1"
@@ -51,6 +52,7 @@ class ModelConfig:
     head: str | None = None
     shared_head: bool = False
     pretrained: str | None = None
+    gain: float | None = None
     partition: Literal["depth", "weight"] = "depth"
 
     def problems(self) -> list[str]:
@@ -58,6 +60,7 @@ class ModelConfig:
         return (
             _unless(self.width >= 2 and self.width % 2 == 0, "model.width must be even and at least 2")
             + _unless(self.modules is None or self.modules >= 1, "model.modules must be at least 1")
+            + _unless(self.gain is None or 0 < self.gain < math.inf, "model.gain must be above 0 and finite")
             + _unless(
                 self.partition == "depth" or self.modules is not None,
                 "model.partition weight needs model.modules",
@@ -165,6 +168,12 @@ class TrainConfig:
         if self.regime in ("parallel", "end-to-end") and not self.epochs.strip().isdigit():
             found.append(f"train.epochs {self.epochs!r}: {self.regime} trains every module for the same number")
         found += _unless(min(epochs) >= self.laps, "train.epochs must be at least one a lap")
+        # Of 50+10k, the first two stand for all.
+        each = parse_epochs(self.epochs, 2) if self.epochs.strip().endswith("k") else epochs
+        found += _unless(
+            not 1 < self.laps <= min(epochs) or not any(count % self.laps for count in each),
+            f"train.epochs {self.epochs} cannot be spread evenly over train.laps {self.laps}",
+        )
         found += _unless(min(epochs) > self.warmup_epochs, "train.warmup_epochs must be fewer than train.epochs")
         return found
 
@@ -334,7 +343,7 @@ class RunConfig:
             self.train.regime != "end-to-end" or self.loss.name == "cross-entropy",
             f"loss.name {self.loss.name} is for local training; train.regime is end-to-end",
         )
-        found += self._shared_head_problems()
+        found += self._shared_head_problems() + self._views_problems()
         return found + _unless(
             not self.loss.compares_samples or "micro-batch" not in self.budget.allow,
             f"budget.allow micro-batch is not for loss.name {self.loss.name}, which compares a batch's samples",
@@ -353,6 +362,16 @@ class RunConfig:
                 f"model.shared_head keeps all modules in memory; budget.resident is {resident}, leave it at auto",
             )
         )
+
+    def _views_problems(self) -> list[str]:
+        """They are of what is cached."""
+        train = self.train
+        caches = train.cache and (train.regime in ("sequential", "multi-lap") or train.freeze > 0)
+        if train.views <= 1 or (caches and self.data.augment):
+            return []
+        reason = "nothing is augmented" if caches else f"nothing is cached with train.regime {train.regime}"
+        reason += "" if caches or train.cache else " and train.cache = false"
+        return [f"train.views {train.views} are augmented copies of what is cached; {reason}"]
 
     def document(self) -> dict[str, Any]:
         """As nested plain values; None is left out, TOML having no word for it."""

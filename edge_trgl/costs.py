@@ -1,69 +1,28 @@
 """What each module of a chain costs: shapes, and bytes at any batch size, from local steps on tiny batches.
 
-The very step that training takes is run on two and on three samples, and every storage that it makes is
-counted from its birth to its death, gradients included. The two runs allocate in the same order, and each
-allocation grows linearly with the batch; so the bytes alive at every moment of a step on B samples follow
-exactly, and with them the peak. What the kernels of a device allocate inside (reordered copies, scratch) is
-not seen here.
+The very step that training takes is run, gradients included, and its timeline tells the bytes at any batch size.
 """
 
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from edge_trgl.chain import Chain, Pieces, Shape
 from edge_trgl.local import Emit, LocalModule, StepConfig
-from edge_trgl.nested import tensors_in
 from edge_trgl.runtime.errors import InputError, UsageError
 from edge_trgl.segments import laid_out
 from edge_trgl.sparing import Recompute
-
-SMALL, LARGER = 2, 3
-"""Samples of the two runs; batch norm needs two."""
-
-_COPIES = {
-    torch.ops.aten.convolution.default: (1, 1),
-    torch.ops.aten.convolution_backward.default: (2, 2),
-}
-"""Where a convolution's weight stands among its arguments, and how many copies of it the kernel holds as it runs:
-the weight, and its gradient, in the layout of oneDNN (measured on x86)."""
+from edge_trgl.timeline import SMALL, Timeline, timeline_of
 
 _Entry = tuple[Shape, torch.dtype]
 """Shape and dtype of a sample that enters a module."""
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """Bytes of tensors alive after each allocation of a run on `SMALL` and on `LARGER` samples.
-
-    `kernels`: bytes that the kernel under way holds beside them, whatever the batch.
-    """
-
-    small: tuple[int, ...]
-    larger: tuple[int, ...]
-    kernels: tuple[int, ...]
-
-    def peak(self, batch_size: int) -> int:
-        """The most bytes alive in the same run on `batch_size` samples."""
-        return max(map(sum, zip(self._tensors(batch_size), self.kernels, strict=True)), default=0)
-
-    def peak_tensors(self, batch_size: int) -> int:
-        """The same of tensors alone."""
-        return max(self._tensors(batch_size), default=0)
-
-    def _tensors(self, batch_size: int) -> Iterator[int]:
-        for low, high in zip(self.small, self.larger, strict=True):
-            yield low + (high - low) * (batch_size - SMALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +33,7 @@ class ModuleCost:
     `learning_bytes`: of the weights that are trained, and so of all gradients; `gradient_bytes`: of those that are
     alive at once. `steps`: by what is computed again; end-to-end, those of the backward, with
     the gradient that is handed down but not the one that is read. `forward`: passes that train nothing.
-    `head`: its name, None without one.
+    `head`: its name, None without one. `takes_one`: whether a step can be done on a single sample.
     """
 
     module: int
@@ -91,6 +50,7 @@ class ModuleCost:
     opening_bytes: int
     steps: Mapping[Recompute, Timeline]
     forward: Timeline
+    takes_one: bool
 
     @property
     def state_bytes(self) -> int:
@@ -217,9 +177,19 @@ def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dt
         learning_bytes=_bytes(_learning(local)),
         gradient_bytes=_gradient_bytes(local, config),
         opening_bytes=_opening_bytes(chain, local),
-        steps={recompute: _timeline(partial(works.step, recompute)) for recompute in get_args(Recompute)},
-        forward=_timeline(works.forward),
+        steps={recompute: timeline_of(partial(works.step, recompute)) for recompute in get_args(Recompute)},
+        forward=timeline_of(works.forward),
+        takes_one=_takes_one(works),
     )
+
+
+def _takes_one(works: _Works) -> bool:
+    """Batch norm over a single position needs two samples."""
+    try:
+        works.step("none", 1)()
+    except ValueError:
+        return False
+    return True
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -293,17 +263,6 @@ def _nobody(values: Tensor) -> None:
     """Takes what a work emits and forgets it."""
 
 
-def _timeline(work: Callable[[int], Callable[[], None]]) -> Timeline:
-    found = []
-    for size in (SMALL, LARGER):
-        run = work(size)
-        with _live_bytes() as live:
-            run()
-        found.append(live)
-    small, larger = (tuple(live.moments) for live in found)
-    return Timeline(small, larger, tuple(found[0].kernels))
-
-
 def _output(chain: Chain, module: int, config: StepConfig, x: Tensor) -> Tensor:
     """The trunk's output for the batch x, each block checked on the way."""
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16)
@@ -340,53 +299,3 @@ def _title(trunk: nn.Module) -> str:
 
 def _pieces(block: nn.Module) -> list[nn.Module]:
     return list(block.children()) if isinstance(block, Pieces) else [block]
-
-
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of storages made while it is on, from birth to death, and what kernels hold beside them."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.moments: list[int] = []
-        self.kernels: list[int] = []
-        self._now = 0
-        self._known: set[int] = set()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Skipping it means importing it, which makes planning 70 MiB larger than training.
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        before = {tensor.untyped_storage()._cdata for tensor in tensors_in((args, kwargs or {}))}
-        out = func(*args, **(kwargs or {}))
-        for tensor in tensors_in(out):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in before and storage._cdata not in self._known:
-                self._count(storage)
-        if func in _COPIES:
-            place, copies = _COPIES[func]
-            self._note(copies * args[place].nbytes)
-        return out
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        identity, size = storage._cdata, storage.nbytes()
-        self._known.add(identity)
-        self._now += size
-        self._note(0)
-        weakref.finalize(storage, self._forget, identity, size)
-
-    def _note(self, kernel: int) -> None:
-        self.moments.append(self._now)
-        self.kernels.append(kernel)
-
-    def _forget(self, identity: int, size: int) -> None:
-        self._known.discard(identity)
-        self._now -= size
-
-
-@contextmanager
-def _live_bytes() -> Iterator[_LiveBytes]:
-    mode = _LiveBytes()
-    with mode:
-        yield mode

@@ -12,6 +12,7 @@ from torch import Tensor
 from edge_trgl import assembly, schedule
 from edge_trgl.local import LocalModule
 from edge_trgl.opening import OpenRun
+from edge_trgl.runtime import memory
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
@@ -31,7 +32,7 @@ def evaluate(opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, c
         `per_depth` (validation accuracies, fractions, from `first_depth` on: end-to-end only the last depth has a
         head), `chosen_depth` (in modules, from 1, the first best on validation), `chosen` and `last` (test
         accuracies at the chosen and the last depth, None without a test set), and `test_per_depth`, which nothing
-        is chosen by. `chosen_on`: what stood for validation; `half-test` is the first half of the test set.
+        is chosen by. `chosen_on`: what stood for validation; `half-test` is every other image of the test set.
     """
     validation, test = (_score(opened, modules, meter, check, split) for split in SPLITS)
     best = choose_depth(validation)
@@ -90,6 +91,7 @@ def weights_sha256(modules: ModuleStore[LocalModule], num_modules: int) -> str:
     """sha256 over (module, name, dtype, shape, contiguous little-endian bytes) of every final tensor, in order."""
     digest = hashlib.sha256()
     for module in range(num_modules):
+        memory.trim()  # what is freed before a module stays beside it otherwise, up to 24 MiB of small layers
         for name, tensor in modules.open(module).final_tensors().items():
             head = f"{module} {name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"
             digest.update(head.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class Ledger:
             "work", {"seconds": 0.0, "steps": 0, "images": 0, "read_mb": 0.0, "written_mb": 0.0}
         )
         self._steps, self._images = 0, 0.0
-        self._loads, self._governed = 0, False
+        self._evictions, self._governed, self._diverged = 0, False, False
         self._io_start = memory.io_mb()
 
     def after(self, position: int, visit: Visit, local: LocalModule) -> None:
@@ -121,8 +122,8 @@ class Ledger:
                 text = f"module {module} took {peak_mb:.0f} MiB, {self.policy.planned_mb[module]:.0f} were planned"
                 self.state.add_event("governor", f"{text}: other modules left the memory")
             self._governed = True
-        if near or (self.policy.trim and self.modules.loads != self._loads):
-            self._loads = self.modules.loads
+        if near or (self.policy.trim and self.modules.evictions != self._evictions):
+            self._evictions = self.modules.evictions
             memory.trim()
 
     def peak_mb(self) -> float:
@@ -181,11 +182,24 @@ class Ledger:
             self._sums[book] = self._sums.get(book, Totals()).plus(counted)
             self._rates[book] = self.policy.learning_rate(visit, visit.span.stop - 1)
             self._images += counted.num_images / self.policy.num_heads
+            self._warn_if_diverged(visit, counted.loss)
         now = time.monotonic()
         seconds = self._before["seconds"] + now - self._began
         if now - self._sampled_at >= max(SAMPLE_SECONDS, seconds / SAMPLES):
             self._sampled_at = now
             self._samples.append(self._sample(visit, peak))
+
+    def _warn_if_diverged(self, visit: Visit, loss: float) -> None:
+        """Say so once; the run goes on, for the modules before may be good, and one of them is chosen."""
+        if math.isfinite(loss) or self._diverged:
+            return
+        self._diverged = True
+        text = (
+            f"the loss of module {visit.module} is not finite any more (epoch {visit.span.epoch + 1}): it learns "
+            "nothing from here on, nor do those that read its output; a smaller --lr helps most often"
+        )
+        messages.send("warning", text=text)
+        self.state.add_event("diverged", text)
 
     def _sample(self, visit: Visit, peak: float) -> VisitSample:
         work = self.work()

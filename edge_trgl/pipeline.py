@@ -12,18 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_trgl import settings
-from edge_trgl.config import RunConfig
 from edge_trgl.export_options import FORMS, Form, leaving_of
 from edge_trgl.run import Run
 from edge_trgl.runtime import disk_space, files, memory
 from edge_trgl.runtime.cgroup import CgroupUnavailableError, memory_cgroup
 from edge_trgl.runtime.demand import REFUSED
 from edge_trgl.runtime.errors import DiskFullError, OverBudgetError, UsageError
+from edge_trgl.runtime.memory import Allocator
 from edge_trgl.runtime.state import RunState
 from edge_trgl.runtime.supervisor import Message, Outcome, run_child
 from edge_trgl.smaller import add_smaller
-from edge_trgl.storage_use import storage_use
+from edge_trgl.summary import summarise
 
 ATTEMPTS = 3
 """Times that training may run out of memory, or of space on the disk, without a commit in between."""
@@ -317,7 +316,7 @@ class Pipeline:
             ["-m", "edge_trgl.jobs", name, str(self.run.folder), json.dumps(options)],
             on_message=self.listener,
             threads=self.config.train.threads,
-            allocator="allocator" not in self.config.budget.without,
+            allocator=state.meta("allocator") or self._first_allocator(),
             cgroup=cgroup,
         )
         # The training process resets its high-water mark between visits and adds its maxima up itself.
@@ -330,6 +329,10 @@ class Pipeline:
             state.add_event("budget", text)
             self.listener({"kind": "warning", "text": text})
         return outcome
+
+    def _first_allocator(self) -> Allocator:
+        """Of the jobs before it is known how large tensors are."""
+        return "own" if "allocator" in self.config.budget.without else "held"
 
     def _budget(self, state: RunState, asked_mb: float | None) -> float | None:
         """The budget in MiB; None where the plan is to find the least."""
@@ -363,55 +366,3 @@ class Pipeline:
         state.set_meta("starts", starts)
         if starts > 1:
             state.add_event("resume", f"start number {starts}, from position {state.position()}")
-
-
-def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
-    """The run in `run_folder`: a new one, or the one that is there if its configuration is the same.
-
-    Raises:
-        UsageError: the configuration differs, with the differences.
-    """
-    if not (run_folder / "run.toml").is_file():
-        return Run.create(run_folder, config)
-    run = Run.open(run_folder)
-    # What is known of the board decides nothing about a run that has its plan.
-    ours, theirs = ({**one.document(), "board": {}} for one in (run.config(), config))
-    found = settings.differences(ours, theirs)
-    if found:
-        raise UsageError(
-            f"{run_folder} was begun with another configuration: {'; '.join(found)}",
-            hint=f"edge-trgl resume {run_folder} goes on as it was begun; another --run begins anew.",
-        )
-    return run
-
-
-def summarise(config: RunConfig, state: RunState) -> dict[str, Any]:
-    """The content of summary.json (schema in the README)."""
-    result, plan, layout = state.meta("result"), state.meta("plan"), state.meta("layout")
-    cgroup_mb = state.meta("cgroup_peak_mb")
-    scores, work = result["scores"], result["work"]
-    peaks = [phase.peak_mb for phase in state.phases()] + list(state.meta("module_peaks", {}).values())
-    return {
-        "schema": 1,
-        "regime": config.train.regime,
-        "modules": len(layout["starts"]),
-        "params": sum(layout["num_params"]),
-        "accuracy": {
-            **{name: scores[name] for name in ("last", "chosen", "chosen_depth", "per_depth")},
-            "chosen_on": config.data.choose_on,
-        },
-        "memory": {
-            "budget_mb": round(state.meta("budget_mb"), 1),
-            "peak_mb": round(max(peaks), 1),
-            "planned_peak_mb": round(plan["peak_mb"], 1),
-            "fixed_mb": round(plan["fixed_mb"], 1),
-            "method": result["method"],
-            "cgroup_peak_mb": None if cgroup_mb is None else round(cgroup_mb, 1),
-        },
-        "storage": storage_use(config, state),
-        "time_s": round(work["seconds"], 1),
-        "images_per_s": round(work["images"] / max(work["seconds"], 1e-9), 1),
-        "restarts": state.meta("starts", 1) - 1,
-        "lossy": plan["lossy"],
-        "weights_sha256": result["weights_sha256"],
-    }

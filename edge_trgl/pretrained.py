@@ -120,12 +120,18 @@ def _nested(content: Mapping[str, object]) -> list[object]:
 class _RunFolder:
     def __init__(self, path: Path) -> None:
         run = Run.open(path)
+        if not run.state_file.is_file():
+            raise _untrained(path)
         state = run.state()
+        modules = sorted(state.modules().items())
+        if not modules:
+            state.close()
+            raise _untrained(path)
         starts = Layout.from_document(state.meta("layout")).starts
         self._places: dict[str, tuple[Path, str]] = {}
         self.shapes: dict[str, Shape] = {}
         self.paths = []
-        for module, record in sorted(state.modules().items()):
+        for module, record in modules:
             self.paths.append(run.modules / record.name)
             for own, info in tensorfile.read_header(self.paths[-1]).items():
                 name = _run_name(own, starts, module)
@@ -139,6 +145,10 @@ class _RunFolder:
             path, own = self._places[name]
             ((_, tensor),) = _Safetensors(path).read([own])
             yield name, tensor
+
+
+def _untrained(path: Path) -> InputError:
+    return InputError(f"{path} has no weights yet", hint="Train it first, or give another run or file.")
 
 
 def _run_name(own: str, starts: Sequence[int], module: int) -> str | None:

@@ -38,6 +38,7 @@ def begin(device: Device, room_mb: float | None) -> None:
     if room_mb is not None and device.name != "cpu":
         device.set_limit(room_mb - memory.usage().rss)
     warm_up(device.name)
+    memory.hold_freed()
     if room_mb is not None and device.name == "cpu":  # a CUDA process maps far more memory than it uses
         budget.set_guard(room_mb)
 

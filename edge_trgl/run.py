@@ -59,9 +59,11 @@ class Run:
         """A new run in an empty or missing folder.
 
         Raises:
-            UsageError: something else is in the folder.
+            UsageError: something else is in the folder, or its name is none that can be written down.
             StorageError: it cannot be written.
         """
+        if not files.is_utf8(str(folder)):
+            raise UsageError(f"{folder} is no name in UTF-8", hint="Choose another --run.")
         # A kill while run.toml is written leaves its beginning behind.
         ours = files.temporary_of(cls(folder).config_file)
         if folder.exists() and (not folder.is_dir() or any(path != ours for path in folder.iterdir())):
@@ -116,8 +118,9 @@ class Run:
 
         Raises:
             UsageError: another process holds it.
+            StorageError: the folder cannot be written.
         """
-        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = files.open_file(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,6 +131,26 @@ class Run:
             yield
         finally:
             os.close(descriptor)
+
+
+def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
+    """The run in `run_folder`: a new one, or the one that is there if its configuration is the same.
+
+    Raises:
+        UsageError: the configuration differs, with the differences.
+    """
+    if not Run(run_folder).config_file.is_file():
+        return Run.create(run_folder, config)
+    run = Run.open(run_folder)
+    # What is known of the board decides nothing about a run that has its plan.
+    ours, theirs = ({**one.document(), "board": {}} for one in (run.config(), config))
+    found = settings.differences(ours, theirs)
+    if found:
+        raise UsageError(
+            f"{run_folder} was begun with another configuration: {'; '.join(found)}",
+            hint=f"edge-trgl resume {run_folder} goes on as it was begun; another --run begins anew.",
+        )
+    return run
 
 
 def numbered(parent: Path = RUNS) -> Path:

@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import InputError, UsageError
 
 if sys.version_info >= (3, 11):
@@ -209,7 +210,10 @@ def _convert(value: Any, hint: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"expected {hint.__name__}")
     if hint is str:
-        return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        if not files.is_utf8(text):
+            raise ValueError("expected a name in UTF-8; rename it")
+        return text
     try:
         converted = hint(value)
     except (TypeError, ValueError, OverflowError):

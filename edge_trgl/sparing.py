@@ -212,7 +212,8 @@ class _WayBack:
         self.found += _weight_gradients(conv, inner, self.gradient)
         blocked, strides = None if crowded else inner <= 0, inner.stride()
         del inner
-        self.gradient = _input_gradient(conv, before, self.gradient)
+        # Of one channel or position, maps of one memory have several layouts, and kernels are chosen by them.
+        self.gradient = _input_gradient(conv, before.as_strided(before.shape, strides), self.gradient)
         if blocked is not None and self.gradient.stride() == strides:
             self.gradient.masked_fill_(blocked, 0)
         else:

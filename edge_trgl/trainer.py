@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class Rooms:
     """What the loop works with.
 
     `learning_rate(visit, batch)`; `spec_of(boundary)` lays a boundary out; `prefetch`: read the next module
-    while one is trained.
+    while one is trained; `full_mb`: where this process has more between two steps, freed memory is given back;
+    so it is between steps on different numbers of samples, unless it is infinite.
     """
 
     modules: ModuleStore[LocalModule]
@@ -42,6 +44,7 @@ class Rooms:
     spec_of: Callable[[Boundary], BoundarySpec]
     seed: int
     prefetch: bool
+    full_mb: float = math.inf
 
 
 def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
@@ -49,6 +52,7 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
 
     `after` commits when its policy says so; an exception from it leaves the last commit standing.
     """
+    size = 0
     for position, visit, upcoming in _looking_ahead(visits, start):
         local = rooms.modules.open(visit.module, upcoming)
         following = next((module for module in upcoming if module != visit.module), None)
@@ -56,8 +60,12 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
             rooms.modules.prefetch(following, beside=visit.module, upcoming=upcoming)
         with rooms.meter.phase():
             for batch in range(visit.span.start, visit.span.stop):
-                _step(visit, batch, local, rooms)
-                memory.keep_holes()
+                samples = rooms.feed.samples(visit.span, batch)
+                if len(samples) != size and rooms.full_mb < math.inf:
+                    memory.trim()  # the places of a short batch's tensors are too small for those of a full one
+                size = len(samples)
+                _step(visit, batch, samples, local, rooms)
+                memory.settle(rooms.full_mb)
         if visit.kind != "forward":
             rooms.modules.mark_changed(visit.module)
         for name in visit.drops:
@@ -67,9 +75,8 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
         del local  # else it stays in memory while the next one is made
 
 
-def _step(visit: Visit, batch: int, local: LocalModule, rooms: Rooms) -> None:
+def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, rooms: Rooms) -> None:
     span = visit.span
-    samples = rooms.feed.samples(span, batch)
     above = _gradient(visit, samples, rooms)
     x = _read(visit.reads[0], span, batch, samples, rooms)
     y, image = rooms.feed.labels(samples), _images(visit, batch, samples, rooms)

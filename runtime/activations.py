@@ -4,7 +4,7 @@ Records of images [C, H, W] are kept in channels-last order (H, W, C) and come b
 records of any other rank are kept row by row. A record carries the number of its sample and no label.
 
 File of a boundary, N = copies x records:
-    N records  |  N index entries (sample int64, crc32 uint32, 4 bytes unused)
+    N records  |  N index entries (sample int64, XXH3 uint64)
 Both parts only ever grow between commits, so what an earlier commit named stays as it was.
 """
 

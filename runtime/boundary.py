@@ -74,13 +74,13 @@ class Boundary:
             assert self._file is not None
             data = bytes_of(encoded(values, self.spec))
             self._file.write(first, data)
-            self._index.set_crcs(first, data)
+            self._index.set_checksums(first, data)
         self._index.append(samples, copy)
 
     @property
     def window(self) -> int:
-        """How many records `read` should be told of beforehand."""
-        return WINDOW_CHUNKS * self.spec.chunk_records
+        """How many records `read` should be told of beforehand: a whole batch, or it is not read ahead."""
+        return max(WINDOW_CHUNKS * self.spec.chunk_records, self._shared.batch_size)
 
     def read(self, samples: Samples, *, copy: int = 0, then: Samples | None = None) -> Tensor:
         """Return the records of some samples.
@@ -148,11 +148,12 @@ class Boundary:
         self._verify(rows, data)
 
     def _verify(self, rows: Rows, data: memoryview) -> None:
-        for row, crc, expected in zip(rows, checksums(data, self.spec), self._index.crcs(rows), strict=True):
-            if crc != expected:
+        written = self._index.checksums(rows)
+        for row, found, expected in zip(rows, checksums(data, self.spec), written, strict=True):
+            if found != expected:
                 raise DamagedBoundaryError(
                     f"boundary {self.spec.name!r}, record {row} in {self.path} is damaged: "
-                    f"its checksum is {crc:08x} where {expected:08x} was written",
+                    f"its checksum is {found:016x} where {expected:016x} was written",
                     hint=DAMAGED_HINT,
                     boundary=self.spec.name,
                 )
@@ -195,7 +196,7 @@ class Boundary:
             spec=self.spec,
             file=self.path.name,
             counts=self.num_written,
-            index_crc32=self._index.digest(),
+            index_checksum=self._index.digest(),
         )
 
     def _persist(self, file: RecordFile) -> None:
@@ -210,7 +211,7 @@ class Boundary:
 
     def _persist_memory(self, file: RecordFile, memory: Tensor, first: int, stop: int) -> None:
         for row, data in steps(memory, first, stop):
-            self._index.set_crcs(row, data)
+            self._index.set_checksums(row, data)
             file.write(row, data)
 
     @classmethod
@@ -235,7 +236,7 @@ class Boundary:
         spans = self._index.spans([0] * self.spec.copies)
         for first, stop in spans:
             file.read_index(first, self._index.entry_bytes(first, stop))
-        if self._index.digest() != record.index_crc32:
+        if self._index.digest() != record.index_checksum:
             raise DamagedBoundaryError(
                 f"the index of boundary {self.spec.name!r} in {self.path} is damaged",
                 hint=DAMAGED_HINT,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_trgl.runtime.boundary_records import ENTRY_BYTES, BoundarySpec
+from edge_trgl.runtime.checksum import Checksum, checksum_of
 
 Samples = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
 
-_ENTRY = np.dtype([("sample", "<i8"), ("crc", "<u4"), ("pad", "<u4")])
+_ENTRY = np.dtype([("sample", "<i8"), ("checksum", "<u8")])
 assert _ENTRY.itemsize == ENTRY_BYTES
 
 
@@ -51,14 +51,14 @@ class Index:
         rows: Rows = self._rows[copy, samples]
         return rows[rows >= 0]
 
-    def crcs(self, rows: Rows) -> list[int]:
+    def checksums(self, rows: Rows) -> list[int]:
         """Return the checksum of each of `rows` [B] as it was written."""
-        return [int(crc) for crc in self._entries["crc"][rows]]
+        return [int(one) for one in self._entries["checksum"][rows]]
 
-    def set_crcs(self, first: int, data: memoryview) -> None:
+    def set_checksums(self, first: int, data: memoryview) -> None:
         """Note the checksums of the records `data`, which go to the rows from `first` on."""
-        crcs = list(checksums(data, self._spec))
-        self._entries["crc"][first : first + len(crcs)] = crcs
+        found = list(checksums(data, self._spec))
+        self._entries["checksum"][first : first + len(found)] = found
 
     def spans(self, counts: list[int]) -> list[tuple[int, int]]:
         """Return the rows (first, stop) of each copy that were appended since there were `counts`."""
@@ -70,12 +70,12 @@ class Index:
         """Return the entries' own memory."""
         return self._entries[first:stop].view(np.uint8).data
 
-    def digest(self) -> int:
+    def digest(self) -> str:
         """Return the checksum of the entries in use: it does not change when records are added after them."""
-        crc = 0
+        checksum = Checksum()
         for first, stop in self.spans([0] * self._spec.copies):
-            crc = zlib.crc32(self.entry_bytes(first, stop), crc)
-        return crc
+            checksum.update(self.entry_bytes(first, stop))
+        return checksum.hexdigest()
 
     def rebuild(self) -> None:
         """Set the map from samples to rows from the entries."""
@@ -85,6 +85,6 @@ class Index:
 
 
 def checksums(data: memoryview, spec: BoundarySpec) -> Iterator[int]:
-    """Return the CRC-32 of each record in `data`."""
+    """Return the checksum of each record in `data`."""
     stride = spec.record_bytes
-    return (zlib.crc32(data[start : start + stride]) for start in range(0, len(data), stride))
+    return (checksum_of(data[start : start + stride]) for start in range(0, len(data), stride))

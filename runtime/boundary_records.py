@@ -89,7 +89,7 @@ class BoundaryRecord:
     spec: BoundarySpec
     file: str
     counts: tuple[int, ...]
-    index_crc32: int
+    index_checksum: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

@@ -152,11 +152,12 @@ def _work(demand: Demand, form: Form, module: int, layout: Layout, measured: Mea
     row = form.rows[module]
     found = measured.get(work_key(row.kind, work, form.size))
     buffers = boundary_bytes(demand, form, module, layout, trains=work != FORWARD) / MIB
+    held_mb = demand.held_bytes / MIB
     if found is None:
-        work_mb = row.works[work] * (1 + demand.workspace) / MIB
+        work_mb, fixed_mb = row.works[work] * (1 + demand.workspace) / MIB, demand.fixed_mb + held_mb
         slack_mb = OPTIMISM * work_mb + OPTIMISM_FIXED * demand.fixed_mb
-        return _Visit(demand.fixed_mb + work_mb + buffers, demand.fixed_mb, slack_mb)
-    fixed_mb = found.fixed_mb + demand.others_mb + demand.held_bytes / MIB
+        return _Visit(fixed_mb + work_mb + buffers, fixed_mb, slack_mb)
+    fixed_mb = found.fixed_mb + demand.others_mb + held_mb
     work_mb = float("inf") if found.refused else found.work_mb
     return _Visit(fixed_mb + work_mb + buffers, fixed_mb, 0.0)
 

@@ -131,10 +131,17 @@ class Demand:
         """What training does with a module where steps recompute at `level`."""
         return (FORWARD,) if module < self.frozen else (level, FORWARD)
 
-    def at_batch_size(self, size: int, form: Form) -> Demand:
-        """The same job with exact batches of `size` samples, which cost what `form` says of as many samples."""
-        batches = max(self.num_samples // size, 1)
-        return replace(self, batch_size=size, batches_per_epoch=batches, forms=(replace(form, lossy=()),))
+    def at_batch_size(self, form: Form) -> Demand:
+        """The same job with exact batches of as many samples as the micro-batches of `form` have."""
+        batches = max(self.num_samples // form.size, 1)
+        exact = replace(form, rows=tuple(map(_alone, form.rows)), lossy=())
+        return replace(self, batch_size=form.size, batches_per_epoch=batches, forms=(exact,))
+
+
+def _alone(row: ModuleRow) -> ModuleRow:
+    """A part of a batch without the gradients of the parts before it."""
+    works = {name: work - (0 if name == FORWARD else row.gradients) for name, work in row.works.items()}
+    return replace(row, works=works)
 
 
 def _form(document: Mapping[str, Any]) -> Form:

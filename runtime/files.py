@@ -10,16 +10,25 @@ import contextlib
 import ctypes
 import errno
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_trgl.runtime.checksum import Checksum
 from edge_trgl.runtime.errors import DiskFullError, StorageError
 
 TEMPORARY_SUFFIX = ".tmp"
 _PAGE_BYTES = 4096
 _MODE = 0o644
+
+
+def is_utf8(name: str) -> bool:
+    """Whether the bytes of a name can be written down as text: Linux allows any, TOML, HTML and others do not."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +37,7 @@ class FileRecord:
 
     name: str
     num_bytes: int
-    crc32: int
+    checksum: str
 
 
 class FileSystem:
@@ -299,15 +308,15 @@ def _write_new(
     path: Path, name: str, chunks: Iterable[bytes | bytearray | memoryview], *, durable: bool
 ) -> FileRecord:
     num_bytes = 0
-    crc = 0
+    checksum = Checksum()
     with opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
         for chunk in chunks:
             write_all(fd, chunk, num_bytes)
             num_bytes += len(chunk)
-            crc = zlib.crc32(chunk, crc)
+            checksum.update(chunk)
         if durable:
             sync(fd)
-    return FileRecord(name=name, num_bytes=num_bytes, crc32=crc)
+    return FileRecord(name=name, num_bytes=num_bytes, checksum=checksum.hexdigest())
 
 
 def _advise(fd: int, offset: int, length: int, advice: int) -> None:

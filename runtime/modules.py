@@ -40,7 +40,8 @@ class ModuleStore(Generic[Module]):
     `limits[k]`: bytes of modules in memory at most while module k is in use.
 
     `build(k)` makes module k with memory but no meaning, for `read_into` to fill; `initialise(k)` makes it
-    with its first weights. Files written between commits are not durable; `commit` makes them so.
+    with its first weights. Files written between commits are not durable; `commit` makes them so. `evictions`:
+    modules that have made room so far.
     Of the modules in memory, the one whose next use is farthest away makes room: visits are known ahead.
     """
 
@@ -67,7 +68,7 @@ class ModuleStore(Generic[Module]):
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self._coming: tuple[int, Future[Module]] | None = None
         self._sync_failed = False
-        self.loads = 0
+        self.evictions = 0
         self._remove_garbage()
 
     def open(self, module: int, upcoming: Sequence[int] = ()) -> Module:
@@ -156,6 +157,7 @@ class ModuleStore(Generic[Module]):
     def _evict(self, module: int) -> None:
         if module in self._dirty:
             self._write(module, durable=False)
+        self.evictions += 1
         del self._resident[module]
 
     def _fetched(self) -> Module:
@@ -175,7 +177,6 @@ class ModuleStore(Generic[Module]):
             made = self._initialise(module)
             self._dirty.add(module)
             return made
-        self.loads += 1
         built = self._build(module)
         tensorfile.read_into(self._folder / version.file.name, built.tensors(), version.file)
         return built

@@ -83,7 +83,7 @@ def choose(
         waited_for = wanted(least_memory(candidates, probing=True), measured)
         if waited_for:
             return waited_for
-    raise refusals.of_memory(least_memory(candidates), budget_mb, accepted)
+    raise refusals.of_memory(least_memory(candidates), budget_mb, accepted, begun=begun is not None)
 
 
 def smallest(

@@ -7,15 +7,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from edge_trgl.runtime.costing import Candidate, boundary_bytes
-from edge_trgl.runtime.demand import Demand, Measurements
+from edge_trgl.runtime.demand import FORWARD, Demand, Measurements
 from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.runtime.ladder import NARROW, ladder, least_disk, least_memory
 from edge_trgl.runtime.memory import MIB
 
+SHOWN = 3
+"""Changes in a hint, beside the budget that would do."""
 
-def of_memory(least: Candidate, budget_mb: float, measured: Measurements) -> DoesNotFitError:
-    """Of a budget that not even `least` fits."""
-    return DoesNotFitError(_memory_text(least, budget_mb), hint=_less_memory(least, measured))
+SHORTFALL = 0.02
+"""An estimated peak was at most this share too low."""
+
+
+def of_memory(
+    least: Candidate, budget_mb: float, measured: Measurements, *, begun: bool = False
+) -> DoesNotFitError:
+    """Of a budget that not even `least` fits; `begun`: the run has its settings already."""
+    ways = [f"Give --budget-mb {math.ceil(least.peak_mb)}"]
+    ways += [] if begun else _less_memory(least, budget_mb, measured)
+    return DoesNotFitError(_memory_text(least, budget_mb), hint=f"{'; or '.join(ways)}.")
 
 
 def of_disk(candidates: Sequence[Candidate], disk_mb: float) -> DoesNotFitError:
@@ -41,8 +51,12 @@ def _memory_text(least: Candidate, budget_mb: float) -> str:
         )
     module = least.peaks_mb.index(least.peak_mb)
     row, form, layout = least.form.rows[module], least.form, least.layout
-    trains = module >= least.demand.frozen
-    buffers = boundary_bytes(least.demand, form, module, layout, trains=trains)
+    # Of the work that makes the peak: a forward pass may, for what it writes.
+    taken = [
+        (row.works[work], boundary_bytes(least.demand, form, module, layout, trains=work != FORWARD))
+        for work in least.demand.works_of(module, layout.recompute)
+    ]
+    buffers = max(taken, key=sum)[1]
     work = least.bases_mb[module] - least.fixed_mb - buffers / MIB
     opening = least.openings_mb[module] - least.fixed_mb
     smallest_mb = math.ceil(least.peak_mb)
@@ -55,50 +69,75 @@ def _memory_text(least: Candidate, budget_mb: float) -> str:
     )
 
 
-def _less_memory(least: Candidate, measured: Measurements) -> str:
-    """Changes that would make it fit, each with its peak."""
-    demand = least.demand
-    ways = [f"Give --budget-mb {math.ceil(least.peak_mb)}"]
-    for form in (form for form in demand.forms if form.lossy == ("micro-batch",)):
-        smaller = demand.at_batch_size(form.size, form)
-        ways.append(f"--batch-size {form.size} (peak {math.ceil(_peak_of(smaller, measured))} MiB)")
-        if "micro-batch" not in demand.allowed:
-            allowing = replace(demand, allowed=form.lossy, forms=(form,))
-            peak_mb = math.ceil(_peak_of(allowing, measured))
-            ways.append(f"--allow micro-batch (in parts of {form.size}: peak {peak_mb} MiB; changes results)")
-        break
-    if demand.without:
-        ways.append(f"leave out --without {', '.join(demand.without)}")
-    return f"{'; or '.join(ways)}."
+def _less_memory(least: Candidate, budget_mb: float, measured: Measurements) -> list[str]:
+    kinds = [[(text, _peak_of(one, measured)) for text, one in kind] for kind in _lighter(least.demand)]
+    return _proposed(kinds, budget_mb, least.peak_mb, "peak")
+
+
+def _proposed(
+    kinds: Sequence[Sequence[tuple[str, float]]], limit_mb: float, least_mb: float, what: str
+) -> list[str]:
+    """Changes that would make it fit, each with what it takes, of a kind the smallest one that does; where none
+    does, what comes nearest below `least_mb`."""
+    fitting = [found for kind in kinds if (found := next((one for one in kind if one[1] <= limit_mb), None))]
+    if fitting:
+        return [f"{text} ({what} {math.ceil(mb)} MiB)" for text, mb in fitting[:SHOWN]]
+    text, mb = min((one for kind in kinds for one in kind), key=lambda one: one[1], default=("", math.inf))
+    if mb > (1 - SHORTFALL) * least_mb:
+        return []  # no more than what estimates miss
+    return [f"less than that with {text} ({what} {math.ceil(mb)} MiB); no single change fits {limit_mb:.0f} MiB"]
+
+
+def _lighter(demand: Demand) -> Iterator[list[tuple[str, Demand]]]:
+    """What may be asked for instead and the demand that it makes, in kinds; of each, the smallest change first."""
+    yield [(f"leave out --without {one}", _without_less(demand, one)) for one in demand.without]
+    parts = [form for form in demand.forms if form.lossy == ("micro-batch",)]
+    yield [(f"--batch-size {form.size}", demand.at_batch_size(form)) for form in parts]
+    if "micro-batch" not in demand.allowed:
+        yield [
+            (
+                f"--allow micro-batch, in parts of {form.size}, which changes results",
+                replace(demand, allowed=form.lossy, forms=(form,)),
+            )
+            for form in parts
+        ]
+
+
+def _without_less(demand: Demand, name: str) -> Demand:
+    return replace(demand, without=tuple(one for one in demand.without if one != name))
 
 
 def _peak_of(demand: Demand, measured: Measurements) -> float:
-    return least_memory(ladder(demand, measured)).peak_mb
+    """What is proposed will be measured: an estimate must leave it room to turn out higher."""
+    least = least_memory(ladder(demand, measured))
+    return least.peak_mb * (1 + (SHORTFALL if least.slack_mb > 0 else 0))
 
 
 def _less_disk(least: Candidate, disk_mb: float) -> str:
-    """Changes that make it need less, each with what it needs then."""
     missing_mb = math.ceil(least.least_disk_mb - disk_mb)
     ways = [f"Free {missing_mb} MiB, or give --disk-mb {math.ceil(least.least_disk_mb)} where they are free"]
-    for text, demand in _smaller(least.demand):
-        need_mb = least_disk(ladder(demand, {})).least_disk_mb
-        if need_mb < least.least_disk_mb:
-            ways.append(f"{text} (needs {math.ceil(need_mb)} MiB)")
+    kinds = [
+        [(text, least_disk(ladder(demand, {})).least_disk_mb) for text, demand in kind]
+        for kind in _smaller(least.demand)
+    ]
+    ways += _proposed(kinds, disk_mb, least.least_disk_mb, "needs")
     return f"{'; or '.join(ways)}."
 
 
-def _smaller(demand: Demand) -> Iterator[tuple[str, Demand]]:
-    """What may be asked for instead, and the demand that it makes."""
+def _smaller(demand: Demand) -> Iterator[list[tuple[str, Demand]]]:
+    """The same for the disk."""
     if demand.copies > 1:
-        yield "--views 1", replace(demand, copies=1)
-    for name in NARROW:
-        if name not in demand.allowed and any(form.lossy == (name,) for form in demand.forms):
-            allowed = (*demand.allowed, name)
-            yield f"--allow {name}, which changes results", replace(demand, allowed=allowed)
+        yield [("--views 1", replace(demand, copies=1))]
+    yield [
+        (f"--allow {name}, which changes results", replace(demand, allowed=(*demand.allowed, name)))
+        for name in NARROW
+        if name not in demand.allowed and any(form.lossy == (name,) for form in demand.forms)
+    ]
     if demand.kept or any(form.order == "cache" for form in demand.forms):
         forms = tuple(replace(form, order="stream") if form.order == "cache" else form for form in demand.forms)
         one_by_one = demand.forms[0].order == "cache"
         streamed = replace(demand, forms=forms, kept=False, one_by_one=one_by_one, copies=1)
-        yield "--cache none, which passes the frozen modules anew in every epoch", streamed
+        option = "--cache none --views 1" if demand.copies > 1 else "--cache none"
+        yield [(f"{option}, which passes the frozen modules anew in every epoch", streamed)]
     if demand.chunk is not None and demand.chunk > 1:
-        yield "a shorter --chunk", replace(demand, chunk=1)
+        yield [("a shorter --chunk", replace(demand, chunk=1))]

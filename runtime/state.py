@@ -20,7 +20,7 @@ from edge_trgl.runtime.boundary_records import BoundaryRecord
 from edge_trgl.runtime.errors import DiskFullError, StorageError
 from edge_trgl.runtime.files import FileRecord
 
-SCHEMA = 1
+SCHEMA = 2
 _APPLICATION_ID = 0x5452474C
 _BUSY_TIMEOUT_S = 30.0
 _FULL_HINT = "free space on its disk, then go on with `edge-trgl resume`"
@@ -31,7 +31,7 @@ CREATE TABLE run (id INTEGER PRIMARY KEY CHECK (id = 0), position INTEGER NOT NU
 INSERT INTO run VALUES (0, 0);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE modules (
-    module INTEGER PRIMARY KEY, name TEXT NOT NULL, num_bytes INTEGER NOT NULL, crc32 INTEGER NOT NULL
+    module INTEGER PRIMARY KEY, name TEXT NOT NULL, num_bytes INTEGER NOT NULL, checksum TEXT NOT NULL
 );
 CREATE TABLE boundaries (name TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE metrics (
@@ -139,10 +139,10 @@ class RunState:
 
     def modules(self) -> dict[int, FileRecord]:
         """Return the file of each module's live version."""
-        rows = self._rows("SELECT module, name, num_bytes, crc32 FROM modules ORDER BY module")
+        rows = self._rows("SELECT module, name, num_bytes, checksum FROM modules ORDER BY module")
         return {
-            module: FileRecord(name=name, num_bytes=num_bytes, crc32=crc32)
-            for module, name, num_bytes, crc32 in rows
+            module: FileRecord(name=name, num_bytes=num_bytes, checksum=checksum)
+            for module, name, num_bytes, checksum in rows
         }
 
     def boundaries(self) -> list[BoundaryRecord]:
@@ -215,7 +215,7 @@ class RunState:
             self._db.execute("UPDATE run SET position = ?", (position,))
             self._db.executemany(
                 "INSERT OR REPLACE INTO modules VALUES (?, ?, ?, ?)",
-                ((one.module, one.file.name, one.file.num_bytes, one.file.crc32) for one in modules),
+                ((one.module, one.file.name, one.file.num_bytes, one.file.checksum) for one in modules),
             )
             self._db.execute("DELETE FROM boundaries")
             self._db.executemany(

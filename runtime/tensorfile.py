@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from edge_trgl.runtime import files
+from edge_trgl.runtime.checksum import Checksum
 from edge_trgl.runtime.errors import StorageError
 from edge_trgl.runtime.files import FileRecord
 
@@ -108,14 +108,14 @@ def _read_into(path: Path, tensors: Mapping[str, Tensor], expected: FileRecord, 
         header, infos = _read_header(fd, path)
         _check_same(path, infos if whole else {name: infos[name] for name in infos.keys() & tensors}, tensors)
         staging = _staging()
-        crc = zlib.crc32(header)
+        checksum = Checksum(header)
         for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):
             if name in tensors:
-                crc = _fill(fd, tensors[name].detach(), staging, info.start, crc)
+                _fill(fd, tensors[name].detach(), staging, info.start, checksum)
             else:
-                crc = _skim(fd, info, staging, crc)
-    if crc != expected.crc32:
-        _damaged(path, f"its checksum is {crc:08x} where {expected.crc32:08x} was written")
+                _skim(fd, info, staging, checksum)
+    if checksum.hexdigest() != expected.checksum:
+        _damaged(path, f"its checksum is {checksum.hexdigest()} where {expected.checksum} was written")
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -160,25 +160,23 @@ def _chunks(header: bytes, tensors: Mapping[str, Tensor]) -> Iterator[bytes | me
             yield from _slices(bytes_of(source))
 
 
-def _fill(fd: int, tensor: Tensor, staging: Tensor, offset: int, crc: int) -> int:
+def _fill(fd: int, tensor: Tensor, staging: Tensor, offset: int, checksum: Checksum) -> None:
     for part in _parts(tensor):
         target = part if _in_order(part) else _staged(part, staging)
         for view in _slices(bytes_of(target)):
             files.read_into(fd, view, offset)
-            crc = zlib.crc32(view, crc)
+            checksum.update(view)
             offset += len(view)
         if target is not part:
             part.copy_(target)
-    return crc
 
 
-def _skim(fd: int, info: TensorInfo, staging: Tensor, crc: int) -> int:
-    """The checksum carried on over a tensor that nobody wants."""
+def _skim(fd: int, info: TensorInfo, staging: Tensor, checksum: Checksum) -> None:
+    """Carry the checksum on over a tensor that nobody wants."""
     for start in range(info.start, info.stop, SLICE_BYTES):
         view = bytes_of(staging)[: info.stop - start]
         files.read_into(fd, view, start)
-        crc = zlib.crc32(view, crc)
-    return crc
+        checksum.update(view)
 
 
 def _staging() -> Tensor:

@@ -50,6 +50,7 @@ def measure(run: Run, loop: str, turns: Turns | None) -> dict[str, Any]:
     config, info = run.config(), open_dataset(run.data)
     process.set_up(config.train.threads)
     process.warm_up("cpu")
+    memory.hold_freed()
     _warm_up()
     section = Section()
     parts = build(assembly.make_chain(config, info), config)

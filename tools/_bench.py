@@ -20,8 +20,8 @@ from edge_trgl import settings
 from edge_trgl.pipeline import Pipeline
 from edge_trgl.run import Run
 from edge_trgl.runtime.errors import EdgeTrglError
-from edge_trgl.runtime.memory import allocator_environment
-from edge_trgl.runtime.supervisor import ChildCrashedError, run_child
+from edge_trgl.runtime.memory import Allocator
+from edge_trgl.runtime.supervisor import ChildCrashedError, library_settings, run_child
 
 TOOLS = Path(__file__).parent
 AMPLE_MB = 16_000.0
@@ -101,7 +101,8 @@ class Bench:
         try:
             for net, row, allocator in contestants:
                 run = self.begin(replace(net, epochs=num_rounds + 1, scored=False), row)
-                processes.append(_RowProcess(run, row, self._environment(allocator=allocator), turns=True))
+                environment = self._environment(_allocator(net) if allocator else "own")
+                processes.append(_RowProcess(run, row, environment, turns=True))
             return [[process.turn() for process in processes] for _ in range(num_rounds + 1)][1:]
         finally:
             for process in processes:
@@ -132,7 +133,7 @@ class Bench:
     def _figures(self, net: Net, row: Row) -> dict[str, Any]:
         try:
             run = self.begin(net, row)
-            figures = _RowProcess(run, row, self._environment(allocator=True), turns=False).result()
+            figures = _RowProcess(run, row, self._environment(_allocator(net)), turns=False).result()
         except FAILURES as error:
             return {"error": str(error)}
         shutil.rmtree(run.folder)
@@ -179,9 +180,9 @@ class Bench:
             output_of([sys.executable, str(TOOLS / "_images.py"), document])
         return path
 
-    def _environment(self, *, allocator: bool) -> dict[str, str]:
-        settings = {"OPENBLAS_NUM_THREADS": "1", **allocator_environment()} if allocator else {}
-        return {**os.environ, "OMP_NUM_THREADS": str(self.threads), **settings}
+    def _environment(self, allocator: Allocator) -> dict[str, str]:
+        bare = {"OMP_NUM_THREADS": str(self.threads)}
+        return {**os.environ, **(bare if allocator == "own" else library_settings(self.threads, allocator))}
 
 
 class _RowProcess:
@@ -230,10 +231,17 @@ class _RowProcess:
         return document
 
 
+def _allocator(net: Net) -> Allocator:
+    """As the plan of the product has it: the tensors of enlarged images, and of wide nets, are large."""
+    return "huge" if net.side or net.model.get("width", 0) > 64 else "held"
+
+
 def _place(run: Run, placement: str) -> None:
+    """Lay the run's boundaries there; of those on disk the next batch is read ahead, as a plan with room does."""
     state = run.state()
     plan = state.meta("plan")
-    state.set_meta("plan", {**plan, "layout": {**plan["layout"], "placement": placement}})
+    layout = {**plan["layout"], "placement": placement, "prefetch": placement == "disk"}
+    state.set_meta("plan", {**plan, "layout": layout})
     state.close()
 
 

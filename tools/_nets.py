@@ -37,7 +37,7 @@ NETS = {
         model={"name": "resnet110", "modules": 54},
         num_modules=54,
         batches=1,
-        tight_mb=486,
+        tight_mb=490,
         side=96,
     ),
     "km64": Net(

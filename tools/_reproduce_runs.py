@@ -66,7 +66,7 @@ def flags_of(table: Table, job: Job, case: Case, row: Row, seed: int) -> list[st
     """The flags of one run.
 
     All of the line's images are trained on. What the depth is chosen on, and other values of τ compared on, are
-    training images that the line leaves out; where it leaves none out, the first half of the test images.
+    training images that the line leaves out; where it leaves none out, half of the test images.
     """
     flags = ["--recipe", recipe_of(job, row), "--data", str(CACHE / table.data), *case.flags, *row.flags]
     if case.limit is not None:

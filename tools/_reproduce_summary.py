@@ -13,7 +13,7 @@ COLUMNS = ("last", "best", "chosen", "validation")
 PROTOCOL = {
     "unused": "trained on images that are drawn anew for each seed, balanced over the classes; the depth is "
     "chosen and validation scored on training images that are left over",
-    "half-test": "the depth is chosen and validation scored on the first half of the test images",
+    "half-test": "the depth is chosen and validation scored on half of the test images",
 }
 """By what the depth is chosen on."""
 

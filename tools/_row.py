@@ -22,6 +22,7 @@ from edge_trgl.data import open_dataset
 from edge_trgl.jobs import work
 from edge_trgl.local import LocalModule
 from edge_trgl.run import Run
+from edge_trgl.runtime import memory
 from edge_trgl.schedule import Visit
 from edge_trgl.trainer import AfterVisit, Rooms
 
@@ -47,6 +48,7 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
 
     def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
         process.warm_up("cpu")
+        memory.hold_freed()
         section = Section()
         for module in range(len(layout["starts"])):
             rooms.modules.open(module)

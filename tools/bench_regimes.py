@@ -34,7 +34,7 @@ NOTE = (
     "loaded and warmed up; weights and momentum count. Peak RSS: of the row's process. Images/s: images trained\n"
     "through all modules, over the time of training with its commits. Read and written: asked of the kernel, the\n"
     "page cache included. Accuracy: of the last module on test images. The bare rows have no budget, no commits.\n"
-    "Every row runs with the allocator settings of the product, which give freed memory back at once."
+    "Every row runs with the allocator settings of the product."
 )
 
 

@@ -45,7 +45,8 @@ class Piece(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Every value is let go of after the call that reads it last."""
-        values: dict[int, Tensor] = {0: x.movedim(1, -1) if self._turned[0] else x}
+        # Axes are counted from the front: the exporter joins permutations wrongly where one counts from the end.
+        values: dict[int, Tensor] = {0: x.movedim(1, x.dim() - 1) if self._turned[0] else x}
         weights = {name: get(self.net) for name, get in self._weights.items()}
         around = Surroundings(values=values, weights=weights, x=x, training=self.training)
         for (call, arguments, options, result), last in zip(self._calls, self._last, strict=True):
@@ -53,7 +54,7 @@ class Piece(nn.Module):
             for number in last:
                 del values[number]
         out = values[self._output]
-        return out.movedim(-1, 1) if self._turned[1] else out
+        return out.movedim(out.dim() - 1, 1) if self._turned[1] else out
 
     def _function(self, target: str) -> Callable[..., Any]:
         kind, _, name = target.partition(" ")

@@ -6,7 +6,7 @@ Preparing (`edge_trgl.data.prepare`) is a job of its own; what is named here is 
 from edge_trgl.data.augment import Augment
 from edge_trgl.data.dataset import DatasetInfo, SplitInfo, open_dataset
 from edge_trgl.data.reader import RecordReader
-from edge_trgl.data.sampling import epoch_order, num_batches, stored_order, windowed_order
+from edge_trgl.data.sampling import epoch_order, num_batches, spread, stored_order, windowed_order
 
 __all__ = [
     "Augment",
@@ -16,6 +16,7 @@ __all__ = [
     "epoch_order",
     "num_batches",
     "open_dataset",
+    "spread",
     "stored_order",
     "windowed_order",
 ]

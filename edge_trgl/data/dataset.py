@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from edge_trgl.runtime.checksum import checksum_of
 from edge_trgl.runtime.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 DATASET_FILE = "dataset.json"
 SPLITS = ("train", "val", "test")
 ITEM_BYTES = {"uint8": 1, "float32": 4}
@@ -23,19 +23,19 @@ PREPARE_AGAIN = "Prepare the data again."
 
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """One split on disk: `NAME.images`, `NAME.labels` and the checksums of its records, `NAME.crc`.
+    """One split on disk: `NAME.images`, `NAME.labels` and the checksums of its records, `NAME.checksums`.
 
     Args:
         num_images: records in each of the three files.
         images_bytes: size of `NAME.images`.
-        labels_crc32: zlib.crc32 of `NAME.labels`.
-        records_crc32: zlib.crc32 of `NAME.crc`.
+        labels_checksum: of `NAME.labels`.
+        records_checksum: of `NAME.checksums`.
     """
 
     num_images: int
     images_bytes: int
-    labels_crc32: int
-    records_crc32: int
+    labels_checksum: str
+    records_checksum: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class DatasetInfo:
         class_names: one name a label.
         splits: keys "train", "val", "test"; a split may hold no image.
         mean, std: per channel over the training split, on a scale of 0–1 for uint8, as they are for float32.
-        fingerprint: sha256 (hex) over `.crc` and `.labels` of train, val and test, in that order.
+        fingerprint: sha256 (hex) over `.checksums` and `.labels` of train, val and test, in that order.
     """
 
     shape: tuple[int, ...]
@@ -80,7 +80,7 @@ class DatasetInfo:
 def encode(info: DatasetInfo) -> bytes:
     """The content of `dataset.json`."""
     document = {"schema": SCHEMA, **asdict(info)}
-    return _canonical({**document, "crc32": zlib.crc32(_canonical(document))})
+    return _canonical({**document, "checksum": checksum_of(_canonical(document))})
 
 
 def open_dataset(folder: Path) -> DatasetInfo:
@@ -93,7 +93,7 @@ def open_dataset(folder: Path) -> DatasetInfo:
     for name, split in info.splits.items():
         _check_size(folder / f"{name}.images", split.images_bytes)
         _check_size(folder / f"{name}.labels", split.num_images * 8)
-        _check_size(folder / f"{name}.crc", split.num_images * 4)
+        _check_size(folder / f"{name}.checksums", split.num_images * 8)
     return info
 
 
@@ -108,8 +108,8 @@ def _decode(path: Path) -> DatasetInfo:
         raise StorageError(f"{path} cannot be read: {error.strerror}", hint=PREPARE_AGAIN) from error
     except ValueError as error:
         raise StorageError(f"{path} is damaged: it is not JSON", hint=PREPARE_AGAIN) from error
-    checksum = document.pop("crc32", None) if isinstance(document, dict) else None
-    if checksum != zlib.crc32(_canonical(document)):
+    checksum = document.pop("checksum", None) if isinstance(document, dict) else None
+    if checksum != checksum_of(_canonical(document)):
         raise StorageError(f"{path} is damaged: its checksum does not match", hint=PREPARE_AGAIN)
     if document.pop("schema") != SCHEMA:
         raise StorageError(f"{path} was written by another version", hint=PREPARE_AGAIN)

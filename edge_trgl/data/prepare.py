@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from edge_trgl.data.sources import load
 from edge_trgl.data.splits import draw_splits
 from edge_trgl.data.statistics import channel_statistics
 from edge_trgl.runtime import files
+from edge_trgl.runtime.checksum import checksum_of
 from edge_trgl.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def prepare(
     """Write a data set's record files and, last of all, the `dataset.json` that makes them exist.
 
     For each of train, val and test: `NAME.images` (records [H, W, C] or, of windows, [L, C]; no header),
-    `NAME.labels` (int64 little-endian), `NAME.crc` (zlib.crc32 of each record, uint32 little-endian).
+    `NAME.labels` (int64 little-endian), `NAME.checksums` (of each record, uint64 little-endian).
 
     Args:
         spec: `sample`, a directory or a `FILE.npz`; see `edge_trgl.data.sources.load`.
@@ -82,7 +82,7 @@ def prepare(
 def _check_validation(validation: float) -> None:
     if not 0 <= validation < 1:
         raise UsageError(
-            f"--validation is {validation}; it must be at least 0 and less than 1",
+            f"data.validation is {validation}; it must be at least 0 and less than 1",
             hint="Give the fraction of training images to hold out, for example 0.1.",
         )
 
@@ -94,9 +94,9 @@ def _write_split(
     observe: Callable[[NDArray[Any]], None],
     fingerprint: Callable[[bytes], None],
 ) -> SplitInfo:
-    crcs = np.empty(len(draw.samples), "<u4")
-    images = files.write_durable(folder / f"{name}.images", _records(draw, crcs, observe))
-    contents = {"crc": crcs.tobytes(), "labels": draw.labels.astype("<i8").tobytes()}
+    checksums = np.empty(len(draw.samples), "<u8")
+    images = files.write_durable(folder / f"{name}.images", _records(draw, checksums, observe))
+    contents = {"checksums": checksums.tobytes(), "labels": draw.labels.astype("<i8").tobytes()}
     written = {}
     for kind, content in contents.items():
         written[kind] = files.write_durable(folder / f"{name}.{kind}", [content])
@@ -104,18 +104,18 @@ def _write_split(
     return SplitInfo(
         num_images=len(draw.samples),
         images_bytes=images.num_bytes,
-        labels_crc32=written["labels"].crc32,
-        records_crc32=written["crc"].crc32,
+        labels_checksum=written["labels"].checksum,
+        records_checksum=written["checksums"].checksum,
     )
 
 
 def _records(
-    draw: Draw, crcs: NDArray[np.uint32], observe: Callable[[NDArray[Any]], None]
+    draw: Draw, checksums: NDArray[np.uint64], observe: Callable[[NDArray[Any]], None]
 ) -> Iterator[memoryview]:
     """The bytes of all images, batch by batch; fills in the checksum of each as it passes."""
     first = 0
     for images in draw.origin.batches(draw.samples):
-        crcs[first : first + len(images)] = [zlib.crc32(image) for image in images]
+        checksums[first : first + len(images)] = [checksum_of(image) for image in images]
         first += len(images)
         observe(images)
         yield images.data.cast("B")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_trgl.data.dataset import PREPARE_AGAIN
 from edge_trgl.runtime import files
+from edge_trgl.runtime.checksum import Checksum, checksum_of
 from edge_trgl.runtime.errors import StorageError
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class RecordReader:
         self._path = folder / f"{split}.images"
         self._shape, self._dtype = info.shape, np.dtype(info.dtype)
         self._record_bytes = info.record_bytes
-        self._crcs = _load(folder / f"{split}.crc", "<u4", about.num_images, about.records_crc32)
-        labels = _load(folder / f"{split}.labels", "<i8", about.num_images, about.labels_crc32)
+        self._checksums = _load(folder / f"{split}.checksums", "<u8", about.num_images, about.records_checksum)
+        labels = _load(folder / f"{split}.labels", "<i8", about.num_images, about.labels_checksum)
         self.labels: NDArray[np.int64] = labels.astype(np.int64, copy=False)
         self._buffer = np.empty((0, self._record_bytes), np.uint8)
         self._fd = files.open_file(self._path, os.O_RDONLY)
@@ -78,18 +78,18 @@ class RecordReader:
 
     def _verify(self, samples: NDArray[np.int64], records: NDArray[np.uint8]) -> None:
         for sample, record in zip(samples.tolist(), records, strict=True):
-            if zlib.crc32(record.data) != self._crcs[sample]:
+            if checksum_of(record.data) != self._checksums[sample]:
                 raise StorageError(
                     f"{self._path} is damaged: record {sample} does not match its checksum",
                     hint=PREPARE_AGAIN,
                 )
 
 
-def _load(path: Path, dtype: str, num_records: int, crc32: int) -> NDArray[Any]:
+def _load(path: Path, dtype: str, num_records: int, checksum: str) -> NDArray[Any]:
     values = np.empty(num_records, dtype)
     with files.opened(path, os.O_RDONLY) as fd:
         files.read_into(fd, values.view(np.uint8).data, 0)
-    if zlib.crc32(values.view(np.uint8).data) != crc32:
+    if Checksum(values.view(np.uint8).data).hexdigest() != checksum:
         raise StorageError(f"{path} is damaged: its checksum does not match", hint=PREPARE_AGAIN)
     return values
 

@@ -44,6 +44,11 @@ def windowed_order(num_samples: int, seed: int, epoch: int, chunk: int) -> NDArr
     return order
 
 
+def spread(count: int, num_samples: int) -> NDArray[np.int64]:
+    """`count` ascending sample numbers from all over a set, int64 [count]: classes may come one after another."""
+    return np.arange(count, dtype=np.int64) * num_samples // max(count, 1)
+
+
 def num_batches(num_samples: int, batch_size: int, *, drop_last: bool) -> int:
     """How many batches one pass makes.
 

@@ -62,14 +62,16 @@ def draw_splits(
         UsageError: `limit` is less than one image of each class, or more than there are; or it leaves none out
             to validate on.
     """
-    draws = {name: _everything(split) for name, split in source.splits.items()}
+    # An empty split is one that the source lacks; without training images the sentence is another.
+    given = {name: split for name, split in source.splits.items() if name == "train" or len(split.labels)}
+    draws = {name: _everything(split) for name, split in given.items()}
     if "test" not in draws:
         draws["train"], draws["test"] = _hold_out(draws["train"], TEST_FRACTION, key(seed, "test"))
     everything = draws["train"]
     if limit is not None:
         draws["train"] = _limited(draws["train"], limit, key(seed, "limit"))
     if choose_on == "half-test":
-        draws["val"] = _first_half(draws["test"])
+        draws["val"] = _every_other(draws["test"])
     elif choose_on == "unused":
         draws["val"] = _some_unused(everything, draws["train"], validation, key(seed, "validation"))
     elif "val" not in draws:
@@ -81,8 +83,9 @@ def _everything(split: Split) -> Draw:
     return Draw(origin=split, samples=np.arange(len(split.labels), dtype=np.int64))
 
 
-def _first_half(draw: Draw) -> Draw:
-    return Draw(origin=draw.origin, samples=draw.samples[: (len(draw.samples) + 1) // 2])
+def _every_other(draw: Draw) -> Draw:
+    """Half of the images, whatever order the classes come in."""
+    return Draw(origin=draw.origin, samples=draw.samples[::2])
 
 
 def _some_unused(everything: Draw, used: Draw, fraction: float, draw_key: int) -> Draw:
@@ -115,7 +118,7 @@ def _limited(draw: Draw, limit: int, draw_key: int) -> Draw:
     least, most = np.count_nonzero(sizes), len(draw.samples)
     if not least <= limit <= most:
         raise UsageError(
-            f"--limit is {limit}; it must be from {least}, one image of each class, to {most}, all there are",
+            f"data.limit is {limit}; it must be from {least}, one image of each class, to {most}, all there are",
             hint="Leave it out to take all.",
         )
     counts = np.zeros_like(sizes)

@@ -19,7 +19,7 @@ def answer_all(classifier: Classifier, paths: Iterable[Path], num_guesses: int) 
     Raises:
         InputError: the network cannot be computed.
     """
-    for sample in read_samples(paths, classifier.input_shape):
+    for sample in read_samples(paths, classifier.input_shape, pixels=classifier.takes_pixels):
         if isinstance(sample, Unreadable):
             yield Answer(file=sample.file, error=sample.reason)
         else:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_trgl.deploy.manifest import Manifest
 from edge_trgl.deploy.network import Network
-from edge_trgl.deploy.prediction import EarlyPrediction, as_batch, check_classes, softmax
+from edge_trgl.deploy.prediction import EarlyPrediction, as_batch, check_classes, softmax, takes_pixels
 from edge_trgl.runtime.errors import InputError, UsageError
 
 LOGITS = "logits"
@@ -30,7 +30,7 @@ class Cascade:
 
     Attributes:
         manifest: what is run, with the thresholds that count.
-        class_names, input_shape, provider: as of `Predictor`.
+        class_names, input_shape, takes_pixels, provider: as of `Predictor`.
 
     Raises:
         InputError: the manifest or a stage cannot be read, or the stages do not fit together.
@@ -56,6 +56,7 @@ class Cascade:
         first = self._stage(0)
         self.class_names = self.manifest.class_names
         self.input_shape = next(iter(first.inputs.values()))
+        self.takes_pixels = takes_pixels(first.metadata)
         self.provider = first.provider
 
     def predict(self, images: ArrayLike) -> EarlyPrediction:

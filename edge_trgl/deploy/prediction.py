@@ -16,6 +16,7 @@ from edge_trgl.deploy.providers import Provider
 from edge_trgl.runtime.errors import InputError
 
 CLASS_NAMES = "class_names"
+SCALE, PIXELS = "scale", "255"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +53,13 @@ class EarlyPrediction(Prediction):
 class Classifier(Protocol):
     """What takes samples and gives predictions.
 
-    `class_names` is empty where the file names none; `input_shape` is that of a sample, (C, H, W) or (C, L).
+    `class_names` is empty where the file names none; `input_shape` is that of a sample, (C, H, W) or (C, L);
+    `takes_pixels`: from 0 to 255, and not values in units of the training data's own.
     """
 
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
+    takes_pixels: bool
     provider: Provider
 
     def predict(self, images: ArrayLike) -> Prediction: ...
@@ -94,6 +97,11 @@ def named_classes(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"the {CLASS_NAMES} of {path} are not a JSON list of names", hint="Export it again.")
     return tuple(names)
+
+
+def takes_pixels(metadata: Mapping[str, str]) -> bool:
+    """Whether a file says that its images go from 0 to 255; one that says nothing does."""
+    return metadata.get(SCALE, PIXELS) == PIXELS
 
 
 def check_classes(path: Path, names: tuple[str, ...], logits: NDArray[np.float32]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from edge_trgl.deploy.network import Network
-from edge_trgl.deploy.prediction import Prediction, as_batch, check_classes, named_classes
+from edge_trgl.deploy.prediction import Prediction, as_batch, check_classes, named_classes, takes_pixels
 from edge_trgl.runtime.errors import InputError, UsageError
 
 _EXIT = re.compile(r"logits_(\d+)")
@@ -28,6 +28,7 @@ class Predictor:
     Attributes:
         class_names: from the file; empty where it has none.
         input_shape: (C, H, W) of images, (C, L) of windows.
+        takes_pixels: from 0 to 255; else values in the units of the training data.
         num_exits: how many classifiers the file has.
         provider: what computes, and why nothing faster does.
 
@@ -53,14 +54,15 @@ class Predictor:
             raise UsageError(f"{path} has no exit {exit_number}", hint=f"It has the exits 1 to {len(exits)}.")
         self._output = exits[(exit_number or len(exits)) - 1]
         self.class_names = named_classes(self._network.path, self._network.metadata)
+        self.takes_pixels = takes_pixels(self._network.metadata)
         self.provider = self._network.provider
 
     def predict(self, images: ArrayLike) -> Prediction:
         """Classify images or windows.
 
         Args:
-            images: [N, *input_shape] with N ≥ 1: pixel values from 0 to 255, or windows in the units of the
-                training data. Nothing is to be normalised.
+            images: [N, *input_shape] with N ≥ 1: pixel values from 0 to 255, or values in the units of the
+                training data, by `takes_pixels`. Nothing is to be normalised.
 
         Raises:
             ValueError: they have another shape.

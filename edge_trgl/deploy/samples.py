@@ -40,42 +40,45 @@ class Unreadable:
     reason: str
 
 
-def read_samples(paths: Iterable[Path], shape: tuple[int, ...]) -> Iterator[Sample | Unreadable]:
+def read_samples(
+    paths: Iterable[Path], shape: tuple[int, ...], *, pixels: bool = True
+) -> Iterator[Sample | Unreadable]:
     """The samples of image files, of `.npz` archives, and of the folders that hold them, one at a time.
 
     Args:
         paths: hidden files in folders are left out.
         shape: of a sample, (C, H, W) or (C, L). Images of another size are cut and resized as those of an image
             folder are before training; arrays must have it.
+        pixels: without, what is read must be in the units of the training data, which image files are not.
     """
     for path in paths:
-        yield from _folder(path, shape) if path.is_dir() else _file(str(path), shape)
+        yield from _folder(path, shape, pixels=pixels) if path.is_dir() else _file(str(path), shape, pixels=pixels)
 
 
-def _folder(path: Path, shape: tuple[int, ...]) -> Iterator[Sample | Unreadable]:
+def _folder(path: Path, shape: tuple[int, ...], *, pixels: bool) -> Iterator[Sample | Unreadable]:
     # With it comes Pillow, which a network for windows does without: 10 MiB.
     from edge_trgl.data.sources.image_folder import walk
 
     is_empty = True
     for file in walk(path):
         is_empty = False
-        yield from _file(file, shape)
+        yield from _file(file, shape, pixels=pixels)
     if is_empty:
         yield Unreadable(file=str(path), reason=f"{path} holds no files")
 
 
-def _file(file: str, shape: tuple[int, ...]) -> Iterator[Sample | Unreadable]:
-    return _archive(file, shape) if file.endswith(ARCHIVE) else _image(file, shape)
+def _file(file: str, shape: tuple[int, ...], *, pixels: bool) -> Iterator[Sample | Unreadable]:
+    return _archive(file, shape) if file.endswith(ARCHIVE) else _image(file, shape, pixels=pixels)
 
 
-def _image(file: str, shape: tuple[int, ...]) -> Iterator[Sample | Unreadable]:
+def _image(file: str, shape: tuple[int, ...], *, pixels: bool) -> Iterator[Sample | Unreadable]:
     try:
-        yield Sample(file=file, index=None, values=_decoded(file, shape))
+        yield Sample(file=file, index=None, values=_decoded(file, shape, pixels=pixels))
     except InputError as error:
         yield Unreadable(file=file, reason=error.message)
 
 
-def _decoded(file: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _decoded(file: str, shape: tuple[int, ...], *, pixels: bool) -> NDArray[np.float32]:
     from PIL import Image
 
     from edge_trgl.data.sources.image_file import decode
@@ -84,15 +87,17 @@ def _decoded(file: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if len(shape) != 3 or shape[0] not in (1, 3):
         wanted = " × ".join(map(str, shape))
         raise InputError(f"{file} cannot be given to this network, which takes arrays of {wanted}")
+    if not pixels:
+        raise InputError(f"{file} has pixels; this network takes values in the units of its training data (.npz)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow thinks of metadata
             # From 89 megapixels on it warns, from twice as many it refuses; on a board the first is the end.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            pixels = decode(file, size=shape[1:], channels=shape[0])
+            image = decode(file, size=shape[1:], channels=shape[0])
     except (Image.DecompressionBombWarning, MemoryError) as error:
         raise InputError(f"{file} is too large an image: {str(error) or 'memory does not suffice'}") from error
-    return _channels_first(pixels)
+    return _channels_first(image)
 
 
 def _archive(file: str, shape: tuple[int, ...]) -> Iterator[Sample | Unreadable]:

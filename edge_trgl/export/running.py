@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_trgl.data import RecordReader
+from edge_trgl.data import RecordReader, spread
 from edge_trgl.export.naming import INPUT
 from edge_trgl.export.passing import put, take
 from edge_trgl.export.reading import Written
@@ -46,11 +46,11 @@ class Images:
 
 
 class Spread(Images):
-    """As many as `count` images from all over a split, whose classes may come one after another."""
+    """`count` images from all over a split."""
 
     def __init__(self, reader: RecordReader, count: int) -> None:
         super().__init__(reader)
-        self._chosen = np.arange(count) * len(reader) // max(count, 1)
+        self._chosen = spread(count, len(reader))
 
     def _numbers(self, samples: range) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return self._chosen[samples.start : samples.stop]

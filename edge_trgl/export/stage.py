@@ -78,7 +78,7 @@ class Stage(nn.Module):
 
 
 def describe(normalisation: Normalisation, class_names: Sequence[str]) -> dict[str, str]:
-    """What a user of the file must know, as metadata: `class_names` (a JSON list) and `preprocessing`."""
+    """What a user of the file must know, as metadata: `class_names` (a JSON list), `preprocessing` and `scale`."""
     scale = normalisation.scale
     units = "values from 0 to 255" if scale == 255 else "values in the units of the training data"
     samples = "images [N, C, H, W]" if len(normalisation.input_shape) == 3 else "windows [N, C, L]"
@@ -87,8 +87,9 @@ def describe(normalisation: Normalisation, class_names: Sequence[str]) -> dict[s
         f"mean {_numbers(normalisation.mean)}, std {_numbers(normalisation.std)}, is part of the graph"
     )
     return {
-        "class_names": json.dumps(list(class_names), ensure_ascii=False),
+        "class_names": json.dumps(list(class_names)),
         "preprocessing": f"Give float32 {samples} with {units}; {normalised}.",
+        "scale": f"{scale:g}",
     }
 
 

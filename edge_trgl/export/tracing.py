@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from edge_trgl.export import pooling
 from edge_trgl.export.naming import entry_name, prefix_of
 from edge_trgl.export.stage import Stage
 from edge_trgl.runtime.errors import ExportRejectedError
@@ -116,7 +118,7 @@ def _exported(
 ) -> onnx.GraphProto:
     written = io.BytesIO()
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _attention_in_steps(), pooling.any_size(opset):
             # The newer exporter writes opset 18 when asked for 17; the warnings say to use it.
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -142,6 +144,17 @@ def _exported(
     # Exporters have been seen to write another opset than the one asked for.
     assert found == {"": opset}, f"asked for opset {opset}, got {found}"
     return model.graph
+
+
+@contextmanager
+def _attention_in_steps() -> Iterator[None]:
+    """torch's attention in evaluation is one operation otherwise, which the exporter does not know."""
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
 
 
 def _mend(nodes: Sequence[onnx.NodeProto], new: Callable[[str], str]) -> None:

@@ -19,7 +19,7 @@ from edge_trgl.export.comparison import Comparison, Tally, why_refused
 from edge_trgl.export.naming import LOGITS, logits_name
 from edge_trgl.export.onnx_file import ModelFiles
 from edge_trgl.export.passing import take
-from edge_trgl.export.running import Images, Running, batches_of
+from edge_trgl.export.running import Running, Spread, batches_of
 from edge_trgl.export_options import FORMS, output_names
 from edge_trgl.jobs.calibrate import model_files, stage_files
 from edge_trgl.run import Run
@@ -141,7 +141,7 @@ class _Checking:
         self._scratch = run.scratch
         self._threads = run.config().train.threads or 0
         self._reader = RecordReader(run.data, "val", open_dataset(run.data))
-        self._images = Images(self._reader)
+        self._images = Spread(self._reader, written["num_images"])
         self._batch: int | None = written["batch"]
         self._batches = batches_of(written["num_images"], written["at_a_time"])
         self._depths = {*written["exits"], *(known["modules"][-1] for known in written["stages"])}

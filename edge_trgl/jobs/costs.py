@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -27,20 +27,25 @@ from edge_trgl.runtime.demand import FORWARD, Demand, Form, ModuleRow, Order
 from edge_trgl.runtime.device import open_device
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.ladder import NARROW
+from edge_trgl.runtime.memory import Allocator
 from edge_trgl.sparing import Recompute
+from edge_trgl.timeline import LARGER
 
-WORKSPACE = 0.02
-"""What kernels allocate inside a step, as a share of its tensors: measured on x86 with oneDNN."""
+WORKSPACE: dict[Allocator, float] = {"held": 0.2, "huge": 0.02, "own": 0.2}
+"""What a step takes beside its tensors, as a share of them: what kernels allocate, and on a heap the places that
+stay free (glibc wants more for an aligned tensor than the place where one of its size has been). Of whole nets it
+was 0.02 to 0.03 on huge pages, 0.1 to 0.24 on a heap: measured on x86 with oneDNN."""
 
-FIRST_STEP_MB = 10.0
+FIRST_STEP_MB = 7.0
 """What the first real steps load beyond the warm-up: kernels of other shapes, generated code; measured on x86."""
 
 PARENT_MB = 22.0
 """What the process that starts the jobs grows to in the course of a run: measured on x86."""
 
-ENGINE_BYTES = 9 << 19
-"""What training holds beside modules and data, and a probe does not: files, database, threads (3.5 MiB on x86),
-and what differs from run to run."""
+ENGINE_BYTES = 7 << 20
+"""What training holds beside modules and data, and a probe does not: files, database, threads (5 MiB on x86), and
+2 MiB for how much of its libraries a process has mapped (beside what was asked for, the kernel maps what its page
+cache happens to hold). On a heap that keeps freed memory, a tensor that finds no place comes on top."""
 
 SAMPLE_BYTES, RECORD_BYTES = 60, 40
 """Held for every training sample (label, checksum, the order it is kept in and its inverse, the order of an epoch
@@ -68,27 +73,39 @@ class _Shaped:
     layout: Layout
 
 
+@dataclass(frozen=True)
+class _Heap:
+    """What is to become of freed memory, and bytes of a tensor that may find no place among it."""
+
+    allocator: Allocator
+    placeless: int
+
+
 def run(run: Run, budget_mb: float | None) -> None:
     """Store the run's demand, the layout of each of its forms, and the environment.
 
-    `budget_mb`: a net is built whole only where that has room for it; None, for the least, has not.
+    `budget_mb`: a net is built whole only where that has room for it, and nobody said how many modules to keep in
+    memory; None, for the least, has not.
     """
     config, info = run.config(), open_dataset(run.data)
     process.set_up(config.train.threads)
     device = open_device(config.train.device)
-    process.begin(device, None)
+    # Freed memory is not held here: what one module leaves would lie between the tensors of the next.
+    process.warm_up(device.name)
     memory.trim()
     others_mb = max(process.others_mb(), PARENT_MB)
     fixed_mb = memory.usage().rss + FIRST_STEP_MB + others_mb + device.memory_mb()
     environment = process.environment()
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
     state = run.state()
-    shaped = _forms(config, info, assembly.stored_net(state), environment, fixed_mb, budget_mb)
-    demand = _demand(config, info, [one.form for one in shaped], fixed_mb, others_mb)
+    shaped, heap = _forms(config, info, assembly.stored_net(state), environment, fixed_mb, budget_mb)
+    demand = _demand(config, info, [one.form for one in shaped], heap, fixed_mb, others_mb)
     read_mbs, write_mbs = _disk_speed(config, run)
     demand = replace(demand, converted=shaped[0].layout.built, read_mbs=read_mbs, write_mbs=write_mbs)
     state.set_meta("layouts", [asdict(one.layout) for one in shaped])
     state.set_meta("environment", environment)
+    state.set_meta("allocator", heap.allocator)
+    state.set_meta("placeless_bytes", heap.placeless)
     state.set_meta("demand", demand.document())  # last: it says that all is there
     state.close()
 
@@ -100,8 +117,8 @@ def _forms(
     environment: Mapping[str, Any],
     fixed_mb: float,
     budget_mb: float | None,
-) -> list[_Shaped]:
-    """Every way to compute the job, exact ones first."""
+) -> tuple[list[_Shaped], _Heap]:
+    """Every way to compute the job, exact ones first; how its memory is allocated."""
     step = assembly.step_config(config)
     size = min(config.train.batch_size, info.splits["train"].num_images)
     chain = _chain(config, info, net, step, size)
@@ -110,22 +127,35 @@ def _forms(
     costs = costing.chain_costs(chain, step)
     if config.model.shared_head:
         _check_one_head_reads_all(costs[config.train.freeze :])
-    text = f"{step} {config.train.device} {sorted(environment.items())}"
+    _check_size(size, costs)
+    heap = _heap(config, costs, size)
+    text = f"{step} {config.train.device} {heap.allocator} {sorted(environment.items())}"
     if config.train.regime != "end-to-end":
         order: Order = "stream" if config.train.regime == "parallel" or not config.train.cache else "cache"
         variants = list(_variants(order, chain, costs, size, text))
         if config.loss.compares_samples:
             variants = [one for one in variants if "micro-batch" not in one.form.lossy]
-        return variants
+        return variants, heap
     found: list[_Shaped] = []
-    whole_bytes = sum(WHOLE * cost.state_bytes + cost.steps["none"].peak(costing.LARGER) for cost in costs)
+    whole_bytes = sum(WHOLE * cost.state_bytes + cost.steps["none"].peak(LARGER) for cost in costs)
     room_mb = 0.0 if budget_mb is None else budget_mb - fixed_mb
-    if len(chain) == 1 or whole_bytes / memory.MIB < room_mb:
+    pages = config.budget.resident != "auto"
+    if len(chain) == 1 or (whole_bytes / memory.MIB < room_mb and not pages):
         whole = chain.regroup((0,))
         found += _variants("stream", whole, costing.chain_costs(whole, step), size, text)
     if len(chain) > 1:
         found += _variants("rounds", chain, costs, size, text)
-    return found
+    return found, heap
+
+
+def _heap(config: RunConfig, costs: Sequence[ModuleCost], size: int) -> _Heap:
+    """By the largest tensor of each module: beside large ones, what a heap keeps for the next step adds up."""
+    if "allocator" in config.budget.without:
+        return _Heap("own", 0)
+    largest = sorted(max(step.largest(size) for step in cost.steps.values()) for cost in costs)
+    usual, most = largest[len(largest) // 2], largest[-1]
+    small = usual < memory.SMALL_BYTES and most < 2 * memory.SMALL_BYTES
+    return _Heap("held", most) if small else _Heap("huge", 0)
 
 
 def _chain(config: RunConfig, info: DatasetInfo, net: Net | None, step: StepConfig, size: int) -> Chain:
@@ -140,6 +170,20 @@ def _chain(config: RunConfig, info: DatasetInfo, net: Net | None, step: StepConf
         return chain
     costs = costing.cheapest_costs(chain, step, size, wanted.names)
     return replace(chain, head=tuple(cost.head for cost in costs))
+
+
+def _takes(costs: Sequence[ModuleCost], sizes: Set[int]) -> bool:
+    """Whether every module can do a step on so many samples."""
+    return 1 not in sizes or all(cost.takes_one for cost in costs)
+
+
+def _check_size(size: int, costs: Sequence[ModuleCost]) -> None:
+    if not _takes(costs, {size}):
+        wrong = next(cost for cost in costs if not cost.takes_one)
+        raise UsageError(
+            f"a batch of one image: a batch norm of module {wrong.module} sees a single position of it",
+            hint="Give --batch-size 2 or more, or larger images.",
+        )
 
 
 def _check_one_head_reads_all(costs: Sequence[ModuleCost]) -> None:
@@ -167,12 +211,11 @@ def _variants(order: Order, chain: Chain, costs: Sequence[ModuleCost], size: int
     yield _Shaped(Form(order=order, rows=_rows(costs, size, layout, layout, text), size=size), layout)
     if order == "rounds":
         return
-    part = size // 2
-    while part >= 1:
+    halves = (size >> times for times in range(1, size.bit_length()))
+    for part in (part for part in halves if _takes(costs, {part, size % part})):
         whole = _rows(costs, part, layout, layout, f"{text} in parts")
         rows = tuple(_in_parts(row, cost.learning_bytes) for row, cost in zip(whole, costs, strict=True))
         yield _Shaped(Form(order=order, rows=rows, size=part, lossy=("micro-batch",)), layout)
-        part //= 2
     if len(costs) > 1:
         for name, dtype in NARROW.items():
             narrow = replace(layout, dtypes=(dtype,) * len(costs))
@@ -227,7 +270,12 @@ def _kind(cost: ModuleCost, text: str) -> str:
 
 
 def _demand(
-    config: RunConfig, info: DatasetInfo, forms: Sequence[Form], fixed_mb: float, others_mb: float
+    config: RunConfig,
+    info: DatasetInfo,
+    forms: Sequence[Form],
+    heap: _Heap,
+    fixed_mb: float,
+    others_mb: float,
 ) -> Demand:
     most = max(len(form.rows) for form in forms)
     shape = assembly.job_shape(config, most, info.splits["train"].num_images)
@@ -239,6 +287,7 @@ def _demand(
     records = (cached + (kept and config.train.laps > 1)) * shape.num_samples * copies
     batch_size = min(config.train.batch_size, shape.num_samples)
     pictures = batch_size * math.prod(info.shape) * FLOAT_BYTES if training.pictured else 0
+    held = ENGINE_BYTES + heap.placeless
     board, wanted = config.board, config.budget
     return Demand(
         forms=tuple(forms),
@@ -248,8 +297,8 @@ def _demand(
         num_samples=shape.num_samples,
         fixed_mb=fixed_mb,
         others_mb=others_mb,
-        workspace=WORKSPACE,
-        held_bytes=ENGINE_BYTES + SAMPLE_BYTES * shape.num_samples + RECORD_BYTES * records + pictures,
+        workspace=WORKSPACE[heap.allocator],
+        held_bytes=held + SAMPLE_BYTES * shape.num_samples + RECORD_BYTES * records + pictures,
         epochs=tuple(training.epochs_of(module) for module in range(most)),
         laps=config.train.laps,
         one_by_one=config.train.regime in ("sequential", "multi-lap") and not config.train.cache,

@@ -7,12 +7,14 @@ from typing import Any
 from edge_trgl import evaluate
 from edge_trgl.opening import open_run
 from edge_trgl.run import Run
+from edge_trgl.runtime import memory
 from edge_trgl.runtime.memory import Meter
 
 
 def run(run: Run) -> dict[str, Any]:
     """The scores, as `edge_trgl.evaluate.evaluate` gives them, and the hash of the weights scored."""
     opened = open_run(run)
+    memory.hold_freed()
     modules = opened.modules()
     scores = evaluate.evaluate(opened, modules, Meter(), lambda visit: None)
     return {**scores, "weights_sha256": evaluate.weights_sha256(modules, len(opened))}

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from onnx import ModelProto
 from torch import Tensor
 
 from edge_trgl import process
+from edge_trgl.data import spread
 from edge_trgl.export import onnx_file
 from edge_trgl.export.chaining import join
 from edge_trgl.export.exits_folder import free_paths, spans_of
@@ -123,7 +123,7 @@ def _weights_mb(opened: OpenRun, module: int, exits: Sequence[int]) -> float:
 
 @dataclass(frozen=True)
 class _Images:
-    """The first `count` validation images, `size` at a time."""
+    """`count` validation images from all over the set, `size` at a time."""
 
     feed: Feed
     count: int
@@ -136,7 +136,8 @@ class _Images:
     def normalised(self, samples: range) -> Tensor:
         """float32 [N, ...], as the first module reads them."""
         span = Span("val", 0, 0, 1, shuffled=False, augmented=False)
-        return self.feed.images(span, 0, np.asarray(samples, np.int64))
+        chosen = spread(self.count, len(self.feed))
+        return self.feed.images(span, 0, chosen[samples.start : samples.stop])
 
 
 class _Exporting:
@@ -238,7 +239,7 @@ class _Exporting:
         chosen = [giving(traced, {**inner, **outputs}) for traced, _ in parts]
         described = describe(self._normalisation, self._opened.info.class_names)
         if first > 1:
-            del described["preprocessing"]  # it is of images
+            del described["preprocessing"], described["scale"]  # they are of images
         model = join(
             chosen,
             input_shape=self._shapes[first - 1],

@@ -37,6 +37,7 @@ def run(run: Run) -> dict[str, Any]:
     `relative_speeds`: of a convolution in each type against fp32's, None where torch has none here.
     """
     process.set_up(None)
+    memory.hold_freed()  # as training does
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
     return {

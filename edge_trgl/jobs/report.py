@@ -26,7 +26,7 @@ from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.state import Metric, RunState
 from edge_trgl.smaller import rows
-from edge_trgl.storage_use import storage_use
+from edge_trgl.summary import storage_use
 
 
 def run(run: Run) -> None:

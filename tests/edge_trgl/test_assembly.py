@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,7 +105,17 @@ def test_the_net_of_a_table_has_the_papers_modules(table):
         chain = assembly.make_chain(resolve(*read_recipes(table)), info)
         first = chain.trunk(0)(torch.empty(2, *chain.input_shape))
     assert len(chain) == num_modules
+    assert chain.gain == (0.1 if table in ("table1", "table2", "table3", "table4") else 0.05)  # section 4.1, 4.3
     assert first.shape[0] == 2
+
+
+def test_a_gain_is_for_weights_that_are_drawn_here(nets):
+    chain = nets.chain_of(nets.NormBlock)
+    asked = resolve({"model": {"gain": 0.2}})
+    assert assembly._gain(asked, replace(chain, gain=0.1)) == 0.2
+    assert assembly._gain(resolve({}), replace(chain, gain=0.1)) == 0.1
+    with pytest.raises(UsageError, match="has the weights that its blocks drew"):
+        assembly._gain(asked, replace(chain, gain=None))
 
 
 def test_a_batch_of_one_is_not_kept(plan_run):

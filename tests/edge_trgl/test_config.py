@@ -71,6 +71,31 @@ def test_values_past_a_bound_are_named(section, name, value):
             {"train": {"laps": 5, "regime": "multi-lap", "epochs": "4"}},
             "train.epochs must be at least one a lap",
         ),
+        (
+            {"train": {"laps": 2, "regime": "multi-lap", "epochs": "5"}},
+            "train.epochs 5 cannot be spread evenly over train.laps 2",
+        ),
+        (
+            {"train": {"laps": 4, "regime": "multi-lap", "epochs": "8+2k"}},
+            "train.epochs 8+2k cannot be spread evenly over train.laps 4",
+        ),
+        (
+            {"train": {"laps": 2, "regime": "multi-lap", "epochs": "4,6,7"}},
+            "train.epochs 4,6,7 cannot be spread evenly over train.laps 2",
+        ),
+        (
+            {"train": {"views": 2}},
+            "train.views 2 are augmented copies of what is cached; nothing is cached with train.regime parallel",
+        ),
+        (
+            {"train": {"views": 2, "regime": "sequential", "cache": False}},
+            "with train.regime sequential and train.cache = false",
+        ),
+        (
+            {"train": {"views": 2, "freeze": 1}, "data": {"augment": False}},
+            "train.views 2 are augmented copies of what is cached; nothing is augmented",
+        ),
+        ({"model": {"gain": 0}}, "model.gain must be above 0 and finite"),
         ({"model": {"partition": "weight"}}, "model.partition weight needs model.modules"),
         ({"train": {"lr_schedule": "steps"}}, "train.lr_schedule steps needs train.lr_milestones"),
         ({"train": {"prefix": "train-mode"}}, "train.prefix train-mode needs train.cache = false"),

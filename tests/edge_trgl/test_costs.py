@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from edge_trgl import costs
+from edge_trgl import costs, timeline
 from edge_trgl.chain import Chain
-from edge_trgl.costs import Timeline, block_weights, chain_costs
+from edge_trgl.costs import block_weights, chain_costs
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet, resnet110
 from edge_trgl.runtime.errors import InputError, UsageError
@@ -59,15 +59,15 @@ NAMES = ["norm", "dropout", "plain", "km", *MORE]
 def test_the_extrapolated_peak_is_that_of_a_count_at_the_true_batch(nets, monkeypatch, name, config):
     chain = _chain(nets, name)
     found = chain_costs(chain, CONFIGS[config])
-    monkeypatch.setattr(costs, "SMALL", 8)
-    monkeypatch.setattr(costs, "LARGER", 9)
+    monkeypatch.setattr(timeline, "SMALL", 8)
+    monkeypatch.setattr(timeline, "LARGER", 9)
     counted = chain_costs(chain, CONFIGS[config])
     monkeypatch.undo()
     for cost, direct in zip(found, counted, strict=True):
         works = [(cost.steps[recompute], direct.steps[recompute]) for recompute in get_args(Recompute)]
-        for timeline, at_eight in [*works, (cost.forward, direct.forward)]:
-            assert timeline.peak_tensors(8) == max(at_eight.small)
-            assert timeline.peak_tensors(9) == max(at_eight.larger)
+        for extrapolated, at_eight in [*works, (cost.forward, direct.forward)]:
+            assert extrapolated.peak_tensors(8) == max(at_eight.small)
+            assert extrapolated.peak_tensors(9) == max(at_eight.larger)
 
 
 def _allocated(run):
@@ -189,17 +189,14 @@ def test_equal_paged_modules_are_run_once_but_for_the_first_and_last(nets, monke
     assert found[1].state_bytes == found[0].state_bytes < found[4].state_bytes
 
 
-def test_a_timeline_grows_linearly_with_the_batch_at_every_moment():
-    timeline = Timeline(small=(100, 90, 0), larger=(101, 120, 0), kernels=(0, 0, 0))
-    # At 2 samples the first moment is the highest, at 5 the second: 90 + 3 · 30.
-    assert [timeline.peak(size) for size in (2, 3, 5)] == [100, 120, 180]
-    assert Timeline((), (), ()).peak(8) == Timeline((), (), ()).peak_tensors(8) == 0
-
-
-def test_what_a_kernel_holds_does_not_grow_with_the_batch():
-    timeline = Timeline(small=(100, 90), larger=(101, 92), kernels=(0, 50))
-    assert (timeline.peak(2), timeline.peak_tensors(2)) == (140, 100)
-    assert (timeline.peak(12), timeline.peak_tensors(12)) == (160, 110)
+def test_the_largest_tensor_is_a_map_or_a_gradient(nets):
+    chain = nets.chain_of(lambda: nn.Sequential(nn.Conv2d(4, 24, 1), nn.Conv2d(24, 4, 1)), head="linear")
+    (cost,) = chain_costs(chain, StepConfig(transport=Transport(tau=None)))
+    _, height, width = cost.output_shape
+    assert cost.steps["none"].largest(10) == 10 * 24 * height * width * 4
+    chain = nets.chain_of(lambda: nn.Conv2d(4, 4, 31, padding=15), head="linear")
+    (cost,) = chain_costs(chain, StepConfig(transport=Transport(tau=None)))
+    assert cost.steps["none"].largest(2) == 4 * 4 * 31 * 31 * 4
 
 
 def test_a_convolution_holds_copies_of_its_weight(nets):
@@ -209,22 +206,6 @@ def test_a_convolution_holds_copies_of_its_weight(nets):
     weight = 4 * 4 * 3 * 3 * 4
     assert max(cost.forward.kernels) == weight
     assert set(cost.steps["none"].kernels) >= {0, weight, 2 * weight}
-
-
-def test_live_bytes_by_hand():
-    before = torch.zeros(1000)
-    with costs._live_bytes() as live:
-        first = torch.zeros(10)
-        view = first.view(2, 5)
-        second = first + 1
-        del first, view
-        third = torch.zeros(5, dtype=torch.int8)
-        before.add_(1)
-        second.mul_(2)
-        del second, third
-        torch.zeros(3, dtype=torch.float64)
-    # A view and an in-place operation make no storage; what was there before is not counted.
-    assert live.moments == [40, 80, 45, 24]
 
 
 def test_a_module_by_hand(nets):

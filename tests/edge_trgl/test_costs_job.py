@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
+from edge_trgl.costs import chain_costs
 from edge_trgl.jobs import costs
+from edge_trgl.local import StepConfig
 from edge_trgl.run import Run
-from edge_trgl.runtime import probes
+from edge_trgl.runtime import memory, probes
+from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.runtime.storage_speed import StorageSpeed
 from edge_trgl.settings import resolve
+from edge_trgl.transport import Transport
+
+PAGED = {"train__regime": "end-to-end", "model__name": "km-4-2", "model__width": 32}
 
 
 @pytest.fixture
 def paged(plan_run):
     """An end-to-end run of several modules, and the bytes that all its weights and momentum take."""
-    run = plan_run("run", train__regime="end-to-end", model__name="km-4-2", model__width=32)
+    run = plan_run("run", **PAGED)
     rows = run.state().meta("demand")["forms"][-1]["rows"]
     assert len(rows) == 4
     return run, sum(row["weights"] + row["momentum"] for row in rows)
@@ -35,6 +42,33 @@ def test_a_net_is_not_whole_where_its_weights_fit_but_no_step(paged):
     assert "stream" not in _orders(run, None)
 
 
+def test_a_net_is_paged_where_that_is_asked_for(paged, plan_run):
+    """Whatever room there is for the whole of it."""
+    run, states = paged
+    plenty_mb = run.state().meta("demand")["fixed_mb"] + costs.WHOLE * states / MIB + 200
+    assert "stream" in _orders(run, plenty_mb)
+    assert "stream" not in _orders(plan_run("two", **PAGED, budget__resident="2"), plenty_mb)
+
+
+@pytest.fixture(scope="module")
+def single(nets):
+    """A chain whose batch norm sees one position of an image, and what it costs."""
+    chain = nets.chain_of(lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4)), head="linear")
+    return chain, chain_costs(chain, StepConfig(transport=Transport(tau=None)))
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(8, [8, 4, 2]), (9, [9]), (10, [10, 5, 2]), (11, [11])])
+def test_no_part_of_a_batch_is_one_image_where_a_batch_norm_needs_two(single, size, sizes):
+    offered = costs._variants("stream", *single, size, "")
+    assert [shaped.form.size for shaped in offered] == sizes
+
+
+def test_a_batch_of_one_image_is_refused_where_a_batch_norm_needs_two(single):
+    costs._check_size(2, single[1])
+    with pytest.raises(UsageError, match="a batch norm of module 0 sees a single position"):
+        costs._check_size(1, single[1])
+
+
 @pytest.mark.parametrize(
     ("board", "probe", "expected"),
     [
@@ -49,3 +83,21 @@ def test_the_profile_knows_the_disk_or_it_is_measured(tmp_path, monkeypatch, boa
     monkeypatch.setattr(probes, "disk_speed", lambda folder: speed)
     config = resolve({"board": board, "budget": {"probe": probe}})
     assert costs._disk_speed(config, Run(tmp_path)) == expected
+
+
+def test_the_largest_tensor_decides_what_becomes_of_freed_memory(plan_run, monkeypatch):
+    def planned(name, without=()):
+        state = plan_run(name, budget__without=list(without)).state()
+        found = state.meta("allocator"), state.meta("demand")["held_bytes"]
+        state.close()
+        return found
+
+    own, bare = planned("own", ["allocator"])
+    held, with_a_tensor = planned("held")
+    largest = with_a_tensor - bare
+    assert (own, held) == ("own", "held")
+    assert largest > 0
+    monkeypatch.setattr(memory, "SMALL_BYTES", largest // 2 + 1)
+    assert planned("a few larger ones") == ("held", with_a_tensor)
+    monkeypatch.setattr(memory, "SMALL_BYTES", largest // 2)
+    assert planned("larger") == ("huge", bare)

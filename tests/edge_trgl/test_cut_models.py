@@ -242,13 +242,13 @@ class TestLibraries:
         package.mkdir()
         (package / "__init__.py").write_text(
             textwrap.dedent(f"""
-            import torch
+            from torch import library
             if {suits}:
-                compiled = torch.library.Library("torchvision", "DEF")
+                compiled = library.Library("torchvision", "DEF")
                 for name in ("nms", "qnms"):
                     compiled.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: dets)
-            torch.library.register_fake("torchvision::qnms")(lambda dets, scores, iou_threshold: dets)
+            library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: dets)
+            library.register_fake("torchvision::qnms")(lambda dets, scores, iou_threshold: dets)
             """)
         )
         lines = (

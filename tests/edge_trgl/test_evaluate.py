@@ -21,6 +21,7 @@ from edge_trgl.evaluate import choose_depth, evaluate, weights_sha256
 from edge_trgl.feed import Feed
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet
+from edge_trgl.runtime import memory
 from edge_trgl.runtime.activations import BoundarySpec
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
@@ -185,6 +186,14 @@ def test_the_digest_covers_weights_and_buffers_of_every_module_in_order():
             digest.update(struct.pack(f"<{len(values)}{form}", *values))
     store = SimpleNamespace(open=lambda module: locals_[module])
     assert weights_sha256(store, 2) == digest.hexdigest()
+
+
+def test_the_heap_is_trimmed_before_the_digest_opens_a_module(monkeypatch):
+    did = []
+    monkeypatch.setattr(memory, "trim", lambda: did.append("trim"))
+    local = _initialise(0)
+    weights_sha256(SimpleNamespace(open=lambda module: did.append(module) or local), 2)
+    assert did == ["trim", 0, "trim", 1]
 
 
 @pytest.mark.parametrize(

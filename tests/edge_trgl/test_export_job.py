@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
-from edge_trgl.data import RecordReader
+from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.export import comparison, onnx_file
 from edge_trgl.jobs import check, export
 from edge_trgl.opening import open_run
@@ -56,6 +56,8 @@ def logits_of(run, num_images):
             found.append(local.head(x))
     feed.close()
     opened.state.close()
+    # Logits that are alike for all images would equal those of other images too.
+    assert min(float(logits.std(0).mean()) for logits in found) > 1e-3
     return pixels.contiguous().numpy(), found
 
 
@@ -68,6 +70,21 @@ def run_file(path, pixels):
 @pytest.fixture
 def trained(train_run):
     return train_run("run").run
+
+
+def test_it_is_checked_on_images_from_all_over_the_set(trained, monkeypatch):
+    """The same ones on both sides, with their labels."""
+    monkeypatch.setattr(export, "CHECKED_IMAGES", 4)
+    document = deploy(trained, "last")
+    assert document["num_images"] == 4
+    _, logits = logits_of(trained, 16)
+    reader = RecordReader(trained.data, "val", open_dataset(trained.data))
+    right = logits[-1].argmax(1).numpy()[::4] == reader.labels[::4]
+    reader.close()
+    (found,) = document["exits"]
+    assert found["ok"]
+    assert found["max_abs_diff"] < 1e-5
+    assert found["accuracy"] == found["accuracy_onnx"] == pytest.approx(right.mean())
 
 
 def test_every_exit_in_one_file(trained):
@@ -330,14 +347,17 @@ def colour(plan_run, tmp_path):
     return str(archive)
 
 
+LONGER = {"train__epochs": "4", "train__batch_size": 4}
+"""Until the running statistics of many norms in a row are those of the images, all these get the same logits."""
+
 FAMILIES = {
     "km": {"model__name": "km-3-2", "model__width": 8},
     "km-encoder": {"model__name": "km-3-1-encoder", "model__width": 8},
     "resnet110": {"model__name": "resnet110", "model__modules": 3},
     "resnet50": {"model__name": "resnet50", "model__modules": 2, "model__head": "linear"},
-    "vgg19": {"model__name": "vgg19", "model__modules": 2, "model__head": "linear"},
+    "vgg19": {"model__name": "vgg19", "model__modules": 2, "model__head": "linear", **LONGER},
     "swin": {"model__name": "swin-tiny", "model__modules": 2},
-    "torchvision": {"model__name": "torchvision:mobilenet_v2", "model__modules": 3},
+    "torchvision": {"model__name": "torchvision:mobilenet_v2", "model__modules": 3, **LONGER},
     "timm": {"model__name": "timm:vit_tiny_patch16_224", "model__modules": 3},
 }
 
@@ -346,7 +366,8 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_at_every_depth(train_run, colour, family):
     data = {"data__source": colour, "data__limit": None, "data__image_size": 32}
-    run = train_run("run", **data, train__epochs="1", train__batch_size=8, **FAMILIES[family]).run
+    settings = {"train__epochs": "1", "train__batch_size": 8, **FAMILIES[family]}
+    run = train_run("run", **data, **settings).run
     assert_exported_at_every_depth(run)
 
 

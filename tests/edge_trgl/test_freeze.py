@@ -13,14 +13,15 @@ from edge_trgl.schedule import Span
 
 FROZEN, EPOCHS, VIEWS, BATCH = 1, 3, 2, 16
 SETTINGS = {"train__freeze": FROZEN, "train__epochs": str(EPOCHS), "train__views": VIEWS}
+UNCACHED = {"train__cache": False, "train__views": 1}
 
 WAYS = {
     "parallel": {"train__regime": "parallel", "budget__chunk": "2", "budget__resident": "1"},
     "sequential": {"train__regime": "sequential"},
     "multi-lap": {"train__regime": "multi-lap", "train__laps": 3},
-    "parallel, no cache": {"train__regime": "parallel", "train__cache": False},
-    "sequential, no cache": {"train__regime": "sequential", "train__cache": False},
-    "train-mode prefix": {"train__regime": "sequential", "train__cache": False, "train__prefix": "train-mode"},
+    "parallel, no cache": {"train__regime": "parallel", **UNCACHED},
+    "sequential, no cache": {"train__regime": "sequential", **UNCACHED},
+    "train-mode prefix": {"train__regime": "sequential", **UNCACHED, "train__prefix": "train-mode"},
 }
 
 
@@ -41,7 +42,7 @@ def _same(first, second):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_frozen_modules_stay_as_they_are_and_the_others_do_not(train_run, way):
-    trained = train_run("run", **SETTINGS, **WAYS[way])
+    trained = train_run("run", **{**SETTINGS, **WAYS[way]})
     first, found = _first(trained.run), _modules(trained.run)
     assert [_same(a, b) for a, b in zip(first, found, strict=True)] == [True, False, False]
     # Nothing is kept for a training that never comes: no classifier, no momentum.
@@ -93,13 +94,13 @@ def test_parallel_training_behind_frozen_modules_is_the_loop_written_out(plan_ru
     assert all(_same(a, b) for a, b in zip(expected, _modules(run), strict=True))
 
 
-@pytest.mark.parametrize("cache", [True, False])
-def test_every_layout_gives_the_same_weights(plan_run, finish, cache):
+@pytest.mark.parametrize("cached", [{}, UNCACHED])
+def test_every_layout_gives_the_same_weights(plan_run, finish, cached):
     hashes = set()
     for number, (chunk, resident, placement) in enumerate(
         (("1", "3", "memory"), ("1", "1", "disk"), ("3", "2", "memory"), ("epoch", "1", "disk"))
     ):
-        settings = {**SETTINGS, "train__cache": cache, "budget__chunk": chunk, "budget__resident": resident}
+        settings = {**SETTINGS, **cached, "budget__chunk": chunk, "budget__resident": resident}
         run = plan_run(f"layout{number}", **settings)
         state = run.state()
         plan = state.meta("plan")

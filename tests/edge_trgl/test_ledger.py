@@ -23,7 +23,7 @@ class Modules:
     """Knows what was released, and has no files."""
 
     def __init__(self):
-        self.loads = self.bytes_to_write = 0
+        self.evictions = self.bytes_to_write = 0
         self.kept = []
 
     def release(self, *, keep):
@@ -49,15 +49,16 @@ class Peak(Meter):
 
 
 class Nothing:
-    """A device without memory of its own, and a module that counted nothing."""
+    """A device without memory of its own, and a module that counted `loss`."""
 
     name = "none"
+    loss = 0.5
 
     def memory_mb(self):
         return 0.0
 
     def take_totals(self):
-        return Totals(1, 0.5, 1)
+        return Totals(1, self.loss, 1)
 
 
 @pytest.fixture
@@ -121,8 +122,8 @@ def test_a_visit_as_planned_is_left_alone(ledger_at, trims, peak_mb):
 @pytest.mark.parametrize("trim", [True, False])
 def test_the_heap_is_trimmed_when_a_module_has_made_room(ledger_at, trims, trim):
     ledger = ledger_at(500.0, trim=trim)
-    for loads in (0, 1, 1, 2):
-        ledger.modules.loads = loads
+    for evictions in (0, 1, 1, 2):
+        ledger.modules.evictions = evictions
         ledger.after(1, VISIT, Nothing())
     assert len(trims) == (2 if trim else 0)
 
@@ -199,3 +200,16 @@ class TestDisk:
             clock[0] += 2.5
             ledger.after(1, VISIT, Nothing())
         assert SAMPLES < len(ledger._samples) < 3 * SAMPLES
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_told_once(ledger_at, loss):
+    ledger, counted = ledger_at(100.0), Nothing()
+    ledger.after(1, VISIT, counted)
+    assert not ledger.state.events()
+    counted.loss = loss
+    for position in (2, 3):
+        ledger.after(position, VISIT, counted)
+    (event,) = ledger.state.events()
+    assert event.kind == "diverged"
+    assert "the loss of module 1 is not finite any more (epoch 1)" in event.text

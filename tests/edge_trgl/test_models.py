@@ -163,6 +163,22 @@ def test_post_activation_block_step_by_step(channels):
     torch.testing.assert_close(energy.mean, branch.square().mean())
 
 
+@pytest.mark.parametrize(
+    ("name", "downsample", "module", "choice"),
+    [
+        ("km-3-1", (1, 3), 3, "modules 1 to 2 of km-3-1"),
+        ("km-3-1", (0,), 0, "modules 1 to 2 of km-3-1"),
+        ("km-3-1-encoder", (-1,), -1, "modules 1 to 2 of km-3-1-encoder"),
+        ("km-1-2", (1,), 1, "no module of km-1-2"),
+        ("resnet110", (1,), 1, "no module of resnet110"),
+        ("torchvision:resnet18", (1,), 1, "no module of torchvision:resnet18"),
+    ],
+)
+def test_modules_that_cannot_halve_the_map_are_refused(name, downsample, module, choice):
+    with pytest.raises(UsageError, match=f"names module {module}; {choice} can halve the map"):
+        build_chain(name, **CIFAR, downsample=downsample)
+
+
 # The table of splits: blocks x width of each module, d where the first of them downsamples.
 SPLITS = {
     (2, False): "18x16 9x32d / 9x32 18x64d",

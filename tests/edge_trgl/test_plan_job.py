@@ -50,7 +50,7 @@ def _chunks_of(run, *names, position=1):
     """The chunks with which the run may go on from a commit that names boundaries of these names."""
     state = run.state()
     specs = [BoundarySpec(name=name, shape=(4,), dtype="float32", records=10) for name in names]
-    records = [BoundaryRecord(spec=spec, file=spec.name, counts=(0,), index_crc32=0) for spec in specs]
+    records = [BoundaryRecord(spec=spec, file=spec.name, counts=(0,), index_checksum="") for spec in specs]
     state.commit(position=position, modules=[], boundaries=records)
     demand, before = Demand.from_document(state.meta("demand")), Plan.from_document(state.meta("plan"))
     before = replace(before, layout=replace(before.layout, chunk=12))

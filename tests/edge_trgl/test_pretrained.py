@@ -22,6 +22,7 @@ from edge_trgl.opening import open_run
 from edge_trgl.pretrained import Pretrained, open_weights
 from edge_trgl.run import Run
 from edge_trgl.runtime.errors import InputError, UsageError
+from edge_trgl.settings import resolve
 from edge_trgl.transport import Transport
 
 MODELS = """
@@ -150,6 +151,17 @@ class TestOurOwn:
         trunks = by_block(last, (0, 1, 2))
         assert all(torch.equal(tensor, trunks[name]) for name, tensor in by_block(found, starts).items())
         assert torch.equal(found[f"{modules - 1}.head.linear.weight"], last["2.head.linear.weight"])
+
+    @pytest.mark.parametrize("planned", [False, True])
+    def test_a_run_without_weights_is_refused(self, plan_run, planned):
+        if planned:
+            plan_run("before")
+        else:
+            Run.create(Path("before"), resolve({}))
+        there = sorted(Path("before").iterdir())
+        with pytest.raises(InputError, match="before has no weights yet"):
+            plan_run("run", model__pretrained="before")
+        assert sorted(Path("before").iterdir()) == there
 
     def test_a_cut_models_run(self, plan_run, finish):
         finish(plan_run("before", model__name=NAME, train__epochs="1"))

@@ -61,15 +61,21 @@ class Work:
         return 0.0
 
 
+def room_for(mb):
+    """The process and `mb` more, without what earlier tests left on the heap, as before a step measured."""
+    memory.trim()
+    return memory.usage().rss + mb
+
+
 def test_what_would_take_more_than_there_is_room_for_is_never_done_whole():
     work = Work()
-    assert probe._measured(work, 64, memory.usage().rss + 40, Cpu()) == REFUSED
+    assert probe._measured(work, 64, room_for(40), Cpu()) == REFUSED
     assert max(work.sizes) == 32
 
 
 def test_what_there_is_room_for_is_measured_whole():
     work = Work()
-    found = probe._measured(work, 64, memory.usage().rss + 200, Cpu())
+    found = probe._measured(work, 64, room_for(200), Cpu())
     assert found.work_mb == pytest.approx(64, abs=4)
     assert work.sizes[-1] == 64
 

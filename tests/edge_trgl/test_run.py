@@ -39,6 +39,12 @@ def test_what_a_kill_left_of_the_first_file_is_in_nobodys_way(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
 
 
+def test_a_name_that_cannot_be_written_down_is_refused_at_once(tmp_path):
+    with pytest.raises(UsageError, match="is no name in UTF-8"):
+        Run.create(tmp_path / "r\udcff", resolve({}))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(UsageError, match="is neither a run nor empty"):
@@ -67,6 +73,13 @@ def test_a_run_is_held_by_one_at_a_time(tmp_path):
         with pytest.raises(UsageError), run.locked():
             pass
     with Run(tmp_path).locked():
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
+    run = Run.create(tmp_path, CONFIG)
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(StorageError, match="lock"), run.locked():
         pass
 
 

@@ -63,6 +63,7 @@ def test_sources_are_not_changed():
         ({"train": {"lr": "fast"}}, "train.lr = 'fast': expected float"),
         ({"data": {"augment": "yes"}}, "data.augment = 'yes': expected true or false"),
         ({"data": {"augment": 1}}, "data.augment = 1: expected true or false"),
+        ({"data": {"source": "r\udcff"}}, "data.source = 'r\\udcff': expected a name in UTF-8; rename it"),
         ({"model": {"downsample": [1, "x"]}}, "model.downsample = [1, 'x']: expected int"),
         (
             {"budget": {"allow": ["fp16"]}},

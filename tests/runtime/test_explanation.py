@@ -5,41 +5,20 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from planner_demands import demand_of, row
 
-from edge_trgl.runtime.demand import FORWARD, Demand, Form, ModuleRow
 from edge_trgl.runtime.explanation import missed
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.runtime.planner import choose
 
 
-def _demand(order="stream", **changes):
+def _demand(order="stream"):
     """Three modules of 10 MiB; a step of 30, 20 computed again; 0.25 MiB of a boundary of a batch of 8."""
-    rows = tuple(
-        ModuleRow(
-            kind="k",
-            weights=5 * MIB,
-            momentum=5 * MIB,
-            opening=0,
-            gradients=0,
-            works={"none": 30 * MIB, "all": 20 * MIB, FORWARD: 8 * MIB},
-            reads=32 * 1024 if module else 0,
-            writes=32 * 1024 if module < 2 else 0,
-        )
-        for module in range(3)
-    )
-    fields = {
-        "forms": (Form(order=order, rows=rows, size=8),),
-        "levels": {"none": 0.0, "all": 1.0},
-        "batch_size": 8,
-        "batches_per_epoch": 100,
-        "num_samples": 800,
-        "fixed_mb": 100.0,
-        "others_mb": 10.0,
-        "workspace": 0.0,
-        "held_bytes": 0,
-        "epochs": (2, 2, 2),
-    }
-    return Demand(**{**fields, **changes})
+    sides = ((0, 32), (32, 32), (32, 0))
+    rows = [
+        row(state=10, step=30, recomputed=20, forward=8, reads=reads, writes=writes) for reads, writes in sides
+    ]
+    return demand_of(rows, order=order, levels={"none": 0.0, "all": 1.0}, epochs=(2, 2, 2), copies=1)
 
 
 def _missed(demand, budget_mb):
@@ -59,7 +38,7 @@ def test_a_tight_plan_tells_the_least_that_each_comfort_takes():
 
 
 def test_what_no_plan_has_is_not_missed():
-    demand = _demand("cache", epochs=(2, 2, 2))
+    demand = _demand("cache")
     found = _missed(demand, 140.0)
     assert set(found) == {"boundaries in memory", "nothing computed again"}
 
@@ -68,7 +47,7 @@ def test_lossy_plans_do_not_count():
     demand = _demand()
     small = dataclasses.replace(demand.forms[0], size=4, lossy=("micro-batch",))
     small = dataclasses.replace(
-        small, rows=tuple(dataclasses.replace(row, works={**row.works, "none": MIB}) for row in small.rows)
+        small, rows=tuple(dataclasses.replace(one, works={**one.works, "none": MIB}) for one in small.rows)
     )
     demand = dataclasses.replace(demand, forms=(*demand.forms, small), allowed=("micro-batch",))
     assert _missed(demand, 130.4)["nothing computed again"] == pytest.approx(140.25)

@@ -108,6 +108,12 @@ class TestMeter:
             assert (tmp_path / "clear_refs").read_text() == "5"
             assert meter.highest == 700
 
+    def test_what_a_phase_took_counts_when_it_ends(self, meter, status):
+        set_peak(status, 100)
+        with meter.phase():
+            set_peak(status, 300)
+        assert meter.highest == 300
+
     def test_a_kernel_that_refuses_leaves_one_peak_for_all(self, status, tmp_path):
         meter = Meter(clear_refs=tmp_path / "nowhere" / "clear_refs", status=status)
         set_peak(status, 80)
@@ -159,9 +165,50 @@ print(json.dumps([full - start, freed - start, memory.usage().rss - start]))
 
     def test_with_the_settings_large_blocks_go_back_at_once(self):
         code = self.CODE.format(size=2 << 20, total=64 << 20)
-        full, freed, _ = in_child(code, **memory.allocator_environment())
+        for allocator in ("held", "huge"):
+            full, freed, _ = in_child(code, **memory.allocator_environment(allocator))
+            assert full > 60
+            assert freed < 8
+
+    FAULTS = """
+import json, resource
+from edge_trgl.runtime import memory
+
+memory.hold_freed()
+start = memory.usage().rss
+block = b"x" * (6 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    del block
+    block = b"x" * (6 << 20)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+blocks = [b"x" * (6 << 20) for _ in range(10)]
+full = memory.usage().rss
+del block, blocks
+print(json.dumps([faults, full - start, memory.usage().rss - start]))
+"""
+
+    def test_on_the_heap_a_tensor_takes_the_place_of_the_last_one(self):
+        faults, full, freed = in_child(self.FAULTS, **memory.allocator_environment("held"))
+        assert faults < 3000  # of 50 times 1536 pages
         assert full > 60
-        assert freed < 8
+        assert freed < 10  # the end of the heap goes back
+
+    @pytest.mark.parametrize("allocator", ["huge", "own"])
+    def test_other_allocators_are_left_as_they_are(self, allocator):
+        code = """
+import ctypes, json
+from edge_trgl.runtime import memory
+
+class Library:
+    def __getattr__(self, name):
+        raise AssertionError(name)
+
+memory._C_LIBRARY = Library()
+memory.hold_freed()
+print(json.dumps("untouched"))
+"""
+        assert in_child(code, **memory.allocator_environment(allocator)) == "untouched"
 
     FLAGS = """
 import json
@@ -189,12 +236,25 @@ print(json.dumps([before, kept, flags()]))
 """
 
     def test_no_huge_page_fills_the_holes_of_the_heap_as_it_is(self):
-        before, kept, later = in_child(self.FLAGS, **memory.allocator_environment())
+        before, kept, later = in_child(self.FLAGS, **memory.allocator_environment("huge"))
         if not any(before[0]):
             pytest.skip("the kernel or the C library has no huge pages for a heap")
         assert not any(kept[0])
         assert all(kept[1])
         assert any(later[0])  # what it is extended by
+
+
+@pytest.mark.parametrize(("resident_mb", "trims"), [(99.9, 0), (100.1, 1)])
+def test_freed_memory_goes_back_where_a_process_is_full(monkeypatch, resident_mb, trims):
+    calls = []
+    monkeypatch.setattr(memory, "resident_mb", lambda: resident_mb)
+    monkeypatch.setattr(memory, "trim", lambda: calls.append(1))
+    memory.settle(100.0)
+    assert len(calls) == trims
+
+
+def test_what_is_resident_is_what_the_kernel_says():
+    assert memory.resident_mb() == pytest.approx(memory.usage().rss, abs=4)
 
 
 def test_input_and_output_are_counted(tmp_path):

@@ -65,6 +65,16 @@ def test_what_was_announced_comes_from_the_other_thread(store, use_system):
         assert system.taken() == expected | ({"read-ahead"} if len(then) else set())
 
 
+def test_a_window_of_large_records_is_read_ahead_as_a_whole(store, monkeypatch):
+    monkeypatch.setattr("edge_trgl.runtime.boundary_records.CHUNK_BYTES", VALUES[0].nbytes)
+    monkeypatch.setattr(boundary, "WINDOW_CHUNKS", 2)
+    made = _full(store)
+    for start in range(0, NUM_SAMPLES, BATCH):
+        then = np.arange(NUM_SAMPLES)[start + BATCH :][: made.window]
+        made.read(np.arange(start, start + BATCH), then=then)
+    assert store.bytes_read == VALUES.nbytes
+
+
 def test_a_batch_stays_while_the_next_one_comes(store):
     made = _full(store)
     first = made.read(np.arange(8), then=np.arange(8, 16))

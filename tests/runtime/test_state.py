@@ -38,13 +38,13 @@ def state(path):
 def module(number, version=1):
     return ModuleRecord(
         module=number,
-        file=FileRecord(name=f"m{number}.{version}", num_bytes=10 * version, crc32=2**32 - version),
+        file=FileRecord(name=f"m{number}.{version}", num_bytes=10 * version, checksum=f"{2**64 - version:016x}"),
     )
 
 
 def boundary(name):
     spec = BoundarySpec(name=name, shape=(3, 4, 5), dtype="bfloat16", records=7, copies=2, producer="module 1")
-    return BoundaryRecord(spec=spec, file=f"{name}.3", counts=(4, 0), index_crc32=2**32 - 1)
+    return BoundaryRecord(spec=spec, file=f"{name}.3", counts=(4, 0), index_checksum="f" * 16)
 
 
 def metric(kind="train", position=1, loss_sum=12.25):
@@ -244,12 +244,16 @@ def test_the_settings_that_survive_a_power_cut(state):
     assert settings == ["delete", 3, 1]
 
 
-def test_a_newer_schema_is_refused(path):
+@pytest.mark.parametrize("by", [-1, 1])
+def test_another_schema_is_refused(path, by):
     RunState(path).close()
+    ours = state_module.SCHEMA
     db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version = {state_module.SCHEMA + 1}")
+    db.execute(f"PRAGMA user_version = {ours + by}")
     db.close()
-    with pytest.raises(StorageError, match="has schema 2, this version of edge-trgl knows schema 1"):
+    with pytest.raises(
+        StorageError, match=f"has schema {ours + by}, this version of edge-trgl knows schema {ours}"
+    ):
         RunState(path)
 
 
@@ -307,7 +311,7 @@ from edge_trgl.runtime.state import Metric, ModuleRecord, RunState
 assert "torch" not in sys.modules
 state = RunState(Path(sys.argv[1]))
 for position in range(state.position() + 1, 1_000_000):
-    record = FileRecord(name=f"m.{position}", num_bytes=position, crc32=position)
+    record = FileRecord(name=f"m.{position}", num_bytes=position, checksum=str(position))
     metric = Metric(kind="train", module=0, epoch=0, position=position, num_images=1, loss_sum=1.0,
                     num_correct=0, transport_sum=0.0, transport_gradient=0.0, other_gradient=0.0, lr=0.1)
     state.commit(position=position, modules=[ModuleRecord(module=k, file=record) for k in range(20)],
@@ -323,7 +327,7 @@ def start_writer(path):
 def assert_whole(state):
     """Everything that is read in one go belongs to one commit."""
     position = state.position()
-    record = FileRecord(name=f"m.{position}", num_bytes=position, crc32=position)
+    record = FileRecord(name=f"m.{position}", num_bytes=position, checksum=str(position))
     assert state.modules() == dict.fromkeys(range(20), record)
     assert [one.position for one in state.metrics()] == [n for n in range(1, position + 1) for _ in range(3)]
     assert state.meta("position") == position

@@ -13,7 +13,7 @@ import pytest
 
 from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError
 from edge_trgl.runtime.memory import allocator_environment
-from edge_trgl.runtime.supervisor import ChildCrashedError, run_child
+from edge_trgl.runtime.supervisor import SPINS, ChildCrashedError, run_child
 
 HEADER = """
 import os, signal, sys
@@ -25,8 +25,8 @@ def finish(value=None):
 """
 
 
-def run(code, *, threads=None, on_message=lambda message: None):
-    return run_child(["-c", HEADER + code], on_message=on_message, threads=threads)
+def run(code, *, on_message=lambda message: None, **options):
+    return run_child(["-c", HEADER + code], on_message=on_message, **options)
 
 
 def descriptors():
@@ -164,14 +164,18 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 class TestEnvironment:
-    NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", *allocator_environment())
+    NAMES = (
+        *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_SPINCOUNT"),
+        *allocator_environment("huge"),
+    )
 
     def environment(self, **options):
         return run(f"finish({{name: os.environ.get(name) for name in {self.NAMES!r}}})", **options).result
 
     def test_the_allocators_are_set_before_the_child_starts(self):
-        found = self.environment()
-        assert {name: found[name] for name in allocator_environment()} == allocator_environment()
+        for allocator in ("held", "huge"):
+            found, expected = self.environment(allocator=allocator), allocator_environment(allocator)
+            assert {name: found[name] for name in expected} == expected
         assert found["OPENBLAS_NUM_THREADS"] == "1"
 
     def test_threads_are_set_where_they_were_chosen(self, monkeypatch):
@@ -180,6 +184,15 @@ class TestEnvironment:
         chosen, free = self.environment(threads=3), self.environment()
         assert (chosen["OMP_NUM_THREADS"], chosen["MKL_NUM_THREADS"]) == ("3", "3")
         assert (free["OMP_NUM_THREADS"], free["MKL_NUM_THREADS"]) == ("7", None)
+
+    @pytest.mark.parametrize("chosen", [None, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+    def test_threads_that_wait_spin_shortly_unless_the_user_says_otherwise(self, monkeypatch, chosen):
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+            monkeypatch.delenv(name, raising=False)
+        if chosen is not None:
+            monkeypatch.setenv(chosen, "5")
+        expected = {None: SPINS, "GOMP_SPINCOUNT": "5", "OMP_WAIT_POLICY": None}[chosen]
+        assert self.environment()["GOMP_SPINCOUNT"] == expected
 
     def test_this_process_is_left_as_it_is(self):
         before = dict(os.environ)

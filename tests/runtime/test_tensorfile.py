@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import zlib
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_trgl.runtime import tensorfile
+from edge_trgl.runtime.checksum import Checksum
 from edge_trgl.runtime.errors import StorageError
 from edge_trgl.runtime.tensorfile import TensorInfo
 
@@ -103,7 +103,10 @@ def test_round_trip(specs, slice_bytes):
         tensorfile.read_into(path, found, record)
         assert_same(found, given_tensors)
         assert_same(safetensors.torch.load_file(path), given_tensors)
-        assert (record.num_bytes, record.crc32) == (path.stat().st_size, zlib.crc32(path.read_bytes()))
+        assert (record.num_bytes, record.checksum) == (
+            path.stat().st_size,
+            Checksum(path.read_bytes()).hexdigest(),
+        )
 
 
 def test_read_into_keeps_memory_strides_and_parameters(tmp_path, tensors):
@@ -120,7 +123,7 @@ def test_we_read_what_the_library_writes(tmp_path, tensors):
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     safetensors.torch.save_file(contiguous, tmp_path / "file", metadata={"made": "elsewhere"})
     data = (tmp_path / "file").read_bytes()
-    record = tensorfile.FileRecord(name="file", num_bytes=len(data), crc32=zlib.crc32(data))
+    record = tensorfile.FileRecord(name="file", num_bytes=len(data), checksum=Checksum(data).hexdigest())
     found = empty_like(tensors)
     tensorfile.read_into(tmp_path / "file", found, record)
     assert_same(found, tensors)

@@ -30,6 +30,7 @@ def test_a_quick_try_of_every_section(run_tool, tmp_path):
     [
         ("cached", {"disk / RAM": _ratio(1.03)}, [True]),
         ("cached", {"disk / RAM": _ratio(1.04)}, [False]),
+        ("cached", {"disk / RAM": _ratio(1.04), "disk / RAM, a core to spare": _ratio(1.03)}, [False, True]),
         ("cached", {"disk / RAM": _ratio(1.0), "slow disk / its limit": _ratio(1.09)}, [True, True]),
         ("cached", {"disk / RAM": _ratio(1.0), "slow disk / its limit": _ratio(1.11)}, [True, False]),
         ("parallel", {"net": _ratio(1.14)}, [True]),

@@ -49,14 +49,14 @@ def test_another_file_is_refused(prepared, content):
 
 def test_a_missing_file_is_named(prepared):
     folder, _ = prepared
-    for name in ("val.crc", DATASET_FILE):
+    for name in ("val.checksums", DATASET_FILE):
         (folder / name).unlink()
         with pytest.raises(StorageError, match=f"{name} cannot be read: No such file"):
             open_dataset(folder)
 
 
 @pytest.mark.parametrize(
-    "name", [f"{split}.{kind}" for split in ("train", "val") for kind in ("images", "labels", "crc")]
+    "name", [f"{split}.{kind}" for split in ("train", "val") for kind in ("images", "labels", "checksums")]
 )
 def test_a_cut_file_is_named(prepared, name):
     folder, _ = prepared
@@ -68,7 +68,7 @@ def test_a_cut_file_is_named(prepared, name):
 
 def test_another_version_is_refused(prepared, monkeypatch):
     folder, info = prepared
-    monkeypatch.setattr(dataset, "SCHEMA", 2)
+    monkeypatch.setattr(dataset, "SCHEMA", 3)
     newer = dataset.encode(info)
     monkeypatch.undo()
     (folder / DATASET_FILE).write_bytes(newer)

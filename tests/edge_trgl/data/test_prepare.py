@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from edge_trgl.data import open_dataset
 from edge_trgl.data.prepare import prepare
 from edge_trgl.runtime import files
+from edge_trgl.runtime.checksum import Checksum, checksum_of
 from edge_trgl.runtime.errors import InputError, StorageError, UsageError
 
 
@@ -26,15 +26,16 @@ def test_the_files_are_what_they_are_said_to_be(tmp_path, spec):
     info = prepare(spec, tmp_path / "data", seed=0)
     fingerprint = hashlib.sha256()
     for name, split in info.splits.items():
-        images, labels, crcs = (
-            (tmp_path / "data" / f"{name}.{kind}").read_bytes() for kind in ("images", "labels", "crc")
+        images, labels, checksums = (
+            (tmp_path / "data" / f"{name}.{kind}").read_bytes() for kind in ("images", "labels", "checksums")
         )
         records = [images[start : start + 60] for start in range(0, len(images), 60)]
         assert len(records) == split.num_images
-        assert crcs == np.array([zlib.crc32(record) for record in records], "<u4").tobytes()
+        assert checksums == np.array([checksum_of(record) for record in records], "<u8").tobytes()
         assert set(np.frombuffer(labels, "<i8")) <= {0, 1, 2}
-        assert (zlib.crc32(labels), zlib.crc32(crcs)) == (split.labels_crc32, split.records_crc32)
-        fingerprint.update(crcs + labels)
+        of_files = (Checksum(labels).hexdigest(), Checksum(checksums).hexdigest())
+        assert of_files == (split.labels_checksum, split.records_checksum)
+        fingerprint.update(checksums + labels)
     assert info.fingerprint == fingerprint.hexdigest()
     assert info.shape == (4, 5, 3)
     pixels = np.fromfile(tmp_path / "data" / "train.images", np.uint8).reshape(-1, 3) / 255
@@ -77,13 +78,13 @@ def test_a_failed_preparation_leaves_nothing_that_opens(tmp_path, spec):
 
 @pytest.mark.parametrize("validation", [-0.1, 1, 1.5, float("nan")])
 def test_a_fraction_out_of_range(tmp_path, validation):
-    with pytest.raises(UsageError, match="--validation is"):
+    with pytest.raises(UsageError, match="validation is"):
         prepare("sample", tmp_path / "data", seed=0, validation=validation)
 
 
 def test_a_limit_out_of_range(tmp_path):
     for limit in (-1, 0, 9, 5001):
-        with pytest.raises(UsageError, match=f"--limit is {limit}; it must be from 10, .* to 5000"):
+        with pytest.raises(UsageError, match=f"limit is {limit}; it must be from 10, .* to 5000"):
             prepare("sample", tmp_path / "data", seed=0, limit=limit)
     assert not (tmp_path / "data").exists()
 

@@ -119,7 +119,7 @@ def test_a_damaged_record_is_named(copied):
     reader.close()
 
 
-@pytest.mark.parametrize("kind", ["labels", "crc"])
+@pytest.mark.parametrize("kind", ["labels", "checksums"])
 def test_damaged_labels_and_checksums_are_named(copied, kind):
     folder, info = copied
     _damage(folder / f"train.{kind}", 5)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.data import epoch_order, num_batches, stored_order, windowed_order
+from edge_trgl.data import epoch_order, num_batches, spread, stored_order, windowed_order
 
 
 @given(st.integers(0, 500), st.integers(), st.integers(0, 1000))
@@ -28,6 +28,17 @@ def test_a_windowed_order_is_a_permutation(num_samples, seed, epoch, chunk):
     order = windowed_order(num_samples, seed, epoch, chunk)
     assert order.dtype == np.int64
     assert sorted(order.tolist()) == list(range(num_samples))
+
+
+@given(st.integers(1, 20), st.integers(0, 300))
+def test_a_spread_choice_has_images_of_every_class_of_a_sorted_set(num_classes, more):
+    count = num_classes + more
+    labels = np.arange(num_classes).repeat(50)
+    chosen = spread(min(count, len(labels)), len(labels))
+    assert chosen.dtype == np.int64
+    assert np.all(np.diff(chosen) > 0)
+    assert set(labels[chosen]) == set(range(num_classes))
+    assert len(spread(0, 10)) == 0
 
 
 @given(st.integers(1, 80), st.integers(0, 9), st.integers(1, 20))
@@ -65,10 +76,10 @@ def test_labels_that_were_sorted_are_mixed_in_every_window():
 
 def test_successors_are_as_if_drawn_from_all():
     """How far apart in the file two samples that follow each other lie, against a full shuffle."""
-    count, chunk = 4000, 5  # 50 windows
+    count, chunk = 100_000, 20  # 313 windows
     place = np.argsort(stored_order(count, 0))
     far = []
-    for epoch in range(20):
+    for epoch in range(5):
         rows = place[windowed_order(count, 0, epoch, chunk)]
         far.append(np.abs(np.diff(rows)) / count)
     # Chunks of a window lie anywhere: the mean distance of two uniform draws is 1/3; those of one chunk are near.

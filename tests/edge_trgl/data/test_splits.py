@@ -39,6 +39,14 @@ def test_validation_takes_its_share_of_each_class():
     assert len(draws["test"].samples) == 350
 
 
+@pytest.mark.parametrize(("empty", "choice"), [("val", {}), ("test", {}), ("test", {"choose_on": "half-test"})])
+def test_an_empty_set_is_a_missing_one(empty, choice):
+    source = _source(100, 100)
+    nothing = StreamedSplit(labels=np.zeros(0, np.int64), blocks=lambda: iter(()))
+    draws = _draw(replace(source, splits={**source.splits, empty: nothing}), **choice)
+    assert all(len(draws[name].samples) for name in ("train", "val", "test"))
+
+
 def test_a_missing_test_set_is_drawn_too():
     draws = _draw(_source(100, 100, test=False), validation=0.5)
     assert _counts(draws["test"], 2) == [10, 10]
@@ -92,7 +100,7 @@ def test_draws_depend_on_the_seed_and_not_on_each_other():
 
 @pytest.mark.parametrize("limit", [1, 201])
 def test_a_limit_out_of_range_is_refused(limit):
-    with pytest.raises(UsageError, match=f"--limit is {limit}; it must be from 2, .* to 200"):
+    with pytest.raises(UsageError, match=f"limit is {limit}; it must be from 2, .* to 200"):
         _draw(_source(100, 100), limit=limit)
 
 
@@ -121,7 +129,8 @@ def test_choosing_on_half_of_the_test_images_trains_on_all_the_others(num_test, 
     source = _source(5, 5)
     test = StreamedSplit(labels=np.zeros(num_test, np.int64), blocks=lambda: iter(()))
     draws = _draw(replace(source, splits={**source.splits, "test": test}), choose_on="half-test")
-    assert draws["val"].samples.tolist() == list(range(half))
+    assert draws["val"].samples.tolist() == list(range(0, num_test, 2))
+    assert len(draws["val"].samples) == half
     assert draws["val"].origin is draws["test"].origin is test
     assert len(draws["test"].samples) == num_test
     assert len(draws["train"].samples) == 10

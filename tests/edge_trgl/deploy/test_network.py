@@ -11,6 +11,7 @@ from onnx import helper
 
 from edge_trgl.deploy import network
 from edge_trgl.deploy.network import Network
+from edge_trgl.runtime.errors import InputError
 
 LEVELS = onnxruntime.GraphOptimizationLevel
 
@@ -62,6 +63,12 @@ def test_rewritten_where_it_is_asked_for_or_another_provider_computes(tmp_path, 
     assert [options.graph_optimization_level for options in opened] == [LEVELS.ORT_ENABLE_ALL] * 3
 
 
+def test_products_of_8_bit_numbers_do_not_saturate_where_there_is_no_vnni(tmp_path, tiny, opened):
+    Network(quantised(tiny, tmp_path / "model.onnx"), provider="cpu")
+    (options,) = opened
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
 def test_a_quantised_file_is_rewritten_wherever_its_nodes_stand_in_it(tmp_path, tiny, opened, monkeypatch):
     path = quantised(tiny, tmp_path / "model.onnx")
     for chunk_bytes in (2**20, *range(16, 60)):
@@ -70,6 +77,13 @@ def test_a_quantised_file_is_rewritten_wherever_its_nodes_stand_in_it(tmp_path, 
         assert opened.pop().graph_optimization_level == LEVELS.ORT_ENABLE_ALL
     (rounded,) = Network(path, provider="cpu").run({"input": np.full((1, 2, 3), 2.7, np.float32)}, ["logits"])
     assert (rounded == 3).all()
+
+
+def test_a_file_whose_name_cannot_be_written_down(tmp_path):
+    path = tmp_path / "m\udcff.onnx"
+    path.touch()
+    with pytest.raises(InputError, match="is no name in UTF-8"):
+        Network(path)
 
 
 def test_weights_in_a_file_of_their_own(tmp_path, tiny, pixels):

@@ -7,9 +7,20 @@ import json
 import numpy as np
 import pytest
 from onnx import helper
+from PIL import Image
 
 from edge_trgl.deploy import Predictor
+from edge_trgl.deploy.answering import answer_all
 from edge_trgl.runtime.errors import InputError, UsageError
+
+
+@pytest.mark.parametrize(("metadata", "expected"), [({}, True), ({"scale": "255"}, True), ({"scale": "1"}, False)])
+def test_what_it_takes(tmp_path, tiny, metadata, expected):
+    predictor = Predictor(tiny.classifier(tmp_path / "model.onnx", metadata=metadata))
+    assert predictor.takes_pixels is expected
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    (answer,) = answer_all(predictor, [tmp_path / "a.png"], 1)
+    assert (answer.error is None) is expected
 
 
 @pytest.mark.parametrize("batch", ["batch", 1, 3])

@@ -24,8 +24,8 @@ def picture(height=20, width=30, seed=0):
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def read(*paths, shape=(3, 8, 8)):
-    return list(read_samples(paths, shape))
+def read(*paths, shape=(3, 8, 8), **options):
+    return list(read_samples(paths, shape, **options))
 
 
 def sixteen_bit(path):
@@ -68,6 +68,15 @@ def test_images_are_turned_into_what_training_sees(tmp_path, kind, channels):
     (sample,) = read(tmp_path / kind, shape=(channels, 8, 8))
     assert sample.values.dtype == np.float32
     np.testing.assert_array_equal(sample.values, trained[0].transpose(2, 0, 1))
+
+
+def test_a_network_for_values_of_another_unit_takes_no_pixels(tmp_path):
+    picture().save(tmp_path / "a.png")
+    np.savez(tmp_path / "b.npz", x=np.full((2, 8, 8, 3), 0.5, np.float32))
+    refused, *found = read(tmp_path / "a.png", tmp_path / "b.npz", pixels=False)
+    assert isinstance(refused, Unreadable)
+    assert "a.png has pixels; this network takes values in the units of its training data" in refused.reason
+    assert [sample.values.max() for sample in found] == [0.5, 0.5]
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from edge_trgl.deploy.prediction import takes_pixels
 from edge_trgl.export.stage import Normalisation, Stage, describe
 
 
@@ -55,5 +56,10 @@ def test_the_description():
         "Give float32 images [N, C, H, W] with values from 0 to 255; (input / 255 - mean) / std, "
         "mean [0.5, 0.25], std [0.5, 0.125], is part of the graph."
     )
-    of_windows = describe(normalisation((2, 4), scale=1), [])["preprocessing"]
-    assert of_windows.startswith("Give float32 windows [N, C, L] with values in the units of the training data;")
+    of_windows = describe(normalisation((2, 4), scale=1), [])
+    wanted = "Give float32 windows [N, C, L] with values in the units of the training data;"
+    assert of_windows["preprocessing"].startswith(wanted)
+    assert takes_pixels(of_images)
+    assert not takes_pixels(of_windows)
+    of_bytes = describe(normalisation((2, 4)), [b"caf\xe9".decode(errors="surrogateescape")])
+    assert of_bytes["class_names"].isascii()

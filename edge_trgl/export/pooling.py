@@ -1,0 +1,54 @@
+"""Adaptive average pooling in operations that ONNX has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.onnx import symbolic_helper
+
+from edge_trgl.runtime.errors import ExportRejectedError
+
+OPERATION = "aten::adaptive_avg_pool2d"
+
+
+@contextmanager
+def any_size(opset: int) -> Iterator[None]:
+    """While it lasts, the exporter writes adaptive average pooling of every size; its own wants whole factors."""
+    torch.onnx.register_custom_op_symbolic(OPERATION, _written, opset)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.onnx.unregister_custom_op_symbolic(OPERATION, opset)  # type: ignore[attr-defined]
+
+
+def means(size: int, wanted: int) -> Tensor:
+    """The matrix [wanted, size] that takes `size` values to `wanted` means of them: torch's windows, which overlap
+    where `wanted` is no factor of `size`, and repeat values where it is larger."""
+    matrix = torch.zeros(wanted, size)
+    for row in range(wanted):
+        start, end = row * size // wanted, -(-(row + 1) * size // wanted)
+        matrix[row, start:end] = 1 / (end - start)
+    return matrix
+
+
+@symbolic_helper.parse_args("v", "is")
+def _written(g: Any, x: Any, wanted: list[int]) -> Any:
+    """[N, C, H, W] float32 -> [N, C, *wanted]."""
+    if tuple(wanted) == (1, 1):
+        return g.op("GlobalAveragePool", x)
+    sizes = x.type().varyingSizes()
+    if sizes is None or None in sizes[2:]:
+        raise ExportRejectedError(
+            "the network pools a map of unknown size", hint="replace adaptive pooling behind that operation"
+        )
+    sides = sizes[2:]
+    if all(size % want == 0 for size, want in zip(sides, wanted, strict=True)):
+        window = [size // want for size, want in zip(sides, wanted, strict=True)]
+        return g.op("AveragePool", x, kernel_shape_i=window, strides_i=window)
+    rows, columns = (means(size, want) for size, want in zip(sides, wanted, strict=True))
+    across = g.op("MatMul", x, g.op("Constant", value_t=columns.T.contiguous()))
+    return g.op("MatMul", g.op("Constant", value_t=rows), across)
