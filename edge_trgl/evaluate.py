@@ -14,6 +14,7 @@ from edge_trgl.local import LocalModule
 from edge_trgl.opening import OpenRun
 from edge_trgl.runtime import memory
 from edge_trgl.runtime.activations import ActivationStore
+from edge_trgl.runtime.freed import Freed
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.schedule import Split, Visit
@@ -25,7 +26,9 @@ Check = Callable[[Visit], None]
 """Called after every visit; raises to stop."""
 
 
-def evaluate(opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, check: Check) -> dict[str, Any]:
+def evaluate(
+    opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, freed: Freed, check: Check
+) -> dict[str, Any]:
     """Score every depth that has a head on the validation and test sets: all of them or, end-to-end, the last.
 
     Returns:
@@ -34,7 +37,7 @@ def evaluate(opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, c
         accuracies at the chosen and the last depth, None without a test set), and `test_per_depth`, which nothing
         is chosen by. `chosen_on`: what stood for validation; `half-test` is every other image of the test set.
     """
-    validation, test = (_score(opened, modules, meter, check, split) for split in SPLITS)
+    validation, test = (_score(opened, modules, meter, freed, check, split) for split in SPLITS)
     best = choose_depth(validation)
     return {
         "first_depth": len(opened) - len(validation) + 1,
@@ -53,7 +56,12 @@ def choose_depth(accuracies: Sequence[float]) -> int:
 
 
 def _score(
-    opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, check: Check, split: Split
+    opened: OpenRun,
+    modules: ModuleStore[LocalModule],
+    meter: Meter,
+    freed: Freed,
+    check: Check,
+    split: Split,
 ) -> list[float]:
     num_images = opened.info.splits[split].num_images
     if num_images == 0:
@@ -68,6 +76,8 @@ def _score(
         spec_of=opened.workshop.spec_of,
         seed=opened.config.train.seed,
         prefetch=opened.plan.layout.prefetch,
+        work_mb=opened.work_mb(),
+        freed=freed,
     )
     rooms.activations.restore([])  # what an evaluation before this one left behind when it was killed
     totals = [Totals() for _ in range(len(opened))]

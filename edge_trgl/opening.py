@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from edge_trgl.feed import Feed
 from edge_trgl.local import LocalModule
 from edge_trgl.run import Run
 from edge_trgl.runtime import memory, tensorfile
+from edge_trgl.runtime.demand import FORWARD
 from edge_trgl.runtime.device import Device, open_device
+from edge_trgl.runtime.freed import Freed
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.runtime.plan import Plan
 from edge_trgl.runtime.state import RunState
+from edge_trgl.schedule import Visit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,27 @@ class OpenRun:
         if "trim" not in self.config.budget.without:
             memory.trim()
         return self.workshop.initialise(module)
+
+    def work_mb(self) -> Callable[[Visit, int], float]:
+        """What a step of a visit takes on so many samples, beside its module and input: an estimate."""
+        form = self.state.meta("demand")["forms"][self.plan.layout.form]
+        works: list[dict[str, int]] = [row["works"] for row in form["rows"]]
+        size: int = form["size"]
+        level = self.plan.layout.recompute
+
+        def work_mb(visit: Visit, num_samples: int) -> float:
+            work = FORWARD if visit.kind in ("forward", "ascend") else level
+            return works[visit.module][work] * min(num_samples / size, 1) / memory.MIB
+
+        return work_mb
+
+    def freed(self, budget_mb: float, others_mb: float) -> Freed:
+        """What this process does with freed memory, where others have `others_mb` of the budget."""
+        if "trim" in self.config.budget.without or self.device.name != "cpu":
+            return Freed(None)
+        placeless = self.state.meta("placeless_bytes")
+        margin = max(2 * placeless, memory.SMALL_BYTES) if placeless else 0.0  # two tensors, or a few small ones
+        return Freed(min(budget_mb, self.plan.peak_mb) - others_mb, margin / memory.MIB)
 
     def feed(self, split: str, device: str | None = None) -> Feed:
         """The images of `split`; none if it is empty. They go to `device`, or to the run's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from torch import Tensor
 from edge_trgl.feed import Feed
 from edge_trgl.keys import key
 from edge_trgl.local import LocalModule
-from edge_trgl.runtime import memory
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.boundary_records import BoundarySpec
+from edge_trgl.runtime.freed import Freed
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.schedule import IMAGES, Boundary, Span, Visit, passed
@@ -32,8 +31,7 @@ class Rooms:
     """What the loop works with.
 
     `learning_rate(visit, batch)`; `spec_of(boundary)` lays a boundary out; `prefetch`: read the next module
-    while one is trained; `full_mb`: where this process has more between two steps, freed memory is given back;
-    so it is between steps on different numbers of samples, unless it is infinite.
+    while one is trained; `work_mb(visit, num_samples)`: what a step takes, about.
     """
 
     modules: ModuleStore[LocalModule]
@@ -44,7 +42,8 @@ class Rooms:
     spec_of: Callable[[Boundary], BoundarySpec]
     seed: int
     prefetch: bool
-    full_mb: float = math.inf
+    work_mb: Callable[[Visit, int], float]
+    freed: Freed
 
 
 def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
@@ -52,7 +51,6 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
 
     `after` commits when its policy says so; an exception from it leaves the last commit standing.
     """
-    size = 0
     for position, visit, upcoming in _looking_ahead(visits, start):
         local = rooms.modules.open(visit.module, upcoming)
         following = next((module for module in upcoming if module != visit.module), None)
@@ -61,11 +59,9 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
         with rooms.meter.phase():
             for batch in range(visit.span.start, visit.span.stop):
                 samples = rooms.feed.samples(visit.span, batch)
-                if len(samples) != size and rooms.full_mb < math.inf:
-                    memory.trim()  # the places of a short batch's tensors are too small for those of a full one
-                size = len(samples)
+                rooms.freed.before(rooms.work_mb(visit, len(samples)))
                 _step(visit, batch, samples, local, rooms)
-                memory.settle(rooms.full_mb)
+                rooms.freed.after()
         if visit.kind != "forward":
             rooms.modules.mark_changed(visit.module)
         for name in visit.drops:

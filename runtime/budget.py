@@ -26,12 +26,23 @@ def set_guard(limit_mb: float) -> None:
     that compute are there. Beyond it, torch raises "can't allocate memory" instead of the kernel killing the
     process.
     """
+    _guards[:] = [limit_mb]
     now = usage()
     allowed = int((now.data + max(limit_mb - now.rss, 0.0) * _MAPPED_SHARE + _MAPPED_MB) * MIB)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         allowed = min(allowed, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+
+
+def renew_guard() -> None:
+    """Set the guard of this process anew, if it has one: what the heap has given back is mapped all the same."""
+    for limit_mb in _guards:
+        set_guard(limit_mb)
+
+
+_guards: list[float] = []
+"""That of this process, if it has one."""
 
 
 _REFUSALS = (

@@ -124,17 +124,6 @@ def trim() -> None:
         keep_holes()
 
 
-def settle(full_mb: float) -> None:
-    """Between two steps: keep the heap's free places, or give them back where the process has more than `full_mb`.
-
-    Tensors of other sizes fill them in another order every time, and one may find none that it fits in. It takes
-    new memory, and the places that it left out stay: without this, one such tensor came on top of another.
-    """
-    keep_holes()
-    if resident_mb() > full_mb:
-        trim()
-
-
 def resident_mb() -> float:
     """The RSS of this process; it takes 15 µs where `usage` takes 35."""
     return int(STATM.read_text().split()[1]) * page_size() / MIB

@@ -49,30 +49,47 @@ def output_of(command: Sequence[str]) -> str:
     return done.stdout
 
 
+class Marks:
+    """The high-water marks of the processes under one, added up while they live.
+
+    A process may reset its own mark, so the highest value seen of each counts; `peak_mb` is the largest sum of
+    these over the processes alive at one moment.
+    """
+
+    def __init__(self, root: int) -> None:
+        self.peak_mb = 0.0
+        self._root = root
+        self._highest: dict[int, float] = {}
+
+    def sample(self) -> list[int]:
+        """Read all marks; returns the processes alive, parents first."""
+        alive = tree(self._root)
+        for pid in alive:
+            with suppress(*GONE):
+                mark = memory.usage(PROC / str(pid) / "status").peak
+                self._highest[pid] = max(self._highest.get(pid, 0.0), mark)
+        together = set(alive) & set(tree(self._root))  # one of a later moment may have come when one had gone
+        self.peak_mb = max(self.peak_mb, sum(self._highest.get(pid, 0.0) for pid in together))
+        return alive
+
+
 def watch(command: Sequence[str]) -> Watched:
     """Run a command to its end, reading the high-water mark of every process of its tree all the while.
-
-    A process may reset its own mark, so the highest value seen of each counts; the peak is the largest sum
-    of these over the processes alive at one moment.
 
     Raises:
         CommandError: it ended with another code than 0.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(command, stdout=output, stderr=errors)
-        highest: dict[int, float] = {}
-        peak_mb = 0.0
+        marks = Marks(child.pid)
         while child.poll() is None:
-            alive = tree(child.pid)
-            for pid in alive:
-                highest[pid] = max(highest.get(pid, 0.0), _high_water_mb(pid))
-            peak_mb = max(peak_mb, sum(highest[pid] for pid in alive))
+            marks.sample()
             time.sleep(SAMPLE_SECONDS)
         output.seek(0)
         errors.seek(0)
         if child.returncode != 0:
             raise CommandError(f"{' '.join(command)}\nended with code {child.returncode}\n{errors.read()[-2000:]}")
-        return Watched(output=output.read(), peak_mb=peak_mb)
+        return Watched(output=output.read(), peak_mb=marks.peak_mb)
 
 
 def tree(root: int) -> list[int]:
@@ -98,12 +115,6 @@ def wait_until_gone(pids: Sequence[int]) -> None:
     """Return once none of `pids` runs any more; those that nobody has reaped count as gone."""
     while any(_runs(pid) for pid in pids):
         time.sleep(SAMPLE_SECONDS)
-
-
-def _high_water_mb(pid: int) -> float:
-    with suppress(*GONE):
-        return memory.usage(PROC / str(pid) / "status").peak
-    return 0.0
 
 
 def _runs(pid: int) -> bool:

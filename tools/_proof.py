@@ -124,7 +124,8 @@ class Proof:
     def flags(self, net: Net, more: Sequence[str]) -> list[str]:
         """What every verb is told of a net, its images made."""
         sizes = ("--batch-size", str(net.batch_size), "--threads", str(self._threads))
-        return [*net.model, *sizes, "--data", str(self._images(net)), *more]
+        short_batch = ("--set", f"train.short_batch={'keep' if net.short else 'drop'}")
+        return [*net.model, *sizes, *short_batch, "--data", str(self._images(net)), *more]
 
     def folder(self) -> Path:
         """A new name in the scratch folder."""
@@ -138,7 +139,7 @@ class Proof:
 
     def _images(self, net: Net) -> Path:
         """The .npz file with the net's images, made where there is none yet."""
-        num_train, num_checked = net.batches * net.batch_size, NUM_CHECKED_BATCHES * net.batch_size
+        num_train, num_checked = net.batches * net.batch_size + net.short, NUM_CHECKED_BATCHES * net.batch_size
         path = self._scratch / f"{net.side}-{num_train}-{num_checked}.npz"
         if not path.is_file():
             counts = {"train": num_train, "val": num_checked, "test": num_checked}

@@ -11,12 +11,13 @@ NUM_CHECKED_BATCHES = 1
 @dataclass(frozen=True, kw_only=True)
 class Net:
     """A net with its images. `model`: flags; `side`: pixels of resized images, None for the sample as it is;
-    `batches`: of an epoch."""
+    `batches`: whole ones of an epoch; `short`: images of one more, which is kept."""
 
     title: str
     model: tuple[str, ...]
     batch_size: int = 32
     batches: int = 3
+    short: int = 0
     side: int | None = None
 
 
@@ -28,6 +29,13 @@ NETS = {
     "km-narrow": Net(title="K-M 10-1, width 16", model=("--model", "km-10-1", "--width", "16")),
     "km-wide": Net(title="K-M 4-1, width 256", model=("--model", "km-4-1", "--width", "256")),
     "km-deep": Net(title="K-M 50-1, width 32", model=("--model", "km-50-1", "--width", "32")),
+    "km-short": Net(
+        title="K-M 20-1, batches of 128 and 22",
+        model=("--model", "km-20-1", "--width", "32"),
+        batch_size=128,
+        batches=1,
+        short=22,
+    ),
     "resnet110": Net(
         title="ResNet-110, 54 modules, 96x96, batch 64",
         model=("--model", "resnet110", "--modules", "54"),

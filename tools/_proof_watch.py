@@ -8,15 +8,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TextIO
 
-from _processes import GONE, SAMPLE_SECONDS, CommandError, tree
+from _processes import SAMPLE_SECONDS, CommandError, Marks
 
-from edge_trgl.runtime import cgroup, memory
+from edge_trgl.runtime import cgroup
 
 PROBE_MB = 64.0
 
@@ -45,29 +44,6 @@ class Watched:
             said = self.errors[-2000:]
             raise CommandError(f"{' '.join(self.command)}\nended with code {self.code}\n{said}")
         return json.loads(self.output)
-
-
-class Marks:
-    """The high-water marks of the processes under one, added up while they live.
-
-    A process may reset its own mark, so the highest value seen of each counts; `peak_mb` is the largest sum of
-    these over the processes alive at one moment.
-    """
-
-    def __init__(self, root: int) -> None:
-        self.peak_mb = 0.0
-        self._root = root
-        self._highest: dict[int, float] = {}
-
-    def sample(self) -> list[int]:
-        """Read all marks; returns the processes alive, parents first."""
-        alive = tree(self._root)
-        for pid in alive:
-            with suppress(*GONE):
-                mark = memory.usage(Path(f"/proc/{pid}/status")).peak
-                self._highest[pid] = max(self._highest.get(pid, 0.0), mark)
-        self.peak_mb = max(self.peak_mb, sum(self._highest.get(pid, 0.0) for pid in alive))
-        return alive
 
 
 Hook = Callable[[Sequence[int], cgroup.Cgroup | None], None]

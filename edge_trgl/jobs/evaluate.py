@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_trgl import evaluate
+from edge_trgl import evaluate, process
 from edge_trgl.opening import open_run
 from edge_trgl.run import Run
 from edge_trgl.runtime import memory
@@ -15,6 +15,6 @@ def run(run: Run) -> dict[str, Any]:
     """The scores, as `edge_trgl.evaluate.evaluate` gives them, and the hash of the weights scored."""
     opened = open_run(run)
     memory.hold_freed()
-    modules = opened.modules()
-    scores = evaluate.evaluate(opened, modules, Meter(), lambda visit: None)
+    modules, freed = opened.modules(), opened.freed(opened.state.meta("budget_mb"), process.others_mb())
+    scores = evaluate.evaluate(opened, modules, Meter(), freed, lambda visit: None)
     return {**scores, "weights_sha256": evaluate.weights_sha256(modules, len(opened))}

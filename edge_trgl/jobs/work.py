@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from edge_trgl.local import LocalModule
 from edge_trgl.opening import OpenRun, open_run
 from edge_trgl.rebuilding import can_rebuild, rebuilding
 from edge_trgl.run import Run
-from edge_trgl.runtime import budget, disk_space, memory, messages
+from edge_trgl.runtime import budget, disk_space, messages
 from edge_trgl.runtime.activations import ActivationStore
 from edge_trgl.runtime.boundary_records import BoundaryRecord
 from edge_trgl.runtime.errors import DamagedBoundaryError
@@ -48,7 +47,7 @@ def train(opened: OpenRun, *, budget_mb: float, others_mb: float, stop: list[int
     rooms.activations.close()
     done = ledger.work()
     messages.send("phase", name="evaluate")
-    scores = evaluate.evaluate(opened, rooms.modules, rooms.meter, ledger.check)
+    scores = evaluate.evaluate(opened, rooms.modules, rooms.meter, rooms.freed, ledger.check)
     with rooms.meter.phase():
         weights_sha256 = evaluate.weights_sha256(rooms.modules, len(opened))
     budget.check(ledger.peak_mb(), budget_mb, "the checksum of the weights")
@@ -125,7 +124,6 @@ def _walk(opened: OpenRun, rooms: Rooms, ledger: Ledger) -> None:
 def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[Rooms, Ledger]:
     config, shape, training = opened.config, _shape(opened), _training(opened)
     rate = LearningRate(config, shape, training)
-    trims = "trim" not in config.budget.without
     rooms = Rooms(
         modules=opened.modules(),
         activations=ActivationStore(
@@ -141,7 +139,8 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         spec_of=opened.workshop.spec_of,
         seed=config.train.seed,
         prefetch=opened.plan.layout.prefetch,
-        full_mb=_full_mb(opened, budget_mb) - others_mb if trims else math.inf,
+        work_mb=opened.work_mb(),
+        freed=opened.freed(budget_mb, others_mb),
     )
     policy = Policy(
         checkpoint_s=config.train.checkpoint_minutes * 60,
@@ -149,7 +148,7 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         others_mb=others_mb,
         planned_mb=opened.plan.peaks_mb,
         num_heads=sum(map(opened.workshop.chain.has_head, range(len(opened)))),
-        trim=trims,
+        trim="trim" not in config.budget.without,
         total_steps=sum(training.epochs_of(k) for k in range(len(opened))) * shape.batches_per_epoch,
         room_mb=lambda: opened.plan.disk_mb - disk_space.taken_mb(opened.run.folder),
         chunk=opened.plan.layout.chunk,
@@ -166,16 +165,6 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         start=_start(opened),
     )
     return rooms, ledger
-
-
-def _full_mb(opened: OpenRun, budget_mb: float) -> float:
-    """MiB from which on freed memory is worth more to the system than to the next step."""
-    if opened.device.name != "cpu":
-        return math.inf
-    placeless = opened.state.meta("placeless_bytes")
-    # One more tensor without a place, or a few small ones, and the budget is passed.
-    margin = max(1.25 * placeless, memory.SMALL_BYTES) if placeless else 0.0
-    return min(budget_mb - margin / memory.MIB, opened.plan.peak_mb)
 
 
 def _start(opened: OpenRun) -> int:

@@ -23,6 +23,7 @@ from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet
 from edge_trgl.runtime import memory
 from edge_trgl.runtime.activations import BoundarySpec
+from edge_trgl.runtime.freed import Freed
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.settings import resolve
@@ -98,6 +99,9 @@ class _Opened:
     def __len__(self):
         return len(SHAPES)
 
+    def work_mb(self):
+        return lambda visit, num_samples: 0.0
+
     def spec_of(self, boundary):
         shape = SHAPES[boundary.module - 1]
         return BoundarySpec(name=boundary.name, shape=shape, dtype="float32", records=boundary.records)
@@ -138,7 +142,7 @@ class _Opened:
 def test_every_depth_is_scored_on_every_image(opened, chunk, limit_bytes):
     run, visits = opened(chunk=chunk), []
     modules = run.modules(limit_bytes)
-    found = evaluate(run, modules, Meter(), visits.append)
+    found = evaluate(run, modules, Meter(), Freed(None), visits.append)
     validation, test = run.accuracies("val"), run.accuracies("test")
     assert len(set(validation + test)) > 3  # else one depth could stand in for another
     assert found["per_depth"] == pytest.approx(validation)
@@ -153,7 +157,7 @@ def test_every_depth_is_scored_on_every_image(opened, chunk, limit_bytes):
 
 def test_end_to_end_the_last_depth_alone_is_scored(opened):
     run = opened(chain=replace(CHAIN, end_to_end=True))
-    found = evaluate(run, run.modules(0), Meter(), lambda visit: None)
+    found = evaluate(run, run.modules(0), Meter(), Freed(None), lambda visit: None)
     last, on_test = run.accuracies("val")[-1], run.accuracies("test")[-1]
     assert found["per_depth"] == [pytest.approx(last)]
     assert found["test_per_depth"] == [pytest.approx(on_test)]
@@ -169,9 +173,10 @@ def test_the_check_after_a_visit_may_stop_it(opened):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        evaluate(run, modules, Meter(), stop)
+        evaluate(run, modules, Meter(), Freed(None), stop)
     # What the stopped one left behind is in nobody's way.
-    assert evaluate(run, modules, Meter(), lambda visit: None)["per_depth"] == pytest.approx(run.accuracies("val"))
+    again = evaluate(run, modules, Meter(), Freed(None), lambda visit: None)
+    assert again["per_depth"] == pytest.approx(run.accuracies("val"))
 
 
 def test_the_digest_covers_weights_and_buffers_of_every_module_in_order():

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from edge_trgl import opening
 from edge_trgl.assembly import Workshop
 from edge_trgl.opening import open_run
 from edge_trgl.runtime import memory
+from edge_trgl.schedule import Span, Visit
+
+MB = 2**20
 
 
 @pytest.mark.parametrize(("without", "before"), [([], ["trim"]), (["trim"], [])])
@@ -24,3 +28,43 @@ def test_a_module_is_first_made_where_freed_heap_was_given_back(plan_run, monkey
     for module in (0, 1, 0):
         modules.open(module)
     assert done == [*before, 0, *before, 1]
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """What `Freed` is told."""
+    told = []
+    monkeypatch.setattr(opening, "Freed", lambda *limits: told.append(limits))
+    return told
+
+
+def test_a_process_may_grow_to_the_plan_and_to_the_budget(plan_run, limits):
+    opened = open_run(plan_run("run"))
+    most_mb = opened.plan.peak_mb
+    for tensor_mb in (1, 3, 0):
+        opened.state.set_meta("placeless_bytes", tensor_mb * MB)
+        opened.freed(1e5, 20.0)
+    opened.freed(most_mb - 1, 20.0)
+    assert limits == [
+        (most_mb - 20, 4.0),
+        (most_mb - 20, 6.0),
+        (most_mb - 20, 0.0),
+        (most_mb - 21, 0.0),
+    ]
+
+
+def test_freed_memory_stays_where_it_is_not_to_be_trimmed(plan_run, limits):
+    open_run(plan_run("run", budget__without=["trim"])).freed(1e5, 20.0)
+    assert limits == [(None,)]
+
+
+def test_a_step_takes_what_was_counted_for_its_samples(plan_run):
+    opened = open_run(plan_run("run"))
+    works = opened.state.meta("demand")["forms"][0]["rows"][1]["works"]
+    work_mb = opened.work_mb()
+    span = Span("train", 0, 0, 1, shuffled=True, augmented=False)
+    for kind, name in {"train": "none", "backward": "none", "forward": "forward", "ascend": "forward"}.items():
+        visit = Visit(kind, 1, span, (), ())
+        assert [work_mb(visit, size) for size in (16, 4, 64)] == [
+            pytest.approx(works[name] * share / MB) for share in (1, 0.25, 1)
+        ]

@@ -8,6 +8,7 @@ from edge_trgl import evaluate
 from edge_trgl.jobs import work
 from edge_trgl.opening import open_run
 from edge_trgl.runtime.errors import DoesNotFitError, StoppedError, UsageError
+from edge_trgl.runtime.freed import Freed
 from edge_trgl.runtime.memory import Meter
 
 SHARED = {"model__shared_head": True, "model__downsample": ()}
@@ -59,7 +60,7 @@ def _stopped(run):
 def test_every_depth_is_scored_with_it(train_run):
     trained = train_run("run", **SHARED)
     opened = open_run(trained.run)
-    again = evaluate.evaluate(opened, opened.modules(), Meter(), lambda visit: None)
+    again = evaluate.evaluate(opened, opened.modules(), Meter(), Freed(None), lambda visit: None)
     assert again == trained.result["scores"]
     assert len(again["per_depth"]) == 3
 
@@ -79,12 +80,13 @@ def test_the_plan_keeps_every_module_in_memory(plan_run, monkeypatch, tmp_path):
     above_mb = [[peak - plan["fixed_mb"] for peak in plan["peaks_mb"]] for plan in plans]
     assert above_mb[0] == pytest.approx(above_mb[1])
     least = {
-        name: plan_run(f"least {name}", None, **settings, model__width=128).state().meta("plan")["peak_mb"]
+        name: plan_run(f"least {name}", None, **settings, model__width=128).state().meta("plan")
         for name, settings in (("shared", SHARED), ("apart", {"model__downsample": ()}))
     }
-    assert least["shared"] > least["apart"] + 5
+    above = {name: plan["peak_mb"] - plan["fixed_mb"] for name, plan in least.items()}  # the rest is this process
+    assert above["shared"] > above["apart"] + 4
     with pytest.raises(DoesNotFitError):
-        plan_run("less", least["apart"] + 2, **SHARED, model__width=128)
+        plan_run("less", least["shared"]["peak_mb"] - 2, **SHARED, model__width=128)
 
 
 def test_modules_of_other_shapes_are_refused(plan_run):

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
 from edge_trgl import trainer
+from edge_trgl.runtime.freed import Freed
 
 
 @pytest.mark.parametrize("regime", ["parallel", "end-to-end"])
-@pytest.mark.parametrize("without", [(), ("trim",)])
-def test_freed_memory_is_given_back_between_steps_on_other_numbers_of_samples(
-    train_run, monkeypatch, regime, without
-):
-    """A short batch's places on the heap would else stay beside a full batch's tensors."""
-    done, step, trim = [], trainer._step, trainer.memory.trim
+def test_every_step_is_between_two_looks_at_what_is_free(train_run, monkeypatch, regime):
+    """A short batch, and an evaluation, take another place on the heap than what was there before."""
+    done, step = [], trainer._step
 
     def stepping(visit, batch, samples, local, rooms):
-        if visit.span.split == "train":
-            done.append(len(samples))
         step(visit, batch, samples, local, rooms)
-
-    def trimming():
-        done.append("trim")
-        trim()
+        done.append((visit.module, visit.kind, visit.span.split, len(samples)))
 
     monkeypatch.setattr(trainer, "_step", stepping)
-    monkeypatch.setattr(trainer.memory, "trim", trimming)
-    monkeypatch.setattr(trainer.memory, "settle", lambda full_mb: None)  # which depends on what ran here before
-    train_run("run", data__limit=90, train__short_batch="keep", train__regime=regime, budget__without=without)
-    pairs = set(pairwise(done))
-    assert bool({(16, 8), (8, 16)} & pairs) == bool(without)
-    assert ({(16, "trim"), ("trim", 8)} <= pairs) == (not without)
-    assert (16, 16) in pairs
+    monkeypatch.setattr(Freed, "before", lambda freed, work_mb: done.append(work_mb))
+    monkeypatch.setattr(Freed, "after", lambda freed: done.append("after"))
+    train_run("run", data__limit=90, train__short_batch="keep", train__regime=regime)
+    works, steps, ends = done[::3], done[1::3], done[2::3]
+    assert set(ends) == {"after"}
+    assert {split for _, _, split, _ in steps} == {"train", "val", "test"}
+    assert {16, 8} <= {size for _, _, split, size in steps if split == "train"}
+    full = {(module, kind): work for work, (module, kind, _, size) in zip(works, steps, strict=True) if size == 16}
+    assert min(full.values()) > 0
+    for work, (module, kind, _, size) in zip(works, steps, strict=True):
+        assert work == pytest.approx(full[module, kind] * size / 16)
+    assert all(full[module, "train"] > full[module, "forward"] for module, kind in full if kind == "train")

@@ -12,18 +12,6 @@ from edge_trgl.runtime.errors import OverBudgetError
 MB = 2**20
 
 
-def test_freed_memory_goes_back_beyond_the_plan_and_near_the_budget(plan_run):
-    opened = open_run(plan_run("first"))
-    most_mb, tensor_mb = opened.plan.peak_mb, opened.state.meta("placeless_bytes") / MB
-    assert tensor_mb > 0
-    assert work._full_mb(opened, 1e5) == most_mb
-    assert work._full_mb(opened, most_mb) == pytest.approx(most_mb - max(1.25 * tensor_mb, 4.0))
-    opened.state.set_meta("placeless_bytes", 8 * MB)
-    assert work._full_mb(opened, most_mb) == pytest.approx(most_mb - 10.0)
-    opened.state.set_meta("placeless_bytes", 0)
-    assert work._full_mb(opened, most_mb) == most_mb
-
-
 def test_the_checksum_of_the_weights_is_counted_and_held_to_the_budget(plan_run, train_run, monkeypatch):
     usual = train_run("usual").result
     real = evaluate.weights_sha256

@@ -16,11 +16,11 @@ from edge_trgl.runtime.errors import OverBudgetError
 
 # A limit cannot be taken back, so each case has a process of its own; forked, for importing torch takes long.
 CASES = """
-import json, os, resource
+import ctypes, json, os, resource
 import numpy as np
 import torch
 from edge_trgl.runtime import budget
-from edge_trgl.runtime.memory import MIB, usage
+from edge_trgl.runtime.memory import MIB, trim, usage
 
 torch.set_num_threads(1)
 layer = torch.nn.Linear(64, 64)
@@ -51,6 +51,21 @@ def freed():
     del held
     return [before, attempt(80)]
 
+def renewed():
+    ctypes.CDLL(None).mallopt(-3, 32 * MIB)  # tensors of a MiB on the heap
+    held = [torch.ones(MIB, dtype=torch.uint8) for _ in range(96)]
+    budget.set_guard(usage().rss + 16)
+    del held[:-1]  # the last one keeps the heap as long as it is
+    trim()
+    before = attempt(100)
+    budget.renew_guard()
+    return [before, attempt(100), attempt(200)]
+
+def without_a_guard():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    budget.renew_guard()
+    return resource.getrlimit(resource.RLIMIT_DATA) == before
+
 def numpy():
     budget.set_guard(usage().rss + 64)
     return [attempt(128, np.ones, np.uint8), attempt(48, np.ones, np.uint8)]
@@ -67,7 +82,7 @@ def lower_limit():
     return [resource.getrlimit(resource.RLIMIT_DATA)[0] == lower, attempt(64)]
 
 first = step()
-for case in (training_goes_on, freed, numpy, passed_already, lower_limit):
+for case in (training_goes_on, freed, renewed, without_a_guard, numpy, passed_already, lower_limit):
     if os.fork() == 0:
         print(json.dumps([case.__name__, case()]), flush=True)
         os._exit(0)
@@ -91,6 +106,12 @@ class TestGuard:
 
     def test_what_is_freed_can_be_had_again(self, answers):
         assert answers["freed"] == ["refused", True]
+
+    def test_what_the_heap_gave_back_can_be_had_again_once_it_is_renewed(self, answers):
+        assert answers["renewed"] == ["refused", True, "refused"]
+
+    def test_there_is_none_to_renew(self, answers):
+        assert answers["without_a_guard"] is True
 
     def test_numpy_is_refused_too(self, answers):
         assert answers["numpy"] == ["refused", True]

@@ -244,15 +244,6 @@ print(json.dumps([before, kept, flags()]))
         assert any(later[0])  # what it is extended by
 
 
-@pytest.mark.parametrize(("resident_mb", "trims"), [(99.9, 0), (100.1, 1)])
-def test_freed_memory_goes_back_where_a_process_is_full(monkeypatch, resident_mb, trims):
-    calls = []
-    monkeypatch.setattr(memory, "resident_mb", lambda: resident_mb)
-    monkeypatch.setattr(memory, "trim", lambda: calls.append(1))
-    memory.settle(100.0)
-    assert len(calls) == trims
-
-
 def test_what_is_resident_is_what_the_kernel_says():
     assert memory.resident_mb() == pytest.approx(memory.usage().rss, abs=4)
 

@@ -1,0 +1,48 @@
+"""When the memory that steps free goes back to the system."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_trgl.runtime import budget, memory
+from edge_trgl.runtime.freed import Freed
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What a process of 80 MiB does, in order."""
+    made = []
+    monkeypatch.setattr(memory, "resident_mb", lambda: 80.0)
+    monkeypatch.setattr(memory, "keep_holes", lambda: made.append("keep"))
+    monkeypatch.setattr(memory, "trim", lambda: made.append("trim"))
+    monkeypatch.setattr(budget, "renew_guard", lambda: made.append("renew"))
+    return made
+
+
+@pytest.mark.parametrize(("placeless_mb", "goes"), [(0.0, False), (19.9, False), (20.1, True)])
+def test_it_stays_for_a_step_like_the_last_while_a_tensor_has_room_beside_it(calls, placeless_mb, goes):
+    Freed(100.0, placeless_mb).after()
+    assert calls == ["keep", *(["trim", "renew"] if goes else [])]
+
+
+@pytest.mark.parametrize(
+    ("works_mb", "trims"),
+    [
+        ((19.9, 19.9), 0),  # there is room beside it
+        ((30.0, 30.0, 30.0), 1),  # the first, and none that is like the one before
+        ((30.0, 21.0, 25.0, 25.0, 1.0, 21.0), 3),
+        ((30.0, 1.0, 19.0), 1),
+    ],
+)
+def test_it_goes_before_a_larger_step_that_has_no_room_beside_it(calls, works_mb, trims):
+    freed = Freed(100.0, 20.0)
+    for work_mb in works_mb:
+        freed.before(work_mb)
+    assert calls == ["trim", "renew"] * trims
+
+
+def test_without_a_limit_it_never_goes(calls):
+    freed = Freed(None, 1e9)
+    freed.before(1e9)
+    freed.after()
+    assert calls == ["keep"]
