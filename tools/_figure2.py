@@ -33,7 +33,7 @@ def _panel(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     title = f"{document['title']}, {document['case_title']} {case}"
     seeds = {item["row"]: item["seeds"] for item in items}
-    title = "\n".join([title, *document["reduced"]])
+    title = "\n".join([title, *document["changes"]])
     return [{"table": document["table"], "title": title, "seeds": seeds, "curves": curves}]
 
 

@@ -62,7 +62,7 @@ def text_of(document: Mapping[str, Any]) -> str:
     scored = document["scored"]
     block = "last block" if scored == "last" else "best block, chosen on the test images as in the paper"
     lines = [f"{document['table']}: {document['title']}; test accuracy of the {block}, %, mean ± 95 % interval"]
-    lines += [f"  {note}" for note in (*document["reduced"], *document["notes"])]
+    lines += [f"  {note}" for note in (*document["changes"], *document["notes"])]
     heads = ("paper", "ours", "difference", "chosen depth", "validation", "seeds")
     lines.append(f"{document['case_title']:>12}  {'':18}" + "".join(f"{head:>16}" for head in heads))
     for item in document["rows"]:

@@ -1,8 +1,8 @@
 """The paper's comparison on real images: TRGL against VanGL (no transport term) and end-to-end training.
 
     python tools/reproduce.py TABLE [--cases NAME ...] [--rows NAME[@TAU] ...] [--seeds N] [--first-seed N]
-                              [--width N] [--faithful] [--device DEVICE] [--budget-mb N] [--runs DIR] [--out DIR]
-                              [--json] [--quick]
+                              [--set KEY=VALUE ...] [--faithful] [--device DEVICE] [--budget-mb N] [--runs DIR]
+                              [--out DIR] [--json] [--quick]
 
 `sample`: the K-M 10-1 net of width 32 on the 5,000 images that come with the package, the default recipe, three
 seeds. The table gives test accuracies, mean and 95 % interval over the seeds, at the depth chosen on validation
@@ -16,8 +16,8 @@ table14 have one classifier for all modules. A line of n images trains on n: a s
 another one for each seed; its accuracies are those of the whole test set. What stands for validation are training
 images that are left over: values of tau are compared on them. A line of all images leaves none over: its depth is
 chosen on half of the test set, which changes neither the last nor the best block's figure. --faithful takes the
-authors' protocol instead; --width makes a net narrower than the paper's. The paper's figure stands beside ours.
-Results of earlier calls for other lines, rows and seeds are kept.
+authors' protocol instead, --set changes other settings (model.width=16): their results have files of their own.
+The paper's figure stands beside ours. Results of earlier calls for other lines, rows and seeds are kept.
 
 `figure2`: accuracy after each module, VanGL against TRGL, with 95 % bands, from the results that --out keeps:
 figure2.png.
@@ -66,7 +66,7 @@ def _sample(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _refuse_parts(options: argparse.Namespace) -> None:
     """Raises WrongChoiceError where there is a flag that only tables of the paper have."""
-    for flag in ("cases", "rows", "first_seed", "width", "faithful"):
+    for flag in ("cases", "rows", "first_seed", "set", "faithful"):
         if getattr(options, flag):
             raise WrongChoiceError(f"--{flag.replace('_', '-')} is for tables of the paper")
 
@@ -113,19 +113,19 @@ def _asked(options: argparse.Namespace, table: Table) -> tuple[list[str], list[s
 
 
 def _name(options: argparse.Namespace) -> str:
-    width = () if options.width is None else (f"width{options.width}",)
+    changes = (change.replace("/", "_") for change in options.set)
     faithful, quick = (("faithful",) if options.faithful else ()), (("quick",) if options.quick else ())
-    return "-".join((options.table, *width, *faithful, *quick))
+    return "-".join((options.table, *changes, *faithful, *quick))
 
 
 def _job(options: argparse.Namespace) -> Job:
-    width = () if options.width is None else ("--width", str(options.width))
+    changes = [part for change in options.set for part in ("--set", change)]
     name = _name(options) + ("" if options.device == "cpu" else f"-{options.device}")
     runs = options.runs / name
     runs.mkdir(parents=True, exist_ok=True)
     return Job(
         table=options.table,
-        flags=(*(QUICK if options.quick else ()), *width),
+        flags=(*(QUICK if options.quick else ()), *changes),
         faithful=options.faithful,
         device=options.device,
         budget_mb=options.budget_mb,
@@ -136,15 +136,15 @@ def _job(options: argparse.Namespace) -> Job:
 def _begun(options: argparse.Namespace, table: Table) -> dict[str, Any]:
     """The document of these settings, with the runs that an earlier call kept."""
     file = options.out / f"{_name(options)}.json"
-    reduced = [] if options.width is None else [f"reduced to width {options.width}"]
-    reduced += ["a try with a tiny net for one epoch"] if options.quick else []
+    changes = [f"with {change}" for change in options.set]
+    changes += ["a try with a tiny net for one epoch"] if options.quick else []
     return {
         "table": _name(options),
         "of": options.table,
         "title": table.title,
         "case_title": table.case_title,
         "scored": table.scored,
-        "reduced": reduced,
+        "changes": changes,
         "notes": [],
         "rows": [],
         "runs": json.loads(file.read_text())["runs"] if file.is_file() else [],
@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     numbers = range(1, len(T_975) + 2)
     parser.add_argument("--seeds", type=int, choices=numbers, default=3, metavar="N", help="runs a row [3]")
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="of these, of paper tables [0]")
-    parser.add_argument("--width", type=int, help="filters, of a K-M net [the paper's]")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings other than its own")
     parser.add_argument("--faithful", action="store_true", help="the authors' protocol")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of paper tables [cpu]")
     parser.add_argument("--budget-mb", default="auto", help="of every run of a paper table [auto]")

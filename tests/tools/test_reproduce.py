@@ -90,7 +90,7 @@ def test_a_row_may_have_its_own_tau(config_of):
 
 
 def test_the_authors_protocol_and_other_changes(config_of):
-    config = config_of("table13", "1000", "TRGL", faithful=True, flags=("--width", "16"), device="cuda")
+    config = config_of("table13", "1000", "TRGL", faithful=True, flags=("--set", "model.width=16"), device="cuda")
     assert (config.train.prefix, config.train.cache, config.train.device) == ("train-mode", False, "cuda")
     assert (config.data.limit, config.data.choose_on, config.model.width) == (1000, "half-test", 16)
     assert config.budget.mb == "auto"
@@ -132,8 +132,8 @@ def test_ours_stand_beside_the_papers_in_the_tables_order(tool, tables):
     assert trgl["per_depth"][-1] == trgl["last"]
     assert (trgl["seeds"], items[3]["paper"], items[3]["last"]) == (3, None, [0.9, None])
     document = {"table": "table14", "title": "t", "case_title": "train size", "scored": "last"}
-    text = summary.text_of({**document, "reduced": ["reduced to width 8"], "notes": [], "rows": items})
-    assert "reduced to width 8" in text
+    text = summary.text_of({**document, "changes": ["with model.width=8"], "notes": [], "rows": items})
+    assert "with model.width=8" in text
     line = next(line for line in text.splitlines() if "TRGL " in line)
     assert "87.48 ± 0.42" in line
     assert "86.00 ± 4.97" in line
@@ -143,7 +143,7 @@ def test_ours_stand_beside_the_papers_in_the_tables_order(tool, tables):
 def test_the_best_block_is_said_to_be_chosen_on_test_images(tool, tables):
     items = tool("_reproduce_summary").summarise(tables["table12"], [found("TRGL", 0, 0.3, case="5000")])
     document = {"table": "table12", "title": "t", "case_title": "train size", "scored": "best"}
-    text = tool("_reproduce_summary").text_of({**document, "reduced": [], "notes": [], "rows": items})
+    text = tool("_reproduce_summary").text_of({**document, "changes": [], "notes": [], "rows": items})
     assert "best block, chosen on the test images" in text
     assert "70.00" in text
 
@@ -174,6 +174,17 @@ def test_a_result_takes_the_place_of_an_earlier_one_and_leaves_others(tool):
     assert sorted(run["last"] for run in again) == [0.2, 0.3, 0.4, 0.9]
 
 
+def test_other_settings_have_results_of_their_own(tool, tables, tmp_path):
+    reproduce = tool("reproduce")
+    flags = ("table14", "--set", "data.flip=false", "model.pretrained=a/b", "--out", str(tmp_path))
+    options = reproduce._parser().parse_args([*flags, "--runs", str(tmp_path / "runs")])
+    job, document = reproduce._job(options), reproduce._begun(options, tables["table14"])
+    assert job.flags == ("--set", "data.flip=false", "--set", "model.pretrained=a/b")
+    assert document["table"] == "table14-data.flip=false-model.pretrained=a_b"
+    assert document["changes"] == ["with data.flip=false", "with model.pretrained=a/b"]
+    assert job.runs == tmp_path / "runs" / document["table"]
+
+
 def test_a_finished_run_is_scored_again_without_training_and_made_small(tool, tables, job, tmp_path, monkeypatch):
     runs, table = tool("_reproduce_runs"), tables["table14"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -193,7 +204,7 @@ def test_a_finished_run_is_scored_again_without_training_and_made_small(tool, ta
     assert not run.modules.exists()
     assert run.config_file.exists()
     with pytest.raises(tool("_processes").CommandError, match="another configuration"):
-        runs.result(table, job("table14", flags=("--width", "8")), "150", "TRGL", 0)
+        runs.result(table, job("table14", flags=("--set", "model.width=8")), "150", "TRGL", 0)
 
 
 def test_the_samples_table_gives_mean_and_interval_of_both_test_sets(tool):
@@ -212,7 +223,7 @@ def test_the_samples_table_gives_mean_and_interval_of_both_test_sets(tool):
 # ---- figure 2
 
 
-def kept(tool, folder, table, rows, *, case, name=None, reduced=()):
+def kept(tool, folder, table, rows, *, case, name=None, changes=()):
     spec = tool("_reproduce_tables").TABLES[table]
     runs = [found(row, seed, 0.8 + seed / 100, case=case) for row in rows for seed in range(2)]
     document = {
@@ -220,7 +231,7 @@ def kept(tool, folder, table, rows, *, case, name=None, reduced=()):
         "of": table,
         "title": spec.title,
         "case_title": spec.case_title,
-        "reduced": list(reduced),
+        "changes": list(changes),
         "rows": tool("_reproduce_summary").summarise(spec, runs),
     }
     (folder / f"{name or table}.json").write_text(json.dumps(document))
@@ -229,14 +240,16 @@ def kept(tool, folder, table, rows, *, case, name=None, reduced=()):
 def test_the_figure_has_a_panel_for_each_table_that_has_both_rows(tool, tmp_path):
     figure = tool("_figure2")
     both = ("VanGL", "TRGL", "end-to-end")
-    kept(tool, tmp_path, "table13", both, case="1000", name="table13-width8", reduced=["reduced to width 8"])
+    kept(
+        tool, tmp_path, "table13", both, case="1000", name="table13-model.width=8", changes=["with model.width=8"]
+    )
     kept(tool, tmp_path, "table3", both, case="16")
     kept(tool, tmp_path, "table14", ("TRGL",), case="150")
     kept(tool, tmp_path, "table12", both, case="50000")
     kept(tool, tmp_path, "table10", both[:2], case="50000", name="table10-quick")
     panels = figure.panels(tmp_path, quick=False)
-    assert [panel["table"] for panel in panels] == ["table3", "table13-width8"]
-    assert "reduced to width 8" in panels[1]["title"]
+    assert [panel["table"] for panel in panels] == ["table3", "table13-model.width=8"]
+    assert "with model.width=8" in panels[1]["title"]
     assert panels[0]["seeds"] == {"VanGL": 2, "TRGL": 2}
     assert [mean for mean, _ in panels[0]["curves"]["TRGL"]] == [0.5, 0.7, pytest.approx(0.805)]
     assert [panel["table"] for panel in figure.panels(tmp_path, quick=True)] == ["table10-quick"]
