@@ -100,8 +100,11 @@ def smallest(
 
 
 def worth_measuring_mb(demand: Demand, measured: Measurements, disk_mb: float = math.inf) -> float:
-    """Looking for the smallest peak, what takes more than this is of no interest."""
-    return (1 + OPTIMISM) * least_memory(_on_disk(ladder(demand, measured), disk_mb)).peak_mb
+    """Looking for the smallest peak, what takes more than this is of no interest.
+
+    Twice what an estimate may be off by: so is what is foretold of a step before it is measured.
+    """
+    return (1 + 2 * OPTIMISM) * least_memory(_on_disk(ladder(demand, measured), disk_mb)).peak_mb
 
 
 def lower(demand: Demand, plan: Plan, measured: Measurements, *, disk_mb: float = math.inf) -> Plan | None:

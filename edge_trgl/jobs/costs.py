@@ -36,16 +36,22 @@ WORKSPACE: dict[Allocator, float] = {"held": 0.2, "huge": 0.02, "own": 0.2}
 stay free (glibc wants more for an aligned tensor than the place where one of its size has been). Of whole nets it
 was 0.02 to 0.03 on huge pages, 0.1 to 0.24 on a heap: measured on x86 with oneDNN."""
 
-FIRST_STEP_MB = 7.0
+FIRST_STEP_MB = 10.0
 """What the first real steps load beyond the warm-up: kernels of other shapes, generated code; measured on x86."""
 
 PARENT_MB = 22.0
 """What the process that starts the jobs grows to in the course of a run: measured on x86."""
 
-ENGINE_BYTES = 7 << 20
-"""What training holds beside modules and data, and a probe does not: files, database, threads (5 MiB on x86), and
-2 MiB for how much of its libraries a process has mapped (beside what was asked for, the kernel maps what its page
-cache happens to hold). On a heap that keeps freed memory, a tensor that finds no place comes on top."""
+ENGINE_BYTES = 4 << 20
+"""What training holds beside modules and data, and a probe does not: files, database, threads, and what it maps of
+its libraries (beside what was asked for, the kernel maps what its page cache happens to hold): up to 4 MiB on x86.
+On a heap that keeps freed memory, a tensor that finds no place comes on top."""
+
+PLACELESS = 4
+"""So many of the largest tensors found no place on a heap, one step or another."""
+
+PLACELESS_SHARE = 0.02
+"""Of the budget, which they may take; where that is less, the heap is not kept."""
 
 SAMPLE_BYTES, RECORD_BYTES = 60, 40
 """Held for every training sample (label, checksum, the order it is kept in and its inverse, the order of an epoch
@@ -128,7 +134,7 @@ def _forms(
     if config.model.shared_head:
         _check_one_head_reads_all(costs[config.train.freeze :])
     _check_size(size, costs)
-    heap = _heap(config, costs, size)
+    heap = _heap(config, costs, size, max(budget_mb or 0.0, fixed_mb))
     text = f"{step} {config.train.device} {heap.allocator} {sorted(environment.items())}"
     if config.train.regime != "end-to-end":
         order: Order = "stream" if config.train.regime == "parallel" or not config.train.cache else "cache"
@@ -148,13 +154,17 @@ def _forms(
     return found, heap
 
 
-def _heap(config: RunConfig, costs: Sequence[ModuleCost], size: int) -> _Heap:
-    """By the largest tensor of each module: beside large ones, what a heap keeps for the next step adds up."""
+def _heap(config: RunConfig, costs: Sequence[ModuleCost], size: int, budget_mb: float) -> _Heap:
+    """By the largest tensor of each module: beside large ones, what a heap keeps for the next step adds up.
+
+    Near the budget memory is worth more than the time that a heap saves.
+    """
     if "allocator" in config.budget.without:
         return _Heap("own", 0)
     largest = sorted(max(step.largest(size) for step in cost.steps.values()) for cost in costs)
     usual, most = largest[len(largest) // 2], largest[-1]
     small = usual < memory.SMALL_BYTES and most < 2 * memory.SMALL_BYTES
+    small = small and PLACELESS * most <= PLACELESS_SHARE * budget_mb * memory.MIB
     return _Heap("held", most) if small else _Heap("huge", 0)
 
 

@@ -22,8 +22,8 @@ from edge_trgl.runtime.state import RunState
 from edge_trgl.runtime.traffic import traffic_of
 from edge_trgl.schedule import carries_chunk
 
-# Between identical conversions the peak was seen to differ by 1 to 2 MiB.
-SPARE_MB = 2.0
+SPARE_MB = 3.0
+"""Between identical jobs before training the peak was seen to differ by up to 2 MiB."""
 
 EXPORTER_MB = 10.0
 """What exporting loads that training does not; 8 were seen."""
@@ -45,7 +45,9 @@ def run(
     """
     state = run.state()
     demand = Demand.from_document(state.meta("demand"))
-    demand = replace(demand, floor_mb=_floor_mb(state, demand), stored_bytes=_stored_bytes(run))
+    # The least is for runs to come, whose jobs before training may take a little more.
+    floor_mb = _floor_mb(state, demand) + (SPARE_MB if budget_mb is None else 0.0)
+    demand = replace(demand, floor_mb=floor_mb, stored_bytes=_stored_bytes(run))
     measured = _known(demand, state)
     before = Plan.from_document(state.meta("plan")) if state.meta("plan") else None
     begun = _begun(state, demand, before) if before and state.position() > 0 else None

@@ -101,3 +101,16 @@ def test_the_largest_tensor_decides_what_becomes_of_freed_memory(plan_run, monke
     assert planned("a few larger ones") == ("held", with_a_tensor)
     monkeypatch.setattr(memory, "SMALL_BYTES", largest // 2)
     assert planned("larger") == ("huge", bare)
+
+
+def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run, monkeypatch):
+    def allocator(name, budget_mb):
+        state = plan_run(name, budget_mb).state()
+        found, placeless_mb = state.meta("allocator"), state.meta("placeless_bytes") / MIB
+        state.close()
+        return found, placeless_mb
+
+    found, tensor_mb = allocator("roomy", 1e5)
+    assert found == "held"
+    monkeypatch.setattr(costs, "PLACELESS_SHARE", costs.PLACELESS * tensor_mb / 2000)
+    assert [allocator(f"{mb}", mb)[0] for mb in (2001.0, 1999.0, None)] == ["held", "huge", "huge"]

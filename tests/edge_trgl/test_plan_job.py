@@ -22,17 +22,23 @@ MODEL = """
 """
 
 
-def _planned_again(run, **peaks_mb):
+def _planned_again(run, budget_mb=1e5, **peaks_mb):
     state = run.state()
     for name, peak_mb in peaks_mb.items():
         state.record_phase(name, peak_mb, seconds=1.0)
-    plan.run(run, 1e5, 1e6)
+    plan.run(run, budget_mb, 1e6)
     return state.meta("plan")["floor_mb"]
 
 
 def test_no_job_before_training_is_forgotten(plan_run):
     run = plan_run("run")
     assert _planned_again(run, prepare=100.0, costs=200.0, work=900.0) == 200.0
+
+
+def test_the_least_leaves_the_jobs_of_other_runs_a_little_more(plan_run):
+    run = plan_run("run")
+    assert _planned_again(run, costs=200.0) == 200.0
+    assert _planned_again(run, budget_mb=None, costs=200.0) == 200.0 + plan.SPARE_MB
 
 
 def test_a_model_that_is_cut_is_converted_beside_its_library(plan_run, tmp_path, monkeypatch):
