@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
-from edge_trgl.feed import Feed
+from edge_trgl.feed import Feed, Samples
 from edge_trgl.keys import key
 from edge_trgl.local import LocalModule
 from edge_trgl.runtime.activations import ActivationStore
@@ -19,8 +19,6 @@ from edge_trgl.runtime.freed import Freed
 from edge_trgl.runtime.memory import Meter
 from edge_trgl.runtime.modules import ModuleStore
 from edge_trgl.schedule import IMAGES, Boundary, Span, Visit, passed
-
-Samples = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 AfterVisit = Callable[[int, Visit, LocalModule], None]
 """Told the position of the next visit, the visit that was done and its module, at a safe point."""

@@ -44,17 +44,32 @@ def test_a_plan_rests_on_steps_that_were_measured(planned, monkeypatch):
     state.close()
 
 
+@pytest.mark.parametrize(("allocator", "work_mb"), [("held", 103.0), ("huge", 100.0), ("own", 103.0)])
+def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monkeypatch, allocator, work_mb):
+    run, wanted = planned
+    one = Measurement(work_mb=100.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
+    monkeypatch.setattr(probe.process, "begin", lambda device, room_mb: None)
+    monkeypatch.setattr(probe, "_prepared", lambda run, state, one: None)
+    monkeypatch.setattr(probe, "_measured", lambda work, size, room_mb, device: one)
+    state = run.state()
+    state.set_meta("allocator", allocator)
+    probe.run(run, wanted[:1], PLENTY_MB)
+    assert state.meta("measured")[wanted[0]["key"]]["work_mb"] == pytest.approx(work_mb)
+    state.close()
+
+
 class Work:
-    """Each sample of a step takes a MiB; knows the sizes of its steps."""
+    """Each sample of a step takes a MiB, and the step `at` a place `more`; knows the sizes of its steps."""
 
     parts = 1
     opening_mb = 0.0
 
-    def __init__(self):
-        self.sizes = []
+    def __init__(self, *, more=0, at=0):
+        self.sizes, self.more, self.at = [], more, at
 
     def step(self, size):
         self.sizes.append(size)
+        size += self.more if self.sizes.count(size) == self.at else 0
         bytearray(size * memory.MIB)[::4096] = bytes(size * memory.MIB // 4096)
 
     def own_mb(self):
@@ -78,6 +93,12 @@ def test_what_there_is_room_for_is_measured_whole():
     found = probe._measured(work, 64, room_for(200), Cpu())
     assert found.work_mb == pytest.approx(64, abs=4)
     assert work.sizes[-1] == 64
+
+
+@pytest.mark.parametrize("at", [2, 1 + probe.PEAKS])
+def test_the_highest_of_the_measured_steps_counts(at):
+    found = probe._measured(Work(more=16, at=at), 64, room_for(200), Cpu())
+    assert found.work_mb == pytest.approx(80, abs=4)
 
 
 def test_code_that_later_works_load_counts_for_all(monkeypatch):
