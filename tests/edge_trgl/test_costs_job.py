@@ -112,5 +112,5 @@ def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run,
 
     found, tensor_mb = allocator("roomy", 1e5)
     assert found == "held"
-    monkeypatch.setattr(costs, "PLACELESS_SHARE", costs.PLACELESS * tensor_mb / 2000)
-    assert [allocator(f"{mb}", mb)[0] for mb in (2001.0, 1999.0, None)] == ["held", "huge", "huge"]
+    monkeypatch.setattr(costs, "PLACELESS_SHARE", costs.PLACELESS * tensor_mb / 2e5)
+    assert [allocator(f"{mb}", mb)[0] for mb in (200_001.0, 199_999.0, None)] == ["held", "huge", "huge"]
