@@ -27,22 +27,32 @@ def set_guard(limit_mb: float) -> None:
     process.
     """
     _guards[:] = [limit_mb]
-    now = usage()
-    allowed = int((now.data + max(limit_mb - now.rss, 0.0) * _MAPPED_SHARE + _MAPPED_MB) * MIB)
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard != resource.RLIM_INFINITY:
-        allowed = min(allowed, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+    _allow(_allowed_by(limit_mb))
 
 
 def renew_guard() -> None:
-    """Set the guard of this process anew, if it has one: what the heap has given back is mapped all the same."""
+    """Raise the guard of this process, if it has one, by what the heap gave back: that is mapped all the same.
+
+    It is never lowered: code that was loaded since is in RSS, but steps map what they do not touch as before.
+    """
     for limit_mb in _guards:
-        set_guard(limit_mb)
+        before, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        _allow(max(_allowed_by(limit_mb), before))
 
 
 _guards: list[float] = []
 """That of this process, if it has one."""
+
+
+def _allowed_by(limit_mb: float) -> int:
+    now = usage()
+    return int((now.data + max(limit_mb - now.rss, 0.0) * _MAPPED_SHARE + _MAPPED_MB) * MIB)
+
+
+def _allow(num_bytes: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = num_bytes if hard == resource.RLIM_INFINITY else min(num_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 _REFUSALS = (

@@ -36,15 +36,15 @@ WORKSPACE: dict[Allocator, float] = {"held": 0.25, "huge": 0.02, "own": 0.25}
 stay free (glibc wants more for an aligned tensor than the place where one of its size has been). Of whole nets it
 was 0.02 to 0.03 on huge pages, 0.1 to 0.24 on a heap: measured on x86 with oneDNN."""
 
-FIRST_STEP_MB = 10.0
+FIRST_STEP_MB = 7.0
 """What the first real steps load beyond the warm-up: kernels of other shapes, generated code; measured on x86."""
 
 PARENT_MB = 22.0
 """What the process that starts the jobs grows to in the course of a run: measured on x86."""
 
-ENGINE_BYTES = 4 << 20
+ENGINE_BYTES = 7 << 20
 """What training holds beside modules and data, and a probe does not: files, database, threads, and what it maps of
-its libraries (beside what was asked for, the kernel maps what its page cache happens to hold): up to 4 MiB on x86.
+its libraries (beside what was asked for, the kernel maps what its page cache happens to hold): 2 to 6 MiB on x86.
 On a heap that keeps freed memory, a tensor that finds no place comes on top."""
 
 PLACELESS = 4

@@ -61,6 +61,14 @@ def renewed():
     budget.renew_guard()
     return [before, attempt(100), attempt(200)]
 
+def never_lower():
+    budget.set_guard(usage().rss + 64)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    held = np.memmap("/proc/self/exe", mode="r")
+    held[::4096].sum()  # file pages
+    budget.renew_guard()
+    return [resource.getrlimit(resource.RLIMIT_DATA) == before, usage().file > 1]
+
 def without_a_guard():
     before = resource.getrlimit(resource.RLIMIT_DATA)
     budget.renew_guard()
@@ -82,7 +90,7 @@ def lower_limit():
     return [resource.getrlimit(resource.RLIMIT_DATA)[0] == lower, attempt(64)]
 
 first = step()
-for case in (training_goes_on, freed, renewed, without_a_guard, numpy, passed_already, lower_limit):
+for case in (training_goes_on, freed, renewed, never_lower, without_a_guard, numpy, passed_already, lower_limit):
     if os.fork() == 0:
         print(json.dumps([case.__name__, case()]), flush=True)
         os._exit(0)
@@ -109,6 +117,9 @@ class TestGuard:
 
     def test_what_the_heap_gave_back_can_be_had_again_once_it_is_renewed(self, answers):
         assert answers["renewed"] == ["refused", True, "refused"]
+
+    def test_renewed_it_is_no_lower(self, answers):
+        assert answers["never_lower"] == [True, True]
 
     def test_there_is_none_to_renew(self, answers):
         assert answers["without_a_guard"] is True
