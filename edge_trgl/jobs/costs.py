@@ -44,8 +44,7 @@ PARENT_MB = 22.0
 
 ENGINE_BYTES = 7 << 20
 """What training holds beside modules and data, and a probe does not: files, database, threads, and what it maps of
-its libraries (beside what was asked for, the kernel maps what its page cache happens to hold): 2 to 6 MiB on x86.
-On a heap that keeps freed memory, a tensor that finds no place comes on top."""
+its libraries (beside what was asked for, what the page cache happens to hold): 2 to 6 MiB on x86."""
 
 PLACELESS = 4
 """So many of the largest tensors found no place on a heap, one step or another."""
@@ -297,7 +296,6 @@ def _demand(
     records = (cached + (kept and config.train.laps > 1)) * shape.num_samples * copies
     batch_size = min(config.train.batch_size, shape.num_samples)
     pictures = batch_size * math.prod(info.shape) * FLOAT_BYTES if training.pictured else 0
-    held = ENGINE_BYTES + heap.placeless
     board, wanted = config.board, config.budget
     return Demand(
         forms=tuple(forms),
@@ -308,7 +306,7 @@ def _demand(
         fixed_mb=fixed_mb,
         others_mb=others_mb,
         workspace=WORKSPACE[heap.allocator],
-        held_bytes=held + SAMPLE_BYTES * shape.num_samples + RECORD_BYTES * records + pictures,
+        held_bytes=ENGINE_BYTES + SAMPLE_BYTES * shape.num_samples + RECORD_BYTES * records + pictures,
         epochs=tuple(training.epochs_of(module) for module in range(most)),
         laps=config.train.laps,
         one_by_one=config.train.regime in ("sequential", "multi-lap") and not config.train.cache,
