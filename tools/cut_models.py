@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _library_models import LIBRARY_MODELS
 from torch import nn
 
 from edge_trgl import catalogue, cutting
@@ -33,20 +34,7 @@ from edge_trgl.runtime.errors import EdgeTrglError
 from edge_trgl.settings import resolve
 
 MODELS = (
-    "torchvision:resnet18@32",
-    "torchvision:resnet50@32",
-    "torchvision:mobilenet_v2@32",
-    "torchvision:efficientnet_b0@32",
-    "torchvision:vgg11_bn@32",
-    "torchvision:convnext_tiny@32",
-    "torchvision:swin_t@64",
-    "torchvision:vit_b_16@32",
-    "timm:mobilenetv3_small_050@32",
-    "timm:vit_tiny_patch16_224@32",
-    "timm:convnext_atto@32",
-    "timm:mixer_s32_224@64",
-    "timm:regnety_002@32",
-    "timm:densenet121@32",
+    *LIBRARY_MODELS,
     "torchvision:squeezenet1_1@64",
     "torchvision:googlenet@64",
     "torchvision:inception_v3@96",

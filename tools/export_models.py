@@ -25,6 +25,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 from _images import CACHE
+from _library_models import LIBRARY_MODELS
 from _processes import edge_trgl, output_of
 
 from edge_trgl.data import RecordReader
@@ -46,20 +47,7 @@ MODELS = (
     "resnet152@32",
     "vgg19@32",
     "swin-tiny@64",
-    "torchvision:resnet18@32",
-    "torchvision:resnet50@32",
-    "torchvision:mobilenet_v2@32",
-    "torchvision:efficientnet_b0@32",
-    "torchvision:vgg11_bn@32",
-    "torchvision:convnext_tiny@32",
-    "torchvision:swin_t@64",
-    "torchvision:vit_b_16@32",
-    "timm:mobilenetv3_small_050@32",
-    "timm:vit_tiny_patch16_224@32",
-    "timm:convnext_atto@32",
-    "timm:mixer_s32_224@64",
-    "timm:regnety_002@32",
-    "timm:densenet121@32",
+    *LIBRARY_MODELS,
 )
 QUICK_MODELS = ("km-3-1@28",)
 NUM_TRAINED, BATCH = 512, 64
