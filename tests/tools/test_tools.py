@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +73,17 @@ def test_watching_adds_up_the_processes_that_live_together(tool, tmp_path):
     together = tool("_processes").watch([sys.executable, "-c", outer])
     assert 40 < alone.peak_mb < 80
     assert alone.peak_mb + 60 < together.peak_mb < alone.peak_mb + 60 + 40
+
+
+def test_a_process_that_came_when_another_had_gone_is_not_added_to_it(tool, monkeypatch):
+    processes, alive = tool("_processes"), iter([[1, 2], [1, 2], [1, 2, 3], [1, 3]])
+    monkeypatch.setattr(processes, "tree", lambda root: next(alive))
+    monkeypatch.setattr(processes.memory, "usage", lambda status: SimpleNamespace(peak=float(status.parent.name)))
+    marks = processes.Marks(1)
+    marks.sample()
+    assert marks.peak_mb == 3
+    marks.sample()
+    assert marks.peak_mb == 4
 
 
 def test_watching_keeps_a_peak_that_a_process_wiped_out_itself(tool):
