@@ -113,9 +113,13 @@ class Training:
                 forms=[form for form in FORMS if wanted[form]],
             )
 
-    def report(self) -> Path:
-        """Write report.html of what there is so far."""
-        Pipeline(self._run, self._listener).report()
+    def report(self, against: Sequence[Path | str] = ()) -> Path:
+        """Write report.html of what there is so far.
+
+        Args:
+            against: folders of other trained runs, whose accuracies it draws beside this one's.
+        """
+        Pipeline(self._run, self._listener).report([str(folder) for folder in against])
         return self._run.report_file
 
     @contextlib.contextmanager

@@ -201,10 +201,11 @@ def export(run: Path, as_json: bool, **options: Any) -> None:  # noqa: FBT001
 
 @cli.command()
 @click.argument("run", type=Path)
+@click.option("--against", type=Path, multiple=True, help="another trained run to compare with; up to four times")
 @click.option("--json", "as_json", is_flag=True, help="print the path as one JSON document")
-def report(run: Path, as_json: bool) -> None:  # noqa: FBT001
+def report(run: Path, against: tuple[Path, ...], as_json: bool) -> None:  # noqa: FBT001
     """Write report.html of a run, finished or not."""
-    path = str(Training(run, Terminal()).report())
+    path = str(Training(run, Terminal()).report(against))
     click.echo(json.dumps({"report": path}) if as_json else path)
 
 

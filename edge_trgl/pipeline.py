@@ -80,10 +80,14 @@ class Pipeline:
         state.close()
         return document
 
-    def report(self) -> None:
-        """Write the report of what there is so far."""
+    def report(self, against: Sequence[str] = ()) -> None:
+        """Write the report of what there is so far, compared with the runs in other folders.
+
+        Raises:
+            UsageError: there is no plan yet, or one of the others is not trained to its end.
+        """
         state = self.run.state()
-        self._job(state, "report")
+        self._job(state, "report", against=list(against))
         state.close()
 
     def plan(self, state: RunState, budget_mb: float | None) -> float:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edge_trgl.influence import influences
 from edge_trgl.report import (
+    MAX_AGAINST,
     Balance,
     DepthAccuracy,
     EarlyExit,
@@ -18,6 +21,7 @@ from edge_trgl.report import (
     LossPoint,
     MemorySample,
     ModuleMemory,
+    OtherRun,
     Report,
     render,
 )
@@ -29,19 +33,32 @@ from edge_trgl.smaller import rows
 from edge_trgl.summary import storage_use
 
 
-def run(run: Run) -> None:
-    """Render the page. Nothing is computed here but means."""
+def run(run: Run, against: Sequence[str] = ()) -> None:
+    """Render the page. Nothing is computed here but means.
+
+    Args:
+        run: what it is of.
+        against: folders of other runs, to compare the accuracies of their depths with.
+
+    Raises:
+        UsageError: the run has no plan yet, there are too many others, or one of them is not trained to its end.
+    """
     # matplotlib keeps a font cache; a run writes nothing outside its folder.
     os.environ["MPLCONFIGDIR"] = str(run.folder / "cache")
     state = run.state()
     if state.meta("plan") is None:
         raise UsageError(f"{run.folder} has no plan yet", hint=f"Run edge-trgl resume {run.folder} first.")
-    page = render(gather(run, state))
+    if len(against) > MAX_AGAINST:
+        raise UsageError(
+            f"{len(against)} runs are too many to compare with",
+            hint=f"Give at most {MAX_AGAINST} times --against.",
+        )
+    page = render(gather(run, state, tuple(map(_other, against))))
     files.write_durable(run.report_file, [page.encode()])
     state.close()
 
 
-def gather(run: Run, state: RunState) -> Report:
+def gather(run: Run, state: RunState, against: tuple[OtherRun, ...] = ()) -> Report:
     """The report's plain data."""
     samples = state.samples()
     return Report(
@@ -55,11 +72,26 @@ def gather(run: Run, state: RunState) -> Report:
         losses=_losses(state.metrics("train")),
         influences=influences(state.metrics("train")),
         accuracy=_accuracies(state),
+        against=against,
         early_exit=_early_exit(run),
         io=tuple(IoSample(time_s=s.time_s, read_mb=s.read_mb, written_mb=s.written_mb) for s in samples),
         events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in state.events()),
         exported=_exported(run),
     )
+
+
+def _other(folder: str) -> OtherRun:
+    run = Run.open(Path(folder))
+    accuracy: tuple[DepthAccuracy, ...] = ()
+    if run.state_file.is_file():
+        state = run.state()
+        accuracy = _accuracies(state)
+        state.close()
+    if not accuracy:
+        raise UsageError(
+            f"{folder} is not trained to its end", hint=f"Run edge-trgl resume {folder} first, or leave it out."
+        )
+    return OtherRun(name=folder, config=run.config().document(), accuracy=accuracy)
 
 
 def _exported(run: Run) -> tuple[ExportedFile, ...]:

@@ -1,6 +1,7 @@
 """The report of a run: plain data in, one offline HTML page out."""
 
 from edge_trgl.report.document import (
+    MAX_AGAINST,
     Balance,
     DepthAccuracy,
     EarlyExit,
@@ -10,11 +11,13 @@ from edge_trgl.report.document import (
     LossPoint,
     MemorySample,
     ModuleMemory,
+    OtherRun,
     Report,
 )
 from edge_trgl.report.page import render
 
 __all__ = [
+    "MAX_AGAINST",
     "Balance",
     "DepthAccuracy",
     "EarlyExit",
@@ -24,6 +27,7 @@ __all__ = [
     "LossPoint",
     "MemorySample",
     "ModuleMemory",
+    "OtherRun",
     "Report",
     "render",
 ]

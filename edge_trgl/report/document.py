@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MAX_AGAINST = 4
+"""Runs that one is compared with: more lines than that are not told apart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySample:
@@ -51,6 +54,15 @@ class DepthAccuracy:
     depth: int
     validation: float
     test: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherRun:
+    """A run that this one is compared with: its folder as it was named, its resolved configuration."""
+
+    name: str
+    config: Mapping[str, Any]
+    accuracy: tuple[DepthAccuracy, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +131,8 @@ class Report:
     """A whole report. `summary` is the document of summary.json, `config` the resolved configuration.
 
     Every tuple may be empty, and the numbers of `summary` that an unfinished run lacks are None. `influences`: of
-    the transport term, by module, where it was gauged (see `influence`). `early_exit`: None where it was not
-    exported.
+    the transport term, by module, where it was gauged (see `influence`). `against`: runs to compare accuracies
+    with. `early_exit`: None where it was not exported.
     """
 
     name: str
@@ -131,6 +143,7 @@ class Report:
     losses: tuple[LossPoint, ...]
     influences: Mapping[int, float]
     accuracy: tuple[DepthAccuracy, ...]
+    against: tuple[OtherRun, ...]
     early_exit: EarlyExit | None
     io: tuple[IoSample, ...]
     events: tuple[Event, ...]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_EVENTS = 400
 MAX_TEXT = 400
+MAX_CHANGES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,15 @@ class ModuleRow:
     loss: LossPoint | None
     influence: float | None
     accuracy: DepthAccuracy | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A line of the comparison: a run, its colour, and in which settings it differs from this one."""
+
+    name: str
+    colour: str
+    changes: str
 
 
 def render(report: Report) -> str:
@@ -72,6 +82,11 @@ def _contents(report: Report) -> dict[str, object]:
         "phases": plots.phase_colours(report.memory),
         "ramp": plots.RAMP,
         "rows": _rows(report),
+        "compared": [
+            Compared(name=run.name, colour=colour, changes=_changes(report.config, run.config))
+            for run, colour in zip(report.against, plots.RUNS[1:], strict=False)
+        ],
+        "compared_on": _compared_on(report),
         "events": shown,
         "events_left_out": left_out,
         "config": wording.flatten(report.config),
@@ -92,6 +107,9 @@ def _plots(report: Report) -> dict[str, Markup]:
         scored = report.summary["accuracy"]
         images = wording.chosen_on(scored["chosen_on"])
         drawn["accuracy"] = plots.accuracy(report.accuracy, scored["chosen_depth"], images)
+    if report.against and report.accuracy:
+        runs = [report.accuracy, *(run.accuracy for run in report.against)]
+        drawn["against"] = plots.against(runs, tested=_tested(report), images=_compared_on(report))
     if report.early_exit:
         drawn["early_exit"] = plots.early_exit(report.early_exit)
     if report.losses:
@@ -114,6 +132,28 @@ def _rows(report: Report) -> list[ModuleRow]:
         )
         for cost in report.modules
     ]
+
+
+def _tested(report: Report) -> bool:
+    """Whether every depth of the runs that are compared was scored on test images."""
+    runs = (report.accuracy, *(run.accuracy for run in report.against))
+    return all(entry.test is not None for depths in runs for entry in depths)
+
+
+def _compared_on(report: Report) -> str:
+    if _tested(report):
+        return "test images"
+    return wording.chosen_on(report.summary["accuracy"]["chosen_on"])
+
+
+def _changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """In which settings another run differs from this one, in words; what is known of the board aside."""
+    known = dict(wording.flatten({**ours, "board": {}}))
+    found = [
+        f"{name} = {value}" for name, value in wording.flatten({**theirs, "board": {}}) if known.get(name) != value
+    ]
+    more = [f"and {len(found) - MAX_CHANGES} more"] if len(found) > MAX_CHANGES else []
+    return ", ".join([*found[:MAX_CHANGES], *more]) or "same settings"
 
 
 def _kept(memory: Mapping[str, Any]) -> bool | None:

@@ -29,6 +29,8 @@ MAX_MARKED_POINTS = 30
 
 # Depth is an order, so modules are coloured along a ramp; its ends read on white and on black.
 RAMP = ("#e8843c", "#c2407e", "#5f68e0")
+# This run, then those that it is compared with.
+RUNS = (FIRST, SECOND, "#2a9d8f", "#8a63d2", "#c2407e")
 PHASES = {
     "prepare": "#8a63d2",
     "plan": "#2a9d8f",
@@ -106,6 +108,26 @@ def accuracy(depths: Sequence[DepthAccuracy], chosen_depth: int | None, images: 
             title="Accuracy after each depth",
             description=f"Accuracy on {images} is highest at depth {best.depth}: "
             f"{wording.percent(best.validation)}.",
+        )
+
+
+def against(runs: Sequence[Sequence[DepthAccuracy]], *, tested: bool, images: str) -> str:
+    """Accuracy after each depth of several runs, in the colours of `RUNS` (figure 2 of the paper).
+
+    `tested`: of test images, which every depth must have; otherwise of those that a depth is chosen on. `images`:
+    which ones, in words.
+    """
+    with drawing() as picture:
+        axes = picture.axes
+        for colour, depths in zip(RUNS, runs, strict=False):
+            line = [entry.test if tested and entry.test is not None else entry.validation for entry in depths]
+            axes.plot([entry.depth for entry in depths], line, color=colour, **_marks(depths))
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol=" %"))
+        _count_from_one(axes, "depth", max(depths[-1].depth for depths in runs))
+        return picture.svg(
+            name="against",
+            title="Accuracy after each depth, run by run",
+            description=f"Accuracy of {len(runs)} runs on {images}.",
         )
 
 

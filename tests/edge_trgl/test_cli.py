@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,27 @@ def test_a_run_from_train_to_report(tmp_path):
     other = run(tmp_path, "train", "--run", "runs/0001", "--budget-mb", "400", *SMALL, "--seed", "1")
     assert other.returncode == 2
     assert "train.seed: 0 in the run, 1 now" in other.stderr
+
+
+def test_a_report_compares_runs(tmp_path):
+    for name, flags in (("ours", ()), ("theirs", ("--no-transport",))):
+        assert run(tmp_path, "train", "--run", name, *SMALL, *flags).returncode == 0
+    assert run(tmp_path, "report", "ours", "--against", "theirs").returncode == 0
+    page = (tmp_path / "ours" / "report.html").read_text()
+    assert "theirs (transport.enabled = false)" in page
+    planned = tmp_path / "planned"
+    planned.mkdir()
+    shutil.copy(tmp_path / "ours" / "run.toml", planned)
+    for wrong, words in (
+        (["--against", "planned"], "planned is not trained to its end"),
+        (["--against", "nowhere"], "nowhere is not a run"),
+        (["--against", "theirs"] * 5, "5 runs are too many to compare with"),
+    ):
+        refused = run(tmp_path, "report", "ours", *wrong)
+        assert refused.returncode == 2
+        assert words in refused.stderr
+    assert list(planned.iterdir()) == [planned / "run.toml"]
+    assert (tmp_path / "ours" / "report.html").read_text() == page
 
 
 def test_everything_in_one_folder(tmp_path):
@@ -322,7 +344,7 @@ OPTIONS = {
     "resume": "budget-mb disk-mb export json",
     "evaluate": "json",
     "export": "batch depth exits fp16 int8 json stages target",
-    "report": "json",
+    "report": "against json",
     "probe": "disk json save",
     "predict": "csv exit exits json optimize provider threads top",
     "bench": "batch json optimize provider runs seconds threads",

@@ -15,6 +15,7 @@ from edge_trgl.report import (
     LossPoint,
     MemorySample,
     ModuleMemory,
+    OtherRun,
     Report,
 )
 
@@ -99,6 +100,13 @@ def make_report():
                 DepthAccuracy(depth=k + 1, validation=0.9 - 0.1 / (k + 1), test=0.9 if k == 0 else None)
                 for k in modules
             ),
+            against=(
+                OtherRun(
+                    name="runs/0002",
+                    config={"data": {"spec": "sample"}, "train": {"epochs": num_epochs, "augment": False}},
+                    accuracy=tuple(DepthAccuracy(depth=k + 1, validation=0.8, test=0.7) for k in modules),
+                ),
+            ),
             early_exit=EarlyExit(
                 num_images=600,
                 common=tuple(Balance(accuracy=0.7 + 0.02 * k, compute_share=0.1 * k) for k in range(1, 11)),
@@ -146,5 +154,5 @@ def unfinished(make_report):
         "images_per_s": None,
         "weights_sha256": None,
     }
-    empty = dict.fromkeys(("memory", "modules", "losses", "accuracy", "io", "events", "exported"), ())
+    empty = dict.fromkeys(("memory", "modules", "losses", "accuracy", "against", "io", "events", "exported"), ())
     return replace(report, summary=numbers, config={}, influences={}, early_exit=None, **empty)

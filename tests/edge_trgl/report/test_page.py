@@ -14,7 +14,7 @@ import pytest
 from edge_trgl.report import Event, MemorySample, render
 
 MEGABYTE = 1_000_000
-PLOTS = ("memory", "modules", "accuracy", "early-exit", "losses", "io")
+PLOTS = ("memory", "modules", "accuracy", "against", "early-exit", "losses", "io")
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
@@ -134,6 +134,27 @@ def test_ids_are_unique_and_references_resolve(make_report):
     assert set(re.findall(r'(?:url\(|href=")#([\w.-]+)', body)) <= set(ids)
 
 
+def test_runs_are_compared_on_test_images_where_all_have_them(make_report):
+    report = make_report()
+    words = Page(render(report)).words
+    assert "Against other runs, on validation images" in words and "runs/0002 (train.augment = false)" in words
+    scored = tuple(replace(entry, test=0.5) for entry in report.accuracy)
+    assert "Against other runs, on test images" in Page(render(replace(report, accuracy=scored))).words
+    assert "Against other runs" not in Page(render(replace(report, against=()))).words
+
+
+def test_of_many_changes_some_are_named(make_report):
+    report = make_report()
+    (other,) = report.against
+    config = {"board": {"name": "pi"}, "train": {f"setting_{number}": number for number in range(9)}}
+    words = Page(render(replace(report, against=(replace(other, config=config),)))).words
+    assert (
+        "(train.setting_0 = 0, train.setting_1 = 1, train.setting_2 = 2, train.setting_3 = 3, and 5 more)" in words
+    )
+    same = replace(other, config={**report.config, "board": {"name": "pi"}})
+    assert "runs/0002 (same settings)" in Page(render(replace(report, against=(same,)))).words
+
+
 def test_nothing_is_fetched_and_nothing_runs(make_report):
     html = render(make_report())
     page = Page(html)
@@ -161,14 +182,16 @@ def test_names_are_escaped_everywhere(make_report):
         name=evil,
         summary={**report.summary, "regime": evil, "lossy": [evil], "weights_sha256": evil},
         config={evil: {"key": evil}},
+        against=(replace(report.against[0], name=evil, config={evil: {"key": "other"}}),),
         memory=(MemorySample(time_s=1.0, phase=evil, rss_mb=1.0, peak_mb=1.0),),
         modules=tuple(replace(cost, name=evil) for cost in report.modules),
         events=(Event(time_s=0.0, kind=evil, text=evil),),
     )
     page = Page(render(report))
     assert page.tags["img"] == 0
-    # title, heading, regime, lossy, hash, phase, two modules, event kind and text, key and value
-    assert page.text.count(evil) == 12
+    # title, heading, regime, lossy, hash, phase, two modules, event kind and text, key and value; where runs are
+    # compared, both and a setting
+    assert page.text.count(evil) == 15
 
 
 def test_the_same_report_gives_the_same_page(make_report):

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edge_trgl.report import IoSample, LossPoint, MemorySample, plots
+from edge_trgl.report import MAX_AGAINST, IoSample, LossPoint, MemorySample, plots
 from edge_trgl.report.drawing import drawing
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -102,6 +102,21 @@ def test_accuracy_marks_the_chosen_depth_and_the_test_scores(make_report):
     assert "dasharray" not in plots.accuracy(depths, None)
     assert "var(--second)" in svg
     assert "var(--second)" not in plots.accuracy([replace(d, test=None) for d in depths], None)
+
+
+@pytest.mark.parametrize("tested", [False, True])
+def test_each_run_that_is_compared_is_a_line_of_its_own(make_report, tested):
+    ours = [replace(entry, test=0.9) for entry in make_report(num_modules=40).accuracy]
+    theirs = [replace(entry, validation=0.8, test=entry.validation) for entry in ours[:35]]
+    svg = plots.against([ours, theirs], tested=tested, images="some images")
+    assert description(svg) == "Accuracy of 2 runs on some images."
+    (first,), (second,) = (strokes(svg, name) for name in ("--first", "--second"))
+    assert (len(first.split("L")), len(second.split("L"))) == (40, 35)
+    assert (_height([first]) == 0, _height([second]) == 0) == (tested, not tested)
+
+
+def test_as_many_runs_have_a_colour_as_are_compared():
+    assert len(set(plots.RUNS)) == len(plots.RUNS) == MAX_AGAINST + 1
 
 
 def test_early_exit_draws_both_curves_and_the_exported_thresholds(make_report):
