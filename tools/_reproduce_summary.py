@@ -7,7 +7,7 @@ from typing import Any
 
 from _intervals import mean_interval
 from _reproduce_runs import Job
-from _reproduce_tables import Table
+from _reproduce_tables import TRGL, VANGL, Table
 
 COLUMNS = ("last", "best", "chosen", "validation")
 PROTOCOL = {
@@ -30,7 +30,9 @@ def notes(table: Table, runs: Sequence[Mapping[str, Any]], job: Job) -> list[str
 def summarise(table: Table, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One item a line and row, in the table's order: [mean, half its 95 % interval], fractions.
 
-    `paper`: null where it has no figure, as for another τ. `per_depth`: on test images.
+    `paper`: null where it has no figure, as for another τ. `per_depth`: on test images. `over_vangl`: what the row
+    scores more than its like without the transport term (one that has none itself, than VanGL) on the same images
+    and from the same first weights, over the seeds that both have; null without any.
     """
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: int(run["seed"])):
@@ -41,7 +43,27 @@ def summarise(table: Table, runs: Sequence[Mapping[str, Any]]) -> list[dict[str,
         name, _, tau = key[1].partition("@")
         return cases.index(key[0]), rows.index(name), float(tau or 0)
 
-    return [_item(table, case, row, found[case, row]) for case, row in sorted(found, key=place)]
+    return [
+        {
+            **_item(table, case, row, found[case, row]),
+            "over_vangl": _difference(table.scored, found[case, row], found.get((case, _plain(row)), [])),
+        }
+        for case, row in sorted(found, key=place)
+    ]
+
+
+def _plain(row: str) -> str:
+    """The row that a row is compared with: its like without the transport term, or VanGL."""
+    name, _, _ = row.partition("@")
+    return name.replace(TRGL, VANGL) if TRGL in name else VANGL
+
+
+def _difference(
+    scored: str, runs: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]
+) -> list[float | None] | None:
+    base = {run["seed"]: run[scored] for run in plain}
+    pairs = [run[scored] - base[run["seed"]] for run in runs if run["seed"] in base]
+    return list(mean_interval(pairs)) if pairs and runs is not plain else None
 
 
 def _item(table: Table, case: str, row: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -63,7 +85,7 @@ def text_of(document: Mapping[str, Any]) -> str:
     block = "last block" if scored == "last" else "best block, chosen on the test images as in the paper"
     lines = [f"{document['table']}: {document['title']}; test accuracy of the {block}, %, mean ± 95 % interval"]
     lines += [f"  {note}" for note in (*document["changes"], *document["notes"])]
-    heads = ("paper", "ours", "difference", "chosen depth", "validation", "seeds")
+    heads = ("paper", "ours", "difference", "over VanGL", "chosen depth", "validation", "seeds")
     lines.append(f"{document['case_title']:>12}  {'':18}" + "".join(f"{head:>16}" for head in heads))
     for item in document["rows"]:
         difference = "" if item["paper"] is None else f"{(item[scored][0] - item['paper'][0]) * 100:+.2f}"
@@ -71,6 +93,7 @@ def text_of(document: Mapping[str, Any]) -> str:
             "" if item["paper"] is None else percent(*item["paper"]),
             percent(*item[scored]),
             difference,
+            "" if item["over_vangl"] is None else percent(*item["over_vangl"]),
             percent(*item["chosen"]),
             percent(*item["validation"]),
             str(item["seeds"]),

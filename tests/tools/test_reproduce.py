@@ -140,6 +140,26 @@ def test_ours_stand_beside_the_papers_in_the_tables_order(tool, tables):
     assert "-1.48" in line
 
 
+def test_a_row_is_compared_with_its_like_without_the_term_seed_by_seed(tool, tables):
+    last = {
+        "VanGL": (0.5, 0.6, 0.7),
+        "TRGL": (0.51, 0.62, 0.73),
+        "TRGL@5": (0.5,),
+        "end-to-end": (0.4, 0.5, 0.6, 0.9),
+        "VanGL-shared": (0.3,),
+        "TRGL-shared": (0.35,),
+    }
+    runs = [found(row, seed, value) for row, values in last.items() for seed, value in enumerate(values)]
+    items = tool("_reproduce_summary").summarise(tables["table14"], [*runs, found("TRGL", 0, 0.9, case="300")])
+    over = {(item["case"], item["row"]): item["over_vangl"] for item in items}
+    assert over["150", "VanGL"] is over["300", "TRGL"] is None
+    assert over["150", "VanGL-shared"] == [pytest.approx(-0.2), None]
+    assert over["150", "TRGL"] == [pytest.approx(0.02), pytest.approx(4.303 * 0.01 / 3**0.5)]
+    assert over["150", "TRGL@5"] == [pytest.approx(0.0), None]
+    assert over["150", "end-to-end"] == [pytest.approx(-0.1), pytest.approx(0.0, abs=1e-9)]
+    assert over["150", "TRGL-shared"] == [pytest.approx(0.05), None]
+
+
 def test_the_best_block_is_said_to_be_chosen_on_test_images(tool, tables):
     items = tool("_reproduce_summary").summarise(tables["table12"], [found("TRGL", 0, 0.3, case="5000")])
     document = {"table": "table12", "title": "t", "case_title": "train size", "scored": "best"}
