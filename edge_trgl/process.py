@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from edge_trgl import __version__
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet
 from edge_trgl.runtime import budget, memory
@@ -51,6 +52,7 @@ def others_mb() -> float:
 def environment() -> dict[str, str | int]:
     """What the bits of a CPU run depend on, beside its configuration."""
     return {
+        "edge-trgl": __version__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu capability": torch.backends.cpu.get_cpu_capability(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+import edge_trgl
+from edge_trgl import process
 from edge_trgl.costs import chain_costs
 from edge_trgl.jobs import costs
 from edge_trgl.local import StepConfig
@@ -113,3 +115,23 @@ def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run,
     assert found == "held"
     monkeypatch.setattr(costs, "PLACELESS_SHARE", costs.PLACELESS * tensor_mb / 2e5)
     assert [allocator(f"{mb}", mb)[0] for mb in (200_001.0, 199_999.0, None)] == ["held", "huge", "huge"]
+
+
+@pytest.mark.parametrize("name", ["torch", "edge-trgl", "threads"])
+def test_what_was_measured_elsewhere_is_measured_anew(plan_run, monkeypatch, name):
+    """By another version, which may compute a step otherwise, or with other threads."""
+    here = process.environment()
+    ours = _kinds(plan_run("here"))
+    monkeypatch.setattr(process, "environment", lambda: {**here, name: "another"})
+    assert ours and not ours & _kinds(plan_run("elsewhere"))
+
+
+def _kinds(run):
+    state = run.state()
+    kinds = {row["kind"] for form in state.meta("demand")["forms"] for row in form["rows"]}
+    state.close()
+    return kinds
+
+
+def test_the_version_is_part_of_where_a_run_computes():
+    assert process.environment()["edge-trgl"] == edge_trgl.__version__

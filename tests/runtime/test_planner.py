@@ -8,12 +8,12 @@ import json
 import pytest
 from planner_demands import PLENTY, ROWS, demand_of, make_plan, row, shrunk, smallest_budget
 
-from edge_trgl.runtime.demand import FORWARD, Demand
+from edge_trgl.runtime.demand import FORWARD, REFUSED, Demand, Measurement, work_key
 from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.runtime.layouts import DISK_CHUNK, MEMORY_CHUNK
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.runtime.plan import Plan
-from edge_trgl.runtime.planner import choose, smallest
+from edge_trgl.runtime.planner import choose, smallest, worth_measuring_mb
 
 
 class TestBytes:
@@ -266,3 +266,31 @@ def test_a_demand_and_a_plan_survive_json():
     document = plan.document()
     assert document["peak_mb"] == plan.peak_mb
     assert Plan.from_document(json.loads(json.dumps(document))) == plan
+
+
+class TestTheSmallestPeak:
+    @pytest.mark.parametrize("factor", [0.9, 1.0, 1.1, 1.2])
+    def test_is_found_where_steps_take_other_than_was_foretold(self, factor):
+        rows = (
+            row(state=2, step=200, recomputed=180, forward=1),
+            row(state=2, step=190, recomputed=190, forward=1),
+        )
+        demand = demand_of(rows, fixed_mb=1.0, others_mb=0.0)
+        truth, measured = self._truth(demand, factor), {}
+        while not isinstance(found := smallest(demand, measured, probing=True), Plan):
+            room_mb = worth_measuring_mb(demand, measured)
+            for one in found:
+                true = truth[one.key]
+                measured[one.key] = true if true.fixed_mb + true.work_mb <= room_mb else REFUSED
+        assert found.peak_mb == smallest(demand, truth, probing=False).peak_mb
+
+    def _truth(self, demand, factor):
+        """Every work as if it took `factor` of what is foretold of it."""
+        return {
+            work_key(one.kind, work, form.size): Measurement(
+                work_mb=factor * size / MIB, opening_mb=0.0, fixed_mb=demand.fixed_mb, seconds=1.0
+            )
+            for form in demand.forms
+            for one in form.rows
+            for work, size in one.works.items()
+        }
