@@ -5,7 +5,8 @@
 Three arms on the same weights and images: `without` (VanGL), `with` (TRGL as the product computes it: no residue
 is kept) and `kept` (the term as a formula over kept residues). Memory: bytes of tensors alive at the high-water
 moment of a module's step, counted at every allocation; ratios are of the module where they are largest. Time:
-one step of every distinct module, as often as the net has it, the arms taking turns; ratios within a round.
+one step of every distinct module, as often as the net has it, the arms taking turns; ratios within a round. It is
+CPU time, which on one thread is the time that steps take where nothing else runs.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def _norm_kept(mark: Residue, norm: Any, x: Tensor) -> Tensor:
 def _rounds(
     net: Net, costs: Sequence[ModuleCost], recompute: Recompute, num_rounds: int
 ) -> list[dict[str, float]]:
-    """Seconds of a step of the whole net by arm, round by round; the order of the arms turns round."""
+    """CPU seconds of a step of the whole net by arm, round by round; the order of the arms turns round."""
     chain, found = net.chain(), [dict.fromkeys(ARMS, 0.0) for _ in range(num_rounds)]
     alike = Counter(_kind(cost) for cost in costs)
     for kind, count in alike.items():
@@ -145,9 +146,9 @@ def _rounds(
         for number, times in enumerate([{}, *found]):  # the first is to warm up
             for arm in ARMS if number % 2 else reversed(ARMS):
                 with _formed(arm):
-                    began = time.perf_counter()
+                    began = time.process_time()
                     steps[arm]()
-                    taken = time.perf_counter() - began
+                    taken = time.process_time() - began
                 if number:
                     times[arm] += count * taken
     return found
@@ -205,7 +206,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="default: all")
     parser.add_argument("--rounds", type=int, default=len(T_975), help=f"pairs of steps [{len(T_975)}]")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads [2]")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads [1]")
     parser.add_argument("--json", metavar="FILE|-", help="write a file of JSON, or print it, not the table")
     parser.add_argument("--quick", action="store_true", help="a tiny net and few steps, only to try the tool")
     options = parser.parse_args(arguments)
