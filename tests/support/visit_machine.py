@@ -1,0 +1,233 @@
+"""A machine of hashes that visits are replayed on, and the plain loops that they must amount to.
+
+A module's state is a hash of all that it was ever trained on, a value is a hash of all that it was made from.
+Two orders of visits are the same training if and only if they end in the same states.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from functools import lru_cache
+
+import numpy as np
+from hypothesis import strategies as st
+
+from edge_trgl.schedule import IMAGES, Shape
+
+
+@lru_cache(maxsize=1000)
+def _order(num_samples, epoch):
+    return tuple(np.random.default_rng(epoch).permutation(num_samples).tolist())
+
+
+def samples_of(shape, epoch, batch, *, shuffled=True):
+    order = _order(shape.num_samples, epoch) if shuffled else tuple(range(shape.num_samples))
+    return order[batch * shape.batch_size : (batch + 1) * shape.batch_size]
+
+
+def image_of(shape, sample, epoch, batch, *, shuffled=True):
+    return hash((sample, epoch, batch, shuffled)) if shape.augmented else hash((sample,))
+
+
+class Machine:
+    """Does visits as a trainer would, and refuses what a trainer could not do.
+
+    `moving`: a pass in training mode changes its module, as batch norm does.
+    """
+
+    def __init__(self, shape, *, moving=False):
+        self.shape = shape
+        self.moving = moving
+        self.states = [hash((module,)) for module in range(shape.num_modules)]
+        self.steps = []  # (module, epoch, batch) of every training step
+        self.ascents = []  # the same of every forward whose step comes later
+        self.forwards = []  # (module, sample) of every frozen pass
+        self.live = {}  # name → (boundary, {(copy, sample): value})
+        self.num_dropped = Counter()
+
+    def run(self, visits):
+        for visit in visits:
+            assert 0 < visit.span.stop - visit.span.start <= self.shape.stretch
+            for batch in range(visit.span.start, visit.span.stop):
+                self._step(visit, batch)
+            for name in visit.drops:
+                # At its last reader, neither later nor sooner: a later read would not find it.
+                assert name in [boundary.name for boundary in visit.reads]
+                del self.live[name]
+                self.num_dropped[name] += 1
+        assert not self.live, "a boundary was never dropped"
+        return self.states
+
+    def _step(self, visit, batch):
+        module, span = visit.module, visit.span
+        samples = samples_of(self.shape, span.epoch, batch, shuffled=span.shuffled)
+        assert samples, "an empty batch"
+        assert len(visit.reads) == 1 + (visit.kind == "backward")
+        # The input and, in a backward, the gradient of the output, which enters the next module.
+        values, *above = (
+            self._read(boundary, module + number, span, batch, samples)
+            for number, boundary in enumerate(visit.reads)
+        )
+        state = self.states[module]
+        outputs = [hash((state, value)) for value in values]
+        gradients = [hash(("down", state, *made_of)) for made_of in zip(values, *above, strict=True)]
+        self._write(visit, samples, {module + 1: outputs, module: gradients})
+        if visit.kind == "forward":
+            self.forwards += [(module, sample) for sample in samples]
+            return
+        assert span.split == "train"
+        assert span.shuffled
+        if visit.kind == "ascend":
+            self.ascents.append((module, span.epoch, batch))
+            if self.moving:
+                self.states[module] = _moved(state, values)
+            return
+        self.steps.append((module, span.epoch, batch))
+        self.states[module] = hash((state, samples, *map(tuple, (values, *above))))
+
+    def _read(self, boundary, module, span, batch, samples):
+        assert boundary.module == module
+        if boundary is IMAGES:
+            assert span.augmented == (self.shape.augmented and span.split == "train")
+            shuffled = span.shuffled
+            return [image_of(self.shape, n, span.epoch, batch, shuffled=shuffled) for n in samples]
+        created, values = self.live[boundary.name]
+        assert created == boundary
+        return [values[span.epoch % boundary.copies, sample] for sample in samples]
+
+    def _write(self, visit, samples, made):
+        for boundary in visit.writes:
+            created, values = self.live.setdefault(boundary.name, (boundary, {}))
+            assert created == boundary
+            copy = visit.span.epoch % boundary.copies
+            for sample, value in zip(samples, made[boundary.module], strict=True):
+                assert (copy, sample) not in values, "written twice"
+                values[copy, sample] = value
+            assert sum(of == copy for of, _ in values) <= boundary.records
+
+
+def _moved(state, values):
+    return hash(("passed", state, *values))
+
+
+def _images(shape, samples, epoch, batch, *, shuffled=True):
+    return [image_of(shape, sample, epoch, batch, shuffled=shuffled) for sample in samples]
+
+
+def _through(states, values):
+    for state in states:
+        values = [hash((state, value)) for value in values]
+    return values
+
+
+def _copies(shape, lap, views):
+    """All the images, in their order, so many times."""
+    copies, size = views if shape.augmented else 1, shape.batch_size
+    return [
+        [image_of(shape, n, lap * copies + copy, n // size, shuffled=False) for n in range(shape.num_samples)]
+        for copy in range(copies)
+    ]
+
+
+def plain_parallel(shape, epochs, frozen=0, views=None):
+    """Batch by batch, every module, as published; `frozen` ones first, for every batch or for `views` copies."""
+    states = Machine(shape).states
+    entering = [_through(states[:frozen], copy) for copy in _copies(shape, 0, views or 1)]
+    for epoch in range(epochs):
+        for batch in range(shape.batches_per_epoch):
+            samples = samples_of(shape, epoch, batch)
+            if frozen and views:
+                values = [entering[epoch % len(entering)][sample] for sample in samples]
+            else:
+                values = _through(states[:frozen], _images(shape, samples, epoch, batch))
+            for module, state in enumerate(states[frozen:], frozen):
+                states[module] = hash((state, samples, tuple(values)))
+                values = _through([state], values)
+    return states
+
+
+def plain_sequential(shape, epochs, views, laps, frozen=0):
+    """Module by module on a list of all the inputs, `views` times; `frozen` ones first, once for all laps."""
+    states = Machine(shape).states
+    entering = [_through(states[:frozen], copy) for copy in _copies(shape, 0, views)]
+    for lap in range(laps):
+        inputs = entering if frozen else _copies(shape, lap, views)
+        for module, num_epochs in list(enumerate(epochs))[frozen:]:
+            for epoch in range(lap * num_epochs, (lap + 1) * num_epochs):
+                for batch in range(shape.batches_per_epoch):
+                    samples = samples_of(shape, epoch, batch)
+                    if module == 0:
+                        values = _images(shape, samples, epoch, batch)
+                    else:
+                        values = [inputs[epoch % len(inputs)][sample] for sample in samples]
+                    states[module] = hash((states[module], samples, tuple(values)))
+            inputs = [_through([states[module]], copy) for copy in inputs]
+    return states
+
+
+def plain_streamed(shape, epochs, laps, *, moving=False, frozen=0):
+    """Module by module, each batch through the modules before, frozen or in training mode."""
+    states = Machine(shape).states
+    for lap in range(laps):
+        for module, num_epochs in list(enumerate(epochs))[frozen:]:
+            for epoch in range(lap * num_epochs, (lap + 1) * num_epochs):
+                for batch in range(shape.batches_per_epoch):
+                    samples = samples_of(shape, epoch, batch)
+                    values = _images(shape, samples, epoch, batch)
+                    for number, before in enumerate(states[:module]):
+                        states[number] = _moved(before, values) if moving and number >= frozen else before
+                        values = _through([before], values)
+                    states[module] = hash((states[module], samples, tuple(values)))
+    return states
+
+
+def plain_end_to_end(shape, epochs):
+    """Batch by batch, every module up, and down again."""
+    states = Machine(shape).states
+    for epoch in range(epochs):
+        for batch in range(shape.batches_per_epoch):
+            samples = samples_of(shape, epoch, batch)
+            inputs = [[image_of(shape, sample, epoch, batch) for sample in samples]]
+            for state in states[:-1]:
+                inputs.append([hash((state, value)) for value in inputs[-1]])
+            above = ()
+            for module, values in reversed(list(enumerate(inputs))):
+                state = states[module]
+                states[module] = hash((state, samples, tuple(values), *map(tuple, above)))
+                above = ([hash(("down", state, *made_of)) for made_of in zip(values, *above, strict=True)],)
+    return states
+
+
+SHAPES = st.builds(
+    Shape,
+    num_modules=st.integers(1, 4),
+    num_samples=st.integers(1, 17),
+    batch_size=st.integers(1, 5),
+    augmented=st.booleans(),
+    keeps_short=st.booleans(),
+    stretch=st.integers(1, 5),
+)
+LENGTHS = st.lists(st.integers(1, 3), min_size=4, max_size=4)
+
+
+VIEWS = st.none() | st.integers(1, 3)
+"""Copies of what frozen modules give, or no cache of it."""
+
+
+@st.composite
+def frozen_shapes(draw, shapes=SHAPES):
+    """A shape, and how many of its modules are frozen, one at least being trained."""
+    shape = draw(shapes)
+    return shape, draw(st.integers(0, shape.num_modules - 1))
+
+
+def assert_each_step_once(machine, epochs):
+    """Every (module, epoch, batch) of the grid once, each module's own in their order."""
+    batches = range(machine.shape.batches_per_epoch)
+    found = defaultdict(list)
+    for module, epoch, batch in machine.steps:
+        found[module].append((epoch, batch))
+    for module, num_epochs in enumerate(epochs):
+        assert found[module] == [(epoch, batch) for epoch in range(num_epochs) for batch in batches]
+    assert len(found) == len(epochs)
+    assert all(machine.states[module] == hash((module,)) for module, number in enumerate(epochs) if number == 0)
