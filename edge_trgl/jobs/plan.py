@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Literal
 
 from edge_trgl.export_options import COPIES
@@ -45,9 +46,7 @@ def run(
     """
     state = run.state()
     demand = Demand.from_document(state.meta("demand"))
-    # The least is for runs to come, whose jobs before training may take a little more.
-    floor_mb = _floor_mb(state, demand) + (SPARE_MB if budget_mb is None else 0.0)
-    demand = replace(demand, floor_mb=floor_mb, stored_bytes=_stored_bytes(run))
+    demand = replace(demand, floor_mb=_floor_mb(state, demand), stored_bytes=_stored_bytes(run))
     measured = _known(demand, state)
     before = Plan.from_document(state.meta("plan")) if state.meta("plan") else None
     begun = _begun(state, demand, before) if before and state.position() > 0 else None
@@ -134,14 +133,24 @@ def _chosen(
     disk_mb: float,
     begun: Begun | None,
 ) -> Plan | Sequence[Wanted]:
+    """The plan, or what to measure for it.
+
+    Raises:
+        DoesNotFitError: there is none; what it names leaves the jobs before training of other runs a little more,
+            as the least does.
+    """
     wanted = run.config().budget
-    if budget_mb is not None:
-        try:
-            return planner.choose(demand, budget_mb, measured, probing=wanted.probe, disk_mb=disk_mb, begun=begun)
-        except DoesNotFitError:
-            if not wanted.force:
-                raise
-    return planner.smallest(demand, measured, probing=wanted.probe, disk_mb=math.inf if wanted.force else disk_mb)
+    for_others = replace(demand, floor_mb=demand.floor_mb + SPARE_MB)
+    if budget_mb is None:
+        disk_mb = math.inf if wanted.force else disk_mb
+        return planner.smallest(for_others, measured, probing=wanted.probe, disk_mb=disk_mb)
+    choose = partial(planner.choose, probing=wanted.probe, disk_mb=disk_mb, begun=begun)
+    try:
+        return choose(demand, budget_mb, measured)
+    except DoesNotFitError:
+        if not wanted.force:
+            return choose(for_others, budget_mb, measured)
+    return planner.smallest(demand, measured, probing=wanted.probe)
 
 
 def _known(demand: Demand, state: RunState) -> Measurements:

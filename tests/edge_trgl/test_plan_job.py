@@ -10,6 +10,7 @@ import pytest
 from edge_trgl.jobs import plan
 from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
 from edge_trgl.runtime.demand import Demand
+from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.runtime.plan import Plan
 
@@ -39,6 +40,14 @@ def test_the_least_leaves_the_jobs_of_other_runs_a_little_more(plan_run):
     run = plan_run("run")
     assert _planned_again(run, costs=200.0) == 200.0
     assert _planned_again(run, budget_mb=None, costs=200.0) == 200.0 + plan.SPARE_MB
+
+
+def test_a_refusal_names_a_budget_that_leaves_them_a_little_more(plan_run):
+    run = plan_run("run")
+    with pytest.raises(DoesNotFitError, match=r"before training .* need 5003 MiB") as caught:
+        _planned_again(run, budget_mb=4999.0, costs=5000.0)
+    assert caught.value.hint.startswith("Give --budget-mb 5003")
+    assert _planned_again(run, budget_mb=5003.0, costs=5002.9) == 5002.9
 
 
 def test_a_model_that_is_cut_is_converted_beside_its_library(plan_run, tmp_path, monkeypatch):
