@@ -201,7 +201,7 @@ def test_chunks_become_shorter_where_one_ends_and_the_weights_stay_the_same(plan
     disk = FullAt(run.folder, 1e6)
     monkeypatch.setattr(files, "system", disk)
     # The disk is found full when a chunk has ended and the next one asks for its first boundary.
-    monkeypatch.setattr(Ledger, "commit", filling(disk, plan["disk_mb"] - 0.5))
+    monkeypatch.setattr(Ledger, "commit", filling(disk, plan["disk_mb"] - 1.6))
     with pytest.raises(DiskFullError):
         finish(run)
     assert disk.refusals == 1
@@ -209,7 +209,7 @@ def test_chunks_become_shorter_where_one_ends_and_the_weights_stay_the_same(plan
     run.remove_uncommitted(state)
     changed = plan_job.run(run, plan["peak_mb"], disk.limit_mb, refused="disk")["changed"]
     assert "chunks of 20" in changed.split(" -> ")[0]
-    assert "chunks of 10" in changed.split(" -> ")[1]
+    assert "chunks of 5," in changed.split(" -> ")[1]
     assert finish(run).sha256 == undisturbed.sha256
     assert disk.refusals == 1
     images = [sum(m.num_images for m in r.state().metrics("train")) for r in (run, undisturbed.run)]
