@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_trgl import evaluate
-from edge_trgl.jobs import work
+from edge_trgl.jobs import plan, work
 from edge_trgl.opening import open_run
 from edge_trgl.runtime.errors import DoesNotFitError, StoppedError, UsageError
 from edge_trgl.runtime.freed import Freed
@@ -77,16 +77,17 @@ def test_the_plan_keeps_every_module_in_memory(plan_run, monkeypatch, tmp_path):
     ]
     assert (plans[0]["layout"]["resident"], plans[0]["layout"]["chunk"]) == (3, 1)
     assert plans[0]["layout"] == plans[1]["layout"]
-    above_mb = [[peak - plan["fixed_mb"] for peak in plan["peaks_mb"]] for plan in plans]
+    above_mb = [[peak - one["fixed_mb"] for peak in one["peaks_mb"]] for one in plans]
     assert above_mb[0] == pytest.approx(above_mb[1])
-    least = {
-        name: plan_run(f"least {name}", None, **settings, model__width=256).state().meta("plan")
+    runs = {
+        name: plan_run(f"least {name}", None, **settings, model__width=256)
         for name, settings in (("shared", SHARED), ("apart", {"model__downsample": ()}))
     }
-    above = {name: plan["peak_mb"] - plan["fixed_mb"] for name, plan in least.items()}  # the rest is this process
+    least = {name: run.state().meta("plan") for name, run in runs.items()}
+    above = {name: one["peak_mb"] - one["fixed_mb"] for name, one in least.items()}  # the rest is this process
     assert above["shared"] > above["apart"] + 16
     with pytest.raises(DoesNotFitError):
-        plan_run("less", least["shared"]["peak_mb"] - 8, **SHARED, model__width=256)
+        plan.run(runs["shared"], least["shared"]["peak_mb"] - 8, 1e6)
 
 
 def test_modules_of_other_shapes_are_refused(plan_run):
