@@ -1,6 +1,7 @@
 """What each module of a chain costs: shapes, and bytes at any batch size, from local steps on tiny batches.
 
 The very step that training takes is run, gradients included, and its timeline tells the bytes at any batch size.
+Where that step would take more than `REAL_MB`, it is run on tensors without values.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ from torch import Tensor, nn
 
 from edge_trgl.chain import Chain, Pieces, Shape
 from edge_trgl.local import Emit, LocalModule, StepConfig
+from edge_trgl.runtime import budget, memory
 from edge_trgl.runtime.errors import InputError, UsageError
 from edge_trgl.segments import laid_out
 from edge_trgl.sparing import Recompute
 from edge_trgl.timeline import SMALL, Timeline, timeline_of
+from edge_trgl.valueless import Choice, Tensors
+
+REAL_MB = 40.0
+"""MiB that counting one module may take: large images, or weights, pass it. Counting without values takes twice as
+much, whatever the module (torch's own Python), and is slower where the module is small: measured on x86."""
 
 _Entry = tuple[Shape, torch.dtype]
 """Shape and dtype of a sample that enters a module."""
@@ -62,21 +69,23 @@ class ModuleCost:
         return self.state_bytes + min(step.peak(batch_size) for step in self.steps.values())
 
 
-def chain_costs(chain: Chain, config: StepConfig) -> list[ModuleCost]:
+def chain_costs(chain: Chain, config: StepConfig, choice: Choice | None = None) -> list[ModuleCost]:
     """The cost of every module of `chain`, in order; equal modules are run once.
 
     With a micro-batch, of any size, the steps are of two parts, the second of which meets the gradients of the
-    first; the batch of a timeline is then a part.
+    first; the batch of a timeline is then a part. `choice`: of tensors, where one process counts several chains.
 
     Raises:
         UsageError: a head does not suit a module's output.
         InputError: a block cannot read the output of the block before, or changes its input in place.
     """
-    counted = _Counted(config)
+    counted = _Counted(config, choice)
     return _in_order(chain, lambda module, entry: counted.cost(chain, module, entry))
 
 
-def cheapest_costs(chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str]) -> list[ModuleCost]:
+def cheapest_costs(
+    chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str], choice: Choice | None = None
+) -> list[ModuleCost]:
     """The same where each module has, of the `allowed` heads, the one that lets it be trained in the least memory.
 
     Of equals, that with the fewest parameters.
@@ -84,7 +93,7 @@ def cheapest_costs(chain: Chain, config: StepConfig, batch_size: int, allowed: S
     Raises:
         UsageError: none of them suits a module's output.
     """
-    counted = _Counted(config)
+    counted = _Counted(config, choice)
 
     def cheapest(module: int, entry: _Entry) -> ModuleCost:
         found, refused = [], []
@@ -100,13 +109,15 @@ def cheapest_costs(chain: Chain, config: StepConfig, batch_size: int, allowed: S
     return _in_order(chain, cheapest)
 
 
-def block_weights(chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str]) -> list[float]:
+def block_weights(
+    chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str], choice: Choice | None = None
+) -> list[float]:
     """Bytes at most of each block's own local step, to cut a chain into equally heavy modules.
 
     `allowed`: the heads of which a block has its cheapest.
     """
     single = chain.regroup(tuple(range(len(chain.blocks))))
-    costs = cheapest_costs(single, config, batch_size, allowed)
+    costs = cheapest_costs(single, config, batch_size, allowed, choice)
     return [float(cost.steps["none"].peak(batch_size)) for cost in costs]
 
 
@@ -123,8 +134,9 @@ def _in_order(chain: Chain, cost_of: Callable[[int, _Entry], ModuleCost]) -> lis
 class _Counted:
     """What modules cost; equal ones are run once."""
 
-    def __init__(self, config: StepConfig) -> None:
+    def __init__(self, config: StepConfig, choice: Choice | None) -> None:
         self._config = config
+        self._choice = choice or Choice()
         self._seen: dict[Any, ModuleCost] = {}
 
     def cost(self, chain: Chain, module: int, entry: _Entry) -> ModuleCost:
@@ -133,7 +145,7 @@ class _Counted:
         kinds = self._config.loss.of(module, len(chain)).kinds
         signature = (blocks, entry, first, chain.head_of(module), kinds)
         if signature not in self._seen:
-            self._seen[signature] = _module_cost(chain, module, self._config, *entry)
+            self._seen[signature] = _module_cost(chain, module, self._config, *entry, self._choice)
         return replace(self._seen[signature], module=module)
 
 
@@ -143,21 +155,44 @@ def _identity(factory: Any) -> Any:
     return (function, factory.args, tuple(sorted(factory.keywords.items()))) if function else id(factory)
 
 
-def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dtype: torch.dtype) -> ModuleCost:
-    output = _output(chain, module, config, _batch(SMALL, shape, dtype))
+def _module_cost(
+    chain: Chain, module: int, config: StepConfig, shape: Shape, dtype: torch.dtype, choice: Choice
+) -> ModuleCost:
     try:
-        local = LocalModule(chain, module, tuple(output.shape[1:]), config).materialise("cpu")
+        with choice.limited(REAL_MB):
+            return _counted(chain, module, config, shape, dtype, choice.tensors)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not budget.refused(error):
+            raise
+    memory.trim()  # outside of the handler, whose traceback keeps the tensors
+    choice.give_up_values()
+    return _counted(chain, module, config, shape, dtype, choice.tensors)
+
+
+def _counted(
+    chain: Chain, module: int, config: StepConfig, shape: Shape, dtype: torch.dtype, tensors: Tensors
+) -> ModuleCost:
+    trunk = tensors.built(lambda: chain.trunk(module))
+    with tensors:
+        output = _output(chain, module, trunk, config, _batch(SMALL, shape, dtype))
+    try:
+        local = tensors.built(lambda: LocalModule(chain, module, tuple(output.shape[1:]), config))
     except ValueError as error:
         raise UsageError(
             f"module {module} of {chain.name}: {error}",
             hint="Try --head linear, --loss cross-entropy, or a larger image.",
         ) from error
+    with tensors:
+        return _cost_of(chain, local.materialise("cpu"), config, (shape, dtype), output)
 
+
+def _cost_of(chain: Chain, local: LocalModule, config: StepConfig, entry: _Entry, output: Tensor) -> ModuleCost:
+    module = local.index
     send_back = _nobody if chain.end_to_end and module > 0 else None
     works = _Works(
         local=local,
         config=config,
-        x=(shape, dtype),
+        x=entry,
         image=chain.input_shape if local.mix.wants_image else None,
         out=output,
         frozen=module < chain.frozen,
@@ -168,7 +203,7 @@ def _module_cost(chain: Chain, module: int, config: StepConfig, shape: Shape, dt
         module=module,
         name=_title(local.trunk),
         head=chain.head_of(module),
-        input_shape=shape,
+        input_shape=entry[0],
         output_shape=tuple(output.shape[1:]),
         output_dtype=str(output.dtype).removeprefix("torch."),
         num_params=sum(p.numel() for p in local.trunk.parameters()),
@@ -263,15 +298,17 @@ def _nobody(values: Tensor) -> None:
     """Takes what a work emits and forgets it."""
 
 
-def _output(chain: Chain, module: int, config: StepConfig, x: Tensor) -> Tensor:
+def _output(chain: Chain, module: int, trunk: nn.Sequential, config: StepConfig, x: Tensor) -> Tensor:
     """The trunk's output for the batch x, each block checked on the way."""
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16)
     with torch.no_grad(), autocast:
-        for index, block in zip(chain.module_blocks(module), chain.trunk(module), strict=True):
+        for index, block in zip(chain.module_blocks(module), trunk, strict=True):
             version = x._version
             try:
                 out = block(x)
             except (RuntimeError, ValueError) as error:
+                if budget.refused(error):
+                    raise
                 reason = str(error).splitlines()[0]
                 raise InputError(
                     f"block {index} of {chain.name} cannot take the shape {list(x.shape[1:])}: {reason}",

@@ -97,13 +97,7 @@ class LocalModule(nn.Module):
 
     def materialise(self, device: str) -> LocalModule:
         """Give every meta tensor real, uninitialised memory on `device`; others are moved there."""
-        made: dict[int, Tensor] = {}  # a weight that stands in two places stays one weight
-        for part in self.modules():
-            for table in (part._parameters, part._buffers):
-                for name, old in table.items():
-                    if old is not None:
-                        new = made.setdefault(id(old), _made_real(old, device))
-                        table[name] = new  # type: ignore[assignment]
+        made_real(self, device)
         learning = {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
         self._descent = self._new_descent(learning)
         self._totals = self._totals.to(device)
@@ -374,6 +368,17 @@ class LocalModule(nn.Module):
         samples, loss, correct, transport, by_transport, by_rest = self._totals.tolist()
         self._totals.zero_()
         return Totals(int(samples), loss, int(correct), transport, by_transport, by_rest)
+
+
+def made_real(module: nn.Module, device: str) -> None:
+    """Put each tensor of `module` on `device`, with real memory."""
+    made: dict[int, Tensor] = {}  # a weight that stands in two places stays one weight
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):
+            for name, old in table.items():
+                if old is not None:
+                    new = made.setdefault(id(old), _made_real(old, device))
+                    table[name] = new  # type: ignore[assignment]
 
 
 def _made_real(old: Tensor, device: str) -> Tensor:

@@ -53,8 +53,6 @@ class Pipeline:
             EdgeTrglError: with the exit code of its kind; what was committed stays.
         """
         state = self.run.state()
-        if not (self.run.data / "dataset.json").is_file():
-            self._job(state, "prepare")
         if disk_mb is not None:
             state.set_meta("disk_mb", disk_mb)
         budget_mb = self.plan(state, budget_mb)
@@ -71,7 +69,6 @@ class Pipeline:
     def plan_only(self) -> dict[str, Any]:
         """Prepare and plan; the document that `edge-trgl plan` shows."""
         state = self.run.state()
-        self._job(state, "prepare")
         budget_mb = self.plan(state, None)
         names = ("plan", "layout", "table", "traffic", "alternatives", "missed", "export_mb")
         limits = {"budget_mb": budget_mb, "disk_limit_mb": self._disk_mb(state)}
@@ -91,16 +88,15 @@ class Pipeline:
         state.close()
 
     def plan(self, state: RunState, budget_mb: float | None) -> float:
-        """Make the plan of the run, unless it has one that fits; returns the budget in MiB.
+        """Make the plan of the run, unless it has one that fits, and prepare its data; returns the budget in MiB.
 
         Raises:
             DoesNotFitError: nothing that is allowed fits; a run that has begun must keep its form and chunk.
         """
         budget_mb = self._budget(state, budget_mb)
-        if self.config.model.imported and state.meta("net") is None:
-            self._job(state, "cut")
-        if state.meta("demand") is None:
-            self._job(state, "costs", budget_mb=budget_mb)
+        if not (self.run.data / "dataset.json").is_file():
+            self._prepare(state, budget_mb)
+        self._count(state, budget_mb)
         disk_mb = self._disk_mb(state, warn=True)
         if self._needs_plan(state, budget_mb, disk_mb):
             # What another budget had no room for is tried again under this one.
@@ -114,6 +110,27 @@ class Pipeline:
             budget_mb = float(math.ceil(highest))
         state.set_meta("budget_mb", budget_mb)
         return budget_mb
+
+    def _prepare(self, state: RunState, budget_mb: float | None) -> None:
+        """Decode the images; where they are large, once it is counted that they fit the budget as they are."""
+        found = self._job(state, "prepare", survey_large=True).result
+        if found["decoded"]:
+            return
+        height, width, _ = found["shape"]
+        text = (
+            f"the images are large, {width}x{height} pixels, and are taken as they are; "
+            "--image-size N (for example 224) trains on smaller ones, in less memory and time"
+        )
+        self.listener({"kind": "warning", "text": text})
+        self._count(state, budget_mb)
+        self._job(state, "prepare")
+
+    def _count(self, state: RunState, budget_mb: float | None) -> None:
+        """Find out what the modules cost, once."""
+        if self.config.model.imported and state.meta("net") is None:
+            self._job(state, "cut")
+        if state.meta("demand") is None:
+            self._job(state, "costs", budget_mb=budget_mb)
 
     def _foresee_export(self, state: RunState, budget_mb: float) -> None:
         """Warn, before the long part, of a budget in which the trained network may not be exported."""
@@ -324,7 +341,7 @@ class Pipeline:
             cgroup=cgroup,
         )
         # The training process resets its high-water mark between visits and adds its maxima up itself.
-        child_mb = outcome.result["peak_mb"] if name == "work" else outcome.peak_mb
+        child_mb = max(outcome.result["peak_mb"], outcome.peak_mb) if name == "work" else outcome.peak_mb
         peak_mb = child_mb + memory.usage().peak
         state.record_phase(name, peak_mb, outcome.seconds)
         budget_mb = state.meta("budget_mb")

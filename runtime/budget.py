@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from edge_trgl.runtime.errors import OverBudgetError
 from edge_trgl.runtime.memory import MIB, usage
@@ -40,6 +42,18 @@ def renew_guard() -> None:
         _allow(max(_allowed_by(limit_mb), before))
 
 
+@contextmanager
+def limited(extra_mb: float) -> Iterator[None]:
+    """Let this process grow by about `extra_mb` MiB inside and no further: what passes that is refused."""
+    before, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = _allowed_by(usage().rss + extra_mb)
+    _allow(allowed if before == resource.RLIM_INFINITY else min(allowed, before))
+    try:
+        yield
+    finally:
+        _allow(before)
+
+
 _guards: list[float] = []
 """That of this process, if it has one."""
 
@@ -51,7 +65,8 @@ def _allowed_by(limit_mb: float) -> int:
 
 def _allow(num_bytes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    soft = num_bytes if hard == resource.RLIM_INFINITY else min(num_bytes, hard)
+    free = hard == resource.RLIM_INFINITY
+    soft = num_bytes if free or num_bytes == resource.RLIM_INFINITY else min(num_bytes, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError
-from edge_trgl.runtime.memory import Allocator, allocator_environment
+from edge_trgl.runtime.memory import Allocator, allocator_environment, usage
 from edge_trgl.runtime.messages import DESCRIPTOR
 
 CGROUP = "EDGE_TRGL_CGROUP"
@@ -33,7 +33,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a child left behind: its result, its peak RSS in MiB, its duration."""
+    """What a child left behind: its result, its peak RSS in MiB, its end included, and its duration."""
 
     result: Any
     peak_mb: float
@@ -62,23 +62,35 @@ def run_child(
         EdgeTrglError: what the child raised; OverBudgetError where the kernel killed it.
         ChildCrashedError: it failed in a way that is not the user's to mend.
     """
-    start = time.monotonic()
+    start, own_mb = time.monotonic(), usage().peak
     with _signals() as signals:
         child, messages = _started(arguments, lambda writing: _environment(writing, threads, cgroup, allocator))
         try:
             with messages:
                 signals.go_to(child)
                 last = _listen(messages, on_message)
-                code = child.wait()
+                ended_mb = _wait(child)
         finally:
             # Where the listener failed, nobody would hear what the child still says.
             child.kill()
             child.wait()
-    if code != 0 or signals.came or "result" not in last:
-        raise _failure(code, last, signals.came)
-    return Outcome(
-        result=last["result"]["value"], peak_mb=last["result"]["peak_mb"], seconds=time.monotonic() - start
-    )
+    if child.returncode != 0 or signals.came or "result" not in last:
+        raise _failure(child.returncode, last, signals.came)
+    peak_mb = last["result"]["peak_mb"]
+    if ended_mb > own_mb:  # else it is what a child has from its parent, before it becomes another program
+        peak_mb = max(peak_mb, ended_mb)
+    return Outcome(result=last["result"]["value"], peak_mb=peak_mb, seconds=time.monotonic() - start)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> float:
+    """Wait for the child's end; its high-water mark in MiB as the kernel kept it, 0 where that is gone."""
+    try:
+        _, status, taken = os.wait4(child.pid, 0)
+    except ChildProcessError:  # a signal that was passed on has found it ended, and taken the mark
+        child.wait()
+        return 0.0
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return taken.ru_maxrss / 1024
 
 
 def _started(

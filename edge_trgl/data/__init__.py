@@ -4,7 +4,7 @@ Preparing (`edge_trgl.data.prepare`) is a job of its own; what is named here is 
 """
 
 from edge_trgl.data.augment import Augment
-from edge_trgl.data.dataset import DatasetInfo, SplitInfo, open_dataset
+from edge_trgl.data.dataset import DatasetInfo, SplitInfo, is_prepared, open_dataset, open_survey
 from edge_trgl.data.reader import RecordReader
 from edge_trgl.data.sampling import epoch_order, num_batches, spread, stored_order, windowed_order
 
@@ -14,8 +14,10 @@ __all__ = [
     "RecordReader",
     "SplitInfo",
     "epoch_order",
+    "is_prepared",
     "num_batches",
     "open_dataset",
+    "open_survey",
     "spread",
     "stored_order",
     "windowed_order",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 DATASET_FILE = "dataset.json"
+SURVEY_FILE = "survey.json"
 SPLITS = ("train", "val", "test")
 ITEM_BYTES = {"uint8": 1, "float32": 4}
 PREPARE_AGAIN = "Prepare the data again."
@@ -95,6 +96,22 @@ def open_dataset(folder: Path) -> DatasetInfo:
         _check_size(folder / f"{name}.labels", split.num_images * 8)
         _check_size(folder / f"{name}.checksums", split.num_images * 8)
     return info
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether the set in a folder was decoded, to its end."""
+    return (folder / DATASET_FILE).is_file()
+
+
+def open_survey(folder: Path) -> DatasetInfo:
+    """Read a prepared folder as `open_dataset` does; one that was only surveyed, as far as that goes.
+
+    Raises:
+        StorageError: what is there is damaged, or nothing is there.
+    """
+    if is_prepared(folder) or not (folder / SURVEY_FILE).is_file():
+        return open_dataset(folder)
+    return _decode(folder / SURVEY_FILE)
 
 
 def _canonical(document: Mapping[str, Any]) -> bytes:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_trgl.data.dataset import DATASET_FILE, SPLITS, DatasetInfo, SplitInfo, encode
-from edge_trgl.data.sources import load
+from edge_trgl.data.dataset import DATASET_FILE, SPLITS, SURVEY_FILE, DatasetInfo, SplitInfo, encode
+from edge_trgl.data.sources import FOLDERS, load
 from edge_trgl.data.splits import draw_splits
 from edge_trgl.data.statistics import channel_statistics
 from edge_trgl.runtime import files
@@ -16,12 +16,16 @@ from edge_trgl.runtime.checksum import checksum_of
 from edge_trgl.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from edge_trgl.data.sources import Source
     from edge_trgl.data.splits import ChooseOn, Draw
+
+LARGE_PIXELS = 512 * 512
+"""Image files with more, taken as they are, make training so heavy that it is planned before they are decoded."""
 
 
 def prepare(
@@ -33,6 +37,7 @@ def prepare(
     image_size: int | None = None,
     limit: int | None = None,
     choose_on: ChooseOn = "validation",
+    survey_large: bool = False,
 ) -> DatasetInfo:
     """Write a data set's record files and, last of all, the `dataset.json` that makes them exist.
 
@@ -47,6 +52,8 @@ def prepare(
         image_size: side in pixels for folders of image files.
         limit: keep this many training images, balanced over the classes, before validation is held out.
         choose_on: where validation images come from (`edge_trgl.data.splits.draw_splits`).
+        survey_large: decode nothing where images are large and no `image_size` is given; `survey.json` is written
+            instead, which says of the set what is known without its pixels.
 
     Raises:
         InputError: the set cannot be read.
@@ -58,6 +65,10 @@ def prepare(
     draws = draw_splits(source, seed=seed, validation=validation, limit=limit, choose_on=choose_on)
     statistics = channel_statistics(source.dtype, source.shape[-1])
     files.make_folder(folder)
+    if survey_large and image_size is None and _is_large(source):
+        info = _surveyed(source, draws)
+        files.write_durable(folder / SURVEY_FILE, [encode(info)])
+        return info
     files.remove(folder / DATASET_FILE)
     files.sync_folder(folder)
     fingerprint = hashlib.sha256()
@@ -77,6 +88,28 @@ def prepare(
     )
     files.write_durable(folder / DATASET_FILE, [encode(info)])
     return info
+
+
+def _is_large(source: Source) -> bool:
+    return source.layout == FOLDERS and source.shape[0] * source.shape[1] > LARGE_PIXELS
+
+
+def _surveyed(source: Source, draws: Mapping[str, Draw]) -> DatasetInfo:
+    """Shapes and numbers; what only the pixels tell is left empty."""
+    return DatasetInfo(
+        shape=source.shape,
+        dtype=source.dtype,
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        splits={name: _counted(draws[name]) for name in SPLITS},
+        mean=(),
+        std=(),
+        fingerprint="",
+    )
+
+
+def _counted(draw: Draw) -> SplitInfo:
+    return SplitInfo(num_images=len(draw.samples), images_bytes=0, labels_checksum="", records_checksum="")
 
 
 def _check_validation(validation: float) -> None:

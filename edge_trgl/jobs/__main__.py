@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_trgl.run import Run
@@ -60,5 +62,18 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
+def _leave(job: Callable[[], int]) -> None:
+    """Do it and be gone: unloading libraries, CUDA's above all, would be the highest moment of the process."""
+    code = 1
+    try:
+        code = job()
+    except BaseException:  # noqa: BLE001 - the interpreter would do the same, and go on to unload
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main)

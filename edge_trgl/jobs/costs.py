@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from edge_trgl import assembly, process
+from edge_trgl import assembly, large_images, process
 from edge_trgl import costs as costing
 from edge_trgl.assembly import Layout
 from edge_trgl.chain import Chain, by_weight
 from edge_trgl.config import RunConfig
 from edge_trgl.costs import ModuleCost
 from edge_trgl.cutting import Net
-from edge_trgl.data import DatasetInfo, open_dataset
+from edge_trgl.data import DatasetInfo, is_prepared, open_survey
 from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
 from edge_trgl.local import StepConfig
 from edge_trgl.run import Run
@@ -30,6 +30,7 @@ from edge_trgl.runtime.ladder import NARROW
 from edge_trgl.runtime.memory import Allocator
 from edge_trgl.sparing import Recompute
 from edge_trgl.timeline import LARGER
+from edge_trgl.valueless import Choice
 
 WORKSPACE: dict[Allocator, float] = {"held": 0.25, "huge": 0.02, "own": 0.25}
 """What a step takes beside its tensors, as a share of them: what kernels allocate, and on a heap the places that
@@ -91,8 +92,11 @@ def run(run: Run, budget_mb: float | None) -> None:
 
     `budget_mb`: a net is built whole only where that has room for it, and nobody said how many modules to keep in
     memory; None, for the least, has not.
+
+    Raises:
+        DoesNotFitError: the images are large, are not decoded yet, and do not fit as they are.
     """
-    config, info = run.config(), open_dataset(run.data)
+    config, info = run.config(), open_survey(run.data)
     process.set_up(config.train.threads)
     device = open_device(config.train.device)
     # Freed memory is not held here: what one module leaves would lie between the tensors of the next.
@@ -103,8 +107,18 @@ def run(run: Run, budget_mb: float | None) -> None:
     environment = process.environment()
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
     state = run.state()
-    shaped, heap = _forms(config, info, assembly.stored_net(state), environment, fixed_mb, budget_mb)
-    demand = _demand(config, info, [one.form for one in shaped], heap, fixed_mb, others_mb)
+    net, fixed = assembly.stored_net(state), (fixed_mb, others_mb)
+    choice = Choice()
+    shaped, heap = _forms(config, info, net, environment, fixed_mb, budget_mb, choice)
+    demand = _demand(config, info, [one.form for one in shaped], heap, *fixed)
+    if budget_mb is not None and not is_prepared(run.data) and not config.budget.force:
+
+        def at_side(side: int) -> Demand:
+            smaller = replace(info, shape=(side, side, info.shape[-1]))
+            forms, heap = _forms(config, smaller, net, environment, fixed_mb, budget_mb, choice)
+            return _demand(config, smaller, [one.form for one in forms], heap, *fixed)
+
+        large_images.check_fit(demand, budget_mb, at_side, min(info.shape[:2]))
     read_mbs, write_mbs = _disk_speed(config, run)
     demand = replace(demand, converted=shaped[0].layout.built, read_mbs=read_mbs, write_mbs=write_mbs)
     state.set_meta("layouts", [asdict(one.layout) for one in shaped])
@@ -122,14 +136,15 @@ def _forms(
     environment: Mapping[str, Any],
     fixed_mb: float,
     budget_mb: float | None,
+    choice: Choice,
 ) -> tuple[list[_Shaped], _Heap]:
     """Every way to compute the job, exact ones first; how its memory is allocated."""
     step = assembly.step_config(config)
     size = min(config.train.batch_size, info.splits["train"].num_images)
-    chain = _chain(config, info, net, step, size)
+    chain = _chain(config, info, net, step, size, choice)
     assembly.program(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
     assembly.check_data(config, info)
-    costs = costing.chain_costs(chain, step)
+    costs = costing.chain_costs(chain, step, choice)
     if config.model.shared_head:
         _check_one_head_reads_all(costs[config.train.freeze :])
     _check_size(size, costs)
@@ -147,7 +162,7 @@ def _forms(
     pages = config.budget.resident != "auto"
     if len(chain) == 1 or (whole_bytes / memory.MIB < room_mb and not pages):
         whole = chain.regroup((0,))
-        found += _variants("stream", whole, costing.chain_costs(whole, step), size, text)
+        found += _variants("stream", whole, costing.chain_costs(whole, step, choice), size, text)
     if len(chain) > 1:
         found += _variants("rounds", chain, costs, size, text)
     return found, heap
@@ -167,17 +182,19 @@ def _heap(config: RunConfig, costs: Sequence[ModuleCost], size: int, budget_mb: 
     return _Heap("held", most) if small else _Heap("huge", 0)
 
 
-def _chain(config: RunConfig, info: DatasetInfo, net: Net | None, step: StepConfig, size: int) -> Chain:
+def _chain(
+    config: RunConfig, info: DatasetInfo, net: Net | None, step: StepConfig, size: int, choice: Choice
+) -> Chain:
     """The chain in the modules, and with the heads, that are asked for."""
     chain = assembly.make_chain(config, info, net, paged=True)
     if config.model.partition == "weight" and config.model.modules:
-        weights = costing.block_weights(chain, step, size, _allowed(config, chain))
+        weights = costing.block_weights(chain, step, size, _allowed(config, chain), choice)
         chain = assembly.with_heads(config, chain.regroup(by_weight(weights, config.model.modules)))
     chain = replace(chain, frozen=config.train.freeze)
     wanted = config.model.heads()
     if wanted is None or not wanted.auto:
         return chain
-    costs = costing.cheapest_costs(chain, step, size, wanted.names)
+    costs = costing.cheapest_costs(chain, step, size, wanted.names, choice)
     return replace(chain, head=tuple(cost.head for cost in costs))
 
 

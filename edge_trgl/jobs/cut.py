@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from edge_trgl import catalogue
-from edge_trgl.data import open_dataset
+from edge_trgl.data import open_survey
 from edge_trgl.run import Run
 
 
 def run(run: Run) -> None:
     """Store the run's net; an empty one says that the model is a chain already."""
-    info, state = open_dataset(run.data), run.state()
+    info, state = open_survey(run.data), run.state()
     name = run.config().model.name
     net = catalogue.open_net(name, input_shape=info.input_shape, num_classes=info.num_classes)
     state.set_meta("net", net.document() if net else {})

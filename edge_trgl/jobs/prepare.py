@@ -1,13 +1,17 @@
-"""Decode the images once into records in the run's folder. No torch here."""
+"""Decode the images once into records in the run's folder; or, of large ones, only look at them. No torch here."""
 
 from __future__ import annotations
 
+from edge_trgl.data import is_prepared
 from edge_trgl.data.prepare import prepare
 from edge_trgl.run import Run
 
 
-def run(run: Run) -> dict[str, object]:
-    """Prepare the run's data; returns what the parent tells about it."""
+def run(run: Run, *, survey_large: bool = False) -> dict[str, object]:
+    """Prepare the run's data; returns what the parent tells about it.
+
+    `survey_large`: images that are large, and stay as they are, are not decoded yet (`decoded` is then False).
+    """
     config = run.config()
     info = prepare(
         config.data.source,
@@ -17,8 +21,10 @@ def run(run: Run) -> dict[str, object]:
         image_size=config.data.image_size,
         limit=config.data.limit,
         choose_on=config.data.choose_on,
+        survey_large=survey_large,
     )
     return {
+        "decoded": is_prepared(run.data),
         "shape": list(info.shape),
         "classes": info.num_classes,
         "images": {name: split.num_images for name, split in info.splits.items()},

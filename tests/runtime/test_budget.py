@@ -83,6 +83,17 @@ def passed_already():
     budget.set_guard(1)
     return [resource.getrlimit(resource.RLIMIT_DATA)[0] >= mapped, attempt(64)]
 
+def limited():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with budget.limited(64):
+        inside = [attempt(160), attempt(48)]
+    return [*inside, attempt(160), resource.getrlimit(resource.RLIMIT_DATA) == before]
+
+def limited_under_a_guard():
+    budget.set_guard(usage().rss + 16)
+    with budget.limited(512):
+        return attempt(160)
+
 def lower_limit():
     lower = int((usage().data + 32) * MIB)
     resource.setrlimit(resource.RLIMIT_DATA, (lower, lower))
@@ -90,7 +101,10 @@ def lower_limit():
     return [resource.getrlimit(resource.RLIMIT_DATA)[0] == lower, attempt(64)]
 
 first = step()
-for case in (training_goes_on, freed, renewed, never_lower, without_a_guard, numpy, passed_already, lower_limit):
+for case in (
+    training_goes_on, freed, renewed, never_lower, without_a_guard, numpy, passed_already, limited,
+    limited_under_a_guard, lower_limit,
+):
     if os.fork() == 0:
         print(json.dumps([case.__name__, case()]), flush=True)
         os._exit(0)
@@ -129,6 +143,10 @@ class TestGuard:
 
     def test_a_limit_that_is_already_passed_leaves_what_is_mapped(self, answers):
         assert answers["passed_already"] == [True, "refused"]
+
+    def test_for_a_while_it_is_narrower(self, answers):
+        assert answers["limited"] == ["refused", True, True, True]
+        assert answers["limited_under_a_guard"] == "refused"
 
     def test_the_limit_of_the_system_stands(self, answers):
         assert answers["lower_limit"] == [True, "refused"]

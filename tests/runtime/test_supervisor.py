@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_trgl.runtime import memory
 from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError
 from edge_trgl.runtime.memory import allocator_environment
 from edge_trgl.runtime.supervisor import SPINS, ChildCrashedError, run_child
@@ -53,6 +54,12 @@ class TestResults:
         assert outcome.result == {"depth": [1, 2]}
         assert 64 < outcome.peak_mb < 128
         assert outcome.seconds > 0
+
+    def test_the_end_of_its_life_counts(self):
+        """What unloads libraries may take more than all that was before."""
+        code = 'import atexit\natexit.register(lambda: b"x" * (256 << 20))\nfinish()'
+        # What a child has from this process, and what it says itself, is less.
+        assert run(code).peak_mb > 256 or memory.usage().peak > 256
 
     def test_messages_arrive_in_order_while_the_child_lives(self, tmp_path):
         """The child goes on only when its first message was answered."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+FOLDERS = "image folders"
+"""The name of this layout."""
+
 LAYOUT = "train/CLASS/… with val/CLASS/… and test/CLASS/… beside it, or CLASS/… (image files)"
 _SPLITS = ("train", "val", "test")
 
@@ -74,7 +77,7 @@ def load(folder: Path, *, image_size: int | None) -> Source:
     shape = _shape([path for paths, _ in files.values() for path in paths], image_size)
     check_image_bytes(folder, int(np.prod(shape)))
     return Source(
-        layout="image folders",
+        layout=FOLDERS,
         shape=shape,
         dtype="uint8",
         class_names=class_names,
