@@ -44,7 +44,7 @@ class Descent(ABC):
         """Update those of `weights` that have a gradient, and free it."""
         due = [weight for weight in weights if weight.grad is not None]
         if due:
-            self._update(due, [weight.grad for weight in due if weight.grad is not None], lr)
+            self._update(due, [_like_its(weight, weight.grad) for weight in due if weight.grad is not None], lr)
         for weight in due:
             weight.grad = None
 
@@ -142,6 +142,16 @@ class AdamW(Descent):
 
 EPSILON = 1e-8
 """Added to the root of AdamW's second moment, as everybody has it."""
+
+
+def _like_its(weight: nn.Parameter, gradient: Tensor) -> Tensor:
+    """`gradient`, strides and all like its weight: CUDA's kernels refuse others, even of dimensions of size 1.
+
+    In all other dimensions autograd has seen to it; depthwise convolutions of CUDA leave one like that.
+    """
+    if gradient.stride() == weight.stride():
+        return gradient
+    return gradient.as_strided(weight.shape, weight.stride())
 
 
 def _like(weights: Weights) -> dict[str, Tensor]:

@@ -156,4 +156,5 @@ class Multipliers:
         """Count one step in place, with the cross-entropy that it just computed."""
         state[1] += 1
         if int(state[1]) % self.every == 0:
-            state[0] += self.growth * cross_entropy.double()
+            # As a number: the state is on the CPU, wherever the loss was computed.
+            state[0] += self.growth * float(cross_entropy)

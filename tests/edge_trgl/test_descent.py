@@ -139,3 +139,28 @@ def test_all_that_a_step_needs_is_among_the_tensors(rule):
             descent.begin()
             descent.step(weights.values(), 0.1)
     assert all(torch.equal(weight, parts[name]) for name, weight in whole.items())
+
+
+@pytest.mark.parametrize("rule", [Sgd, AdamW])
+def test_the_kernels_are_given_tensors_of_equal_strides(monkeypatch, rule):
+    """A gradient may differ from its weight in the strides of dimensions of size 1; CUDA's kernels refuse that."""
+    seen = []
+    for name in ("_fused_sgd_", "_fused_adamw_"):
+        kernel = getattr(torch, name)
+
+        def strict(*lists, kernel=kernel, **options):
+            assert len({tuple(tensor.stride() for tensor in found) for found in lists[:3]}) == 1
+            seen.append(lists[1][0])
+            kernel(*lists, **options)
+
+        monkeypatch.setattr(torch, name, strict)
+    depthwise = torch.ones(4, 1, 3, 3).contiguous(memory_format=torch.channels_last)
+    weight = nn.Parameter(depthwise.as_strided(depthwise.shape, (9, 1, 3, 1)))
+    options = {"momentum": 0.9} if rule is Sgd else {"betas": (0.9, 0.999)}
+    descent = rule({"w": weight}, weight_decay=0.0, **options)
+    descent.begin()
+    values = torch.arange(36.0).reshape(4, 1, 3, 3)
+    weight.grad = values.clone()
+    assert weight.grad.stride() != weight.stride()
+    descent.step([weight], lr=0.1)
+    assert torch.equal(seen[0], values)

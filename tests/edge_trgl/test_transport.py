@@ -68,6 +68,18 @@ def test_multipliers_grow_every_few_steps_and_start_anew_with_a_lap():
     assert found == [2.0, 2.0, 6.0, 6.0, 6.0, 6.5, 6.5, 2.0, 2.0, 3.0]
 
 
+def test_multipliers_take_the_value_of_a_loss_that_is_on_another_device():
+    """Tensors of two devices do not add up, so nothing but the value may be asked for."""
+
+    class Elsewhere:
+        def __float__(self):
+            return 6.0
+
+    state = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    Multipliers(growth=0.5, every=1).advance(state, Elsewhere())
+    assert state.tolist() == [4.0, 1.0, 0.0]
+
+
 def test_multipliers_may_start_with_the_depth():
     """By hand: from 0, 2 and 4, half of the loss 4 is added in the second step. Where λ is 0, W weighs 1/λ₁."""
     multipliers = Multipliers(first=2.0, growth=0.5, every=2, by_depth=True)
