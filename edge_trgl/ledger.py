@@ -173,7 +173,8 @@ class Ledger:
         return added == 0 or (added + self.modules.bytes_to_write) / memory.MIB <= self.policy.room_mb()
 
     def _book(self, visit: Visit, local: LocalModule, peak: float) -> None:
-        self._peaks[visit.module] = max(self._peaks.get(visit.module, 0.0), peak + self.policy.others_mb)
+        used_mb = peak + self.policy.others_mb + self.device.memory_mb()
+        self._peaks[visit.module] = max(self._peaks.get(visit.module, 0.0), used_mb)
         counted = local.take_totals()
         if visit.kind in ("train", "backward"):
             self._steps += visit.span.stop - visit.span.start

@@ -101,8 +101,8 @@ class OpenRun:
         margin = max(2 * placeless, memory.SMALL_BYTES) if placeless else 0.0  # two tensors, or a few small ones
         return Freed(min(budget_mb, self.plan.peak_mb) - others_mb, margin / memory.MIB)
 
-    def feed(self, split: str, device: str | None = None) -> Feed:
-        """The images of `split`; none if it is empty. They go to `device`, or to the run's."""
+    def feed(self, split: str) -> Feed:
+        """The images of `split`, where the modules are; none if it is empty."""
         return Feed(
             self.run.data,
             self.info,
@@ -110,14 +110,18 @@ class OpenRun:
             augment=assembly.augmentation(self.config, self.info),
             batch_size=self.config.train.batch_size,
             seed=self.config.train.seed,
-            device=device or self.config.train.device,
+            device=self.workshop.device,
             chunk_of=self.workshop.chunk_of,
         )
 
 
-def open_run(run: Run) -> OpenRun:
-    """Set this process up for torch and open `run`, which was prepared and planned."""
+def open_run(run: Run, device: str | None = None) -> OpenRun:
+    """Set this process up for torch and open `run`, which was prepared and planned.
+
+    `device`: where to compute, another than the run trains on: a CUDA context takes hundreds of MiB.
+    """
     config, info = run.config(), open_dataset(run.data)
+    device = device or config.train.device
     process.set_up(config.train.threads)
     state = run.state()
     plan, layout = Plan.from_document(state.meta("plan")), Layout.from_document(state.meta("layout"))
@@ -129,7 +133,7 @@ def open_run(run: Run) -> OpenRun:
         layout=layout,
         in_memory=plan.layout.placement == "memory",
         config=assembly.step_config(config, recompute=plan.layout.recompute, micro_batch=plan.micro_batch),
-        device=config.train.device,
+        device=device,
         seed=config.train.seed,
     )
     return OpenRun(
@@ -137,7 +141,7 @@ def open_run(run: Run) -> OpenRun:
         config=config,
         info=info,
         state=state,
-        device=open_device(config.train.device),
+        device=open_device(device),
         plan=plan,
         workshop=workshop,
     )

@@ -36,12 +36,16 @@ def warm_up(device: str) -> None:
 
 def begin(device: Device, room_mb: float | None) -> None:
     """Warm up; let this process grow to `room_mb` MiB and no further, as far as its device can be held to that."""
-    if room_mb is not None and device.name != "cpu":
+    if room_mb is not None:
         device.set_limit(room_mb - memory.usage().rss)
     warm_up(device.name)
     memory.hold_freed()
-    if room_mb is not None and device.name == "cpu":  # a CUDA process maps far more memory than it uses
+    if room_mb is None:
+        return
+    if device.name == "cpu":  # a CUDA process maps far more memory than it uses
         budget.set_guard(room_mb)
+    else:
+        device.set_limit(room_mb - memory.usage().rss)  # of the libraries that warming up loaded, hundreds of MiB
 
 
 def others_mb() -> float:
@@ -49,12 +53,16 @@ def others_mb() -> float:
     return memory.usage(Path(f"/proc/{os.getppid()}/status")).peak
 
 
-def environment() -> dict[str, str | int]:
-    """What the bits of a CPU run depend on, beside its configuration."""
-    return {
+def environment(device: str) -> dict[str, str | int]:
+    """What the bits of a run, and its memory, depend on beside its configuration."""
+    found: dict[str, str | int] = {
         "edge-trgl": __version__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "machine": os.uname().machine,
     }
+    if device == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        found |= {"GPU": torch.cuda.get_device_name(), "CUDA": str(torch.version.cuda), "cuDNN": str(cudnn)}
+    return found

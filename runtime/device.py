@@ -27,6 +27,14 @@ class Device(Protocol):
         """MiB at most so far that count against the budget and are not in RSS."""
         ...
 
+    def rest_mb(self) -> float:
+        """Give back what is free; the MiB of `memory_mb` that are left, from which `peak_mb` goes on."""
+        ...
+
+    def peak_mb(self) -> float:
+        """MiB at most since `rest_mb`."""
+        ...
+
     def available_mb(self) -> float:
         """MiB of the board's or the host's memory that a new process can have."""
         ...
@@ -68,7 +76,11 @@ class Machine(Protocol):
         ...
 
     def max_reserved_mb(self) -> float:
-        """MiB that torch's allocator held at most."""
+        """MiB that torch's allocator held at most since it was last released."""
+        ...
+
+    def release(self) -> None:
+        """Let torch's allocator give back what it holds free, and tell its highest from here on."""
         ...
 
     def set_fraction(self, fraction: float) -> None:
@@ -111,8 +123,13 @@ class ThisMachine:
         return torch.cuda.memory_reserved() / MIB
 
     def max_reserved_mb(self) -> float:
-        """Since the process began."""
+        """As torch counts it."""
         return torch.cuda.max_memory_reserved() / MIB
+
+    def release(self) -> None:
+        """Blocks without a tensor in them."""
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
     def set_fraction(self, fraction: float) -> None:
         """Through the caching allocator."""
@@ -137,6 +154,14 @@ class Cpu:
         """Nothing."""
         return 0.0
 
+    def rest_mb(self) -> float:
+        """Nothing."""
+        return 0.0
+
+    def peak_mb(self) -> float:
+        """Nothing."""
+        return 0.0
+
     def available_mb(self) -> float:
         """MemAvailable."""
         return available_mb(self._machine.meminfo)
@@ -145,45 +170,67 @@ class Cpu:
         """Nothing to do: `budget.set_guard` limits what is in RSS."""
 
 
-class Cuda:
+class _Gpu:
+    """What torch's allocator holds, and beside it the context and the libraries, which a subclass counts."""
+
+    name = "cuda"
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._highest_mb = 0.0  # of torch's allocator before it was last released
+        self._outside_mb = 0.0
+
+    def memory_mb(self) -> float:
+        """Reserved at most, and what the driver holds for this process beside it."""
+        return max(self._highest_mb, self._machine.max_reserved_mb()) + self._outside()
+
+    def rest_mb(self) -> float:
+        """Reserved, and the same beside it."""
+        self._highest_mb = max(self._highest_mb, self._machine.max_reserved_mb())
+        self._machine.release()
+        return self._machine.reserved_mb() + self._outside()
+
+    def peak_mb(self) -> float:
+        """Reserved at most since then, and the same beside it."""
+        return self._machine.max_reserved_mb() + self._outside()
+
+    def available_mb(self) -> float:
+        """MemAvailable of the host or the board: the run's processes live there, and the GPU's bytes count too."""
+        return available_mb(self._machine.meminfo)
+
+    def set_limit(self, limit_mb: float) -> None:
+        """The fraction of torch's allocator: it refuses what would pass the limit."""
+        fraction = (limit_mb - self._outside_mb) / self._machine.total_mb()
+        self._machine.set_fraction(min(max(fraction, 0.0), 1.0))
+
+    def _outside(self) -> float:
+        return self._outside_mb
+
+
+class Cuda(_Gpu):
     """A GPU with a memory of its own: torch's bytes, and what the context and the libraries took at the start.
 
     The latter is all that is taken of the device then, so that other programs on the same GPU count as well.
     """
 
-    name = "cuda"
     method = "VmHWM of every process of the run + CUDA bytes reserved + CUDA context"
 
     def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
         _start(machine)
-        self._machine = machine
         self._outside_mb = max(machine.total_mb() - machine.free_mb() - machine.reserved_mb(), 0.0)
 
-    def memory_mb(self) -> float:
-        """Reserved at most, and the context."""
-        return self._machine.max_reserved_mb() + self._outside_mb
 
-    def available_mb(self) -> float:
-        """MemAvailable of the host, which the run's processes live in; the budget counts the GPU's bytes too."""
-        return available_mb(self._machine.meminfo)
-
-    def set_limit(self, limit_mb: float) -> None:
-        """The fraction of torch's allocator: it refuses what would pass the limit."""
-        _limit_allocator(self._machine, limit_mb - self._outside_mb)
-
-
-class Tegra:
+class Tegra(_Gpu):
     """A GPU that shares the board's memory: the driver's own count where root may read it, else as `Cuda`.
 
     Args:
         before_mb: `room_mb` before anything of CUDA was set up.
     """
 
-    name = "cuda"
-
     def __init__(self, machine: Machine, before_mb: float) -> None:
+        super().__init__(machine)
         _start(machine)
-        self._machine = machine
         seen_mb = self._seen_outside_mb()
         if seen_mb is None:
             self.method = f"{Cuda.method} (the drop of MemAvailable across its creation)"
@@ -192,18 +239,9 @@ class Tegra:
             self.method = "VmHWM of every process of the run + NvMap bytes of the process that uses CUDA"
             self._outside_mb = seen_mb
 
-    def memory_mb(self) -> float:
-        """Reserved at most, and what the driver holds for this process beside it."""
+    def _outside(self) -> float:
         self._outside_mb = max(self._outside_mb, self._seen_outside_mb() or 0.0)
-        return self._machine.max_reserved_mb() + self._outside_mb
-
-    def available_mb(self) -> float:
-        """MemAvailable of the board."""
-        return available_mb(self._machine.meminfo)
-
-    def set_limit(self, limit_mb: float) -> None:
-        """The fraction of torch's allocator: it refuses what would pass the limit."""
-        _limit_allocator(self._machine, limit_mb - self._outside_mb)
+        return self._outside_mb
 
     def _seen_outside_mb(self) -> float | None:
         seen_mb, reserved_mb = nvmap_mb(self._machine.nvmap, os.getpid()), self._machine.reserved_mb()
@@ -241,16 +279,27 @@ def _start(machine: Machine) -> None:
         ) from error
 
 
-def _limit_allocator(machine: Machine, limit_mb: float) -> None:
-    machine.set_fraction(min(max(limit_mb / machine.total_mb(), 0.0), 1.0))
-
-
 def open_device(name: str, machine: Machine = THIS_MACHINE) -> Device:
     """The device `cpu` or `cuda`. Open it before anything else of this process uses CUDA.
 
     Raises:
         UsageError: there is no such device here, or it cannot run a step.
     """
+    device = _opened(name, machine)
+    _devices.append(device)
+    return device
+
+
+def all_opened_mb() -> float:
+    """MiB at most so far that devices of this process count beside RSS."""
+    return max((device.memory_mb() for device in _devices), default=0.0)
+
+
+_devices: list[Device] = []
+"""Those of this process; nearly always there is one."""
+
+
+def _opened(name: str, machine: Machine) -> Device:
     if name == "cpu":
         return Cpu(machine)
     before_mb = room_mb(machine)  # first: already asking for the device's properties takes memory

@@ -43,8 +43,14 @@ def main() -> int:
             hint="edge-trgl resume RUN --budget-mb N goes on from the last commit with more.",
         )
         return _tell(refusal)
-    messages.send("result", value=value, peak_mb=memory.usage().peak)
+    messages.send("result", value=value, peak_mb=memory.usage().peak + _device_mb())
     return 0
+
+
+def _device_mb() -> float:
+    # Most jobs open none, and its module would load torch.
+    device = sys.modules.get("edge_trgl.runtime.device")
+    return device.all_opened_mb() if device is not None else 0.0
 
 
 def _tell(error: EdgeTrglError) -> int:

@@ -104,7 +104,7 @@ def run(run: Run, budget_mb: float | None) -> None:
     memory.trim()
     others_mb = max(process.others_mb(), PARENT_MB)
     fixed_mb = memory.usage().rss + FIRST_STEP_MB + others_mb + device.memory_mb()
-    environment = process.environment()
+    environment = process.environment(config.train.device)
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
     state = run.state()
     net, fixed = assembly.stored_net(state), (fixed_mb, others_mb)

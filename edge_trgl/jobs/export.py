@@ -78,7 +78,7 @@ def run(
         StorageError: a module's file is damaged, or the disk is full.
     """
     samples = batch_of(batch)
-    opened = open_run(run)
+    opened = open_run(run, "cpu")
     scores = opened.state.meta("result")["scores"]
     exits = exits_of(depth, chosen=scores["chosen_depth"], first=scores["first_depth"], last=len(opened))
     chosen = cast(TargetName, target or opened.config.board.target or "generic")
@@ -167,7 +167,7 @@ class _Exporting:
             mean=tuple(info.mean), std=tuple(info.std), scale=info.scale, input_shape=tuple(info.input_shape)
         )
         self._shapes = (self._normalisation.input_shape, *opened.workshop.layout.shapes)
-        feed = opened.feed("val", "cpu")
+        feed = opened.feed("val")
         self.images = _Images(feed, min(len(feed), CHECKED_IMAGES), batch or self._batch_size())
         files.make_folder(opened.run.scratch)
 

@@ -68,10 +68,10 @@ class _Work:
         self.local.take_totals()
 
     def own_mb(self) -> float:
-        """MiB of the module and its batch in this process's memory."""
+        """MiB of the module and its batch."""
         held = [*self.local.tensors().values(), self.x, self.y, self.gradient]
         held += [] if self.image is None else [self.image]
-        return sum(tensor.nbytes for tensor in held if tensor.device.type == "cpu") / MIB
+        return sum(tensor.nbytes for tensor in held) / MIB
 
 
 def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
@@ -86,7 +86,7 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
     found: dict[str, tuple[Measurement, float]] = {}
     for one in wanted:
         try:
-            measurement = _measured(_prepared(run, state, one), one["size"], room_mb, device)
+            measurement = _measured(_prepared(run, state, one, device), one["size"], room_mb, device)
             measurement = replace(measurement, work_mb=share * measurement.work_mb)
         except (MemoryError, OSError, RuntimeError) as error:
             if not budget.refused(error):
@@ -116,7 +116,7 @@ def _keep(state: RunState, found: Mapping[str, Measurement]) -> None:
             probes.keep(key, measurement)
 
 
-def _prepared(run: Run, state: RunState, wanted: dict[str, Any]) -> _Work:
+def _prepared(run: Run, state: RunState, wanted: dict[str, Any], device: Device) -> _Work:
     """The module that a work wants, with its first weights, and a batch of images of noise."""
     config, form = run.config(), wanted["form"]
     layout = Layout.from_document(state.meta("layouts")[form])
@@ -128,12 +128,11 @@ def _prepared(run: Run, state: RunState, wanted: dict[str, Any]) -> _Work:
         layout=layout,
         in_memory=True,
         config=assembly.step_config(config, recompute=level),
-        device=config.train.device,
+        device=device.name,
         seed=config.train.seed,
     )
-    module, samples, device = wanted["module"], wanted["parts"] * wanted["size"], config.train.device
-    memory.trim()
-    before_mb, meter = memory.usage().rss, Meter()
+    module, samples, where = wanted["module"], wanted["parts"] * wanted["size"], device.name
+    before_mb, meter = _rest_mb(device), Meter()
     with meter.phase():
         local = workshop.initialise(module)
     shapes, dtypes = (chain.input_shape, *layout.shapes), ("float32", *layout.dtypes)
@@ -143,11 +142,11 @@ def _prepared(run: Run, state: RunState, wanted: dict[str, Any]) -> _Work:
         local=local,
         name=wanted["work"],
         parts=wanted["parts"],
-        opening_mb=meter.read() - before_mb,
-        x=_noise(samples, shapes[module], device).to(entering),
-        y=torch.zeros(samples, dtype=torch.int64, device=device),
-        image=_noise(samples, chain.input_shape, device) if local.mix.wants_image else None,
-        gradient=_noise(samples, above, device).to(leaving),
+        opening_mb=meter.read() + device.peak_mb() - before_mb,
+        x=_noise(samples, shapes[module], where).to(entering),
+        y=torch.zeros(samples, dtype=torch.int64, device=where),
+        image=_noise(samples, chain.input_shape, where) if local.mix.wants_image else None,
+        gradient=_noise(samples, above, where).to(leaving),
         ascends=chain.end_to_end and not local.has_head,
         send_back=_ignore if chain.end_to_end and module > 0 else None,
     )
@@ -169,12 +168,11 @@ def _ignore(out: Tensor) -> None:
 
 def _measured(work: _Work, size: int, room_mb: float, device: Device) -> Measurement:
     """What rests with the module and a batch in memory, and the most on top of that in a step."""
-    if _predicted_mb(work, size) > room_mb:
+    if _predicted_mb(work, size, device) > room_mb:
         return REFUSED
     work.step(size)
-    memory.trim()
-    rest_mb = memory.usage().rss
-    peak_mb, seconds = max(_peak_of(work, size) for _ in range(PEAKS)), []
+    rest_mb = _rest_mb(device)
+    peak_mb, seconds = max(_peak_of(work, size, device) for _ in range(PEAKS)), []
     for _ in range(REPEATS):
         start = time.perf_counter()
         work.step(size)
@@ -182,24 +180,30 @@ def _measured(work: _Work, size: int, room_mb: float, device: Device) -> Measure
     return Measurement(
         work_mb=max(peak_mb - rest_mb, 0.0),
         opening_mb=work.opening_mb,
-        fixed_mb=rest_mb - work.own_mb() + device.memory_mb(),
+        fixed_mb=rest_mb - work.own_mb(),
         seconds=min(seconds) / work.parts,
     )
 
 
-def _predicted_mb(work: _Work, size: int) -> float:
+def _rest_mb(device: Device) -> float:
+    """MiB of this process, and of its device, between steps."""
+    memory.trim()
+    return memory.usage().rss + device.rest_mb()
+
+
+def _predicted_mb(work: _Work, size: int, device: Device) -> float:
     """The process's peak in a step on `size` samples, from steps on a half and on a quarter of them."""
     half, quarter = size // 2, size // 4
     if quarter < 2:
         return 0.0
     work.step(quarter)
-    small, larger = _peak_of(work, quarter), _peak_of(work, half)
+    small, larger = _peak_of(work, quarter, device), _peak_of(work, half, device)
     return larger + (larger - small) * (size - half) / (half - quarter)
 
 
-def _peak_of(work: _Work, size: int) -> float:
-    memory.trim()  # holes that a tensor fits in are chance, up to 4 MiB of it; the plan adds that itself
+def _peak_of(work: _Work, size: int, device: Device) -> float:
+    _rest_mb(device)  # holes that a tensor fits in are chance, up to 4 MiB of it; the plan adds that itself
     meter = Meter()
     with meter.phase():
         work.step(size)
-    return meter.read()
+    return meter.read() + device.peak_mb()

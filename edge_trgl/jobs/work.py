@@ -30,7 +30,7 @@ def run(run: Run, budget_mb: float) -> dict[str, Any]:
     """Train what is left to train within `budget_mb`, evaluate; returns what the summary needs of this process."""
     stop = _stop_flag()
     opened = open_run(run)
-    _warn_if_elsewhere(opened.state)
+    _warn_if_elsewhere(opened)
     others_mb = process.others_mb()
     process.begin(opened.device, budget_mb - others_mb)
     return train(opened, budget_mb=budget_mb, others_mb=others_mb, stop=stop)
@@ -201,16 +201,14 @@ def _warn_if_inert(state: RunState) -> None:
         state.add_event("transport", text)
 
 
-def _warn_if_elsewhere(state: RunState) -> None:
+def _warn_if_elsewhere(opened: OpenRun) -> None:
     """Say so when the run goes on where its bits would have come out differently."""
-    began = state.meta("environment")
-    changed = [
-        f"{name} {began[name]} -> {now}" for name, now in process.environment().items() if began[name] != now
-    ]
+    began, here = opened.state.meta("environment"), process.environment(opened.config.train.device)
+    changed = [f"{name} {began[name]} -> {now}" for name, now in here.items() if began[name] != now]
     if changed:
         text = f"this run is no longer bit-exact, because it goes on with another {', '.join(changed)}"
         messages.send("warning", text=text)
-        state.add_event("environment", text)
+        opened.state.add_event("environment", text)
 
 
 def _stop_flag() -> list[int]:

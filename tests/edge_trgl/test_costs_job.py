@@ -120,9 +120,9 @@ def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run,
 @pytest.mark.parametrize("name", ["torch", "edge-trgl", "threads"])
 def test_what_was_measured_elsewhere_is_measured_anew(plan_run, monkeypatch, name):
     """By another version, which may compute a step otherwise, or with other threads."""
-    here = process.environment()
+    here = process.environment("cpu")
     ours = _kinds(plan_run("here"))
-    monkeypatch.setattr(process, "environment", lambda: {**here, name: "another"})
+    monkeypatch.setattr(process, "environment", lambda device: {**here, name: "another"})
     assert ours and not ours & _kinds(plan_run("elsewhere"))
 
 
@@ -134,4 +134,4 @@ def _kinds(run):
 
 
 def test_the_version_is_part_of_where_a_run_computes():
-    assert process.environment()["edge-trgl"] == edge_trgl.__version__
+    assert process.environment("cpu")["edge-trgl"] == edge_trgl.__version__

@@ -53,9 +53,10 @@ class Nothing:
 
     name = "none"
     loss = 0.5
+    cuda_mb = 0.0
 
     def memory_mb(self):
-        return 0.0
+        return self.cuda_mb
 
     def take_totals(self):
         return Totals(1, self.loss, 1)
@@ -117,6 +118,14 @@ def test_a_visit_as_planned_is_left_alone(ledger_at, trims, peak_mb):
     ledger.after(1, VISIT, Nothing())
     assert ledger.modules.kept == []
     assert trims == []
+
+
+def test_the_peak_of_a_module_has_the_devices_bytes_as_its_plan_does(ledger_at):
+    ledger = ledger_at(500.0)
+    ledger.device.cuda_mb = 300.0
+    ledger.after(1, VISIT, Nothing())
+    ledger.commit()
+    assert ledger.state.meta("module_peaks") == {"1": 820.0}
 
 
 @pytest.mark.parametrize("trim", [True, False])

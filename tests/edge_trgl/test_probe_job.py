@@ -49,7 +49,7 @@ def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monke
     run, wanted = planned
     one = Measurement(work_mb=100.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
     monkeypatch.setattr(probe.process, "begin", lambda device, room_mb: None)
-    monkeypatch.setattr(probe, "_prepared", lambda run, state, one: None)
+    monkeypatch.setattr(probe, "_prepared", lambda run, state, one, device: None)
     monkeypatch.setattr(probe, "_measured", lambda work, size, room_mb, device: one)
     state = run.state()
     state.set_meta("allocator", allocator)
@@ -93,6 +93,28 @@ def test_what_there_is_room_for_is_measured_whole():
     found = probe._measured(work, 64, room_for(200), Cpu())
     assert found.work_mb == pytest.approx(64, abs=4)
     assert work.sizes[-1] == 64
+
+
+class Gpu(Cpu):
+    """Beside 300 MiB of context, a step takes two MiB here for each that it takes in the process."""
+
+    def __init__(self, work):
+        super().__init__()
+        self.work = work
+
+    def rest_mb(self):
+        return 300.0
+
+    def peak_mb(self):
+        return 300.0 + 2 * self.work.sizes[-1]
+
+
+def test_what_a_step_takes_on_its_device_is_measured_too():
+    work = Work()
+    found = probe._measured(work, 64, room_for(600), Gpu(work))
+    assert found.work_mb == pytest.approx(192, abs=4)
+    assert found.fixed_mb == pytest.approx(room_for(300), abs=20)
+    assert probe._measured(work, 64, room_for(450), Gpu(work)) == REFUSED
 
 
 @pytest.mark.parametrize("at", [2, 1 + probe.PEAKS])

@@ -65,6 +65,9 @@ class Board:
     def max_reserved_mb(self):
         return self.max_reserved
 
+    def release(self):
+        self.max_reserved = self.reserved
+
     def set_fraction(self, fraction):
         assert type(fraction) is float
         assert 0 <= fraction <= 1
@@ -93,7 +96,7 @@ def orin(tmp_path):
 class TestCpu:
     def test_it_has_nothing_beside_rss(self):
         cpu = device.open_device("cpu")
-        assert (cpu.name, cpu.memory_mb()) == ("cpu", 0)
+        assert (cpu.name, cpu.memory_mb(), cpu.rest_mb(), cpu.peak_mb()) == ("cpu", 0, 0, 0)
         assert "VmHWM" in cpu.method
 
     def test_what_is_available_is_not_what_is_free(self, orin):
@@ -118,6 +121,18 @@ class TestDiscrete:
         assert cuda.memory_mb() == 1300  # the highest so far
         assert cuda.name == "cuda"
         assert cuda.method.endswith("CUDA bytes reserved + CUDA context")
+
+    def test_what_a_step_takes_is_told_apart_from_the_highest_so_far(self, board):
+        cuda = device.open_device("cuda", board)
+        board.reserve(978)
+        board.reserve(-900)
+        assert cuda.rest_mb() == 400
+        assert cuda.peak_mb() == 400
+        board.reserve(50)
+        board.reserve(-50)
+        assert (cuda.peak_mb(), cuda.memory_mb()) == (450, 1300)
+        board.reserve(1500)
+        assert cuda.memory_mb() == 1900
 
     def test_the_host_says_what_is_available(self, board):
         assert device.open_device("cuda", board).available_mb() == 4916
@@ -241,6 +256,13 @@ class TestThisMachine:
         assert (machine.total_mb(), machine.free_mb()) == (7620, 300)
         assert (machine.reserved_mb(), machine.max_reserved_mb()) == (22, 1000)
 
+    def test_what_is_free_is_given_back_before_the_highest_begins_anew(self, cuda, monkeypatch):
+        done = []
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("free"), raising=False)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: done.append("highest"), raising=False)
+        device.THIS_MACHINE.release()
+        assert done == ["free", "highest"]
+
     def test_a_fraction_comes_without_benchmarks(self, cuda, monkeypatch):
         monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
         device.THIS_MACHINE.set_fraction(0.25)
@@ -274,6 +296,16 @@ def test_a_gpu_that_cannot_run_a_step_is_named(tmp_path, monkeypatch, integrated
     assert "--device cpu" in caught.value.hint
 
 
+def test_what_all_opened_devices_count_is_told_without_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "_devices", [])
+    assert device.all_opened_mb() == 0
+    device.open_device("cpu")
+    board = Board(tmp_path, integrated=False, total_mb=8000.0, free_mb=7678)
+    device.open_device("cuda", board)
+    board.reserve(100)
+    assert device.all_opened_mb() == 422
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 class TestRealGpu:
@@ -284,6 +316,8 @@ class TestRealGpu:
         assert cuda.memory_mb() - before >= 64
         assert before > 50
         del held
+        rest = cuda.rest_mb()
+        assert rest <= cuda.peak_mb() < cuda.memory_mb()
 
     def test_beyond_the_limit_it_refuses_and_goes_on(self):
         cuda = device.open_device("cuda")
