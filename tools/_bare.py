@@ -21,6 +21,7 @@ from edge_trgl.energy import Measure
 from edge_trgl.feed import Feed
 from edge_trgl.run import Run
 from edge_trgl.runtime import memory
+from edge_trgl.runtime.device import open_device
 from edge_trgl.schedule import Split, Visit
 from edge_trgl.transport import Residue, penalised
 
@@ -49,7 +50,8 @@ def measure(run: Run, loop: str, turns: Turns | None) -> dict[str, Any]:
     """
     config, info = run.config(), open_dataset(run.data)
     process.set_up(config.train.threads)
-    process.warm_up("cpu")
+    device = open_device(config.train.device)
+    process.warm_up(device.name)
     memory.hold_freed()
     _warm_up()
     section = Section()
@@ -57,7 +59,8 @@ def measure(run: Run, loop: str, turns: Turns | None) -> dict[str, Any]:
     section.start()
     train(parts, run, loop, turns)
     figures = section.end(memory.usage().peak)
-    return {**figures, "accuracy": _accuracy(parts, run, config, info)}
+    peak_mb = memory.usage().peak + device.memory_mb()
+    return {**figures, "accuracy": _accuracy(parts, run, config, info), "peak_mb": peak_mb}
 
 
 def build(chain: Chain, config: RunConfig) -> list[Part]:
@@ -78,7 +81,7 @@ def build(chain: Chain, config: RunConfig) -> list[Part]:
 
 def _part(trunk: nn.Sequential, head: nn.Module, weight: float, config: RunConfig) -> Part:
     for module in (trunk, head):
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(config.train.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for mark in trunk.modules():
         if isinstance(mark, Residue):
             mark.measure = Measure() if weight else None
@@ -105,8 +108,11 @@ def train(parts: list[Part], run: Run, loop: str, turns: Turns | None) -> None:
             for group in part.optimizer.param_groups:
                 group["lr"] = rate(visit, batch)
             x = step(part, x, y)
-        if turns and batch == shape.batches_per_epoch - 1:
-            turns.done()
+        if batch == shape.batches_per_epoch - 1:
+            if x.is_cuda:
+                torch.cuda.synchronize()  # else the clock would stop before the work is done
+            if turns:
+                turns.done()
 
 
 def _step(label_smoothing: float, *, checkpointed: bool) -> Step:
@@ -154,7 +160,7 @@ def _feed(run: Run, config: RunConfig, info: DatasetInfo, split: Split) -> Feed:
         augment=assembly.augmentation(config, info),
         batch_size=config.train.batch_size,
         seed=config.train.seed,
-        device="cpu",
+        device=config.train.device,
     )
 
 

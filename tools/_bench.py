@@ -37,10 +37,11 @@ FAILURES = (CommandError, ChildCrashedError, EdgeTrglError)
 
 
 class Bench:
-    """Makes runs in a scratch folder and measures them, each in a process of its own."""
+    """Makes runs in a scratch folder and measures them, each in a process of its own, on `device`."""
 
-    def __init__(self, scratch: Path, threads: int) -> None:
+    def __init__(self, scratch: Path, threads: int, device: str = "cpu") -> None:
         self.threads = threads
+        self._device = device
         self._scratch = scratch
         self._num_runs = 0
 
@@ -48,13 +49,13 @@ class Bench:
         """The figures of one regime on one net."""
         row = ROWS[name]
         _say(f"{net.title}: {row.title}")
-        return {"net": net_name, "row": name, **self._figures(net, row)}
+        return {"net": net_name, "row": name, **self.figures(net, row)}
 
     def growth(self, base: Net, num_modules: int) -> dict[str, Any]:
         """The figures of a K-M net with one of `num_modules` modules in memory."""
         net = replace(base, model={**base.model, "name": f"km-{num_modules}-1"}, num_modules=num_modules)
         _say(f"K-M with {num_modules} modules, one in memory")
-        return {"modules": num_modules, **self._figures(net, ROWS["one-module"])}
+        return {"modules": num_modules, **self.figures(net, ROWS["one-module"])}
 
     def overhead(self, net: Net, num_pairs: int) -> list[dict[str, Any]]:
         """The time of an epoch over that of the bare greedy loop, all taking turns.
@@ -130,7 +131,8 @@ class Bench:
         memory = json.loads(watched.output)["memory"]
         return {"budget_mb": net.tight_mb, "summary_mb": memory["peak_mb"], "outside_mb": watched.peak_mb}
 
-    def _figures(self, net: Net, row: Row) -> dict[str, Any]:
+    def figures(self, net: Net, row: Row) -> dict[str, Any]:
+        """What a row took and gave, or the error that it ended with."""
         try:
             run = self.begin(net, row)
             figures = _RowProcess(run, row, self._environment(_allocator(net)), turns=False).result()
@@ -163,8 +165,9 @@ class Bench:
             _place(run, row.placement)
         return run
 
-    def _lengths(self, net: Net) -> dict[str, int]:
-        return {"epochs": net.epochs, "batch_size": net.batch_size, "threads": self.threads}
+    def _lengths(self, net: Net) -> dict[str, int | str]:
+        lengths = {"epochs": net.epochs, "batch_size": net.batch_size}
+        return {**lengths, "threads": self.threads, "device": self._device}
 
     def _folder(self) -> Path:
         self._num_runs += 1

@@ -47,7 +47,7 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
     figures: dict[str, Any] = {}
 
     def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
-        process.warm_up("cpu")
+        process.warm_up(run.config().train.device)
         memory.hold_freed()
         section = Section()
         for module in range(len(layout["starts"])):
@@ -62,7 +62,8 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
 
     vars(work)["walk"] = walk  # the one step of the job that is measured
     result = work.run(run, budget_mb)
-    return {**figures, "accuracy": result["scores"]["last"], "budget_mb": budget_mb, "plan": plan}
+    scored = {"accuracy": result["scores"]["last"], "peak_mb": result["peak_mb"]}
+    return {**figures, **scored, "budget_mb": budget_mb, "plan": plan}
 
 
 def _in_turns(after: AfterVisit, turns: Turns, last_module: int, run: Run) -> AfterVisit:
