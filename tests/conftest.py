@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import hypothesis
 import pytest
 
 from edge_trgl.run import Run
 from edge_trgl.settings import resolve
+
+# Before torch is loaded, here and in the processes that tests start: each core has a worker of its own already.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# An example is as slow as the machine is busy, and what one run found is not kept for another beside it.
+hypothesis.settings.register_profile(
+    "drawn", deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("fixed", hypothesis.settings.get_profile("drawn"), derandomize=True)
+hypothesis.settings.load_profile("fixed")
 
 TINY: dict[str, dict[str, Any]] = {
     "data": {"source": "sample", "limit": 80, "validation": 0.2},

@@ -22,7 +22,6 @@ COUNTS = st.integers(1, 60).flatmap(lambda blocks: st.tuples(st.just(blocks), st
 
 
 @given(COUNTS)
-@settings(deadline=None)
 def test_by_depth_is_as_equal_as_can_be(counts):
     num_blocks, num_modules = counts
     starts = by_depth(num_blocks, num_modules)
@@ -40,7 +39,7 @@ def test_by_depth_puts_the_deeper_modules_first():
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8).flatmap(
     lambda weights: st.tuples(st.just(weights), st.integers(1, len(weights)))
 ))  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_by_weight_finds_the_lightest_heaviest_module(case):
     weights, num_modules = case
 

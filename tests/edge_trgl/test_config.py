@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import tomli_w
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_trgl.config import RunConfig, parse_epochs
@@ -231,7 +231,6 @@ CONFIGS = st.fixed_dictionaries(
 
 
 @given(CONFIGS)
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_document_comes_back_from_toml_as_the_same_configuration(source):
     config = resolve(source)
     document = tomllib.loads(tomli_w.dumps(config.document()))

@@ -133,7 +133,7 @@ def test_bfloat16_residue():
     st.booleans(),
     st.floats(0.1, 9),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_gauge_has_the_squared_norms_of_both_gradients(form, power, batch, wanted, factor):
     gauge = torch.zeros(2, dtype=torch.float64)
     x, r = torch.randn(batch, 3, requires_grad=wanted), torch.randn(batch, 3, requires_grad=True)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_trgl import assembly
@@ -41,7 +41,6 @@ def test_the_first_of_the_best_depths(accuracies, depth):
 
 
 @given(st.lists(st.integers(0, 9), min_size=1))
-@settings(deadline=None)
 def test_no_depth_is_better_than_the_chosen_one(accuracies):
     depth = choose_depth(accuracies)
     assert accuracies[depth - 1] == max(accuracies)

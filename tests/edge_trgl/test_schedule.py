@@ -40,7 +40,7 @@ from edge_trgl.schedule import (
 
 
 @given(SHAPES, st.integers(1, 3), st.integers(1, 9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_parallel_is_the_published_loop_whatever_the_chunk(shape, epochs, chunk):
     machine = Machine(shape)
     assert machine.run(parallel(shape, epochs, chunk)) == plain_parallel(shape, epochs)
@@ -49,7 +49,7 @@ def test_parallel_is_the_published_loop_whatever_the_chunk(shape, epochs, chunk)
 
 
 @given(SHAPES, st.integers(1, 3), st.integers(1, 9))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_parallel_respects_both_arrows(shape, epochs, chunk):
     machine = Machine(shape)
     machine.run(parallel(shape, epochs, chunk))
@@ -73,7 +73,7 @@ def _between_chunks(visits):
 
 
 @given(frozen_shapes(), VIEWS, st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_chunks_may_become_shorter_where_one_ends(frozen, views, epochs, length, times, data):
     shape, num_frozen = frozen
     views = views if num_frozen else None
@@ -88,7 +88,7 @@ def test_chunks_may_become_shorter_where_one_ends(frozen, views, epochs, length,
 
 
 @given(SHAPES, st.integers(1, 3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_end_to_end_goes_up_and_down_with_every_batch(shape, epochs):
     machine = Machine(shape)
     assert machine.run(end_to_end(shape, epochs)) == plain_end_to_end(shape, epochs)
@@ -128,7 +128,7 @@ def test_a_chunk_keeps_its_module():
 
 
 @given(SHAPES, LENGTHS, st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_sequential_and_multi_lap_are_the_plain_loops(shape, lengths, views, laps):
     epochs = tuple(lengths[: shape.num_modules])
     machine = Machine(shape)
@@ -140,7 +140,7 @@ def test_sequential_and_multi_lap_are_the_plain_loops(shape, lengths, views, lap
 
 
 @given(SHAPES, LENGTHS, st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_multi_lap_is_laps_of_sequential(shape, lengths, views, laps):
     """The visits of several laps are those of one, lap after lap, but for lap and epoch."""
     epochs = tuple(lengths[: shape.num_modules])
@@ -155,7 +155,7 @@ def test_multi_lap_is_laps_of_sequential(shape, lengths, views, laps):
 
 
 @given(SHAPES, LENGTHS, st.integers(1, 9), st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_streamed_sequential_is_the_plain_loop(shape, lengths, chunk, laps):
     epochs = tuple(lengths[: shape.num_modules])
     machine = Machine(shape)
@@ -165,7 +165,7 @@ def test_streamed_sequential_is_the_plain_loop(shape, lengths, chunk, laps):
 
 
 @given(SHAPES, LENGTHS, st.integers(1, 9), st.integers(1, 3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_prefix_in_training_mode_is_the_plain_loop_whatever_the_chunk(shape, lengths, chunk, laps):
     epochs = tuple(lengths[: shape.num_modules])
     machine = Machine(shape, moving=True)
@@ -176,7 +176,7 @@ def test_a_prefix_in_training_mode_is_the_plain_loop_whatever_the_chunk(shape, l
 
 
 @given(SHAPES, LENGTHS, st.integers(1, 9), st.integers(1, 2))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_without_augmentation_the_cache_changes_nothing(shape, lengths, chunk, laps):
     shape = replace(shape, augmented=False)
     epochs = tuple(lengths[: shape.num_modules])
@@ -186,7 +186,7 @@ def test_without_augmentation_the_cache_changes_nothing(shape, lengths, chunk, l
 
 @pytest.mark.parametrize("split", ["val", "test"])
 @given(shape=SHAPES, chunk=st.integers(1, 9))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 def test_evaluation_shows_every_sample_to_every_module_once(split, shape, chunk):
     machine = Machine(shape)
     visits = list(evaluation(shape, split, chunk))
@@ -198,7 +198,7 @@ def test_evaluation_shows_every_sample_to_every_module_once(split, shape, chunk)
 
 
 @given(SHAPES, st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_program_trains_each_module_for_the_epochs_it_says(shape, per_lap, laps, chunk, cached):
     epochs = tuple(laps * (per_lap + module) for module in range(shape.num_modules))
     for regime, paged in [*((regime, False) for regime in REGIMES), ("end-to-end", True)]:

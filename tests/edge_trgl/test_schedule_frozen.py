@@ -29,7 +29,7 @@ from edge_trgl.schedule import (
 
 
 @given(frozen_shapes(), st.integers(1, 3), st.integers(1, 9), VIEWS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_parallel_trains_what_is_not_frozen(drawn, epochs, chunk, views):
     shape, frozen = drawn
     machine = Machine(shape)
@@ -39,7 +39,7 @@ def test_parallel_trains_what_is_not_frozen(drawn, epochs, chunk, views):
 
 
 @given(frozen_shapes(), LENGTHS, st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_sequential_and_multi_lap_train_what_is_not_frozen(drawn, lengths, views, laps):
     shape, frozen = drawn
     epochs = tuple(lengths[: shape.num_modules])
@@ -50,7 +50,7 @@ def test_sequential_and_multi_lap_train_what_is_not_frozen(drawn, lengths, views
 
 
 @given(frozen_shapes(), LENGTHS, st.integers(1, 9), st.integers(1, 3), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_streamed_sequential_passes_the_frozen_first(drawn, lengths, chunk, laps, moving):
     shape, frozen = drawn
     epochs = tuple(lengths[: shape.num_modules])
@@ -62,7 +62,7 @@ def test_streamed_sequential_passes_the_frozen_first(drawn, lengths, chunk, laps
 
 
 @given(frozen_shapes(), LENGTHS, st.integers(1, 3), st.integers(1, 3), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_frozen_is_passed_once_for_all(drawn, lengths, views, laps, in_parallel):
     """Every sample once a copy, however many epochs and laps; nothing is rebuilt."""
     shape, frozen = drawn
@@ -77,7 +77,7 @@ def test_what_is_frozen_is_passed_once_for_all(drawn, lengths, views, laps, in_p
 
 
 @given(frozen_shapes(), st.integers(1, 3), st.integers(1, 9), st.integers(1, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_without_augmentation_what_is_frozen_may_be_cached(drawn, epochs, chunk, views):
     shape, frozen = replace(drawn[0], augmented=False), drawn[1]
     cached = Machine(shape).run(parallel(shape, epochs, chunk, frozen=frozen, views=views))

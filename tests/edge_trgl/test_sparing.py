@@ -101,7 +101,7 @@ def test_a_part_that_keeps_less_gives_the_same_bits(name, recompute, width, want
     power=st.sampled_from(POWERS),
     recompute=st.sampled_from(["norms", "blocks"]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_same_bits_at_any_size(name, width, batch, sides, wanted, power, recompute):
     generator = torch.Generator().manual_seed(batch)
     part, x = _randomised(PARTS[name](width), generator), _noise(generator, batch, width, *sides)

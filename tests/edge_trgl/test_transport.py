@@ -28,7 +28,7 @@ def test_sum_is_the_squared_norm_of_a_sample(reduction):
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_one_penalty_under_both_reductions(batch, channels, height, width):
     size = channels * height * width
     found = Energy(kept(torch.randn(batch, channels, height, width), MEASURE)[1], size)

@@ -167,7 +167,7 @@ class TestMemory:
             again.open(module)
         assert workshop.loads == NUM_MODULES
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(
         limit=st.integers(0, num_bytes(*range(NUM_MODULES))),
         order=st.lists(st.integers(0, NUM_MODULES - 1), max_size=20),
@@ -584,4 +584,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestStoreMachine.settings = settings(max_examples=60, stateful_step_count=30)

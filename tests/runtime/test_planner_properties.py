@@ -77,14 +77,14 @@ def fits(demand, budget_mb):
 
 
 class TestAnyDemand:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(demands())
     def test_the_named_budget_is_the_smallest(self, demand):
         budget_mb = smallest_budget(demand)
         assert make_plan(demand, budget_mb).peak_mb <= budget_mb
         assert not fits(demand, budget_mb - 1.01)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(demands(), st.floats(0, 500))
     def test_the_plan_fits_and_obeys(self, demand, spare_mb):
         budget_mb = smallest_budget(demand) + spare_mb
@@ -96,7 +96,7 @@ class TestAnyDemand:
             assert plan.layout.chunk == min(demand.chunk, demand.batches_per_epoch)
         assert not plan.layout.prefetch or demand.prefetch
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(demands(), st.floats(0, 100))
     def test_a_lossy_plan_is_taken_only_where_no_exact_one_fits(self, demand, spare_mb):
         assume(len(demand.forms) > 1)
@@ -104,14 +104,14 @@ class TestAnyDemand:
         is_lossy = bool(make_plan(demand, budget_mb).lossy)
         assert is_lossy == (not fits(exact_only(demand), budget_mb))
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(demands(), st.floats(0, 300), st.floats(0, 300))
     def test_a_larger_budget_gives_no_slower_plan(self, demand, spare_mb, more_mb):
         demand = exact_only(demand)
         budget_mb = smallest_budget(demand) + spare_mb
         assert make_plan(demand, budget_mb + more_mb).seconds <= make_plan(demand, budget_mb).seconds
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(demands(), st.floats(0, 300), st.floats(0, 300))
     def test_the_named_disk_is_the_smallest_and_the_plan_stays_on_it(self, demand, spare_mb, more_mb):
         budget_mb = smallest_budget(demand) + spare_mb

@@ -157,7 +157,7 @@ def test_without_reuse_every_batch_stays_as_it_was(tmp_path):
     store.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_any_order_of_reads_and_announcements_gives_the_records(tmp_path_factory, data):
     store = _store(tmp_path_factory.mktemp("ahead"), reuse=data.draw(st.booleans()))

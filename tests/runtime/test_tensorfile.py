@@ -84,7 +84,7 @@ def laid_out(tensor, layout):
     return torch.stack([tensor, tensor], dim=-1)[..., 0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.sampled_from(DTYPES), shapes, layouts), max_size=5),
     st.sampled_from([7, 64, tensorfile.SLICE_BYTES]),
@@ -330,7 +330,7 @@ entries = st.fixed_dictionaries(
 headers = st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), entries | json_values, max_size=3)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.one_of(
         st.binary(max_size=40),
@@ -347,7 +347,7 @@ def test_any_bytes_are_either_a_header_or_a_storage_error(data):
             assert sum(info.stop - info.start for info in infos.values()) <= len(data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_whatever_we_accept_the_library_accepts(data):
     """Mutations of a good file: a reader that takes more than the format allows would hide damage."""
@@ -395,7 +395,7 @@ print(peak() - start, "torch._dynamo" in sys.modules)
 
 
 @given(chosen=st.sets(st.sampled_from(["first", "middle", "last"])))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_some_tensors_of_a_file_are_read_and_all_bytes_checked(chosen):
     tensors = {
         name: random_tensor(torch.float32, (3, size))

@@ -161,7 +161,7 @@ def test_npz_of_several_blocks_big_endian_and_labels_in_a_column(tmp_path, sets)
     assert _pairs(*_prepared(tmp_path / "data", "train", "val", "test")) == _pairs(images, labels)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(4, 40),
     st.integers(1, 6),

@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,7 +19,6 @@ OPSET = 17
 SIDES = st.integers(1, 20)
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES)
 def test_means_are_those_of_torch(size, wanted):
     values = torch.randn(1, 1, size, dtype=torch.float64)

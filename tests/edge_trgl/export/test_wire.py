@@ -35,7 +35,7 @@ def stored(folder, tensors):
 
 
 @given(tensors=TENSORS, inside=st.booleans(), name=st.text(max_size=200))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_weights_come_back(tensors, inside, name):
     model = onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], [], doc_string=name))
     with tempfile.TemporaryDirectory() as folder:
