@@ -1,10 +1,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo test test-fast test-shuffled lint clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 venv: .venv/.made  ## the environment: .venv, from constraints.txt
 
@@ -17,8 +19,15 @@ venv: .venv/.made  ## the environment: .venv, from constraints.txt
 demo: venv  ## train on the bundled images under 340 MiB, export, check, report
 	$(BIN)/edge-trgl train --budget-mb 340 --export
 
-test: venv  ## the whole test suite
-	$(BIN)/python -m pytest
+test: venv  ## the whole test suite, on two cores (WORKERS=2)
+	$(PYTEST)
+
+test-fast: venv  ## what takes a moment a test: for the everyday loop
+	$(PYTEST) -m 'not slow and not data'
+
+test-shuffled: SEED := $(shell date +%s)
+test-shuffled: venv  ## the whole test suite, file by file in the order of SEED, with examples drawn anew
+	$(PYTEST) --random-order-bucket module --random-order-seed $(SEED) --hypothesis-profile drawn
 
 lint: venv  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
