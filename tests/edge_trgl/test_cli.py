@@ -72,7 +72,7 @@ def test_a_run_from_train_to_report(tmp_path):
     assert scores["weights_sha256"] == summary["weights_sha256"]
 
     exported = json.loads(run(tmp_path, "export", "runs/0001", "--json").stdout)
-    assert exported["max_abs_diff"] <= 1e-4
+    assert all(one["ok"] for one in exported["exits"])
     assert exported["num_images"] == 16
     assert exported["peak_mb"] <= 400
     assert exported == json.loads((folder / "export.json").read_text())

@@ -9,6 +9,7 @@ import textwrap
 import pytest
 import torch
 from cutting_zoo import CLASSES, IMAGE, MODELS, Gated, Residual, Tokens
+from nearness import assert_near
 from torch import nn
 from torch.nn import functional
 
@@ -72,7 +73,7 @@ class TestTheChainIsTheModel:
         x = images(size, shape)
         with torch.no_grad():
             found = logits(net, filled(net, model).eval(), model, x)
-            torch.testing.assert_close(found, model(x), rtol=0, atol=1e-5)
+            assert_near(found, model(x))
 
     def test_in_training_with_the_same_draws(self):
         """Bit for bit, the running statistics too; the dropout before the classifier is left out."""

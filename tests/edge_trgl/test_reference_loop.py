@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from nearness import SMALL, is_near
 from torch.nn import functional
 
 from edge_trgl.data import epoch_order, open_dataset
@@ -133,9 +134,9 @@ LOOPS = [
 
 def assert_same_losses(opened, plain):
     for metric in opened.state.metrics("train"):
-        assert metric.loss_sum / metric.num_images == pytest.approx(
-            plain.losses[metric.module][metric.epoch], abs=1e-6
-        )
+        # A mean of float32 losses, each of a small net's logits.
+        expected = plain.losses[metric.module][metric.epoch]
+        assert metric.loss_sum / metric.num_images == pytest.approx(expected, rel=SMALL)
 
 
 @pytest.mark.parametrize(("loop", "settings"), LOOPS)
@@ -151,7 +152,8 @@ def test_engine_equals_plain_loop(train_run, loop, settings):
     for k, module in enumerate(plain.modules):
         ours = store.open(k).final_tensors()
         for name, tensor in module.final_tensors().items():
-            assert torch.allclose(ours[name].double(), tensor.double(), rtol=0, atol=1e-5), (k, name)
+            # A weight is its first value and the steps, which are sums over a small net's passes.
+            assert is_near(ours[name].double(), tensor.double().detach()), (k, name)
 
 
 def test_adamw_has_the_losses_of_a_plain_loop(train_run):

@@ -53,7 +53,7 @@ def test_from_windows_to_a_file(tmp_path, archive):
     assert accuracy["chosen"] > 0.6
     assert json.loads(_run(tmp_path, "evaluate", "run", "--json").stdout)["chosen"] == accuracy["chosen"]
     exported = json.loads(_run(tmp_path, "export", "run", "--json").stdout)
-    assert exported["max_abs_diff"] <= 1e-4
+    assert all(one["ok"] for one in exported["exits"])
     model = onnx.load(tmp_path / "run" / "model.onnx")
     shape = model.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value for dim in shape][1:] == [CHANNELS, LENGTH]

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from nearness import assert_near
 from onnx import helper
 from PIL import Image
 
@@ -30,7 +31,7 @@ def test_it_gives_what_the_graph_computes_whatever_the_batch(tmp_path, tiny, pix
     images = pixels(num)
     found = predictor.predict(images)
     expected = tiny.logits(images)
-    np.testing.assert_allclose(found.logits, expected, rtol=1e-4, atol=1e-4)
+    assert_near(found.logits, expected)
     powers = np.exp(expected.astype(np.float64))
     np.testing.assert_allclose(found.probabilities, powers / powers.sum(axis=1, keepdims=True), rtol=1e-3)
     assert found.labels.tolist() == expected.argmax(axis=1).tolist()
@@ -48,9 +49,7 @@ def test_the_file_says_what_it_takes_and_names(tmp_path, tiny):
 def test_whole_numbers_and_windows(tmp_path, tiny):
     windows = np.arange(2 * 6 * 30).reshape(2, 6, 30) % 200
     predictor = Predictor(tiny.classifier(tmp_path / "model.onnx", (6, 30)))
-    np.testing.assert_allclose(
-        predictor.predict(windows.astype(np.uint8)).logits, tiny.logits(windows), rtol=1e-4, atol=1e-4
-    )
+    assert_near(predictor.predict(windows.astype(np.uint8)).logits, tiny.logits(windows))
 
 
 def test_large_logits_do_not_overflow(tmp_path, tiny, pixels):
@@ -65,13 +64,13 @@ def test_of_several_exits_the_last_answers_unless_another_is_named(tmp_path, tin
     predictor = Predictor(path, exit_number=chosen)
     images = pixels(2)
     assert predictor.num_exits == 3
-    np.testing.assert_allclose(predictor.predict(images).logits, tiny.logits(images, seed), rtol=1e-4, atol=1e-4)
+    assert_near(predictor.predict(images).logits, tiny.logits(images, seed))
 
 
 def test_exits_are_ordered_by_number_not_by_place(tmp_path, tiny, pixels):
     path = tiny.classifier(tmp_path / "model.onnx", exits=range(1, 12))
     images = pixels(1)
-    np.testing.assert_allclose(Predictor(path).predict(images).logits, tiny.logits(images, 11), atol=1e-3)
+    assert_near(Predictor(path).predict(images).logits, tiny.logits(images, 11))
 
 
 @pytest.mark.parametrize("number", [0, 3])
@@ -85,7 +84,7 @@ def test_optimized_and_as_written_agree(tmp_path, tiny, pixels):
     path = tiny.classifier(tmp_path / "model.onnx")
     images = pixels(4)
     plain, fast = (Predictor(path, optimize=optimize).predict(images).logits for optimize in (False, True))
-    np.testing.assert_allclose(plain, fast, rtol=1e-5, atol=1e-5)
+    assert_near(fast, plain)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 8), (1, 3, 8, 9), (0, 3, 8, 8), (1, 8, 8, 3), ()])

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from nearness import assert_near, is_near
 from torch import nn
 
 from edge_trgl.export import onnx_file, reading, wire
@@ -50,7 +51,7 @@ class FailingDisk(files.FileSystem):
 def assert_gives(path, net, x, small):
     found = small.run_file(path, x)
     for number, expected in enumerate(net.infer(x), 1):
-        torch.testing.assert_close(found[f"logits_{number}"], expected, rtol=0, atol=1e-5)
+        assert_near(found[f"logits_{number}"], expected)
 
 
 def initializers(path):
@@ -145,7 +146,7 @@ def test_shared_weights_are_written_once(tmp_path, exported, small):
     assert sum("trunk" in name and "weight" in name for name in initializers(path)) == 1
     x = small.images(2, 1.0)
     with torch.no_grad():
-        torch.testing.assert_close(small.run_file(path, x)["logits"], head(trunk(x)), rtol=0, atol=1e-5)
+        assert_near(small.run_file(path, x)["logits"], head(trunk(x)))
 
 
 def test_weights_that_are_equal_stay_two(tmp_path, exported, small):
@@ -164,7 +165,7 @@ def test_windows(tmp_path, exported, small):
     x = torch.randn(5, 3, 12)
     with torch.no_grad():
         expected = head(trunk(normalisation(x)))
-    torch.testing.assert_close(small.run_file(path, x)["logits"], expected, rtol=0, atol=1e-5)
+    assert_near(small.run_file(path, x)["logits"], expected)
 
 
 def test_a_module_that_changes_nothing(tmp_path, net, exported, small):
@@ -173,7 +174,7 @@ def test_a_module_that_changes_nothing(tmp_path, net, exported, small):
     x = small.images(2)
     expected = net.infer(x)
     for name, logits in zip(("logits_1", "logits_3"), expected, strict=True):
-        torch.testing.assert_close(small.run_file(path, x)[name], logits, rtol=0, atol=1e-5)
+        assert_near(small.run_file(path, x)[name], logits)
 
 
 def test_axes_are_counted_from_the_front(tmp_path, exported, small):
@@ -228,7 +229,7 @@ def test_an_interrupted_export_leaves_the_old_model_or_the_new(
             failing += 1
         monkeypatch.setattr(files, "system", files.FileSystem())
         found = small.run_file(path, x)["logits_2"]
-        matching = [net for net in (old, new) if torch.allclose(found, net.infer(x)[1], atol=1e-5)]
+        matching = [net for net in (old, new) if is_near(found, net.infer(x)[1])]
         assert len(matching) == 1
         assert matching == [new] or not published
     assert failing > 8

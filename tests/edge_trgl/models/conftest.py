@@ -10,7 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from nearness import assert_near
 
+from edge_trgl.export.comparison import TOLERANCE
 from edge_trgl.export.stage import Normalisation
 from edge_trgl.local import StepConfig
 from edge_trgl.sparing import Recompute
@@ -86,7 +88,7 @@ def assert_exported(chain, folder, exported):
     with torch.no_grad():
         for (trunk, head), logits in zip(modules, session.run(names, {"input": images.numpy()}), strict=True):
             x = trunk(x)
-            torch.testing.assert_close(torch.from_numpy(logits), head(x), rtol=1e-3, atol=1e-4)
+            assert_near(logits, head(x), TOLERANCE)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 import torch
+from nearness import assert_near
 from torch import nn
 
 from edge_trgl.cutting.origins import model_factory
@@ -85,7 +86,7 @@ def test_computes_what_torchvision_computes(models):
     with torch.no_grad():
         expected, found = theirs.features(images).permute(0, 3, 1, 2), ours(images)
     assert expected.abs().max() > 1
-    assert (found - expected).abs().max() <= 1e-5
+    assert_near(found, expected)
 
 
 def _theirs():
@@ -229,6 +230,7 @@ def test_exported(models, tmp_path, exported):
 LEAN = """
 import sys
 import torch
+from nearness import assert_near
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import swin_tiny
 from edge_trgl.transport import Transport
