@@ -13,6 +13,8 @@ import hypothesis
 import pytest
 
 from edge_trgl.run import Run
+from edge_trgl.runtime import memory
+from edge_trgl.runtime.memory import Usage
 from edge_trgl.settings import resolve
 
 # Before torch is loaded, here and in the processes that tests start: each core has a worker of its own already.
@@ -54,6 +56,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+SIZE = Usage(rss=200.0, anonymous=150.0, file=50.0, shared=0.0, peak=200.0, data=500.0)
+"""Of a process that plans: the suite's own grows from test to test, and no plan may depend on that."""
+
+
+@pytest.fixture
+def process_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs in this process take it to be of `SIZE`."""
+    monkeypatch.setattr(memory, "usage", lambda status=memory.STATUS: SIZE)
+
+
 @pytest.fixture
 def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Makes a prepared and planned run from `section__key=value` settings over TINY.
@@ -79,7 +91,9 @@ def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         prepare.run(run)
         if run.config().model.imported:
             cut.run(run)
-        costs.run(run, budget_mb)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(memory, "usage", lambda status=memory.STATUS: SIZE)
+            costs.run(run, budget_mb)
         assert plan.run(run, budget_mb, disk_mb)["wanted"] == []
         state = run.state()
         if state.meta("layout")["built"]:

@@ -22,7 +22,7 @@ PAGED = {"train__regime": "end-to-end", "model__name": "km-4-2", "model__width":
 
 
 @pytest.fixture
-def paged(plan_run):
+def paged(plan_run, process_size):
     """An end-to-end run of several modules, and the bytes that all its weights and momentum take."""
     run = plan_run("run", **PAGED)
     rows = run.state().meta("demand")["forms"][-1]["rows"]

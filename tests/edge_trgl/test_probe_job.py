@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
+import own_process
 import pytest
 
 from edge_trgl.jobs import costs, plan, prepare, probe
 from edge_trgl.run import Run
 from edge_trgl.runtime import memory, probes
 from edge_trgl.runtime.demand import FORWARD, REFUSED, Demand, Measurement, ModuleRow
-from edge_trgl.runtime.device import Cpu
+from edge_trgl.runtime.supervisor import run_child
 from edge_trgl.settings import resolve
 from tests.conftest import TINY
 
@@ -27,11 +30,11 @@ def planned(tmp_path, monkeypatch):
     return run, plan.run(run, PLENTY_MB, PLENTY_MB)["wanted"]
 
 
-def test_a_plan_rests_on_steps_that_were_measured(planned, monkeypatch):
+def test_a_plan_rests_on_steps_that_were_measured(planned):
     run, wanted = planned
     assert {one["work"] for one in wanted} == {"none", FORWARD}
-    monkeypatch.setattr(probe.process, "begin", lambda device, room_mb: None)  # no limit on the tests themselves
-    probe.run(run, wanted, PLENTY_MB)
+    options = json.dumps({"wanted": wanted, "budget_mb": PLENTY_MB})
+    run_child(["-m", "edge_trgl.jobs", "probe", str(run.folder), options], on_message=lambda message: None)
     assert plan.run(run, PLENTY_MB, PLENTY_MB)["wanted"] == []
     state = run.state()
     assert state.meta("plan")["probed"]
@@ -58,69 +61,36 @@ def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monke
     state.close()
 
 
-class Work:
-    """Each sample of a step takes a MiB, and the step `at` a place `more`; knows the sizes of its steps."""
-
-    parts = 1
-    opening_mb = 0.0
-
-    def __init__(self, *, more=0, at=0):
-        self.sizes, self.more, self.at = [], more, at
-
-    def step(self, size):
-        self.sizes.append(size)
-        size += self.more if self.sizes.count(size) == self.at else 0
-        bytearray(size * memory.MIB)[::4096] = bytes(size * memory.MIB // 4096)
-
-    def own_mb(self):
-        return 0.0
+@pytest.fixture(scope="module")
+def measured():
+    """What `tests/support/measured_steps.py` found, by case."""
+    return own_process.result_of(Path(own_process.__file__).with_name("measured_steps.py"))
 
 
-def room_for(mb):
-    """The process and `mb` more, without what earlier tests left on the heap, as before a step measured."""
-    memory.trim()
-    return memory.usage().rss + mb
+def test_what_would_take_more_than_there_is_room_for_is_never_done_whole(measured):
+    found = measured["no room"]
+    assert found["measurement"] == dataclasses.asdict(REFUSED)
+    assert max(found["sizes"]) == 32
 
 
-def test_what_would_take_more_than_there_is_room_for_is_never_done_whole():
-    work = Work()
-    assert probe._measured(work, 64, room_for(40), Cpu()) == REFUSED
-    assert max(work.sizes) == 32
+def test_what_there_is_room_for_is_measured_whole(measured):
+    """But for a few pages, which the kernel counts in portions."""
+    found = measured["room"]
+    assert found["measurement"]["work_mb"] == pytest.approx(64, abs=4)
+    assert found["sizes"][-1] == 64
 
 
-def test_what_there_is_room_for_is_measured_whole():
-    work = Work()
-    found = probe._measured(work, 64, room_for(200), Cpu())
-    assert found.work_mb == pytest.approx(64, abs=4)
-    assert work.sizes[-1] == 64
+def test_what_a_step_takes_on_its_device_is_measured_too(measured):
+    """Where a step takes two MiB there for each that it takes in the process, beside 300 MiB of context."""
+    found, rest_mb = measured["device"]["measurement"], measured["device"]["before_mb"] + 300
+    assert found["work_mb"] == pytest.approx(192, abs=4)
+    assert found["fixed_mb"] == pytest.approx(rest_mb, abs=20)
+    assert measured["no room on the device"]["measurement"] == dataclasses.asdict(REFUSED)
 
 
-class Gpu(Cpu):
-    """Beside 300 MiB of context, a step takes two MiB here for each that it takes in the process."""
-
-    def __init__(self, work):
-        super().__init__()
-        self.work = work
-
-    def rest_mb(self):
-        return 300.0
-
-    def peak_mb(self):
-        return 300.0 + 2 * self.work.sizes[-1]
-
-
-def test_what_a_step_takes_on_its_device_is_measured_too():
-    work = Work()
-    found = probe._measured(work, 64, room_for(600), Gpu(work))
-    assert found.work_mb == pytest.approx(192, abs=4)
-    assert found.fixed_mb == pytest.approx(room_for(300), abs=20)
-    assert probe._measured(work, 64, room_for(450), Gpu(work)) == REFUSED
-
-
-@pytest.mark.parametrize("at", [2, 1 + probe.PEAKS])
-def test_the_highest_of_the_measured_steps_counts(at):
-    found = probe._measured(Work(more=16, at=at), 64, room_for(200), Cpu())
-    assert found.work_mb == pytest.approx(80, abs=4)
+@pytest.mark.parametrize("place", ["second", "last"])
+def test_the_highest_of_the_measured_steps_counts(measured, place):
+    assert measured[place]["measurement"]["work_mb"] == pytest.approx(80, abs=4)
 
 
 def test_code_that_later_works_load_counts_for_all(monkeypatch):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import subprocess
-import sys
 
+import own_process
 import pytest
 
 from edge_trgl.runtime import memory
@@ -56,11 +55,15 @@ def set_peak(status, peak_mb):
     status.write_text(STATUS.replace("409600 kB", f"{peak_mb * 1024} kB"))
 
 
-def in_child(code, **environment):
-    """What `code` prints, as JSON; a process of its own has a heap and a high-water mark of its own."""
-    started = {**os.environ, **environment}
-    result = subprocess.run([sys.executable, "-c", code], env=started, check=True, capture_output=True)
-    return json.loads(result.stdout)
+@pytest.fixture(scope="module")
+def here():
+    """A process as it counts itself."""
+    return own_process.result_of(
+        "-c",
+        "import dataclasses, json\nfrom edge_trgl.runtime import memory\n"
+        "found = {'usage': dataclasses.asdict(memory.usage()), 'resident_mb': memory.resident_mb()}\n"
+        "print(json.dumps(found))",
+    )
 
 
 class TestUsage:
@@ -69,10 +72,14 @@ class TestUsage:
             rss=300.0, anonymous=200.0, file=90.0, shared=10.0, peak=400.0, data=500.0
         )
 
-    def test_rss_is_the_sum_of_its_kinds(self):
-        now = memory.usage()
+    def test_rss_is_the_sum_of_its_kinds(self, here):
+        now = memory.Usage(**here["usage"])
+        # The kernel adds pages up in portions.
         assert now.rss == pytest.approx(now.anonymous + now.file + now.shared, abs=2)
         assert 0 < now.rss <= now.peak
+
+    def test_what_is_resident_is_what_the_kernel_says(self, here):
+        assert here["resident_mb"] == pytest.approx(here["usage"]["rss"], abs=2)
 
     def test_a_process_that_is_gone_but_not_waited_for_uses_nothing(self, status):
         status.write_text("Name:\tpython\nState:\tZ (zombie)\nPid:\t4711\n")
@@ -136,7 +143,7 @@ with meter.phase():
     pass
 print(json.dumps([start, first, meter.read(), meter.highest]))
 """
-        start, first, second, highest = in_child(code)
+        start, first, second, highest = own_process.result_of("-c", code)
         # The kernel adds pages up in portions, hence 63.
         assert start + 63 <= first < start + 72
         assert second < start + 8
@@ -158,7 +165,7 @@ print(json.dumps([full - start, freed - start, memory.usage().rss - start]))
 """
 
     def test_trim_gives_freed_heap_back(self):
-        full, freed, trimmed = in_child(self.CODE.format(size=20_000, total=64 << 20))
+        full, freed, trimmed = own_process.result_of("-c", self.CODE.format(size=20_000, total=64 << 20))
         assert full > 60
         assert freed > 60  # else there is nothing to show
         assert trimmed < 8
@@ -166,7 +173,7 @@ print(json.dumps([full - start, freed - start, memory.usage().rss - start]))
     def test_with_the_settings_large_blocks_go_back_at_once(self):
         code = self.CODE.format(size=2 << 20, total=64 << 20)
         for allocator in ("held", "huge"):
-            full, freed, _ = in_child(code, **memory.allocator_environment(allocator))
+            full, freed, _ = own_process.result_of("-c", code, **memory.allocator_environment(allocator))
             assert full > 60
             assert freed < 8
 
@@ -189,7 +196,7 @@ print(json.dumps([faults, full - start, memory.usage().rss - start]))
 """
 
     def test_on_the_heap_a_tensor_takes_the_place_of_the_last_one(self):
-        faults, full, freed = in_child(self.FAULTS, **memory.allocator_environment("held"))
+        faults, full, freed = own_process.result_of("-c", self.FAULTS, **memory.allocator_environment("held"))
         assert faults < 3000  # of 50 times 1536 pages
         assert full > 60
         assert freed < 10  # the end of the heap goes back
@@ -208,7 +215,7 @@ memory._C_LIBRARY = Library()
 memory.hold_freed()
 print(json.dumps("untouched"))
 """
-        assert in_child(code, **memory.allocator_environment(allocator)) == "untouched"
+        assert own_process.result_of("-c", code, **memory.allocator_environment(allocator)) == "untouched"
 
     FLAGS = """
 import json
@@ -236,7 +243,7 @@ print(json.dumps([before, kept, flags()]))
 """
 
     def test_no_huge_page_fills_the_holes_of_the_heap_as_it_is(self):
-        before, kept, later = in_child(self.FLAGS, **memory.allocator_environment("huge"))
+        before, kept, later = own_process.result_of("-c", self.FLAGS, **memory.allocator_environment("huge"))
         if not any(before[0]):
             pytest.skip("the kernel or the C library has no huge pages for a heap")
         assert not any(kept[0])
@@ -244,19 +251,22 @@ print(json.dumps([before, kept, flags()]))
         assert any(later[0])  # what it is extended by
 
 
-def test_what_is_resident_is_what_the_kernel_says():
-    assert memory.resident_mb() == pytest.approx(memory.usage().rss, abs=4)
-
-
 def test_input_and_output_are_counted(tmp_path):
     kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True)
     if kind.stdout.strip() == "tmpfs":
         pytest.skip("no disk is written to")
-    path = tmp_path / "file"
-    read, written = memory.io_mb()
-    path.write_bytes(bytes(4 << 20))
-    read_between, written_between = memory.io_mb()
-    assert 4 <= written_between - written < 5
-    assert read_between - read < 1
-    path.read_bytes()
-    assert 4 <= memory.io_mb()[0] - read_between < 5
+    code = """
+import json, sys
+from pathlib import Path
+from edge_trgl.runtime import memory
+
+path, counts = Path(sys.argv[1]), [memory.io_mb()]
+path.write_bytes(bytes(4 << 20))
+counts.append(memory.io_mb())
+path.read_bytes()
+print(json.dumps([*counts, memory.io_mb()]))
+"""
+    before, between, after = own_process.result_of("-c", code, tmp_path / "file")
+    assert 4 <= between[1] - before[1] < 5
+    assert between[0] - before[0] < 1
+    assert 4 <= after[0] - between[0] < 5

@@ -1,0 +1,41 @@
+"""Trains two runs that are alike, the second with a checksum that needs 256 MiB and a budget that has 64 more than
+the first took; prints the refusal, and what both gave in the end.
+
+    python hungry_checksum.py RUN LIKE_IT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+from edge_trgl import evaluate
+from edge_trgl.jobs import work
+from edge_trgl.opening import open_run
+from edge_trgl.run import Run
+from edge_trgl.runtime.errors import OverBudgetError
+
+MB = 2**20
+real = evaluate.weights_sha256
+
+
+def hungry(modules, num_modules):
+    held = b"x" * (256 * MB)
+    return real(modules, num_modules) if held else ""
+
+
+def trained(run, budget_mb):
+    return work.train(open_run(run), budget_mb=budget_mb, others_mb=0.0, stop=[])
+
+
+if __name__ == "__main__":
+    run, like_it = (Run(Path(folder)) for folder in sys.argv[1:])
+    usual, refusal = trained(run, 1e5), None
+    with mock.patch.object(evaluate, "weights_sha256", hungry):
+        try:
+            trained(like_it, usual["peak_mb"] + 64.0)
+        except OverBudgetError as error:
+            refusal = error.message
+    json.dump({"refusal": refusal, "usual": usual, "again": trained(like_it, 1e5)}, sys.stdout)
