@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,44 +67,55 @@ def process_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "usage", lambda status=memory.STATUS: SIZE)
 
 
+def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Mapping[str, Any]) -> Run:
+    """A prepared and planned run from `section__key=value` settings over TINY."""
+    from edge_trgl.jobs import convert, costs, cut, plan, prepare
+
+    chosen: dict[str, dict[str, Any]] = {}
+    for setting, value in settings.items():
+        section, _, key = setting.partition("__")
+        chosen.setdefault(section, {})[key] = value
+    model = dict(TINY["model"])
+    if ":" in chosen.get("model", {}).get("name", ""):
+        del model["gain"]  # weights that a library's blocks draw have none
+    run = Run.create(folder, resolve({**TINY, "model": model}, chosen))
+    library, colon, _ = run.config().model.name.partition(":")
+    if colon and library in ("torchvision", "timm") and find_spec(library) is None:
+        pytest.skip(f"needs {library}")
+    prepare.run(run)
+    if run.config().model.imported:
+        cut.run(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "usage", lambda status=memory.STATUS: SIZE)
+        costs.run(run, budget_mb)
+    assert plan.run(run, budget_mb, disk_mb)["wanted"] == []
+    state = run.state()
+    if state.meta("layout")["built"]:
+        convert.run(run)
+    state.close()
+    return run
+
+
 @pytest.fixture
-def plan_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+def _subnormal_numbers() -> Iterator[None]:
+    """Jobs set their process up for training; hypothesis wants its subnormal numbers back."""
+    import torch
+
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def plan_run(tmp_path: Path, _subnormal_numbers: None) -> Callable[..., Run]:
     """Makes a prepared and planned run from `section__key=value` settings over TINY.
 
     `budget_mb`: what it is planned for; None is the least that works. `disk_mb`: the same of the disk.
     """
-    import torch
-
-    from edge_trgl.jobs import convert, costs, cut, plan, prepare
 
     def make(name: str, budget_mb: float | None = 1e5, disk_mb: float = 1e6, **settings: Any) -> Run:
-        chosen: dict[str, dict[str, Any]] = {}
-        for setting, value in settings.items():
-            section, _, key = setting.partition("__")
-            chosen.setdefault(section, {})[key] = value
-        model = dict(TINY["model"])
-        if ":" in chosen.get("model", {}).get("name", ""):
-            del model["gain"]  # weights that a library's blocks draw have none
-        run = Run.create(tmp_path / name, resolve({**TINY, "model": model}, chosen))
-        library, colon, _ = run.config().model.name.partition(":")
-        if colon and library in ("torchvision", "timm") and find_spec(library) is None:
-            pytest.skip(f"needs {library}")
-        prepare.run(run)
-        if run.config().model.imported:
-            cut.run(run)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(memory, "usage", lambda status=memory.STATUS: SIZE)
-            costs.run(run, budget_mb)
-        assert plan.run(run, budget_mb, disk_mb)["wanted"] == []
-        state = run.state()
-        if state.meta("layout")["built"]:
-            convert.run(run)
-        state.close()
-        return run
+        return planned(tmp_path / name, budget_mb, disk_mb, settings)
 
-    yield make
-    # Jobs set their process up for training; hypothesis wants its subnormal numbers back.
-    torch.set_flush_denormal(False)
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +136,37 @@ def train_run(plan_run: Callable[..., Run], finish: Callable[[Run], Trained]) ->
 
     def make(name: str, budget_mb: float | None = 1e5, **settings: Any) -> Trained:
         return finish(plan_run(name, budget_mb, **settings))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _trained_once(
+    tmp_path_factory: pytest.TempPathFactory, finish: Callable[[Run], Trained]
+) -> Callable[..., Trained]:
+    known: dict[str, Trained] = {}
+
+    def train(**settings: Any) -> Trained:
+        key = repr(sorted(settings.items()))
+        if key not in known:
+            known[key] = finish(planned(tmp_path_factory.mktemp("trained") / "run", 1e5, 1e6, settings))
+        return known[key]
+
+    return train
+
+
+@pytest.fixture
+def trained_copy(
+    tmp_path: Path, _trained_once: Callable[..., Trained], _subnormal_numbers: None
+) -> Callable[..., Trained]:
+    """Makes a run as `train_run` does, for tests of what comes after training: those of one process that ask for
+    the same settings have copies of the same run.
+    """
+
+    def make(name: str, **settings: Any) -> Trained:
+        once = _trained_once(**settings)
+        shutil.copytree(once.run.folder, tmp_path / name)
+        return Trained(Run(tmp_path / name), once.result)
 
     return make
 

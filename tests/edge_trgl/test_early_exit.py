@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from nearness import assert_near
+from nearness import SMALL, assert_near, scale_of
 
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy import Cascade, Manifest, Predictor
@@ -62,8 +62,8 @@ def logits_of_stages(run, pixels):
 
 
 @pytest.fixture
-def trained(train_run):
-    return train_run("run").run
+def trained(trained_copy):
+    return trained_copy("run").run
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,7 @@ def test_every_stage_gives_the_logits_of_its_depth(trained, options, ends):
     assert told["num_images"] == 16
     pixels, _ = images_of(trained)
     found = logits_of_stages(trained, pixels)
+    assert told["max_abs_diff"] <= SMALL * scale_of(found)
     for path in trained.exits_folder.glob("*.onnx"):
         onnx.checker.check_model(str(path), full_check=True)
         assert onnx.load(path).opset_import[0].version == document["opset"]

@@ -69,8 +69,8 @@ def run_file(path, pixels):
 
 
 @pytest.fixture
-def trained(train_run):
-    return train_run("run").run
+def trained(trained_copy):
+    return trained_copy("run").run
 
 
 def test_it_is_checked_on_images_from_all_over_the_set(trained, monkeypatch):

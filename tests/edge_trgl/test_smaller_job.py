@@ -53,27 +53,33 @@ def shrink(run, form):
 
 
 @pytest.fixture
-def trained(train_run):
-    return train_run("run", **WIDE).run
+def trained(trained_copy):
+    return trained_copy("run", **WIDE).run
 
 
-@pytest.fixture
-def windows(train_run, tmp_path):
-    """A net of one-dimensional convolutions, trained on windows of three frequencies."""
+@pytest.fixture(scope="session")
+def frequencies(tmp_path_factory):
+    """Windows of three frequencies, as an archive."""
     draws, y = np.random.default_rng(0), np.arange(420) % 3
     turns = (1 + 2 * y)[:, None, None] * np.arange(32) / 32 + draws.uniform(size=(420, 1, 1))
     x = (np.sin(2 * np.pi * turns) + draws.normal(0, 0.3, (420, 3, 32))).astype(np.float32)
-    archive = tmp_path / "windows.npz"
+    archive = tmp_path_factory.mktemp("frequencies") / "windows.npz"
     np.savez(archive, x_train=x[:400], y_train=y[:400], x_test=x[400:], y_test=y[400:], axes="NCL")
-    return train_run("run", **{**WIDE, "data__source": str(archive), "data__limit": None}).run
+    return str(archive)
 
 
 @pytest.fixture
-def mlp(train_run, tmp_path, monkeypatch):
+def windows(trained_copy, frequencies):
+    """A net of one-dimensional convolutions, trained on windows of three frequencies."""
+    return trained_copy("run", **{**WIDE, "data__source": frequencies, "data__limit": None}).run
+
+
+@pytest.fixture
+def mlp(trained_copy, tmp_path, monkeypatch):
     """A net of nothing but linear layers."""
     (tmp_path / "mlp_to_shrink.py").write_text(textwrap.dedent(MLP))
     monkeypatch.syspath_prepend(str(tmp_path))
-    return train_run("run", **WIDE, model__name="mlp_to_shrink:net").run
+    return trained_copy("run", **WIDE, model__name="mlp_to_shrink:net").run
 
 
 def samples_of(run, split="val"):
@@ -288,9 +294,8 @@ FAMILIES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["ort", "jetpack6"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_other_families(train_run, monkeypatch, tmp_path, family, target):
+def test_other_families(train_run, monkeypatch, tmp_path, family):
     """Hardly trained on noise, they have no accuracy to lose: the logits stay near, and the files are loaded."""
     draws = np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3)).astype(np.uint8)
     labels = np.arange(48) % 4
@@ -299,12 +304,13 @@ def test_other_families(train_run, monkeypatch, tmp_path, family, target):
     data = {"data__source": str(archive), "data__limit": None, "data__image_size": 32}
     run = train_run("run", **data, train__epochs="1", train__batch_size=8, **FAMILIES[family]).run
     monkeypatch.setattr(judging, "LARGEST_LOSS", 1.0)
-    exported = deploy(run, "last", target)
-    assert shrink(run, "fp16")["num_bytes"] < 0.6 * exported["num_bytes"]
-    int8 = shrink(run, "int8")
-    assert int8["max_relative_diff"] < 0.5
-    if target == "ort":
-        assert int8["num_bytes"] < 0.4 * exported["num_bytes"]
     x, _ = samples_of(run)
-    for form in ("fp16", "int8"):
-        assert np.isfinite(Predictor(run.smaller_file(form), "cpu").predict(x).logits).all()
+    for target in ("ort", "jetpack6"):
+        exported = deploy(run, "last", target)
+        assert shrink(run, "fp16")["num_bytes"] < 0.6 * exported["num_bytes"]
+        int8 = shrink(run, "int8")
+        assert int8["max_relative_diff"] < 0.5
+        if target == "ort":
+            assert int8["num_bytes"] < 0.4 * exported["num_bytes"]
+        for form in ("fp16", "int8"):
+            assert np.isfinite(Predictor(run.smaller_file(form), "cpu").predict(x).logits).all()

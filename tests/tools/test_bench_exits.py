@@ -11,9 +11,9 @@ from edge_trgl.runtime import budget
 
 
 @pytest.fixture
-def in_stages(train_run, monkeypatch):
+def in_stages(trained_copy, monkeypatch):
     monkeypatch.setattr(budget, "set_guard", lambda limit_mb: None)
-    run = train_run("run").run
+    run = trained_copy("run").run
     limits = {"others_mb": 0.0, "budget_mb": 1e5}
     written = export.run(run, depth="last", target=None, batch="dynamic", budget_mb=1e5, in_stages=True)
     calibrated = calibrate.run(run, written=written, leaving="0.5", **limits)
