@@ -12,7 +12,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 TOLERANCE = 1e-4
 """The largest difference of a logit that is accepted, as a share of the largest logit where that is above 1:
-rounding grows with the numbers that are rounded."""
+rounding grows with the numbers that are rounded.
+
+These are 840 roundings of a float32 number. Sums of n products in L layers, added up in another order, differ by
+about √(n·L) of them, 250 in ResNet-110; measured were 5 to 20, by instruction set. A wrong weight makes far more.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 import torch
-from nearness import DEEP, assert_near
+from nearness import assert_near
 from torch import nn
 
 from edge_trgl.catalogue import open_net
@@ -216,7 +216,7 @@ def test_a_librarys_model_is_its_chain(name):
             x = block(x)
         features = x.flatten(2).mean(2) if x.dim() > 2 else x
         found = model.get_submodule(net.classifier)(features)
-    assert_near(found, expected, DEEP)
+    assert_near(found, expected)
 
 
 def library_model(name, shape):
