@@ -37,3 +37,25 @@ def run_tool():
         )
 
     return run
+
+
+@pytest.fixture
+def seen(tool, monkeypatch, tmp_path):
+    """What a watched program runs to wait until it was seen: a file stands for each time, and goes once it was."""
+    processes = tool("_processes")
+    sample = processes.Marks.sample
+
+    def sampled(marks):
+        waiting = list(tmp_path.glob("waits*"))
+        sample(marks)
+        for file in waiting:
+            file.unlink()
+
+    monkeypatch.setattr(processes.Marks, "sample", sampled)
+    return (
+        "import os, pathlib, subprocess, sys, time\n"
+        "def wait(number=0):\n"
+        f"    file = pathlib.Path({str(tmp_path)!r}, f'waits-{{os.getpid()}}-{{number}}')\n"
+        "    file.touch()\n"
+        "    while file.exists(): time.sleep(0.01)\n"
+    )
