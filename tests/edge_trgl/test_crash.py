@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import own_process
+import preloaded
 import pytest
 
 from edge_trgl.run import Run
-from edge_trgl.runtime import memory
 from edge_trgl.runtime.messages import DESCRIPTOR
 
 KILLS = 5
@@ -37,14 +39,12 @@ WAYS = {
 }
 
 
-def start(run: Run, messages: int | None = None, budget_mb: float = 1e5) -> subprocess.Popen[bytes]:
-    options = json.dumps({"budget_mb": budget_mb})
-    command = [sys.executable, "-m", "edge_trgl.jobs", "work", str(run.folder), options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if messages is not None:
-        environment[DESCRIPTOR] = str(messages)
-    pass_fds = [] if messages is None else [messages]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, pass_fds=pass_fds)
+TIGHT = Path(own_process.__file__).with_name("tight_budget.py")
+
+
+def start(run: Run, messages: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "edge_trgl.jobs", "work", str(run.folder), json.dumps({"budget_mb": 1e5})]
+    return subprocess.Popen(command, env={**os.environ, DESCRIPTOR: str(messages)}, pass_fds=[messages])
 
 
 def position(run: Run) -> int:
@@ -55,21 +55,21 @@ def position(run: Run) -> int:
         state.close()
 
 
-def kill_in_training(run: Run, moment: random.Random) -> None:
+def kill_in_training(run: Run, moment: random.Random, errors: Path) -> None:
     """Start the worker, wait until it has committed something new, and kill it a little later."""
     before = position(run)
-    worker = start(run)
-    while worker.poll() is None and position(run) == before:
+    worker = preloaded.start("work", run.folder, errors, budget_mb=1e5)
+    while worker.is_alive() and position(run) == before:
         time.sleep(0.005)
     time.sleep(moment.uniform(0, 0.15))
-    worker.send_signal(signal.SIGKILL)
-    _, errors = worker.communicate()
-    assert worker.returncode in (-signal.SIGKILL, 0), errors.decode()
+    worker.kill()
+    worker.join()
+    assert worker.exitcode in (-signal.SIGKILL, 0), errors.read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_killed_and_resumed_gives_the_same_weights(plan_run, finish, follow, way):
+def test_killed_and_resumed_gives_the_same_weights(plan_run, finish, follow, way, tmp_path):
     settings = {"train__regime": way, "train__epochs": "6", "model__width": 8, **WAYS[way]}
     whole = plan_run("unbroken", **settings)
     run = plan_run("broken", **settings, train__checkpoint_minutes=0.0)
@@ -77,12 +77,12 @@ def test_killed_and_resumed_gives_the_same_weights(plan_run, finish, follow, way
         follow(whole, "rounds")
         follow(run, "rounds")
     unbroken = finish(whole)
-    moment = random.Random(way)
+    moment, errors = random.Random(way), tmp_path / "errors"
     for _ in range(KILLS):
-        kill_in_training(run, moment)
-    last = start(run)
-    _, errors = last.communicate()
-    assert last.returncode == 0, errors.decode()
+        kill_in_training(run, moment, errors)
+    last = preloaded.start("work", run.folder, errors, budget_mb=1e5)
+    last.join()
+    assert last.exitcode == 0, errors.read_text()
     state = run.state()
     assert state.meta("result")["weights_sha256"] == unbroken.sha256
     # Nothing was counted twice or lost, however often it was killed.
@@ -108,34 +108,13 @@ def test_terminated_worker_commits_and_stops(plan_run):
     assert position(run) > 0
 
 
-def test_over_budget_stops_resumable(plan_run, train_run):
+def test_over_budget_stops_resumable(plan_run, train_run, finish):
     """A limit that the run passes: exit 6, whether the guard refuses an allocation or the check sees the peak."""
     settings = {"train__epochs": "2", "model__width": 64}
     unbroken = train_run("unbroken", **settings)
     run = plan_run("tight", **settings, train__checkpoint_minutes=0.0)
-    # This process stands beside the worker as its parent, and counts.
-    budget_mb = memory.usage().peak + worker_floor_mb() + 10
-    reading, writing = os.pipe()
-    worker = start(run, writing, budget_mb=budget_mb)
-    os.close(writing)
-    _, errors = worker.communicate()
-    assert worker.returncode == 6, errors.decode()
-    with os.fdopen(reading) as messages:
-        assert json.loads(messages.readlines()[-1])["exit_code"] == 6
-    again = start(run)
-    _, errors = again.communicate()
-    assert again.returncode == 0, errors.decode()
-    state = run.state()
-    assert state.meta("result")["weights_sha256"] == unbroken.sha256
-    state.close()
-
-
-def worker_floor_mb() -> float:
-    code = (
-        "import edge_trgl.jobs.work\nfrom edge_trgl import process\nfrom edge_trgl.runtime import memory\n"
-        "process.warm_up('cpu')\nprint(memory.usage().rss)"
-    )
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert own_process.result_of(TIGHT, run.folder) == 6
+    assert finish(run).sha256 == unbroken.sha256
 
 
 def test_going_on_elsewhere_is_said(plan_run):

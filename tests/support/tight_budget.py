@@ -1,0 +1,38 @@
+"""A small parent whose worker gets 10 MiB more than the two have before it trains; prints the worker's exit code.
+
+python tight_budget.py RUN
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from edge_trgl.runtime import memory
+from edge_trgl.runtime.errors import EdgeTrglError
+from edge_trgl.runtime.supervisor import run_child
+
+FLOOR = """
+import edge_trgl.jobs.work
+from edge_trgl import process
+from edge_trgl.runtime import memory, messages
+
+process.warm_up("cpu")
+messages.send("result", value=memory.usage().rss, peak_mb=0)
+"""
+
+
+def child(*arguments: str):
+    return run_child(arguments, on_message=lambda message: None).result
+
+
+if __name__ == "__main__":
+    floor_mb = child("-c", FLOOR)
+    # A parent stands beside its worker, and counts.
+    options = json.dumps({"budget_mb": memory.usage().peak + floor_mb + 10})
+    try:
+        child("-m", "edge_trgl.jobs", "work", sys.argv[1], options)
+        code = 0
+    except EdgeTrglError as error:
+        code = error.exit_code
+    json.dump(code, sys.stdout)
