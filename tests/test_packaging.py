@@ -11,11 +11,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+def tracked_files():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if (ROOT / name).is_file() or (ROOT / name).is_symlink()]
+
+
 def test_the_wheel_installs_only_edge_trgl(tmp_path):
-    # A copy, because building writes beside the sources.
+    # A copy, because building writes beside the sources; of what is tracked, for other tests may be at work there.
     source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "*cache*", "build", "*.egg-info")
-    shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
+    for name in tracked_files():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, source / name, follow_symlinks=False)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -39,10 +45,7 @@ def test_the_wheel_installs_only_edge_trgl(tmp_path):
 
 
 def test_the_top_level_is_as_laid_out():
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    folders = {path.split("/")[0] for path in tracked if "/" in path}
+    folders = {path.split("/")[0] for path in tracked_files() if "/" in path}
     assert folders == {".ci", "edge_trgl", "profiles", "runtime", "tests", "tools"}
     assert (ROOT / "edge_trgl/runtime").readlink() == Path("../runtime")
     assert (ROOT / "edge_trgl/profiles").readlink() == Path("../profiles")
