@@ -50,10 +50,11 @@ class Trained:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Measured steps are kept with the tests, not with the user."""
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Measured steps are kept with the tests, not with the user, and none of the user's profiles is found."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 
 
@@ -65,6 +66,11 @@ SIZE = Usage(rss=200.0, anonymous=150.0, file=50.0, shared=0.0, peak=200.0, data
 def process_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs in this process take it to be of `SIZE`."""
     monkeypatch.setattr(memory, "usage", lambda status=memory.STATUS: SIZE)
+
+
+def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings as `planned` takes them."""
+    return {f"{name}__{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
 def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Mapping[str, Any]) -> Run:
