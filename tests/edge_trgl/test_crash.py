@@ -94,6 +94,7 @@ def test_killed_and_resumed_gives_the_same_weights(plan_run, finish, follow, way
     state.close()
 
 
+@pytest.mark.slow
 def test_terminated_worker_commits_and_stops(plan_run):
     run = plan_run("stopped", train__epochs="500")
     reading, writing = os.pipe()
@@ -108,6 +109,7 @@ def test_terminated_worker_commits_and_stops(plan_run):
     assert position(run) > 0
 
 
+@pytest.mark.slow
 def test_over_budget_stops_resumable(plan_run, train_run, finish):
     """A limit that the run passes: exit 6, whether the guard refuses an allocation or the check sees the peak."""
     settings = {"train__epochs": "2", "model__width": 64}
@@ -117,6 +119,7 @@ def test_over_budget_stops_resumable(plan_run, train_run, finish):
     assert finish(run).sha256 == unbroken.sha256
 
 
+@pytest.mark.slow
 def test_going_on_elsewhere_is_said(plan_run):
     run = plan_run("moved")
     state = run.state()

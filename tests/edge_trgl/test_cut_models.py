@@ -236,6 +236,7 @@ class TestLibraries:
         with pytest.raises(UsageError, match="read 3 channels; the data has 1"):
             model_factory("torchvision:resnet18", (1, 8, 8), CLASSES)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("suits", [True, False])
     def test_a_compiled_part_that_suits_torch_or_does_not(self, tmp_path, suits):
         """Its compiled part, where it loads, defines operators; where it does not, the import asks for them."""
@@ -267,6 +268,7 @@ class TestLibraries:
         command = [sys.executable, "-c", textwrap.dedent(code)]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "ReLU() ReLU()\n"
 
+    @pytest.mark.slow
     def test_blocks_are_built_without_a_library(self):
         """Nor does building them load what tracing would."""
         code = """

@@ -96,6 +96,7 @@ def test_every_stage_gives_the_logits_of_its_depth(trained, options, ends):
         assert_near(logits, whole.predict(pixels).logits)
 
 
+@pytest.mark.slow
 def test_a_cascade_leaves_as_it_was_calibrated(trained):
     deploy(trained)
     pixels, _ = images_of(trained)
@@ -150,9 +151,10 @@ def test_the_report_has_the_curve(trained):
     state.close()
 
 
+@pytest.mark.slow
 def test_images_go_through_in_lots(trained, monkeypatch):
     whole = deploy(trained, "auto:3")["early_exit"]
-    monkeypatch.setattr(calibrate, "IMAGES_AT_ONCE", 5)
+    monkeypatch.setattr(calibrate, "IMAGES_AT_ONCE", 12)  # of 16 to validate
     in_lots = deploy(trained, "auto:3")["early_exit"]
     assert (in_lots["validation"], in_lots["test"]) == (whole["validation"], whole["test"])
 
@@ -182,6 +184,7 @@ def test_stages_say_what_they_are(trained):
     assert not {"preprocessing", "scale"} & set(last)  # it takes no images
 
 
+@pytest.mark.slow
 def test_frozen_modules_are_in_the_first_stage(train_run):
     run = train_run("run", train__freeze=1).run
     assert [stage["modules"] for stage in deploy(run)["early_exit"]["stages"]] == [[1, 2], [3, 3]]
@@ -262,6 +265,7 @@ def test_an_export_that_is_stopped_leaves_the_old_stages(trained, monkeypatch):
     assert len(list(trained.exits_folder.iterdir())) == len(before)
 
 
+@pytest.mark.slow
 def test_a_publication_that_is_cut_leaves_the_old_stages(trained, monkeypatch):
     deploy(trained, "0.3")
     before = contents(trained)

@@ -389,6 +389,7 @@ print(*(name for name in ("torch._dynamo", "sympy") if name in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_no_step_loads_what_the_budget_would_pay_for():
     done = subprocess.run([sys.executable, "-c", LEAN], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

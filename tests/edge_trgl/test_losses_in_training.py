@@ -203,6 +203,7 @@ def test_the_image_is_the_one_that_the_boundary_came_from(plan_run, finish, tmp_
     assert set(steps) == {(module, module < 2) for module in trained}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_auxiliary_weights(plan_run, train_run, finish):
     settings = {"loss__name": "infopro-contrast", "train__regime": "multi-lap", "train__laps": 2}
     whole = train_run("whole", **settings)
@@ -216,6 +217,7 @@ def test_a_stopped_run_goes_on_with_the_same_auxiliary_weights(plan_run, train_r
 LAYOUTS = [("1", "3", False), ("3", "1", True), ("epoch", "1", False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["predsim", "infopro-contrast"])
 def test_every_layout_gives_the_same_weights(train_run, loss):
     hashes = {

@@ -139,6 +139,7 @@ def assert_same_losses(opened, plain):
         assert metric.loss_sum / metric.num_images == pytest.approx(expected, rel=SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loop", "settings"), LOOPS)
 def test_engine_equals_plain_loop(train_run, loop, settings):
     trained = train_run("run", **SETTINGS, **settings)

@@ -294,6 +294,7 @@ def test_the_killer_takes_the_worker_first_and_then_all(tool, monkeypatch):
 # ---- nets
 
 
+@pytest.mark.slow
 def test_every_case_is_planned_from_flags_that_the_command_knows(tool, tmp_path):
     cases, processes = tool("_proof_cases"), tool("_processes")
     for net in (*cases.NETS.values(), cases.STATE, cases.BALLOON, cases.depth_net(100)):

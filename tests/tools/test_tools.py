@@ -170,6 +170,7 @@ def a_run(folder, **train):
     return run, config, open_dataset(run.data)
 
 
+@pytest.mark.slow
 def test_the_bare_greedy_loop_trains_the_same_net_as_the_product(tool, tmp_path):
     bare = tool("_bare")
     run, config, info = a_run(tmp_path / "run")

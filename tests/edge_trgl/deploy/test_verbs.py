@@ -117,6 +117,7 @@ def test_values_that_are_not_finite_are_no_answer(tmp_path, tiny, photos):
     assert "not finite" in json.loads(found.stdout)["error"]
 
 
+@pytest.mark.slow
 def test_one_exit_of_several(tmp_path, tiny, photos):
     tiny.classifier(tmp_path / "model.onnx", exits=(4, 6))
     lines = [
@@ -127,6 +128,7 @@ def test_one_exit_of_several(tmp_path, tiny, photos):
     assert run(tmp_path, "predict", "model.onnx", "photos/1.png", "--exit", "3").returncode == 2
 
 
+@pytest.mark.slow
 def test_leaving_early(tmp_path, tiny, photos):
     tiny.classifier(tmp_path / "model.onnx")
     refused = run(tmp_path, "predict", "model.onnx", "photos", "--exits", "0.9")
@@ -192,6 +194,7 @@ def test_without_onnxruntime(tmp_path, tiny, photos):
         assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_no_torch_and_120_mib_with_as_many_weights_as_resnet18(tmp_path, tiny, photos):
     path = tiny.as_large_as_resnet18(tmp_path / "model.onnx")
     assert path.stat().st_size > 40 * 2**20
