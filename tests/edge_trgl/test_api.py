@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import own_process
 import pytest
 
 import edge_trgl
@@ -16,6 +19,7 @@ SMALL = {"model": "km-3-1", "width": 4, "epochs": "1", "batch_size": 16, "thread
 FEW = {"data.limit": 64, "data.validation": 0.25}
 
 
+@pytest.mark.slow
 def test_from_a_plan_to_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     planned = edge_trgl.plan(budget_mb=5000, settings=FEW, **SMALL)
@@ -27,7 +31,7 @@ def test_from_a_plan_to_a_file(tmp_path, monkeypatch):
     phases = [message["name"] for message in heard if message["kind"] == "phase"]
     assert phases[-3:] == ["work", "evaluate", "report"]
     assert run.summary == json.loads((run.folder / "summary.json").read_text())
-    assert run.evaluate()["per_depth"] == run.summary["accuracy"]["per_depth"]
+    assert in_a_thread(run.evaluate)["per_depth"] == run.summary["accuracy"]["per_depth"]
     exported = run.export(depth=2, batch=4, exits=0.5, stages=[1, 2], fp16=True)
     assert [one["depth"] for one in exported["exits"]] == [2]
     assert json.loads((run.folder / "export.json").read_text())["file"] == exported["file"]
@@ -37,31 +41,33 @@ def test_from_a_plan_to_a_file(tmp_path, monkeypatch):
     assert run.report().read_text().startswith("<!doctype html>")
     with pytest.raises(edge_trgl.EdgeTrglError, match="there is no classifier"):
         run.export(depth=9)
-
-
-def test_it_is_what_the_command_trains(tmp_path):
-    run = edge_trgl.train(tmp_path / "python", budget_mb=5000, settings=FEW, **SMALL)
     assert run.resume() == run.summary
+    as_the_command_trains(run)
+
+
+def in_a_thread(call):
+    """Where no signal can be taken over."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(call()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def as_the_command_trains(run):
+    """In a folder beside it, with the same settings as flags."""
     flags = [
         f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={value}"
         for name, value in SMALL.items()
     ]
     flags += [f"--set={name}={value}" for name, value in FEW.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "edge_trgl",
-        "train",
-        "--budget-mb=5000",
-        "--run",
-        str(tmp_path / "command"),
-        *flags,
-    ]
+    command = [sys.executable, "-m", "edge_trgl", "train", "--budget-mb=5000", "--run", "command", *flags]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["weights_sha256"] == run.summary["weights_sha256"]
-    assert (tmp_path / "command" / "run.toml").read_text() == (run.folder / "run.toml").read_text()
+    assert Path("command", "run.toml").read_text() == (run.folder / "run.toml").read_text()
 
 
+@pytest.mark.slow
 def test_warnings_are_warnings(tmp_path):
     with pytest.warns(UserWarning, match="more than is available; lowered"):
         api.begin(
@@ -69,26 +75,32 @@ def test_warnings_are_warnings(tmp_path):
         ).resume()
 
 
-def test_that_an_export_needs_more_is_told_before_training(tmp_path):
-    with pytest.warns(
-        UserWarning, match="exporting the trained network may take .* more than the budget; edge-trgl resume"
-    ):
-        run = edge_trgl.train(tmp_path / "run", budget_mb="min", settings=FEW, **SMALL)
-    with pytest.raises(edge_trgl.EdgeTrglError, match="exporting depth"):
-        run.export()
-    run.resume(budget_mb=5000)
-    assert run.export()["top1_agreement"] == 1
+LEAST = """
+import json, sys, warnings
+import edge_trgl
+
+small, few = map(json.loads, sys.argv[1:])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    run = edge_trgl.train("run", budget_mb="min", settings=few, **small)
+try:
+    run.export()
+    refusal = None
+except edge_trgl.EdgeTrglError as error:
+    refusal = str(error)
+run.resume(budget_mb=5000)
+print(json.dumps([[str(one.message) for one in caught], refusal, run.export()["top1_agreement"]]))
+"""
 
 
-def test_in_a_thread(tmp_path):
-    """Where no signal can be taken over."""
-    runs = []
-    thread = threading.Thread(
-        target=lambda: runs.append(edge_trgl.train(tmp_path / "run", settings=FEW, budget_mb=5000, **SMALL))
-    )
-    thread.start()
-    thread.join()
-    assert runs[0].summary is not None
+@pytest.mark.slow
+def test_that_an_export_needs_more_is_told_before_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    warnings, refusal, agreement = own_process.result_of("-c", LEAST, json.dumps(SMALL), json.dumps(FEW))
+    told = "exporting the trained network may take .* more than the budget; edge-trgl resume"
+    assert any(re.search(told, text) for text in warnings)
+    assert "exporting depth" in refusal
+    assert agreement == 1
 
 
 def test_mistakes(tmp_path):

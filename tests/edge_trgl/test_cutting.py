@@ -308,6 +308,7 @@ class TestTrained:
         for cost in costs.chain_costs(cut_up(kind, shape).chain(), self.CONFIG):  # it checks each block
             assert cost.steps["none"].peak(8) > 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("regime", ["parallel", "sequential", "multi-lap", "end-to-end"])
     def test_whole_runs(self, train_run, user_models, regime):
         name = f"{user_models}:small"
@@ -321,9 +322,12 @@ class TestTrained:
         sys.modules.pop(user_models)
         assert len(finish(run).result["scores"]["per_depth"]) == 3
 
+    @pytest.mark.slow
     def test_the_jobs_cut_once(self, user_models, tmp_path):
-        settings = {"model": {"name": f"{user_models}:small"}, "train": {"epochs": "1"}, "data": {"limit": 100}}
-        pipeline = Pipeline(Run.create(tmp_path / "run", resolve(settings)), lambda message: None)
+        model = {"model": {"name": f"{user_models}:small"}, "train": {"epochs": "1"}, "data": {"limit": 100}}
+        # The suite is the parent here, and counts.
+        config = resolve({**model, "budget": {"mb": "auto", "probe": False}})
+        pipeline = Pipeline(Run.create(tmp_path / "run", config), lambda message: None)
         pipeline.train()
         state = pipeline.run.state()
         assert [phase.name for phase in state.phases()].count("cut") == 1
