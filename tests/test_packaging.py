@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -16,6 +18,7 @@ def tracked_files():
     return [name for name in listed.stdout.split("\0") if (ROOT / name).is_file() or (ROOT / name).is_symlink()]
 
 
+@pytest.mark.slow
 def test_the_wheel_installs_only_edge_trgl(tmp_path):
     # A copy, because building writes beside the sources; of what is tracked, for other tests may be at work there.
     source = tmp_path / "source"

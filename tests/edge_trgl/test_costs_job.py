@@ -35,6 +35,7 @@ def _orders(run, budget_mb):
     return [form["order"] for form in run.state().meta("demand")["forms"]]
 
 
+@pytest.mark.slow
 def test_a_net_is_not_whole_where_its_weights_fit_but_no_step(paged):
     run, states = paged
     fixed_mb = run.state().meta("demand")["fixed_mb"]
@@ -44,6 +45,7 @@ def test_a_net_is_not_whole_where_its_weights_fit_but_no_step(paged):
     assert "stream" not in _orders(run, None)
 
 
+@pytest.mark.slow
 def test_a_net_is_paged_where_that_is_asked_for(paged, plan_run):
     """Whatever room there is for the whole of it."""
     run, states = paged
@@ -87,6 +89,7 @@ def test_the_profile_knows_the_disk_or_it_is_measured(tmp_path, monkeypatch, boa
     assert costs._disk_speed(config, Run(tmp_path)) == expected
 
 
+@pytest.mark.slow
 def test_the_largest_tensor_decides_what_becomes_of_freed_memory(plan_run, monkeypatch):
     def planned(name, without=()):
         state = plan_run(name, budget__without=list(without)).state()
@@ -104,6 +107,7 @@ def test_the_largest_tensor_decides_what_becomes_of_freed_memory(plan_run, monke
     assert planned("larger") == ("huge", 0)
 
 
+@pytest.mark.slow
 def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run, monkeypatch):
     def allocator(name, budget_mb):
         state = plan_run(name, budget_mb).state()

@@ -32,6 +32,7 @@ def test_the_parent_is_light(statement):
     assert not loaded_by(statement) & heavy
 
 
+@pytest.mark.slow
 def test_the_training_process_is_minimal():
     unwanted = {"torch._dynamo", "sympy", "torchvision", "onnx", "matplotlib", "PIL", "jinja2", "click"}
     loaded = loaded_by("import edge_trgl.jobs.work")
@@ -39,6 +40,7 @@ def test_the_training_process_is_minimal():
     assert "numpy.random" in loaded  # what numpy would otherwise load under the guard
 
 
+@pytest.mark.slow
 def test_whole_runs_never_load_dynamo(plan_run):
     """One after the other, in one process."""
     options = (

@@ -30,6 +30,7 @@ def planned(tmp_path, monkeypatch):
     return run, plan.run(run, PLENTY_MB, PLENTY_MB)["wanted"]
 
 
+@pytest.mark.slow
 def test_a_plan_rests_on_steps_that_were_measured(planned):
     run, wanted = planned
     assert {one["work"] for one in wanted} == {"none", FORWARD}

@@ -23,6 +23,7 @@ def heads(run):
     return [head for head in found if head]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 def test_all_trained_modules_end_with_one_head(train_run, frozen):
     shared = train_run("shared", **SHARED, train__freeze=frozen)
@@ -33,6 +34,7 @@ def test_all_trained_modules_end_with_one_head(train_run, frozen):
     assert (shared.sha256 == other.sha256) == (frozen == 2)  # the only trained module shares it with nobody
 
 
+@pytest.mark.slow
 def test_stopped_after_every_visit_it_gives_the_same_weights(plan_run, train_run, finish):
     """The last two stops are between the last visit and the moment when the heads are made equal, and after it."""
     settings = {**SHARED, "train__optimizer": "adamw", "train__epochs": "1"}
@@ -65,6 +67,7 @@ def test_every_depth_is_scored_with_it(train_run):
     assert len(again["per_depth"]) == 3
 
 
+@pytest.mark.slow
 def test_the_plan_keeps_every_module_in_memory(plan_run, monkeypatch, tmp_path):
     """And counts what it keeps: a head with each module."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # estimates alone: nothing that was measured before
