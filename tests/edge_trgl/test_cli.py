@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -17,11 +18,15 @@ import pytest
 from PIL import Image
 
 from edge_trgl.cli import cli
+from edge_trgl.run import Run
 
 SMALL = (
     *("--model", "km-3-1", "--width", "4", "--epochs", "2", "--batch-size", "16", "--threads", "1"),
     *("--set", "data.limit=80", "--set", "data.validation=0.2"),
 )
+
+UNPROBED = (*SMALL, "--no-probe")
+"""Where it is not asked what a step takes: measuring it is a process of its own."""
 
 PROGRESS = "images/s"
 """In every line that a training process prints."""
@@ -42,14 +47,21 @@ SUMMARY = {
 }
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edge_trgl", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    started = {**os.environ, **environment}
+    return subprocess.run(command, cwd=folder, env=started, capture_output=True, text=True, check=False)
 
 
-def test_a_run_from_train_to_report(tmp_path):
-    trained = run(tmp_path, "train", "--budget-mb", "400", *SMALL, "--export", "--json")
+@pytest.mark.slow
+def test_a_run_from_train_to_report(tmp_path, tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    trained = run(tmp_path, "train", "--budget-mb", "400", *SMALL, "--export", "--json", HOME=str(home))
     assert trained.returncode == 0, trained.stderr
+    # Everything is in one folder.
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["0001"]
+    assert not list(home.iterdir())
     summary = json.loads(trained.stdout)
     folder = tmp_path / "runs" / "0001"
     assert summary == json.loads((folder / "summary.json").read_text())
@@ -108,9 +120,13 @@ def test_a_run_from_train_to_report(tmp_path):
     assert "train.seed: 0 in the run, 1 now" in other.stderr
 
 
-def test_a_report_compares_runs(tmp_path):
+@pytest.mark.slow
+def test_a_report_compares_runs_and_frozen_modules_have_no_score(tmp_path):
     for name, flags in (("ours", ()), ("theirs", ("--no-transport",))):
-        assert run(tmp_path, "train", "--run", name, *SMALL, *flags).returncode == 0
+        trained = run(tmp_path, "train", "--run", name, *UNPROBED, "--freeze", "1", "--views", "2", *flags)
+        assert trained.returncode == 0, trained.stderr
+    lines = run(tmp_path, "evaluate", "ours").stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("depth")] == ["2", "3"]
     assert run(tmp_path, "report", "ours", "--against", "theirs").returncode == 0
     page = (tmp_path / "ours" / "report.html").read_text()
     assert "theirs (transport.enabled = false)" in page
@@ -129,18 +145,22 @@ def test_a_report_compares_runs(tmp_path):
     assert (tmp_path / "ours" / "report.html").read_text() == page
 
 
-def test_everything_in_one_folder(tmp_path):
-    before = set(Path.home().rglob(".edge*"))
-    assert run(tmp_path, "train", *SMALL, "--run", "here").returncode == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"here"}
-    assert set(Path.home().rglob(".edge*")) == before
+LONGER = [*UNPROBED, "--epochs", "40"]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The checksum of the weights that `LONGER` gives in one go."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    trained = run(folder, "train", *LONGER, "--json")
+    assert trained.returncode == 0, trained.stderr
+    return json.loads(trained.stdout)["weights_sha256"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_resumed(tmp_path, start, number):
-    settings = [*SMALL, "--epochs", "40"]
-    whole = json.loads(run(tmp_path, "train", "--run", "whole", *settings, "--json").stdout)
-    process = start("train", "--run", "broken", *settings, until=PROGRESS)
+def test_interrupted_and_resumed(tmp_path, start, number, uninterrupted):
+    process = start("train", "--run", "broken", *LONGER, until=PROGRESS)
     process.send_signal(number)
     rest = process.stderr.read()
     assert process.wait() == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], rest
@@ -154,18 +174,22 @@ def test_interrupted_and_resumed(tmp_path, start, number):
     resumed = run(tmp_path, "resume", "broken", "--json")
     assert resumed.returncode == 0, resumed.stderr
     summary = json.loads(resumed.stdout)
-    assert summary["weights_sha256"] == whole["weights_sha256"]
+    assert summary["weights_sha256"] == uninterrupted
     assert summary["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_the_tree_dies_with_its_parent(tmp_path, start):
-    process = start("train", "--run", "orphan", *SMALL, "--epochs", "500", until=PROGRESS)
+    process = start("train", "--run", "orphan", *UNPROBED, "--epochs", "500", until=PROGRESS)
+    assert _workers(tmp_path / "orphan")
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
-    while _workers(tmp_path / "orphan") and time.monotonic() < deadline:
+    while _workers(tmp_path / "orphan"):
         time.sleep(0.1)
-    assert not _workers(tmp_path / "orphan")
+    # It has not just come to its end.
+    state = Run.open(tmp_path / "orphan").state()
+    assert state.meta("result") is None
+    state.close()
 
 
 def _workers(folder: Path) -> list[str]:
@@ -182,13 +206,15 @@ def _workers(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_running_run_is_locked(tmp_path, start):
-    start("train", "--run", "busy", *SMALL, "--epochs", "500", until="training")
+    start("train", "--run", "busy", *UNPROBED, "--epochs", "500", until="training")
     second = run(tmp_path, "resume", "busy")
     assert second.returncode == 2
     assert "in use" in second.stderr
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_too_small(tmp_path):
     refused = run(tmp_path, "train", "--budget-mb", "100", *SMALL)
     assert refused.returncode == 3
@@ -198,8 +224,9 @@ def test_a_budget_that_is_too_small(tmp_path):
     assert run(tmp_path, "plan", "--budget-mb", str(float(smallest) + 2), *SMALL).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_too_small(tmp_path):
-    refused = run(tmp_path, "train", "--disk-mb", "1", "--no-probe", *SMALL)
+    refused = run(tmp_path, "train", "--disk-mb", "1", *UNPROBED)
     assert refused.returncode == 3
     assert "this does not fit 1 MiB of the disk: the least that would do is" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -212,6 +239,7 @@ def test_a_disk_that_is_too_small(tmp_path):
     assert int(used.stdout.split()[0]) / 1024 <= storage["planned_disk_mb"]
 
 
+@pytest.mark.slow
 def test_plan_trains_nothing_and_leaves_nothing(tmp_path):
     planned = run(tmp_path, "plan", "--budget-mb", "500", *SMALL, "--json")
     document = json.loads(planned.stdout)
@@ -229,7 +257,7 @@ def test_plan_trains_nothing_and_leaves_nothing(tmp_path):
 def test_the_allocator_settings_change_no_weight(tmp_path):
     hashes = set()
     for flags in ([], ["--without", "allocator"]):
-        trained = run(tmp_path, "train", "--budget-mb", "400", "--no-probe", *SMALL, *flags, "--json")
+        trained = run(tmp_path, "train", "--budget-mb", "400", *UNPROBED, *flags, "--json")
         assert trained.returncode == 0, trained.stderr
         hashes.add(json.loads(trained.stdout)["weights_sha256"])
     assert len(hashes) == 1
@@ -277,6 +305,7 @@ def test_mistakes(tmp_path, case):
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 def test_own_images(tmp_path):
     generator = np.random.default_rng(0)
     arrays = {
@@ -288,16 +317,9 @@ def test_own_images(tmp_path):
     np.savez(tmp_path / "own.npz", **arrays)
     small = SMALL[: SMALL.index("--set")]
     for regime in ("sequential", "end-to-end"):
-        result = run(tmp_path, "train", "--data", "own.npz", *small, "--regime", regime, "--json")
+        result = run(tmp_path, "train", "--data", "own.npz", *small, "--no-probe", "--regime", regime, "--json")
         assert result.returncode == 0, result.stderr
         assert json.loads(result.stdout)["regime"] == regime
-
-
-def test_frozen_modules_have_no_score(tmp_path):
-    trained = run(tmp_path, "train", *SMALL, "--freeze", "1", "--views", "2", "--run", "run")
-    assert trained.returncode == 0, trained.stderr
-    lines = run(tmp_path, "evaluate", "run").stdout.splitlines()
-    assert [line.split()[1] for line in lines if line.startswith("depth")] == ["2", "3"]
 
 
 def test_dry_run_prints_the_configuration(tmp_path):
@@ -320,8 +342,9 @@ def test_a_recipe_stands_between_the_profile_and_the_file(tmp_path):
         assert line in lines
 
 
+@pytest.mark.slow
 def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
-    flags = (*SMALL, "--regime", "sequential", "--recipe", "faithful", "--run", "authors")
+    flags = (*UNPROBED, "--regime", "sequential", "--recipe", "faithful", "--run", "authors")
     trained = run(tmp_path, "train", *flags)
     assert trained.returncode == 0, trained.stderr
     told = "scored as the paper's authors did: the depth was chosen on half of the test images"
