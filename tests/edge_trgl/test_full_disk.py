@@ -19,13 +19,13 @@ from edge_trgl.runtime import disk_space, files
 from edge_trgl.runtime.errors import DiskFullError, DoesNotFitError
 from edge_trgl.runtime.memory import MIB
 from edge_trgl.settings import resolve
-from tests.conftest import TINY
+from tests.conftest import TINY, flat
 
 LONG = {
     "data": {"limit": 320},  # 256 of them to train on, in 16 batches: a visit each, and a chunk
-    "train": {"epochs": "30", "checkpoint_minutes": 0.0},
+    "train": {"epochs": "15", "checkpoint_minutes": 0.0},
     "model": {"name": "km-3-1", "width": 16},
-    "budget": {"mb": 2000.0, "resident": "1"},
+    "budget": {"mb": "auto", "resident": "1"},  # as large as may be: the suite is the parent, and counts
 }
 SEQUENTIAL = {"train": {"regime": "sequential", "views": 2}}
 
@@ -77,6 +77,19 @@ def pipeline_of(folder, listener, *settings):
     return Pipeline(Run.create(folder, resolve(TINY, LONG, *settings)), listener)
 
 
+@pytest.fixture
+def undisturbed_of(trained_copy):
+    """What the settings of `pipeline_of` give in one go, wherever boundaries are and however often it commits."""
+
+    def make(*settings):
+        train = {"train": {**LONG["train"], "checkpoint_minutes": 1e9}}
+        for more in settings:
+            train["train"] |= more["train"]
+        return trained_copy("undisturbed", **flat({**LONG, **train}))
+
+    return make
+
+
 def quiet(message):
     pass
 
@@ -117,14 +130,14 @@ class Witness:
 
 
 @pytest.mark.slow
-def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(tmp_path, small_disk, place):
-    undisturbed = pipeline_of(tmp_path / "undisturbed", quiet).train()
+def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(undisturbed_of, small_disk, place):
+    undisturbed = undisturbed_of()
     pipeline = pipeline_of(small_disk / "run", quiet)
     planned_mb = planned(pipeline, place, "disk")
     left_mb = planned_mb - 1.2  # the smaller boundary takes 1.6
     pipeline.listener = Witness(Filler(small_disk, left_mb))
     summary = pipeline.train()
-    assert summary["weights_sha256"] == undisturbed["weights_sha256"]
+    assert summary["weights_sha256"] == undisturbed.sha256
     assert summary["restarts"] >= 1
     assert summary["lossy"] == []
     # While the disk still fills up, there may seem to be room.
@@ -138,22 +151,22 @@ def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(tmp_p
 
 
 @pytest.mark.slow
-def test_in_sequential_training_it_waits_for_room_and_goes_on(tmp_path, small_disk):
-    undisturbed = pipeline_of(tmp_path / "undisturbed", quiet, SEQUENTIAL).train()
+def test_in_sequential_training_it_waits_for_room_and_goes_on(undisturbed_of, small_disk):
+    undisturbed = undisturbed_of(SEQUENTIAL)
     pipeline = pipeline_of(small_disk / "run", quiet, SEQUENTIAL)
     state = pipeline.run.state()
     pipeline._job(state, "prepare")
     pipeline.plan(state, None)
     pipeline.listener = Witness(Filler(small_disk, state.meta("plan")["disk_mb"] - 1.2), let_go_at=ATTEMPTS - 1)
     summary = pipeline.train()
-    assert summary["weights_sha256"] == undisturbed["weights_sha256"]
+    assert summary["weights_sha256"] == undisturbed.sha256
     assert summary["restarts"] == ATTEMPTS - 1
     assert all("the plan stays" in text for text in events(pipeline.run, "restart"))
 
 
 @pytest.mark.slow
-def test_without_room_it_stops_says_how_much_is_missing_and_can_be_resumed(tmp_path, small_disk):
-    undisturbed = pipeline_of(tmp_path / "undisturbed", quiet, SEQUENTIAL).train()
+def test_without_room_it_stops_says_how_much_is_missing_and_can_be_resumed(undisturbed_of, small_disk):
+    undisturbed = undisturbed_of(SEQUENTIAL)
     pipeline = pipeline_of(small_disk / "run", quiet, SEQUENTIAL)
     state = pipeline.run.state()
     pipeline._job(state, "prepare")
@@ -172,7 +185,7 @@ def test_without_room_it_stops_says_how_much_is_missing_and_can_be_resumed(tmp_p
         Pipeline(Run.open(pipeline.run.folder), quiet).train()
     filler.let_go()
     resumed = Pipeline(Run.open(pipeline.run.folder), quiet).train()
-    assert resumed["weights_sha256"] == undisturbed["weights_sha256"]
+    assert resumed["weights_sha256"] == undisturbed.sha256
 
 
 class FullAt(files.FileSystem):
