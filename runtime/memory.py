@@ -21,6 +21,7 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 STATM = Path("/proc/self/statm")
 MEMINFO = Path("/proc/meminfo")
 MAPS = Path("/proc/self/maps")
+HUGE_PAGE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 
 _C_LIBRARY = ctypes.CDLL(None)
 _C_LIBRARY.sbrk.restype = ctypes.c_void_p
@@ -32,8 +33,8 @@ Allocator = Literal["held", "huge", "own"]
 """What becomes of freed memory in a process that computes.
 
 held: tensors lie on the heap, and the next ones take their places; what is free at its end goes back. huge: each
-tensor is mapped anew, in huge pages where the kernel has them, and goes back at once. own: as the C library has
-it.
+tensor is mapped anew, in huge pages where the kernel has small ones of these, and goes back at once. own: as the C
+library has it.
 
 Of small tensors a step on the heap took 0.7 to 0.8 of the time of one that maps them anew, with peaks within 2 %
 (K-M of width 64, ResNet-110 at 28x28). Of larger ones it took 0.9, and the heap's holes made peaks 4 to 7 % higher
@@ -50,7 +51,11 @@ _HELD_BYTES = 32 << 20
 _TOP_BYTES = 8 << 20
 """So much may stay free at the end of the heap: less, and steps give back what they ask for again."""
 
-_THRESHOLD, _TUNABLES, _HUGE_PAGES = "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+_MAX_HUGE_BYTES = 2 << 20
+"""The largest huge page that is worth having: the heap grows by whole ones, which are 32 MiB where a page has 16
+KiB (as on the Raspberry Pi 5) and 512 where it has 64."""
+
+_THRESHOLD, _TUNABLES, _HUGE_PAGES = "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -150,12 +155,14 @@ def _heap_start() -> int | None:
     return None
 
 
-def allocator_environment(allocator: Allocator = "held") -> dict[str, str]:
+def allocator_environment(allocator: Allocator = "held", huge_page: Path = HUGE_PAGE) -> dict[str, str]:
     """Settings, read by allocators when a process starts, that make them give freed memory back.
 
     glibc: a fixed mmap threshold, for the default one grows with use and then keeps what was freed: trained
     modules left their places behind, and peaks came out up to 9 % above what steps had taken when they were
-    measured. mimalloc: what torch allocates with on AArch64.
+    measured. mimalloc: what torch allocates with on AArch64 since 2.10. Nothing of glibc's reaches its tensors:
+    it gives all back at once (repeated blocks of a MiB take four times as long), and arenas of a GiB, mapped
+    writable as a whole, would be slack of that size in the guard.
     """
     if allocator == "own":
         return {}
@@ -164,8 +171,20 @@ def allocator_environment(allocator: Allocator = "held") -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(64 * 1024),
         "MALLOC_ARENA_MAX": "1",
         "MIMALLOC_PURGE_DELAY": "0",
+        "MIMALLOC_ARENA_EAGER_COMMIT": "0",
     }
-    return settings if allocator == "held" else {**settings, _TUNABLES: _HUGE_PAGES}
+    if allocator == "held":
+        return settings
+    # 0 is glibc's own setting; that it is there tells `hold_freed` what was asked for.
+    return {**settings, _TUNABLES: f"{_HUGE_PAGES}={int(_huge_bytes(huge_page) <= _MAX_HUGE_BYTES)}"}
+
+
+def _huge_bytes(huge_page: Path) -> int:
+    """Of a huge page; 0 where the kernel has none."""
+    try:
+        return int(huge_page.read_text())
+    except FileNotFoundError:
+        return 0
 
 
 def hold_freed() -> None:

@@ -217,6 +217,33 @@ print(json.dumps("untouched"))
 """
         assert own_process.result_of("-c", code, **memory.allocator_environment(allocator)) == "untouched"
 
+    def test_only_small_huge_pages_are_asked_for(self, tmp_path):
+        def tunables(allocator, size):
+            path = tmp_path / "hpage_pmd_size"
+            path.write_text(f"{size}\n")
+            return memory.allocator_environment(allocator, path).get("GLIBC_TUNABLES")
+
+        assert tunables("huge", 2 << 20) == "glibc.malloc.hugetlb=1"
+        assert tunables("huge", 32 << 20) == "glibc.malloc.hugetlb=0"  # of pages of 16 KiB
+        assert tunables("held", 32 << 20) is None
+
+    def test_a_kernel_without_huge_pages_is_asked_all_the_same(self, tmp_path):
+        assert memory.allocator_environment("huge", tmp_path / "none")["GLIBC_TUNABLES"].endswith("=1")
+
+    def test_where_huge_pages_are_left_alone_tensors_still_go_back_at_once(self, tmp_path):
+        path = tmp_path / "hpage_pmd_size"
+        path.write_text(f"{32 << 20}\n")
+        code = "from edge_trgl.runtime import memory\nmemory.hold_freed()\n" + self.CODE
+        code = code.format(size=2 << 20, total=64 << 20)
+        full, freed, _ = in_child(code, **memory.allocator_environment("huge", path))
+        assert full > 60
+        assert freed < 8
+
+    def test_mimalloc_maps_no_more_than_it_is_asked_for(self):
+        for allocator in ("held", "huge"):
+            found = memory.allocator_environment(allocator)
+            assert (found["MIMALLOC_PURGE_DELAY"], found["MIMALLOC_ARENA_EAGER_COMMIT"]) == ("0", "0")
+
     FLAGS = """
 import json
 from pathlib import Path
