@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 
 from edge_trgl.run import RUNS
-from edge_trgl.runtime import files, memory, storage_speed
+from edge_trgl.runtime import files, memory, processor, storage_speed
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
 from edge_trgl.runtime.supervisor import run_child
 from edge_trgl.settings import own_profiles
@@ -19,8 +19,6 @@ from edge_trgl.settings import own_profiles
 MARK = "# Measured by edge-trgl probe, which replaces this file where it is told to.\n"
 REFERENCE = "training one K-M module of width 64, 32x32, batch 32"
 SAVE_ELSEWHERE = "Choose another --save."
-DEVICE_TREE = Path("/proc/device-tree/model")
-CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = memory.MEMINFO
 
 
@@ -77,11 +75,8 @@ def _board(folder: Path, speed: storage_speed.StorageSpeed, machine: dict[str, A
 
 
 def _name() -> str:
-    if DEVICE_TREE.is_file():
-        return DEVICE_TREE.read_text().rstrip("\0")
-    lines = [line for line in CPUINFO.read_text().splitlines() if line.startswith("model name")]
-    processor = lines[0].partition(":")[2].strip() if lines else platform.machine()
-    return f"{processor}, {os.cpu_count()} CPUs"
+    name, kinds = processor.board_name(), processor.processor()
+    return name or f"{platform.machine() if kinds == 'unknown' else kinds}, {os.cpu_count()} CPUs"
 
 
 def _worthwhile(relative_speeds: dict[str, float | None]) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from edge_trgl import __version__
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import km_resnet
-from edge_trgl.runtime import budget, memory
+from edge_trgl.runtime import budget, memory, processor
 from edge_trgl.runtime.device import Device
 from edge_trgl.transport import Transport
 
@@ -61,6 +61,9 @@ def environment(device: str) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "machine": os.uname().machine,
+        # The same instructions are not the same kernels: libraries choose these by the core and its caches.
+        "processor": processor.processor(),
+        "board": processor.board(),
     }
     if device == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]

@@ -204,7 +204,7 @@ def _warn_if_inert(state: RunState) -> None:
 def _warn_if_elsewhere(opened: OpenRun) -> None:
     """Say so when the run goes on where its bits would have come out differently."""
     began, here = opened.state.meta("environment"), process.environment(opened.config.train.device)
-    changed = [f"{name} {began[name]} -> {now}" for name, now in here.items() if began[name] != now]
+    changed = [f"{name} {was} -> {here.get(name)}" for name, was in began.items() if was != here.get(name)]
     if changed:
         text = f"this run is no longer bit-exact, because it goes on with another {', '.join(changed)}"
         messages.send("warning", text=text)

@@ -123,7 +123,9 @@ def test_over_budget_stops_resumable(plan_run, train_run, finish):
 def test_going_on_elsewhere_is_said(plan_run):
     run = plan_run("moved")
     state = run.state()
-    state.set_meta("environment", {**state.meta("environment"), "torch": "2.4.0"})
+    environment = {**state.meta("environment"), "torch": "2.4.0", "processor": "Cortex-A72"}
+    del environment["board"]  # as of a run that did not record it yet
+    state.set_meta("environment", environment)
     reading, writing = os.pipe()
     worker = start(run, writing)
     os.close(writing)
@@ -132,5 +134,7 @@ def test_going_on_elsewhere_is_said(plan_run):
         warnings = [m["text"] for m in map(json.loads, messages) if m["kind"] == "warning"]
     assert len(warnings) == 1
     assert "torch 2.4.0 -> " in warnings[0]
+    assert "processor Cortex-A72 -> " in warnings[0]
+    assert "board" not in warnings[0]
     assert [event.text for event in state.events()] == warnings
     state.close()

@@ -19,7 +19,7 @@ from edge_trgl import board
 from edge_trgl.cli import cli
 from edge_trgl.jobs import machine
 from edge_trgl.run import Run
-from edge_trgl.runtime import files, memory, storage_speed
+from edge_trgl.runtime import files, memory, processor, storage_speed
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
 from edge_trgl.runtime.storage_speed import StorageSpeed
 from edge_trgl.settings import read_profile, read_toml, resolve
@@ -64,9 +64,8 @@ def probe(*arguments):
 
 class TestPrinting:
     def test_the_table(self, measured, tmp_path, monkeypatch):
-        (tmp_path / "model").write_text("Raspberry Pi 5 Model B Rev 1.0\0")
         (tmp_path / "meminfo").write_text("MemTotal: 8244480 kB\nMemFree: 102400 kB\nMemAvailable: 7577600 kB\n")
-        monkeypatch.setattr(board, "DEVICE_TREE", tmp_path / "model")
+        monkeypatch.setattr(processor, "board_name", lambda: "Raspberry Pi 5 Model B Rev 1.0")
         monkeypatch.setattr(board, "MEMINFO", tmp_path / "meminfo")
         assert probe().stdout.splitlines() == [
             "machine     Raspberry Pi 5 Model B Rev 1.0",
@@ -102,12 +101,12 @@ class TestPrinting:
         assert f"{tmp_path.resolve()} lies in memory; --disk FOLDER" in probe().stdout.splitlines()[-1]
 
     def test_a_machine_without_a_device_tree_is_named_by_its_processor(self, measured, tmp_path, monkeypatch):
-        monkeypatch.setattr(board, "DEVICE_TREE", tmp_path / "none")
-        monkeypatch.setattr(board, "CPUINFO", tmp_path / "cpuinfo")
-        (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Fast One\n\nmodel name\t: Fast One\n")
+        monkeypatch.setattr(processor, "board_name", lambda: None)
+        monkeypatch.setattr(processor, "processor", lambda: "Fast One")
         assert json.loads(probe("--json").stdout)["board"]["name"].startswith("Fast One, ")
-        (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd\n")
-        assert json.loads(probe("--json").stdout)["board"]["name"].endswith("CPUs")
+        monkeypatch.setattr(processor, "processor", lambda: "unknown")
+        name = json.loads(probe("--json").stdout)["board"]["name"]
+        assert name == f"{os.uname().machine}, {os.cpu_count()} CPUs"
 
 
 class TestFolder:
