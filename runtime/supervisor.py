@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError
+from edge_trgl.runtime import processor
+from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError, UsageError
 from edge_trgl.runtime.memory import Allocator, allocator_environment, usage
 from edge_trgl.runtime.messages import DESCRIPTOR
 
@@ -59,7 +61,8 @@ def run_child(
     as SIGTERM, a second one as SIGKILL: a training child then stops at its next safe point, or at once.
 
     Raises:
-        EdgeTrglError: what the child raised; OverBudgetError where the kernel killed it.
+        EdgeTrglError: what the child raised; OverBudgetError where the kernel killed it, UsageError where a
+            library does not suit this processor.
         ChildCrashedError: it failed in a way that is not the user's to mend.
     """
     start, own_mb = time.monotonic(), usage().peak
@@ -162,7 +165,23 @@ def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exce
             "the training process was killed from outside, most likely by the kernel for want of memory",
             hint="edge-trgl resume RUN goes on from the last commit; stop other programs first.",
         )
+    if code == -signal.SIGILL:
+        return _illegal_instruction()
     return ChildCrashedError(f"a child process ended with code {code}")
+
+
+def _illegal_instruction() -> UsageError:
+    name = processor.processor()
+    if platform.machine() == "aarch64" and not processor.has_large_atomics():
+        return UsageError(
+            f"the installed torch needs a newer processor than this one ({name}): from 2.10 on, torch uses atomic "
+            "instructions of ARMv8.1, which Cortex-A53, A57 and A72 do not have",
+            hint='Install the last one that does without: pip install "torch==2.9.1" "torchvision==0.24.1"',
+        )
+    return UsageError(
+        f"a library uses an instruction that this processor ({name}) does not have",
+        hint="Install builds of torch and onnxruntime that are made for it.",
+    )
 
 
 class _Signals:

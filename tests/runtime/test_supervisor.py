@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_trgl.runtime import memory
-from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError
+from edge_trgl.runtime import memory, processor
+from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError, UsageError
 from edge_trgl.runtime.memory import allocator_environment
 from edge_trgl.runtime.supervisor import SPINS, ChildCrashedError, run_child
 
@@ -145,6 +146,30 @@ sys.exit({error.exit_code})
     def test_a_crash_shows_its_signal(self):
         with pytest.raises(ChildCrashedError, match=rf"code -{signal.SIGSEGV:d}$"):
             run("signal.signal(signal.SIGSEGV, signal.SIG_DFL)\nos.kill(os.getpid(), signal.SIGSEGV)")
+
+    ILLEGAL = "signal.signal(signal.SIGILL, signal.SIG_DFL)\nos.kill(os.getpid(), signal.SIGILL)"
+
+    def test_a_torch_for_newer_arm_processors_is_no_bug(self, monkeypatch):
+        """What torch 2.10 does on a Raspberry Pi 4."""
+        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+        monkeypatch.setattr(processor, "processor", lambda: "Cortex-A72")
+        monkeypatch.setattr(processor, "has_large_atomics", lambda: False)
+        with pytest.raises(UsageError) as caught:
+            run(self.ILLEGAL)
+        assert caught.value.message == (
+            "the installed torch needs a newer processor than this one (Cortex-A72): from 2.10 on, torch uses "
+            "atomic instructions of ARMv8.1, which Cortex-A53, A57 and A72 do not have"
+        )
+        assert caught.value.hint.endswith('pip install "torch==2.9.1" "torchvision==0.24.1"')
+        assert caught.value.exit_code == 2
+
+    @pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
+    def test_any_other_library_for_newer_processors_is_none_either(self, monkeypatch, machine):
+        monkeypatch.setattr(platform, "machine", lambda: machine)
+        monkeypatch.setattr(processor, "processor", lambda: "Old One")
+        monkeypatch.setattr(processor, "has_large_atomics", lambda: machine == "aarch64")
+        with pytest.raises(UsageError, match=r"an instruction that this processor \(Old One\) does not have"):
+            run(self.ILLEGAL)
 
     def test_half_a_message_is_not_heard(self):
         code = """
