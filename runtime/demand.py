@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from edge_trgl.runtime.disk_space import USUAL_BLOCK_BYTES
+
 Order = Literal["stream", "cache", "rounds"]
 """stream: a chunk of batches goes through all modules, each boundary read once, in order. cache: a module is
 trained for many epochs on a boundary of all samples. rounds: every batch goes up through all modules, its
@@ -68,7 +70,8 @@ class Demand:
     `pictured`: the modules whose training reads the images beside their input.
     `read_mbs` and `write_mbs`: of the storage, 10^6 bytes a second. `without`: savings that are switched off:
     `paging`, `disk`, `recompute`. `num_scored`: samples of the largest set that is evaluated. `converted`: whether
-    there are files of all modules before training. `stored_bytes`: on the disk before training, these left out.
+    there are files of all modules before training. `stored_bytes`: on the disk before training, these left out;
+    `block_bytes`: what files grow by there.
     """
 
     forms: tuple[Form, ...]
@@ -92,6 +95,7 @@ class Demand:
     num_scored: int = 0
     converted: bool = False
     stored_bytes: int = 0
+    block_bytes: int = USUAL_BLOCK_BYTES
     checkpoint_s: float = 300.0
     read_mbs: float = 200.0
     write_mbs: float = 200.0

@@ -16,9 +16,6 @@ from edge_trgl.runtime.boundary_records import ENTRY_BYTES
 from edge_trgl.runtime.demand import Demand, Form, ModuleRow
 from edge_trgl.runtime.plan import Layout
 
-BLOCK_BYTES = 4096
-"""What files grow by: the block of most file systems."""
-
 HEADER_BYTES, HEADER_SHARE = 8192, 64
 """A module's file beyond its tensors, at most: names and shapes of a few dozen tensors; of more, a share."""
 
@@ -85,13 +82,13 @@ def _boundaries(demand: Demand, form: Form, layout: Layout) -> tuple[int, int]:
     """Bytes of what is kept for all of training, and of what comes and goes beside it."""
     num_modules = len(form.rows)
     if form.order == "rounds":
-        return 0, _round([_file(row, demand.batch_size) for row in form.rows[1:]])
+        return 0, _round([_file(demand, row, demand.batch_size) for row in form.rows[1:]])
 
     def cached(module: int) -> int:
-        return _file(form.rows[module], demand.num_samples * demand.copies)
+        return _file(demand, form.rows[module], demand.num_samples * demand.copies)
 
     def streamed(module: int) -> int:
-        return _file(form.rows[module], _streamed(demand, layout))
+        return _file(demand, form.rows[module], _streamed(demand, layout))
 
     first = demand.frozen if demand.kept else 0
     before = _pair(cached, 0, first, num_modules)
@@ -125,7 +122,7 @@ def _boundary_bytes(demand: Demand, form: Form, layout: Layout, module: int) -> 
     """Of the boundary that enters `module`, as large as it comes."""
     is_cached = form.order == "cache" or (demand.kept and module <= demand.frozen)
     records = demand.num_samples * demand.copies if is_cached else _streamed(demand, layout)
-    return _file(form.rows[module], demand.batch_size if form.order == "rounds" else records)
+    return _file(demand, form.rows[module], demand.batch_size if form.order == "rounds" else records)
 
 
 def _streamed(demand: Demand, layout: Layout) -> int:
@@ -136,11 +133,11 @@ def _streamed(demand: Demand, layout: Layout) -> int:
 def _scored(demand: Demand, form: Form, layout: Layout) -> int:
     """Of an evaluation, which goes through the modules in chunks."""
     records = min(layout.chunk * demand.batch_size, demand.num_scored)
-    return _pair(lambda module: _file(form.rows[module], records), 0, len(form.rows), len(form.rows))
+    return _pair(lambda module: _file(demand, form.rows[module], records), 0, len(form.rows), len(form.rows))
 
 
 def _modules(demand: Demand, form: Form, layout: Layout) -> int:
-    sizes = [module_file(row.state) for row in form.rows]
+    sizes = [module_file(row.state, demand.block_bytes) for row in form.rows]
     trained = sizes[demand.frozen :]
     if form.order == "cache" and demand.laps == 1 and not demand.converted:
         # Only the module that was trained when the last commit fell has a version that another one replaces.
@@ -149,18 +146,18 @@ def _modules(demand: Demand, form: Form, layout: Layout) -> int:
     return sum(sizes) + sum(trained) + (max(trained) if paged else 0)
 
 
-def module_file(state: int) -> int:
-    """Bytes that the file of a module with tensors of `state` bytes takes at most."""
-    return _blocks(state + HEADER_BYTES + state // HEADER_SHARE)
+def module_file(state: int, block_bytes: int) -> int:
+    """Bytes that the file of a module with tensors of `state` bytes takes at most, in blocks of the disk."""
+    return _blocks(state + HEADER_BYTES + state // HEADER_SHARE, block_bytes)
 
 
-def _file(row: ModuleRow, records: int) -> int:
+def _file(demand: Demand, row: ModuleRow, records: int) -> int:
     """Of the boundary that enters a module."""
-    return _blocks(records * (row.reads + ENTRY_BYTES))
+    return _blocks(records * (row.reads + ENTRY_BYTES), demand.block_bytes)
 
 
-def _blocks(num_bytes: int) -> int:
-    return math.ceil(num_bytes / BLOCK_BYTES) * BLOCK_BYTES
+def _blocks(num_bytes: int, block_bytes: int) -> int:
+    return math.ceil(num_bytes / block_bytes) * block_bytes
 
 
 def _database(demand: Demand, form: Form, layout: Layout) -> int:

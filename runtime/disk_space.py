@@ -11,7 +11,10 @@ RESERVE_SHARE = 0.05
 RESERVE_MB = 256.0
 """Left free where nobody says how much a run may take: this share of what is free, so many MiB at most."""
 
-_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own blocks are
+_STAT_BYTES = 512  # the unit of st_blocks, whatever the file system's own blocks are
+
+USUAL_BLOCK_BYTES, MAX_BLOCK_BYTES = 4096, 65_536
+"""Of a file system: what most have, and the most that Linux mounts."""
 
 
 def taken_mb(folder: Path, *, without: tuple[Path, ...] = ()) -> float:
@@ -19,7 +22,7 @@ def taken_mb(folder: Path, *, without: tuple[Path, ...] = ()) -> float:
 
     Files may come and go in the meantime.
     """
-    return _blocks(folder, without) * _BLOCK_BYTES / MIB
+    return _blocks(folder, without) * _STAT_BYTES / MIB
 
 
 def _blocks(path: Path, without: tuple[Path, ...]) -> int:
@@ -28,6 +31,13 @@ def _blocks(path: Path, without: tuple[Path, ...]) -> int:
         return path.lstat().st_blocks + sum(_blocks(entry, without) for entry in entries if entry not in without)
     except FileNotFoundError:
         return 0
+
+
+def block_bytes(folder: Path) -> int:
+    """What files grow by on the disk that holds `folder`."""
+    found = os.statvfs(folder).f_frsize
+    # Network file systems name what they transfer at once.
+    return found if found <= MAX_BLOCK_BYTES else USUAL_BLOCK_BYTES
 
 
 def free_mb(folder: Path) -> float:

@@ -18,7 +18,7 @@ from edge_trgl.runtime.checksum import Checksum
 from edge_trgl.runtime.errors import DiskFullError, StorageError
 
 TEMPORARY_SUFFIX = ".tmp"
-_PAGE_BYTES = 4096
+_TRIAL_BYTES = 4096  # the disk gives whole blocks, whatever their size; a few bytes might need none
 _MODE = 0o644
 
 
@@ -250,11 +250,11 @@ def allocate(fd: int, num_bytes: int) -> None:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether the disk that holds `folder` refuses a file of one page, by its own limit or by a quota."""
+    """Whether the disk that holds `folder` refuses the smallest file, by its own limit or by a quota."""
     trial = folder / f"trial{TEMPORARY_SUFFIX}"
     try:
         with opened(trial, os.O_WRONLY | os.O_CREAT) as fd:
-            allocate(fd, _PAGE_BYTES)
+            allocate(fd, _TRIAL_BYTES)
     except StorageError as error:
         return isinstance(error, DiskFullError)
     finally:

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
-from edge_trgl.runtime import files, tensorfile
+from edge_trgl.runtime import disk_space, files, tensorfile
 from edge_trgl.runtime.disk_need import module_file
 from edge_trgl.runtime.files import FileRecord
 
@@ -56,6 +56,7 @@ class ModuleStore(Generic[Module]):
     ) -> None:
         files.make_folder(folder)
         self._folder = folder
+        self._block_bytes = disk_space.block_bytes(folder)
         self._build = build
         self._initialise = initialise
         self._limits = tuple(limits)
@@ -104,7 +105,7 @@ class ModuleStore(Generic[Module]):
     @property
     def bytes_to_write(self) -> int:
         """What the next commit writes, at most."""
-        return sum(module_file(self._size(module)) for module in self._dirty)
+        return sum(module_file(self._size(module), self._block_bytes) for module in self._dirty)
 
     def commit(self) -> dict[int, FileRecord]:
         """Make every module durable as it is now; returns the files for the database to name.

@@ -14,8 +14,8 @@ import onnx
 
 from edge_trgl.export.weights import Weight
 
-ALIGNMENT = 4096
-"""Bytes."""
+ALIGNMENT = 65_536
+"""Bytes: a multiple of the memory pages of every system (4, 16 or 64 KiB), and what Windows maps from."""
 
 # Field numbers of onnx.proto, each with wire type 2 (length-delimited).
 MODEL_GRAPH = 7

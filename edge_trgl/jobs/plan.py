@@ -46,7 +46,12 @@ def run(
     """
     state = run.state()
     demand = Demand.from_document(state.meta("demand"))
-    demand = replace(demand, floor_mb=_floor_mb(state, demand), stored_bytes=_stored_bytes(run))
+    demand = replace(
+        demand,
+        floor_mb=_floor_mb(state, demand),
+        stored_bytes=_stored_bytes(run),
+        block_bytes=disk_space.block_bytes(run.folder),
+    )
     measured = _known(demand, state)
     before = Plan.from_document(state.meta("plan")) if state.meta("plan") else None
     begun = _begun(state, demand, before) if before and state.position() > 0 else None

@@ -76,6 +76,13 @@ class TestBoundaries:
         assert need("rounds", chunk=1).boundaries == (1 + 2 + 3) * batch + 3 * batch
         assert need("rounds", chunk=1, placement="memory").spared == need("rounds", chunk=1).boundaries
 
+    def test_they_are_whole_blocks_of_the_disk(self):
+        block = 65_536
+        records = 2 * BATCH * 4096  # 80 KiB
+        found = need("stream", block_bytes=block)
+        assert found.boundaries == -(-2 * records // block) * block + -(-3 * records // block) * block
+        assert found.modules % block == 0
+
     def test_an_evaluation_may_be_of_more_samples_than_training(self):
         assert need("stream", chunk=100, num_scored=1000).boundaries == (2 + 3) * 1000 * 4096
         assert need("stream", chunk=100, num_scored=1000, placement="memory").boundaries == 5 * CACHE

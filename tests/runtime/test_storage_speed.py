@@ -14,7 +14,7 @@ import pytest
 
 from edge_trgl.runtime import files, storage_speed
 from edge_trgl.runtime.errors import StorageError
-from edge_trgl.runtime.memory import MIB
+from edge_trgl.runtime.memory import MIB, page_size
 from edge_trgl.runtime.storage_speed import BLOCK_BYTES, CHUNK_BYTES, DIRECT, DROPPED
 
 
@@ -81,8 +81,16 @@ def test_the_disk_is_asked_in_this_order(tmp_path, use_system):
     ]
     offsets = [offset for _, offset, _ in blocks]
     assert {(name, length) for name, _, length in blocks} == {("read", BLOCK_BYTES)}
-    assert sorted(offsets) == list(range(0, 2 * MIB, BLOCK_BYTES))
+    assert sorted(offsets) == list(range(0, 2 * MIB, max(BLOCK_BYTES, page_size())))
     assert offsets != sorted(offsets)
+
+
+def test_of_a_larger_page_one_block_is_read(tmp_path, use_system, monkeypatch):
+    """Else the page cache would have the next ones."""
+    monkeypatch.setattr(storage_speed, "page_size", lambda: 16_384)
+    system = use_system(Recorder())
+    measure(tmp_path)
+    assert sorted(system.calls[8:]) == [("read", offset, BLOCK_BYTES) for offset in range(0, 2 * MIB, 16_384)]
 
 
 def test_a_slow_disk_is_not_read_at_random_for_long(tmp_path, use_system, monkeypatch):

@@ -94,7 +94,7 @@ def test_weights_beside_the_model_begin_at_pages(tmp_path, net, exported):
     tensors = onnx.load(path, load_external_data=False).graph.initializer
     places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in tensors]
     assert {place["location"] for place in places} == {"model.onnx.data"}
-    assert all(int(place["offset"]) % wire.ALIGNMENT == 0 for place in places)
+    assert all(int(place["offset"]) % 65_536 == 0 for place in places)  # the largest pages there are
     ends = [int(place["offset"]) + int(place["length"]) for place in places]
     assert max(ends) == (tmp_path / "model.onnx.data").stat().st_size
     assert path.stat().st_size < 20_000
