@@ -71,8 +71,9 @@ def _allow(num_bytes: int) -> None:
 
 
 _REFUSALS = (
-    # torch's CPU allocator.
+    # torch's CPU allocator: over glibc's, and over mimalloc (on AArch64 since torch 2.10).
     "can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
     # oneDNN, which does not say why.
     "could not create a primitive",
     # C++ in general.
