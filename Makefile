@@ -16,8 +16,8 @@ venv: .venv/.made  ## the environment: .venv, from constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: venv  ## train on the bundled images under 340 MiB, export, check, report
-	$(BIN)/edge-trgl train --budget-mb 340 --export
+demo: venv  ## train on the bundled images under 340 MiB (more with a CUDA build of torch), export, check, report
+	$(BIN)/edge-trgl train --budget-mb $$($(BIN)/python tools/_demo_budget.py) --export
 
 test: venv  ## the whole test suite, on two cores (WORKERS=2)
 	$(PYTEST)

@@ -235,7 +235,7 @@ print(json.dumps("untouched"))
         path.write_text(f"{32 << 20}\n")
         code = "from edge_trgl.runtime import memory\nmemory.hold_freed()\n" + self.CODE
         code = code.format(size=2 << 20, total=64 << 20)
-        full, freed, _ = in_child(code, **memory.allocator_environment("huge", path))
+        full, freed, _ = own_process.result_of("-c", code, **memory.allocator_environment("huge", path))
         assert full > 60
         assert freed < 8
 
