@@ -107,18 +107,18 @@ def run(run: Run, budget_mb: float | None) -> None:
     environment = process.environment(config.train.device)
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
     state = run.state()
-    net, fixed = assembly.stored_net(state), (fixed_mb, others_mb)
-    choice = Choice()
-    shaped, heap = _forms(config, info, net, environment, fixed_mb, budget_mb, choice)
-    demand = _demand(config, info, [one.form for one in shaped], heap, *fixed)
+    net, choice = assembly.stored_net(state), Choice()
+
+    def counted(info: DatasetInfo) -> tuple[list[_Shaped], _Heap, Demand]:
+        shaped, heap = _forms(config, info, net, environment, fixed_mb, budget_mb, choice)
+        return shaped, heap, _demand(config, info, [one.form for one in shaped], heap, fixed_mb, others_mb)
+
+    shaped, heap, demand = counted(info)
     if budget_mb is not None and not is_prepared(run.data) and not config.budget.force:
-
-        def at_side(side: int) -> Demand:
-            smaller = replace(info, shape=(side, side, info.shape[-1]))
-            forms, heap = _forms(config, smaller, net, environment, fixed_mb, budget_mb, choice)
-            return _demand(config, smaller, [one.form for one in forms], heap, *fixed)
-
-        large_images.check_fit(demand, budget_mb, at_side, min(info.shape[:2]))
+        shortest, channels = min(info.shape[:2]), info.shape[2]
+        large_images.check_fit(
+            demand, budget_mb, lambda side: counted(replace(info, shape=(side, side, channels)))[2], shortest
+        )
     read_mbs, write_mbs = _disk_speed(config, run)
     demand = replace(demand, converted=shaped[0].layout.built, read_mbs=read_mbs, write_mbs=write_mbs)
     state.set_meta("layouts", [asdict(one.layout) for one in shaped])
