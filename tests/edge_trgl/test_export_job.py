@@ -356,8 +356,8 @@ FAMILIES = {
     "resnet50": {"model__name": "resnet50", "model__modules": 2, "model__head": "linear"},
     "vgg19": {"model__name": "vgg19", "model__modules": 2, "model__head": "linear", **LONGER},
     "swin": {"model__name": "swin-tiny", "model__modules": 2},
-    "torchvision": {"model__name": "torchvision:mobilenet_v2", "model__modules": 3, **LONGER},
-    "timm": {"model__name": "timm:vit_tiny_patch16_224", "model__modules": 3},
+    "torchvision": {"model__name": "torchvision:resnet18", "model__modules": 2},
+    "timm": {"model__name": "timm:vit_tiny_patch16_224", "model__modules": 2},
 }
 
 

@@ -288,11 +288,12 @@ FAMILIES = {
     "vgg19": {"model__name": "vgg19", "model__modules": 2, "model__head": "linear"},
     "swin": {"model__name": "swin-tiny", "model__modules": 2},
     "resnet50": {"model__name": "resnet50", "model__modules": 2, "model__head": "linear"},
-    "mobilenet": {"model__name": "torchvision:mobilenet_v2", "model__modules": 3},
-    "vit": {"model__name": "timm:vit_tiny_patch16_224", "model__modules": 3},
+    "mobilenet": {"model__name": "torchvision:mobilenet_v2", "model__modules": 2},
+    "vit": {"model__name": "timm:vit_tiny_patch16_224", "model__modules": 2},
 }
 
 
+# Attention is swin's, too; depthwise convolutions with a scale for each channel are mobilenet's alone.
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_families(train_run, monkeypatch, tmp_path, family):
@@ -305,7 +306,7 @@ def test_other_families(train_run, monkeypatch, tmp_path, family):
     run = train_run("run", **data, train__epochs="1", train__batch_size=8, **FAMILIES[family]).run
     monkeypatch.setattr(judging, "LARGEST_LOSS", 1.0)
     x, _ = samples_of(run)
-    for target in ("ort", "jetpack6"):
+    for target in ("ort",) if family == "vit" else ("ort", "jetpack6"):
         exported = deploy(run, "last", target)
         assert shrink(run, "fp16")["num_bytes"] < 0.6 * exported["num_bytes"]
         int8 = shrink(run, "int8")
