@@ -2,18 +2,27 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+# TORCH=cpu: torch without CUDA, from PyTorch's own index; a version with +cpu comes before the same one without.
+ifeq ($(TORCH),cpu)
+EXTRA_INDEX := --extra-index-url $(CPU_INDEX)
+else ifneq ($(TORCH),)
+$(error TORCH=$(TORCH) is not known: leave it out, or TORCH=cpu)
+endif
 
 .PHONY: help venv demo test test-fast test-shuffled lint clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-venv: .venv/.made  ## the environment: .venv, from constraints.txt
+venv: .venv/.made  ## the environment: .venv, from constraints.txt; TORCH=cpu for torch without CUDA
 
 .venv/.made: constraints.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edge-trgl needs Python 3.10 or newer; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(if $(EXTRA_INDEX),,$(BIN)/python tools/_download_notice.py)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: venv  ## train on the bundled images under 340 MiB (more with a CUDA build of torch), export, check, report
