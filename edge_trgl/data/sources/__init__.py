@@ -1,7 +1,6 @@
 """Where images come from: one small file a format, one function that finds the format."""
 
 from edge_trgl.data.sources.find import load
-from edge_trgl.data.sources.image_folder import FOLDERS
-from edge_trgl.data.sources.source import Source, Split
+from edge_trgl.data.sources.source import FOLDERS, Source, Split
 
 __all__ = ["FOLDERS", "Source", "Split", "load"]

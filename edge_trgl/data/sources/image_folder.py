@@ -11,16 +11,13 @@ import numpy as np
 
 from edge_trgl.data.sources.image_file import decode, read_header
 from edge_trgl.data.sources.reading import reading
-from edge_trgl.data.sources.source import Source, batch_size, check_image_bytes
+from edge_trgl.data.sources.source import FOLDERS, Source, batch_size, check_image_bytes
 from edge_trgl.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-FOLDERS = "image folders"
-"""The name of this layout."""
 
 LAYOUT = "train/CLASS/… with val/CLASS/… and test/CLASS/… beside it, or CLASS/… (image files)"
 _SPLITS = ("train", "val", "test")

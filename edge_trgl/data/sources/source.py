@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 1 << 20
 MAX_IMAGE_BYTES = 1 << 26
+FOLDERS = "image folders"
+"""The layout whose images are files, of any size."""
 
 
 class Split(Protocol):

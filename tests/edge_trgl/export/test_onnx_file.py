@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -217,13 +218,17 @@ def test_an_interrupted_export_leaves_the_old_model_or_the_new(
     tmp_path, exported, small, monkeypatch, before, after
 ):
     old, new, x = small.network(), small.network(1.0), small.images(2)
+    written, folder = tmp_path / "old", tmp_path / "model"
+    written.mkdir()
+    exported(written, old.modules, old.normalisation, max_inside=before)
     failing, published = 0, False
     while not published:
-        path = exported(tmp_path, old.modules, old.normalisation, max_inside=before)
+        # Beside what the interruption before has left.
+        path = shutil.copytree(written, folder, dirs_exist_ok=True) / "model.onnx"
         monkeypatch.setattr(files, "system", FailingDisk(failing))
         try:
             # The modules' own files are written as well, and are no part of what is promised.
-            exported(tmp_path, new.modules, new.normalisation, max_inside=after)
+            exported(folder, new.modules, new.normalisation, max_inside=after)
             published = True
         except StorageError:
             failing += 1
@@ -233,7 +238,7 @@ def test_an_interrupted_export_leaves_the_old_model_or_the_new(
         assert len(matching) == 1
         assert matching == [new] or not published
     assert failing > 8
-    kept = {file.name for file in tmp_path.glob("model.onnx.data*") if ".new" not in file.name}
+    kept = {file.name for file in folder.glob("model.onnx.data*") if ".new" not in file.name}
     assert len(kept) == (0 if after else 1)
 
 

@@ -230,7 +230,6 @@ def test_exported(models, tmp_path, exported):
 LEAN = """
 import sys
 import torch
-from nearness import assert_near
 from edge_trgl.local import LocalModule, StepConfig
 from edge_trgl.models import swin_tiny
 from edge_trgl.transport import Transport
