@@ -104,7 +104,8 @@ def test_what_one_budget_had_no_room_for_is_tried_again_under_another(tmp_path, 
     state.set_meta("measured", {"a": asdict(REFUSED), "b": asdict(accepted)})
     state.set_meta("demand", {})
     state.set_meta("plan", {"peak_mb": 1000.0, "disk_mb": 1.0})  # of a larger budget
-    outcome = Outcome(result={"wanted": [], "changed": None}, peak_mb=1.0, seconds=1.0)
+    done = {"decoded": True, "wanted": [], "changed": None}
+    outcome = Outcome(result=done, peak_mb=1.0, seconds=1.0)
     monkeypatch.setattr(pipeline, "_job", lambda state, name, **options: outcome)
     assert pipeline.plan(state, None) == 900
     assert state.meta("measured") == {"b": asdict(accepted)}
