@@ -162,7 +162,8 @@ def allocator_environment(allocator: Allocator = "held", huge_page: Path = HUGE_
     modules left their places behind, and peaks came out up to 9 % above what steps had taken when they were
     measured. mimalloc: what torch allocates with on AArch64 since 2.10. Nothing of glibc's reaches its tensors:
     it gives all back at once (repeated blocks of a MiB take four times as long), and arenas of a GiB, mapped
-    writable as a whole, would be slack of that size in the guard.
+    writable as a whole, would be slack of that size in the guard: 128 MiB of tensors mapped 1,038 MiB of data,
+    and 206 with this setting (torch 2.10, emulated).
     """
     if allocator == "own":
         return {}
