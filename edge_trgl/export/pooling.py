@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,15 @@ from torch.onnx import symbolic_helper
 from edge_trgl.runtime.errors import ExportRejectedError
 
 OPERATION = "aten::adaptive_avg_pool2d"
+
+
+class _Graph(Protocol):
+    """What the exporter hands a writer.
+
+    A class: torch before 2.5 asks whether it is a subclass of another, and `Any` is no class before Python 3.11.
+    """
+
+    def op(self, name: str, *inputs: Any, **attributes: Any) -> Any: ...
 
 
 @contextmanager
@@ -36,7 +45,7 @@ def means(size: int, wanted: int) -> Tensor:
 
 
 @symbolic_helper.parse_args("v", "is")
-def _written(g: Any, x: Any, wanted: list[int]) -> Any:
+def _written(g: _Graph, x: Any, wanted: list[int]) -> Any:
     """[N, C, H, W] float32 -> [N, C, *wanted]."""
     if tuple(wanted) == (1, 1):
         return g.op("GlobalAveragePool", x)
