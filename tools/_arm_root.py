@@ -100,11 +100,13 @@ def build(root: Root, mirror: str | None, replaced: Sequence[str]) -> dict[str, 
 @contextmanager
 def mounted(root: Root) -> Iterator[None]:
     """With /proc in it, but without /sys: onnxruntime crashes on that of x86."""
-    _run("mount", "-t", "proc", "proc", str(root.path / "proc"))
+    proc = root.path / "proc"
+    if not proc.is_mount():  # one that was killed left it there
+        _run("mount", "-t", "proc", "proc", str(proc))
     try:
         yield
     finally:
-        _run("umount", str(root.path / "proc"))
+        _run("umount", str(proc))
 
 
 def _register() -> None:

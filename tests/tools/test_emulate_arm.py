@@ -71,3 +71,13 @@ class TestSteps:
     def test_the_largest_difference_is_found_wherever_it_is(self, tool):
         document = {"exits": [{"max_abs_diff": 1e-9}, {"max_abs_diff": 3e-9, "depth": 2}], "files": ["a"]}
         assert tool("emulate_arm")._largest(document) == 3e-9
+
+    def test_failures_are_named_and_counted(self, tool):
+        module = tool("emulate_arm")
+        said = "..F\nFAILED ../opt/edge-trgl/tests/a.py::test_it - assert 2 < 1\n1 failed, 2 passed in 3.00s\n"
+        assert module._counted(said) == {
+            "summary": "1 failed, 2 passed in 3.00s",
+            "failures": ["tests/a.py::test_it"],
+        }
+        with pytest.raises(module.StepError, match="did not come to their end"):
+            module._counted("..F\n")
