@@ -109,7 +109,7 @@ def _row(text: str, num_compared: int) -> dict[str, Any]:
         settings = ("--batch-size", str(BATCH), "--epochs", "1", "--no-probe", "--budget-mb", "8000")
         output_of(edge_trgl("train", "--model", name, "--data", str(images), *settings, "--run", str(folder)))
         output_of(edge_trgl("export", str(folder), "--depth", "all"))
-        opened = open_run(Run(folder))
+        opened = open_run(Run(folder), "cpu")
         depths = _compared(opened)
         params = sum(opened.state.meta("layout")["num_params"])
     row = {"model": name, "side": int(side), "params": params, "depths": depths}
@@ -144,7 +144,7 @@ def _figures(wanted: Logits, found: Logits) -> dict[str, Any]:
 @torch.no_grad()
 def _by_torch(opened: OpenRun) -> list[Logits]:
     """The logits [N, classes] of each module's classifier."""
-    feed = opened.feed("val", "cpu")
+    feed = opened.feed("val")
     span = Span("val", 0, 0, 1, shuffled=False, augmented=False)
     batches = [
         feed.images(span, 0, np.asarray(samples, np.int64)).clone() for samples in batches_of(len(feed), BATCH)
