@@ -107,11 +107,17 @@ class Choice:
 
 
 class _Answers(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers questions for values."""
+    """Answers questions for values, and takes as done what only changes them.
+
+    The latter returns nothing: an optimizer's step, for example, which fake tensors would take on real memory,
+    having no way of their own.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             dtype = args[0].dtype
             kind = float if dtype.is_floating_point else bool if dtype == torch.bool else int
             return kind(VALUE)
+        if not func._schema.returns:
+            return None
         return func(*args, **(kwargs or {}))

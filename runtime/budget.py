@@ -70,12 +70,14 @@ def _allow(num_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+_NO_PRIMITIVE = "could not create a primitive"
+
 _REFUSALS = (
     # torch's CPU allocator: over glibc's, and over mimalloc (on AArch64 since torch 2.10).
     "can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     # oneDNN, which does not say why.
-    "could not create a primitive",
+    _NO_PRIMITIVE,
     # C++ in general.
     "bad_alloc",
     # torch's CUDA allocator ("CUDA out of memory"), the CUDA runtime ("CUDA error: out of memory"), the driver
@@ -107,6 +109,15 @@ def refused(error: BaseException) -> bool:
     # torch raises RuntimeError; onnxruntime has classes of its own.
     is_librarys = isinstance(error, RuntimeError) or type(error).__module__ != "builtins"
     return isinstance(error, MemoryError) or (is_librarys and any(text in str(error) for text in _REFUSALS))
+
+
+def lasts(error: BaseException) -> bool:
+    """Whether this thread is refused the same from now on, however much is free.
+
+    oneDNN's code generator never clears its first failure to get memory (seen with torch 2.13 on x86): every
+    kernel that it has not made yet fails after it.
+    """
+    return _NO_PRIMITIVE in str(error)
 
 
 def check(peak_mb: float, budget_mb: float, where: str) -> None:

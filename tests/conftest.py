@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ import hypothesis
 import pytest
 
 from edge_trgl.run import Run
-from edge_trgl.runtime import memory
+from edge_trgl.runtime import budget, memory
 from edge_trgl.runtime.memory import Usage
 from edge_trgl.settings import resolve
 
@@ -55,6 +56,17 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_limits() -> Iterator[None]:
+    """Jobs in this process take what memory they like: a guard would hold it for good, and what oneDNN was refused
+    once it refuses ever after.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "set_guard", lambda limit_mb: None)
+        patch.setattr(budget, "limited", lambda extra_mb: nullcontext())
         yield
 
 

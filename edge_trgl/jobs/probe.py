@@ -75,7 +75,10 @@ class _Work:
 
 
 def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
-    """Measure each of `wanted` and keep the result; one that `budget_mb` has no room for is noted as refused."""
+    """Measure each of `wanted` and keep the result; one that `budget_mb` has no room for is noted as refused.
+
+    Those after a refusal that lasts are left to another process.
+    """
     config, state = run.config(), run.state()
     process.set_up(config.train.threads)
     device = open_device(config.train.device)
@@ -84,6 +87,7 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
     process.begin(device, room_mb)
     share = 1 + HOLES[state.meta("allocator")]
     found: dict[str, tuple[Measurement, float]] = {}
+    spoilt = False
     for one in wanted:
         try:
             measurement = _measured(_prepared(run, state, one, device), one["size"], room_mb, device)
@@ -91,10 +95,12 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
         except (MemoryError, OSError, RuntimeError) as error:
             if not budget.refused(error):
                 raise
-            measurement = REFUSED
+            measurement, spoilt = REFUSED, budget.lasts(error)
         memory.trim()  # outside of the handler, whose traceback keeps the tensors
         found[one["key"]] = measurement, memory.usage().file
         _keep(state, {one["key"]: measurement})
+        if spoilt:
+            break
     _keep(state, _with_all_code(found))
     state.close()
 

@@ -18,16 +18,9 @@ from edge_trgl.export import exits_folder, onnx_file
 from edge_trgl.jobs import calibrate, check, export
 from edge_trgl.jobs import report as report_job
 from edge_trgl.pipeline import Pipeline
-from edge_trgl.runtime import budget
 from edge_trgl.runtime.errors import ExportRejectedError, StoppedError, UsageError
 
 LIMITS = {"others_mb": 0.0, "budget_mb": 1e5}
-
-
-@pytest.fixture(autouse=True)
-def _no_guard(monkeypatch):
-    """It would hold this process for good."""
-    monkeypatch.setattr(budget, "set_guard", lambda limit_mb: None)
 
 
 def written_by(run, stages=None, depth="last", batch="dynamic", target=None):
@@ -275,7 +268,6 @@ def test_a_publication_that_is_cut_leaves_the_old_stages(trained, monkeypatch):
     monkeypatch.undo()
     assert {**contents(trained), **before} == contents(trained)
     assert Manifest.read(trained.exits_folder).stages[0].threshold == 0.3
-    monkeypatch.setattr(budget, "set_guard", lambda limit_mb: None)
     deploy(trained, "0.6")
     assert Manifest.read(trained.exits_folder).stages[0].threshold == 0.6
     assert len(list(trained.exits_folder.iterdir())) == 4

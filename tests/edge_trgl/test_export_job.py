@@ -30,12 +30,6 @@ from edge_trgl.runtime.errors import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_guard(monkeypatch):
-    """It would hold this process for good."""
-    monkeypatch.setattr(budget, "set_guard", lambda limit_mb: None)
-
-
 def deploy(run, depth="chosen", target=None, batch="dynamic", budget_mb=1e5):
     """What `Pipeline.export` does, in this process."""
     written = export.run(run, depth=depth, target=target, batch=batch, budget_mb=budget_mb)
@@ -259,7 +253,6 @@ def test_a_check_that_is_cut_leaves_the_old_model(trained, monkeypatch):
         deploy(trained, "1")
     monkeypatch.undo()
     assert trained.onnx_file.read_bytes() == good
-    monkeypatch.setattr(budget, "set_guard", lambda limit_mb: None)
     assert deploy(trained, "1")["depth"] == 1
     assert not list(trained.folder.glob("*.new"))
     assert not list(trained.scratch.iterdir())

@@ -62,6 +62,22 @@ def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monke
     state.close()
 
 
+@pytest.mark.parametrize(
+    ("message", "num_measured"), [("can't allocate memory", 2), ("could not create a primitive", 1)]
+)
+def test_after_a_refusal_that_lasts_the_rest_is_left_to_another_process(planned, monkeypatch, message, num_measured):
+    def refuse(run, state, one, device):
+        raise RuntimeError(message)
+
+    run, wanted = planned
+    monkeypatch.setattr(probe.process, "begin", lambda device, room_mb: None)
+    monkeypatch.setattr(probe, "_prepared", refuse)
+    probe.run(run, wanted[:2], PLENTY_MB)
+    state = run.state()
+    assert state.meta("measured") == {one["key"]: dataclasses.asdict(REFUSED) for one in wanted[:num_measured]}
+    state.close()
+
+
 @pytest.fixture(scope="module")
 def measured():
     """What `tests/support/measured_steps.py` found, by case."""

@@ -36,12 +36,6 @@ MLP = """
 """
 
 
-@pytest.fixture(autouse=True)
-def _no_guard(monkeypatch):
-    """It would hold this process for good."""
-    monkeypatch.setattr(budget, "set_guard", lambda limit_mb: None)
-
-
 def deploy(run, depth="chosen", target="generic", batch="dynamic"):
     """model.onnx, as `Pipeline.export` writes it."""
     written = export.run(run, depth=depth, target=target, batch=batch, budget_mb=1e5)

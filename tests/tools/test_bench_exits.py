@@ -7,12 +7,10 @@ import json
 import pytest
 
 from edge_trgl.jobs import calibrate, check, export
-from edge_trgl.runtime import budget
 
 
 @pytest.fixture
-def in_stages(trained_copy, monkeypatch):
-    monkeypatch.setattr(budget, "set_guard", lambda limit_mb: None)
+def in_stages(trained_copy):
     run = trained_copy("run").run
     limits = {"others_mb": 0.0, "budget_mb": 1e5}
     written = export.run(run, depth="last", target=None, batch="dynamic", budget_mb=1e5, in_stages=True)
