@@ -65,7 +65,7 @@ def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monke
 @pytest.mark.parametrize(
     ("message", "num_measured"), [("can't allocate memory", 2), ("could not create a primitive", 1)]
 )
-def test_after_a_refusal_that_lasts_the_rest_is_left_to_another_process(planned, monkeypatch, message, num_measured):
+def test_after_a_lasting_refusal_the_rest_is_left_to_another_process(planned, monkeypatch, message, num_measured):
     def refuse(run, state, one, device):
         raise RuntimeError(message)
 
