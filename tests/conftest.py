@@ -9,13 +9,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import hypothesis
+import preloaded
 import pytest
+from preloaded import Forked
 
+from edge_trgl import ledger
+from edge_trgl.data import prepare as preparation
+from edge_trgl.data.sources import Source
+from edge_trgl.data.splits import Draw, draw_splits
 from edge_trgl.run import Run
-from edge_trgl.runtime import budget, memory
+from edge_trgl.runtime import budget, memory, supervisor
 from edge_trgl.runtime.memory import Usage
 from edge_trgl.settings import resolve
 
@@ -85,6 +91,14 @@ def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{name}__{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
+def _few_tested(source: Source, **options: Any) -> dict[str, Draw]:
+    """Every 20th image of the sample's test set: to evaluate a run on all takes longer than to train it."""
+    draws = draw_splits(source, **options)
+    if source.layout == "sample":
+        draws["test"] = replace(draws["test"], samples=draws["test"].samples[::20])
+    return draws
+
+
 def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Mapping[str, Any]) -> Run:
     """A prepared and planned run from `section__key=value` settings over TINY."""
     from edge_trgl.jobs import convert, costs, cut, plan, prepare
@@ -100,7 +114,9 @@ def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Map
     library, colon, _ = run.config().model.name.partition(":")
     if colon and library in ("torchvision", "timm") and find_spec(library) is None:
         pytest.skip(f"needs {library}")
-    prepare.run(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "draw_splits", _few_tested)
+        prepare.run(run)
     if run.config().model.imported:
         cut.run(run)
     with pytest.MonkeyPatch.context() as patch:
@@ -187,6 +203,21 @@ def trained_copy(
         return Trained(Run(tmp_path / name), once.result)
 
     return make
+
+
+@pytest.fixture
+def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> list[Forked]:
+    """The jobs of a pipeline in this process, as they start: forked from it, and telling of all their progress."""
+    jobs = []
+
+    def started(*arguments: Any) -> tuple[Forked, TextIO]:
+        job, messages = preloaded.started(*arguments)
+        jobs.append(job)
+        return job, messages
+
+    monkeypatch.setattr(ledger, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "_started", started)
+    return jobs
 
 
 @pytest.fixture(scope="session")

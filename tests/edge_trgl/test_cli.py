@@ -16,6 +16,7 @@ import click
 import numpy as np
 import pytest
 from PIL import Image
+from preloaded import command
 
 from edge_trgl.cli import cli
 from edge_trgl.run import Run
@@ -48,6 +49,7 @@ SUMMARY = {
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """With processes that begin from nothing, whose memory and environment are the user's."""
     command = [sys.executable, "-m", "edge_trgl", *arguments]
     started = {**os.environ, **environment}
     return subprocess.run(command, cwd=folder, env=started, capture_output=True, text=True, check=False)
@@ -78,7 +80,7 @@ def test_a_run_from_train_to_report(tmp_path, tmp_path_factory):
     assert len(page) < 1_000_000
     assert summary["weights_sha256"][:12] in page
 
-    scores = json.loads(run(tmp_path, "evaluate", "runs/0001", "--json").stdout)
+    scores = json.loads(command(tmp_path, "evaluate", "runs/0001", "--json").stdout)
     for name in SUMMARY["accuracy"]:
         assert scores[name] == summary["accuracy"][name]
     assert scores["weights_sha256"] == summary["weights_sha256"]
@@ -103,11 +105,11 @@ def test_a_run_from_train_to_report(tmp_path, tmp_path_factory):
     assert json.loads((folder / "export.json").read_text())["peak_mb"] <= 400
     Image.new("L", (28, 28)).save(tmp_path / "black.png")
     for model in (("runs/0001/model.exits",), ("runs/0001", "--exits", "0")):
-        predicted = run(tmp_path, "predict", *model, "black.png", "--threads", "1")
+        predicted = command(tmp_path, "predict", *model, "black.png", "--threads", "1")
         assert predicted.returncode == 0, predicted.stderr
         assert "exit " in predicted.stdout
         assert "of the network's FLOPs on average" in predicted.stderr
-    refused = run(tmp_path, "export", "runs/0001", "--depth", "9")
+    refused = command(tmp_path, "export", "runs/0001", "--depth", "9")
     assert refused.returncode == 2
     assert "depths 1 to 3 have one" in refused.stderr
 
@@ -115,7 +117,7 @@ def test_a_run_from_train_to_report(tmp_path, tmp_path_factory):
     assert json.loads(again.stdout)["weights_sha256"] == summary["weights_sha256"]
     assert json.loads(again.stdout)["time_s"] == summary["time_s"]
 
-    other = run(tmp_path, "train", "--run", "runs/0001", "--budget-mb", "400", *SMALL, "--seed", "1")
+    other = command(tmp_path, "train", "--run", "runs/0001", "--budget-mb", "400", *SMALL, "--seed", "1")
     assert other.returncode == 2
     assert "train.seed: 0 in the run, 1 now" in other.stderr
 
@@ -123,11 +125,11 @@ def test_a_run_from_train_to_report(tmp_path, tmp_path_factory):
 @pytest.mark.slow
 def test_a_report_compares_runs_and_frozen_modules_have_no_score(tmp_path):
     for name, flags in (("ours", ()), ("theirs", ("--no-transport",))):
-        trained = run(tmp_path, "train", "--run", name, *UNPROBED, "--freeze", "1", "--views", "2", *flags)
+        trained = command(tmp_path, "train", "--run", name, *UNPROBED, "--freeze", "1", "--views", "2", *flags)
         assert trained.returncode == 0, trained.stderr
-    lines = run(tmp_path, "evaluate", "ours").stdout.splitlines()
+    lines = command(tmp_path, "evaluate", "ours").stdout.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("depth")] == ["2", "3"]
-    assert run(tmp_path, "report", "ours", "--against", "theirs").returncode == 0
+    assert command(tmp_path, "report", "ours", "--against", "theirs").returncode == 0
     page = (tmp_path / "ours" / "report.html").read_text()
     assert "theirs (transport.enabled = false)" in page
     planned = tmp_path / "planned"
@@ -138,7 +140,7 @@ def test_a_report_compares_runs_and_frozen_modules_have_no_score(tmp_path):
         (["--against", "nowhere"], "nowhere is not a run"),
         (["--against", "theirs"] * 5, "5 runs are too many to compare with"),
     ):
-        refused = run(tmp_path, "report", "ours", *wrong)
+        refused = command(tmp_path, "report", "ours", *wrong)
         assert refused.returncode == 2
         assert words in refused.stderr
     assert list(planned.iterdir()) == [planned / "run.toml"]
@@ -152,7 +154,7 @@ LONGER = [*UNPROBED, "--epochs", "40"]
 def uninterrupted(tmp_path_factory):
     """The checksum of the weights that `LONGER` gives in one go."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    trained = run(folder, "train", *LONGER, "--json")
+    trained = command(folder, "train", *LONGER, "--json")
     assert trained.returncode == 0, trained.stderr
     return json.loads(trained.stdout)["weights_sha256"]
 
@@ -167,11 +169,11 @@ def test_interrupted_and_resumed(tmp_path, start, number, uninterrupted):
     assert "Traceback" not in rest
     assert "edge-trgl resume" in rest
 
-    early = run(tmp_path, "evaluate", "broken")
+    early = command(tmp_path, "evaluate", "broken")
     assert early.returncode == 2
-    assert run(tmp_path, "report", "broken").returncode == 0
+    assert command(tmp_path, "report", "broken").returncode == 0
 
-    resumed = run(tmp_path, "resume", "broken", "--json")
+    resumed = command(tmp_path, "resume", "broken", "--json")
     assert resumed.returncode == 0, resumed.stderr
     summary = json.loads(resumed.stdout)
     assert summary["weights_sha256"] == uninterrupted
@@ -209,7 +211,7 @@ def _workers(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_a_running_run_is_locked(tmp_path, start):
     start("train", "--run", "busy", *UNPROBED, "--epochs", "500", until="training")
-    second = run(tmp_path, "resume", "busy")
+    second = command(tmp_path, "resume", "busy")
     assert second.returncode == 2
     assert "in use" in second.stderr
 
@@ -226,12 +228,12 @@ def test_a_budget_that_is_too_small(tmp_path):
 
 @pytest.mark.slow
 def test_a_disk_that_is_too_small(tmp_path):
-    refused = run(tmp_path, "train", "--disk-mb", "1", *UNPROBED)
+    refused = command(tmp_path, "train", "--disk-mb", "1", *UNPROBED)
     assert refused.returncode == 3
     assert "this does not fit 1 MiB of the disk: the least that would do is" in refused.stderr
     assert "Traceback" not in refused.stderr
     least = int(refused.stderr.split("would do is ")[1].split(" MiB")[0])
-    resumed = run(tmp_path, "resume", "runs/0001", "--disk-mb", str(least), "--json")
+    resumed = command(tmp_path, "resume", "runs/0001", "--disk-mb", str(least), "--json")
     assert resumed.returncode == 0, resumed.stderr
     storage = json.loads(resumed.stdout)["storage"]
     assert storage["planned_disk_mb"] <= least
@@ -241,13 +243,13 @@ def test_a_disk_that_is_too_small(tmp_path):
 
 @pytest.mark.slow
 def test_plan_trains_nothing_and_leaves_nothing(tmp_path):
-    planned = run(tmp_path, "plan", "--budget-mb", "500", *SMALL, "--json")
+    planned = command(tmp_path, "plan", "--budget-mb", "500", *SMALL, "--json")
     document = json.loads(planned.stdout)
     assert len(document["table"]) == 3
     assert document["plan"]["peak_mb"] <= 500
     assert 0 < document["plan"]["disk_mb"] <= document["disk_limit_mb"]
     assert not list(tmp_path.iterdir())
-    text = run(tmp_path, "plan", *SMALL).stdout
+    text = command(tmp_path, "plan", *SMALL).stdout
     assert re.search(r"^peak \d+ MiB of 2000 MiB: fits;", text, re.MULTILINE)
     assert re.search(r"^on the disk \d+ MiB at most of \d+ MiB: fits$", text, re.MULTILINE)
     assert re.search(r"^exporting the network takes \d+ MiB at most: fits$", text, re.MULTILINE)
@@ -298,7 +300,7 @@ def test_mistakes(tmp_path, case):
     arguments, code, text = WRONG[case]
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.npz").write_text("no zip archive")
-    result = run(tmp_path, *arguments)
+    result = command(tmp_path, *arguments)
     assert result.returncode == code, result.stderr
     assert text in result.stderr
     assert "Traceback" not in result.stderr
@@ -317,14 +319,15 @@ def test_own_images(tmp_path):
     np.savez(tmp_path / "own.npz", **arrays)
     small = SMALL[: SMALL.index("--set")]
     for regime in ("sequential", "end-to-end"):
-        result = run(tmp_path, "train", "--data", "own.npz", *small, "--no-probe", "--regime", regime, "--json")
+        flags = (*small, "--no-probe", "--regime", regime, "--json")
+        result = command(tmp_path, "train", "--data", "own.npz", *flags)
         assert result.returncode == 0, result.stderr
         assert json.loads(result.stdout)["regime"] == regime
 
 
 def test_dry_run_prints_the_configuration(tmp_path):
     (tmp_path / "mine.toml").write_text("[train]\nlr = 0.5\nseed = 4\n")
-    result = run(tmp_path, "train", "--config", "mine.toml", "--seed", "5", "--dry-run")
+    result = command(tmp_path, "train", "--config", "mine.toml", "--seed", "5", "--dry-run")
     assert "lr = 0.5" in result.stdout
     assert "seed = 5" in result.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"mine.toml"}
@@ -345,11 +348,11 @@ def test_a_recipe_stands_between_the_profile_and_the_file(tmp_path):
 @pytest.mark.slow
 def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
     flags = (*UNPROBED, "--regime", "sequential", "--recipe", "faithful", "--run", "authors")
-    trained = run(tmp_path, "train", *flags)
+    trained = command(tmp_path, "train", *flags)
     assert trained.returncode == 0, trained.stderr
     told = "scored as the paper's authors did: the depth was chosen on half of the test images"
     assert told in trained.stdout
-    evaluated = run(tmp_path, "evaluate", "authors").stdout
+    evaluated = command(tmp_path, "evaluate", "authors").stdout
     assert told in evaluated
     assert "half of the test images" in evaluated.splitlines()[0]
     assert json.loads((tmp_path / "authors" / "summary.json").read_text())["accuracy"]["chosen_on"] == "half-test"

@@ -323,7 +323,7 @@ class TestTrained:
         assert len(finish(run).result["scores"]["per_depth"]) == 3
 
     @pytest.mark.slow
-    def test_the_jobs_cut_once(self, user_models, tmp_path):
+    def test_the_jobs_cut_once(self, user_models, tmp_path, forked_jobs):
         model = {"model": {"name": f"{user_models}:small"}, "train": {"epochs": "1"}, "data": {"limit": 100}}
         # The suite is the parent here, and counts.
         config = resolve({**model, "budget": {"mb": "auto", "probe": False}})

@@ -23,7 +23,7 @@ from tests.conftest import TINY, flat
 
 LONG = {
     "data": {"limit": 320},  # 256 of them to train on, in 16 batches: a visit each, and a chunk
-    "train": {"epochs": "15", "checkpoint_minutes": 0.0},
+    "train": {"epochs": "4", "checkpoint_minutes": 0.0},
     "model": {"name": "km-3-1", "width": 16},
     "budget": {"mb": "auto", "resident": "1"},  # as large as may be: the suite is the parent, and counts
 }
@@ -130,7 +130,9 @@ class Witness:
 
 
 @pytest.mark.slow
-def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(undisturbed_of, small_disk, place):
+def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(
+    undisturbed_of, small_disk, place, forked_jobs
+):
     undisturbed = undisturbed_of()
     pipeline = pipeline_of(small_disk / "run", quiet)
     planned_mb = planned(pipeline, place, "disk")
@@ -151,7 +153,7 @@ def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(undis
 
 
 @pytest.mark.slow
-def test_in_sequential_training_it_waits_for_room_and_goes_on(undisturbed_of, small_disk):
+def test_in_sequential_training_it_waits_for_room_and_goes_on(undisturbed_of, small_disk, forked_jobs):
     undisturbed = undisturbed_of(SEQUENTIAL)
     pipeline = pipeline_of(small_disk / "run", quiet, SEQUENTIAL)
     state = pipeline.run.state()
@@ -165,7 +167,9 @@ def test_in_sequential_training_it_waits_for_room_and_goes_on(undisturbed_of, sm
 
 
 @pytest.mark.slow
-def test_without_room_it_stops_says_how_much_is_missing_and_can_be_resumed(undisturbed_of, small_disk):
+def test_without_room_it_stops_says_how_much_is_missing_and_can_be_resumed(
+    undisturbed_of, small_disk, forked_jobs
+):
     undisturbed = undisturbed_of(SEQUENTIAL)
     pipeline = pipeline_of(small_disk / "run", quiet, SEQUENTIAL)
     state = pipeline.run.state()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
 import pytest
+from preloaded import command
 from torch import nn
 
 from edge_trgl import assembly
@@ -238,8 +237,7 @@ def test_heads_of_another_number_than_modules_are_refused(plan_run):
 
 def _command(folder, *arguments):
     small = ("--model", "km-3-1", "--width", "4", "--batch-size", "16", "--threads", "1", "--set", "data.limit=80")
-    command = [sys.executable, "-m", "edge_trgl", *arguments, *small]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return command(folder, *arguments, *small)
 
 
 def test_a_run_with_a_head_for_each_module(tmp_path):

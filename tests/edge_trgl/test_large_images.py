@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 from planner_demands import demand_of, shrunk
+from preloaded import command
 
 from edge_trgl.data import is_prepared, open_survey
 from edge_trgl.data.prepare import prepare
@@ -87,19 +85,7 @@ def test_what_is_made_small_or_is_small_is_decoded_at_once(tmp_path, photos, opt
 
 
 def test_a_plan_that_does_not_fit_decodes_nothing(tmp_path, photos):
-    command = [
-        sys.executable,
-        "-m",
-        "edge_trgl",
-        "train",
-        "--data",
-        str(photos),
-        "--budget-mb",
-        "400",
-        "--run",
-        "run",
-    ]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = command(tmp_path, "train", "--data", str(photos), "--budget-mb", "700", "--run", "run")
     assert result.returncode == 3
     assert f"warning: the images are large, {SIZE[1]}x{SIZE[0]} pixels" in result.stderr
     assert "Give --image-size" in result.stderr

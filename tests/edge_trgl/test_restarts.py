@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import sys
 from dataclasses import asdict
 
-import psutil
 import pytest
 
 from edge_trgl.pipeline import ATTEMPTS, Pipeline
@@ -22,7 +19,7 @@ from tests.conftest import TINY, flat
 
 LONG = {
     "data": {"limit": 400},
-    "train": {"epochs": "15", "checkpoint_minutes": 0.0},
+    "train": {"epochs": "3", "checkpoint_minutes": 0.0},
     "model": {"name": "km-2-2", "width": 8},
     "budget": {"mb": "auto"},  # as large as may be: the suite is the parent here, and counts
 }
@@ -39,17 +36,12 @@ def pipeline_of(folder, listener, *settings):
     return Pipeline(run, listener)
 
 
-def workers():
-    """The training processes below this one."""
-    children = psutil.Process().children()
-    return [child for child in children if "work" in child.cmdline()[:5]]
-
-
 class Killer:
-    """A listener that kills the worker when it tells of its progress, so many times."""
+    """A listener that kills the worker, the latest of the jobs, when it tells of its progress, so many times."""
 
-    def __init__(self, times):
+    def __init__(self, times, jobs):
         self.left = times
+        self.jobs = jobs
         self.warnings = []
 
     def __call__(self, message):
@@ -57,8 +49,7 @@ class Killer:
             self.warnings.append(message["text"])
         if message["kind"] == "progress" and self.left:
             self.left -= 1
-            for worker in workers():
-                os.kill(worker.pid, signal.SIGKILL)
+            self.jobs[-1].kill()
 
 
 def events(run, kind):
@@ -69,8 +60,8 @@ def events(run, kind):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_started_again_and_the_weights_stay_the_same(tmp_path, undisturbed):
-    killer = Killer(2)
+def test_a_killed_worker_is_started_again_and_the_weights_stay_the_same(tmp_path, undisturbed, forked_jobs):
+    killer = Killer(2, forked_jobs)
     pipeline = pipeline_of(tmp_path / "killed", killer)
     summary = pipeline.train()
     assert killer.left == 0
@@ -85,20 +76,20 @@ def test_a_killed_worker_is_started_again_and_the_weights_stay_the_same(tmp_path
 
 
 @pytest.mark.slow
-def test_without_progress_it_stops_and_can_be_resumed(tmp_path, undisturbed):
+def test_without_progress_it_stops_and_can_be_resumed(tmp_path, undisturbed, forked_jobs):
     never = {"train": {"checkpoint_minutes": 1e9}}
-    pipeline = pipeline_of(tmp_path / "run", Killer(ATTEMPTS), never)
+    pipeline = pipeline_of(tmp_path / "run", Killer(ATTEMPTS, forked_jobs), never)
     with pytest.raises(OverBudgetError) as caught:
         pipeline.train()
     assert caught.value.exit_code == 6
     assert "3 times without progress" in events(pipeline.run, "stop")[0]
     assert len(events(pipeline.run, "restart")) == ATTEMPTS - 1
-    resumed = Pipeline(Run.open(pipeline.run.folder), Killer(0)).train()
+    resumed = Pipeline(Run.open(pipeline.run.folder), Killer(0, forked_jobs)).train()
     assert resumed["weights_sha256"] == undisturbed.sha256
 
 
 def test_what_one_budget_had_no_room_for_is_tried_again_under_another(tmp_path, monkeypatch):
-    pipeline = pipeline_of(tmp_path / "run", Killer(0), {"budget": {"mb": 900.0}})
+    pipeline = pipeline_of(tmp_path / "run", Killer(0, []), {"budget": {"mb": 900.0}})
     state = pipeline.run.state()
     accepted = Measurement(work_mb=1.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
     state.set_meta("measured", {"a": asdict(REFUSED), "b": asdict(accepted)})

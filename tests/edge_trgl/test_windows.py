@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from preloaded import command
 from torch import nn
 
 from edge_trgl import assembly
@@ -39,20 +38,15 @@ def archive(tmp_path):
     return path
 
 
-def _run(folder, *arguments):
-    command = [sys.executable, "-m", "edge_trgl", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.slow
 def test_from_windows_to_a_file(tmp_path, archive):
     small = ("--model", "km-3-1", "--width", "8", "--epochs", "6", "--batch-size", "16", "--threads", "1")
-    trained = _run(tmp_path, "train", "--data", archive.name, *small, "--run", "run", "--json")
+    trained = command(tmp_path, "train", "--data", archive.name, *small, "--run", "run", "--json")
     assert trained.returncode == 0, trained.stderr
     accuracy = json.loads(trained.stdout)["accuracy"]
     assert accuracy["chosen"] > 0.6
-    assert json.loads(_run(tmp_path, "evaluate", "run", "--json").stdout)["chosen"] == accuracy["chosen"]
-    exported = json.loads(_run(tmp_path, "export", "run", "--json").stdout)
+    assert json.loads(command(tmp_path, "evaluate", "run", "--json").stdout)["chosen"] == accuracy["chosen"]
+    exported = json.loads(command(tmp_path, "export", "run", "--json").stdout)
     assert all(one["ok"] for one in exported["exits"])
     model = onnx.load(tmp_path / "run" / "model.onnx")
     shape = model.graph.input[0].type.tensor_type.shape.dim
@@ -121,6 +115,6 @@ def test_the_transport_of_windows_is_that_of_the_residues():
 
 
 def test_windows_have_no_image_size(tmp_path, archive):
-    refused = _run(tmp_path, "train", "--data", archive.name, "--image-size", "32")
+    refused = command(tmp_path, "train", "--data", archive.name, "--image-size", "32")
     assert refused.returncode == 2
     assert "--image-size 32 does not apply to waves.npz, whose size is 32 already" in refused.stderr

@@ -1,6 +1,7 @@
-"""Jobs as processes of their own that need not load torch anew, which takes longer than to train a tiny run.
+"""Jobs and commands as processes of their own that need not load torch anew, which takes longer than a tiny run.
 
-One process loads what training needs, and every job is forked from it.
+They are forked from a process that has it. Nothing that such a process says of its memory means anything: it
+begins with that of the other.
 """
 
 from __future__ import annotations
@@ -8,26 +9,110 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn, TextIO
 
+from edge_trgl.runtime import supervisor
+
+# A process that does nothing else: the suite's has threads, and holds more from test to test.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["edge_trgl.jobs.work"])
+_JOBS = [f"edge_trgl.jobs.{name}" for name in ("check", "costs", "export", "probe", "report", "work")]
+_CONTEXT.set_forkserver_preload(["edge_trgl.cli", *_JOBS, "edge_trgl.report.plots", "jinja2"])
 
 
 def start(name: str, folder: Path, errors: Path, **options: Any) -> BaseProcess:
     """`python -m edge_trgl.jobs NAME FOLDER OPTIONS`, with its standard error in a file."""
-    process = _CONTEXT.Process(target=_job, args=(name, str(folder), json.dumps(options), str(errors)))
+    process = _CONTEXT.Process(target=_job, args=([name, str(folder), json.dumps(options)], errors))
     process.start()
     return process
 
 
-def _job(name: str, folder: str, options: str, errors: str) -> None:
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`edge-trgl ARGUMENTS` in `folder`; its jobs are forked from it."""
+    with TemporaryDirectory() as place:
+        out, errors = Path(place, "out"), Path(place, "errors")
+        process = _CONTEXT.Process(target=_command, args=(folder, arguments, out, errors))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), errors.read_text())
+
+
+def started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, str]]) -> tuple[Forked, TextIO]:
+    """What `supervisor._started` does, by a fork of this process."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.environ.update(environment(writing))
+        _become([(Path(os.devnull), os.O_RDONLY, 0)])
+        os.dup2(2, 1)
+        _leave(arguments[2:])
+    os.close(writing)
+    return Forked(pid), os.fdopen(reading, encoding="utf-8")
+
+
+class Forked:
+    """What `supervisor` uses of a `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def send_signal(self, number: int) -> None:
+        """Unless it has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """At once."""
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Until it has ended."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def _job(arguments: Sequence[str], errors: Path) -> None:
+    _become([(errors, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 2)])
+    _leave(arguments)
+
+
+def _command(folder: Path, arguments: Sequence[str], out: Path, errors: Path) -> None:
+    from edge_trgl.cli import main
+
+    _become([(out, os.O_CREAT | os.O_WRONLY, 1), (errors, os.O_CREAT | os.O_WRONLY, 2)])
+    os.chdir(folder)
+    supervisor._started = started  # type: ignore[assignment]
+    sys.argv = ["edge-trgl", *arguments]
+    main()
+
+
+def _become(places: Sequence[tuple[Path, int, int]]) -> None:
+    """Have the standard streams where they belong, whoever captured them, and signals handled as at first."""
+    for path, flags, descriptor in places:
+        os.dup2(os.open(path, flags), descriptor)
+    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(arguments: Sequence[str]) -> NoReturn:
     from edge_trgl.jobs.__main__ import main
 
-    file = os.open(errors, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-    os.dup2(file, 2)
-    sys.argv = ["edge_trgl.jobs", name, folder, options]
-    sys.exit(main())
+    code = 1
+    try:
+        sys.argv = ["edge_trgl.jobs", *arguments]
+        code = main()
+    except BaseException:  # noqa: BLE001 - a job that crashed
+        traceback.print_exc()
+    finally:
+        os._exit(code)
