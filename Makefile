@@ -11,7 +11,7 @@ else ifneq ($(TORCH),)
 $(error TORCH=$(TORCH) is not known: leave it out, or TORCH=cpu)
 endif
 
-.PHONY: help venv demo test test-fast test-shuffled lint clean
+.PHONY: help venv demo test test-tools test-fast test-shuffled lint clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -28,14 +28,17 @@ venv: .venv/.made  ## the environment: .venv, from constraints.txt; TORCH=cpu fo
 demo: venv  ## train on the bundled images under 340 MiB (more with a CUDA build of torch), export, check, report
 	$(BIN)/edge-trgl train --budget-mb $$($(BIN)/python tools/_demo_budget.py) --export
 
-test: venv  ## the whole test suite, on two cores (WORKERS=2)
-	$(PYTEST)
+test: venv  ## the test suite, on two cores (WORKERS=2)
+	$(PYTEST) -m 'not tool'
+
+test-tools: venv  ## that the benchmarks under tools/ work, with tiny sizes
+	$(PYTEST) -m tool
 
 test-fast: venv  ## what takes a moment a test: for the everyday loop
-	$(PYTEST) -m 'not slow and not data'
+	$(PYTEST) -m 'not slow and not data and not tool'
 
 test-shuffled: SEED := $(shell date +%s)
-test-shuffled: venv  ## the whole test suite, file by file in the order of SEED, with examples drawn anew
+test-shuffled: venv  ## all tests, file by file in the order of SEED, with examples drawn anew
 	$(PYTEST) --random-order-bucket module --random-order-seed $(SEED) --hypothesis-profile drawn
 
 lint: venv  ## ruff, mypy, import contracts

@@ -343,6 +343,7 @@ class Pipeline:
         # The training process resets its high-water mark between visits and adds its maxima up itself.
         child_mb = max(outcome.result["peak_mb"], outcome.peak_mb) if name == "work" else outcome.peak_mb
         peak_mb = child_mb + memory.usage().peak
+        state.set_meta("highest_child_mb", max(child_mb, state.meta("highest_child_mb", 0.0)))
         state.record_phase(name, peak_mb, outcome.seconds)
         budget_mb = state.meta("budget_mb")
         if budget_mb is not None and peak_mb > budget_mb:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import own_process
 import pytest
+from preloaded import command
 
 import edge_trgl
 from edge_trgl import api
@@ -20,7 +21,7 @@ FEW = {"data.limit": 64, "data.validation": 0.25}
 
 
 @pytest.mark.slow
-def test_from_a_plan_to_a_file(tmp_path, monkeypatch):
+def test_from_a_plan_to_a_file(tmp_path, monkeypatch, forked_jobs):
     monkeypatch.chdir(tmp_path)
     planned = edge_trgl.plan(budget_mb=5000, settings=FEW, **SMALL)
     assert planned["budget_mb"] == 5000
@@ -61,14 +62,14 @@ def as_the_command_trains(run):
         for name, value in SMALL.items()
     ]
     flags += [f"--set={name}={value}" for name, value in FEW.items()]
-    command = [sys.executable, "-m", "edge_trgl", "train", "--budget-mb=5000", "--run", "command", *flags]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    done = command(Path.cwd(), "train", "--budget-mb=5000", "--run", "command", *flags, "--json")
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["weights_sha256"] == run.summary["weights_sha256"]
     assert Path("command", "run.toml").read_text() == (run.folder / "run.toml").read_text()
 
 
 @pytest.mark.slow
-def test_warnings_are_warnings(tmp_path):
+def test_warnings_are_warnings(tmp_path, forked_jobs):
     with pytest.warns(UserWarning, match="more than is available; lowered"):
         api.begin(
             tmp_path / "run", api.configuration(SMALL | {"budget_mb": 1e9}, values=[{"data": {"limit": 64}}])

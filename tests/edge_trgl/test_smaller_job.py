@@ -292,15 +292,15 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_families(train_run, monkeypatch, tmp_path, family):
     """Hardly trained on noise, they have no accuracy to lose: the logits stay near, and the files are loaded."""
-    draws = np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3)).astype(np.uint8)
-    labels = np.arange(48) % 4
+    draws = np.random.default_rng(0).integers(0, 256, (28, 32, 32, 3)).astype(np.uint8)
+    labels = np.arange(28) % 4
     archive = tmp_path / "noise.npz"
-    np.savez(archive, x_train=draws[:40], y_train=labels[:40], x_test=draws[40:], y_test=labels[40:])
+    np.savez(archive, x_train=draws[:20], y_train=labels[:20], x_test=draws[20:], y_test=labels[20:])
     data = {"data__source": str(archive), "data__limit": None, "data__image_size": 32}
     run = train_run("run", **data, train__epochs="1", train__batch_size=8, **FAMILIES[family]).run
     monkeypatch.setattr(judging, "LARGEST_LOSS", 1.0)
     x, _ = samples_of(run)
-    for target in ("ort",) if family == "vit" else ("ort", "jetpack6"):
+    for target in ("ort", "jetpack6") if family in ("swin", "mobilenet") else ("ort",):
         exported = deploy(run, "last", target)
         assert shrink(run, "fp16")["num_bytes"] < 0.6 * exported["num_bytes"]
         int8 = shrink(run, "int8")

@@ -6,6 +6,7 @@ begins with that of the other.
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -24,7 +25,8 @@ from edge_trgl.runtime import supervisor
 # A process that does nothing else: the suite's has threads, and holds more from test to test.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _JOBS = [f"edge_trgl.jobs.{name}" for name in ("check", "costs", "export", "probe", "report", "work")]
-_CONTEXT.set_forkserver_preload(["edge_trgl.cli", *_JOBS, "edge_trgl.report.plots", "jinja2"])
+_MODULES = ["edge_trgl.cli", *_JOBS, "edge_trgl.report.plots", "jinja2"]
+_CONTEXT.set_forkserver_preload(_MODULES)
 
 
 def start(name: str, folder: Path, errors: Path, **options: Any) -> BaseProcess:
@@ -47,6 +49,8 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, str]]) -> tuple[Forked, TextIO]:
     """What `supervisor._started` does, by a fork of this process."""
+    for module in _MODULES:
+        importlib.import_module(module)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -11,7 +11,7 @@ def _ratio(median):
     return {"median": median, "low": median, "high": median, "seconds": []}
 
 
-@pytest.mark.slow
+@pytest.mark.tool
 def test_a_quick_try_of_every_section(run_tool, tmp_path):
     file = tmp_path / "storage.json"
     arguments = ("--quick", "--threads", "1", "--rounds", "2", "--json", str(file))

@@ -271,7 +271,7 @@ def test_without_a_gpu_one_sentence_says_so(tool, tmp_path, monkeypatch, capsys)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.tool
 def test_everything_is_rehearsed_on_the_cpu(run_tool, tmp_path):
     arguments = ("--device", "cpu", "--threads", "1", "--minutes", "1000", "--json", "-")
     done = run_tool("check_cuda.py", *arguments, cwd=tmp_path)

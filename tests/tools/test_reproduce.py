@@ -301,7 +301,7 @@ def test_a_wrong_choice_is_told_before_anything_is_done(run_tool, tmp_path, case
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.tool
 def test_reproduce_the_sample_quick(run_tool, tmp_path):
     arguments = ("sample", "--quick", "--json", "--out", str(tmp_path / "results"))
     done = run_tool("reproduce.py", *arguments, cwd=tmp_path, EDGE_TRGL_DATA=str(tmp_path), OMP_NUM_THREADS="1")
@@ -312,7 +312,7 @@ def test_reproduce_the_sample_quick(run_tool, tmp_path):
     assert len({run["weights_sha256"] for run in document["runs"]}) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.tool
 def test_reproduce_a_table_quick_in_two_calls_and_draw_it(run_tool, tmp_path):
     # The images that come with the package have the form of MNIST.
     shutil.copytree(ROOT / "edge_trgl" / "data" / "sample", tmp_path / "mnist")

@@ -282,7 +282,7 @@ def test_kills_are_ok_only_if_all_were_dealt_and_all_runs_are_equal(tool, equal,
 # ---- each of them, for real
 
 
-@pytest.mark.slow
+@pytest.mark.tool
 def test_bench_regimes_quick(run_tool, tmp_path):
     done = run_tool("bench_regimes.py", "--quick", "--threads", "1", "--json", "-", cwd=tmp_path)
     document = json.loads(done.stdout)
@@ -301,7 +301,7 @@ def test_bench_regimes_quick(run_tool, tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.tool
 def test_bench_regimes_takes_turns(run_tool, tmp_path):
     arguments = ("--quick", "--threads", "1", "--rows", "overhead", "savings", "growth", "--json", "-")
     done = run_tool("bench_regimes.py", *arguments, cwd=tmp_path)
@@ -323,7 +323,7 @@ def test_kill_quick(run_tool, tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.tool
 def test_bench_export_quick(run_tool, tmp_path):
     done = run_tool("bench_export.py", "--quick", "--json", "-", cwd=tmp_path)
     document = json.loads(done.stdout)
@@ -336,7 +336,7 @@ def test_bench_export_quick(run_tool, tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.tool
 def test_export_models_quick(run_tool, tmp_path):
     done = run_tool("export_models.py", "--quick", "--json", "-", cwd=tmp_path)
     document = json.loads(done.stdout)
