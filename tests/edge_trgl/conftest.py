@@ -168,12 +168,11 @@ def start(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def unpublished():
-    """Writes modules, pairs of a trunk and its head or None, as `jobs.export` does.
+def joined():
+    """Traces modules, pairs of a trunk and its head or None, and joins them, as `jobs.export` does.
 
-    Gives the files before they are published. What is left out of the options suits images.
+    Gives the model and its weights. What is left out of the options suits images.
     """
-    from edge_trgl.export import onnx_file
     from edge_trgl.export.chaining import join
     from edge_trgl.export.naming import boundary_name
     from edge_trgl.export.stage import Stage
@@ -182,7 +181,7 @@ def unpublished():
     from edge_trgl.export_options import TARGETS, output_names
     from edge_trgl.runtime import tensorfile
 
-    def write(folder, modules, normalisation, *, target="generic", batch=None, metadata=None, **options):
+    def joined(folder, modules, normalisation, *, target="generic", batch=None, metadata=None):
         names = output_names([depth for depth, (_, head) in enumerate(modules, 1) if head is not None])
         parts, weights, shape = [], [], normalisation.input_shape
         for depth, (trunk, head) in enumerate(modules, 1):
@@ -207,6 +206,19 @@ def unpublished():
             batch=batch,
             metadata=metadata or {},
         )
+        return model, weights
+
+    return joined
+
+
+@pytest.fixture(scope="session")
+def unpublished(joined):
+    """Writes what `joined` gives: the files before they are published."""
+    from edge_trgl.export import onnx_file
+    from edge_trgl.export_options import TARGETS
+
+    def write(folder, modules, normalisation, *, target="generic", batch=None, metadata=None, **options):
+        model, weights = joined(folder, modules, normalisation, target=target, batch=batch, metadata=metadata)
         files = onnx_file.write(model, weights, folder / "model.onnx", **options)
         onnx_file.check(files, TARGETS[target])
         return files

@@ -54,6 +54,7 @@ def _chain(nets, name):
 NAMES = ["norm", "dropout", "plain", "km", *MORE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_extrapolated_peak_is_that_of_a_count_at_the_true_batch(nets, monkeypatch, name, config):
@@ -87,6 +88,7 @@ def _allocated(run):
 SCRATCH_BYTES = 64 << 10  # what kernels allocate inside, which is not counted; it hardly grows with the batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"early_update": False}, {"optimizer": "adamw"}], ids=str)
 @pytest.mark.parametrize("recompute", get_args(Recompute))
 @pytest.mark.parametrize("name", ["norm", "dropout", "plain", "km"])

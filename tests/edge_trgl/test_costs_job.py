@@ -121,6 +121,7 @@ def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run,
     assert [allocator(f"{mb}", mb)[0] for mb in (200_001.0, 199_999.0, None)] == ["held", "huge", "huge"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "edge-trgl", "threads", "processor"])
 def test_what_was_measured_elsewhere_is_measured_anew(plan_run, monkeypatch, name):
     """By another version, which may compute a step otherwise, with other threads, on another processor."""

@@ -286,6 +286,7 @@ class TestTrained:
         ]
         return made, images(6, shape)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", MODELS)
     def test_steps_in_every_form_give_the_same_bits(self, name):
         found = []
@@ -302,6 +303,7 @@ class TestTrained:
             found.append([tensor for module in modules for tensor in module.final_tensors().values()])
         assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", MODELS)
     def test_no_block_changes_its_input(self, name):
         kind, shape = MODELS[name]

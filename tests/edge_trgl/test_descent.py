@@ -28,6 +28,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("net", ["norm", "dropout", "plain", "km"])

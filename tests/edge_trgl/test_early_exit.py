@@ -59,6 +59,7 @@ def trained(trained_copy):
     return trained_copy("run").run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "ends"),
     [

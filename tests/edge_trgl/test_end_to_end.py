@@ -260,6 +260,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NETS)
 def test_paged_is_whole(trained, name, way):
@@ -272,6 +273,7 @@ def test_paged_is_whole(trained, name, way):
         assert whole[1] == paged[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_recompute_in_a_paged_module_changes_no_bit(trained, name):
     ends = [
@@ -281,6 +283,7 @@ def test_recompute_in_a_paged_module_changes_no_bit(trained, name):
     _assert_same(*ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"in_memory": False}, {"resident": 2}, {"resident": 3, "prefetch": True}])
 def test_where_modules_and_boundaries_are_changes_no_bit(trained, options):
     chain = _end_to_end("resnet", None)
@@ -316,6 +319,7 @@ def _local_head(chain, module):
     return list(LocalModule(chain, module, (8, 2, 2), CONFIG).head.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_crash_after_any_visit_changes_no_bit(tmp_path, trained, in_memory):
     chain = _end_to_end("dropout", None)

@@ -330,12 +330,12 @@ def colour(plan_run, tmp_path):
     run = plan_run("gray")
     opened = open_run(run)
     reader = RecordReader(run.data, "train", opened.info)
-    pixels, labels = reader.read(np.arange(32)).copy(), reader.labels[:32]
+    pixels, labels = reader.read(np.arange(40)).copy(), reader.labels[:40]
     reader.close()
     opened.state.close()
     images = np.pad(pixels, [(0, 0), (2, 2), (2, 2), (0, 0)]).repeat(3, axis=3)
     archive = tmp_path / "colour.npz"
-    np.savez(archive, x_train=images[:24], y_train=labels[:24], x_test=images[24:], y_test=labels[24:])
+    np.savez(archive, x_train=images[:32], y_train=labels[:32], x_test=images[32:], y_test=labels[32:])
     return str(archive)
 
 

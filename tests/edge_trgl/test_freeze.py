@@ -40,6 +40,7 @@ def _same(first, second):
     return first.keys() == second.keys() and all(torch.equal(t, second[name]) for name, t in first.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_frozen_modules_stay_as_they_are_and_the_others_do_not(train_run, way):
     trained = train_run("run", **{**SETTINGS, **WAYS[way]})
@@ -94,6 +95,7 @@ def test_parallel_training_behind_frozen_modules_is_the_loop_written_out(plan_ru
     assert all(_same(a, b) for a, b in zip(expected, _modules(run), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [{}, UNCACHED])
 def test_every_layout_gives_the_same_weights(plan_run, finish, cached):
     hashes = set()

@@ -227,6 +227,7 @@ class _Scale(nn.Module):
         return x * self.weight.view(-1, *(1,) * (x.dim() - 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize(("name", "shape"), [(n, s) for n, s in READ if s != (6, 1, 1)])
 def test_a_head_gives_the_same_bits_however_little_is_kept(name, shape, bfloat16):

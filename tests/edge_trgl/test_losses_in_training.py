@@ -181,6 +181,7 @@ REGIMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", REGIMES.values(), ids=REGIMES)
 def test_the_image_is_the_one_that_the_boundary_came_from(plan_run, finish, tmp_path, monkeypatch, settings):
     (tmp_path / "watched_net.py").write_text(WATCHED_NET)

@@ -211,6 +211,7 @@ def test_resnet110_splits_are_the_papers(split):
     assert stems == [1] + [0] * (num_modules - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_modules", [1, 3, 54])
 def test_resnet110_in_any_number_of_modules(num_modules):
     chain = build_chain("resnet110", **CIFAR, num_modules=num_modules)
@@ -219,6 +220,7 @@ def test_resnet110_in_any_number_of_modules(num_modules):
     assert sum(map(_num_parameters, _trunks(chain))) == 1_727_312
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "kernels"), [(96, {96: 16, 48: 16, 24: 8}), (32, {32: 8, 16: 8, 8: 4}), (64, {64: 16, 32: 8, 16: 8})]
 )

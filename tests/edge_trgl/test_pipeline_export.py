@@ -35,6 +35,7 @@ def jobs(plan_run, monkeypatch):
     return Pipeline(run, lambda message: None), names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -81,6 +81,7 @@ def test_a_chunk_may_become_shorter_only_where_one_ends(plan_run):
     assert _chunks_of(run, "stream1") == (12,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -142,6 +142,7 @@ class TestOurOwn:
         assert found.keys() == first.keys()
         assert all(torch.equal(tensor, state[f"blocks.{name}"]) for name, tensor in found.items())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("modules", "starts"), [(3, (0, 1, 2)), (2, (0, 2))])
     def test_a_runs_folder(self, plan_run, finish, modules, starts):
         """The last head too, where it has the same form."""
@@ -152,6 +153,7 @@ class TestOurOwn:
         assert all(torch.equal(tensor, trunks[name]) for name, tensor in by_block(found, starts).items())
         assert torch.equal(found[f"{modules - 1}.head.linear.weight"], last["2.head.linear.weight"])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("planned", [False, True])
     def test_a_run_without_weights_is_refused(self, plan_run, planned):
         if planned:
@@ -186,6 +188,7 @@ class TestFrozenBlocksAlone:
         assert told in [event.text for event in run.state().events()]
         return found
 
+    @pytest.mark.slow
     def test_our_own(self, plan_run):
         first = by_block(first_tensors(plan_run("drawn")), (0, 1, 2))
         state = {f"blocks.{name}": (t + 1).contiguous() for name, t in first.items() if name.startswith("0.")}

@@ -48,6 +48,7 @@ def test_a_plan_rests_on_steps_that_were_measured(planned):
     state.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("allocator", "work_mb"), [("held", 103.0), ("huge", 100.0), ("own", 103.0)])
 def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monkeypatch, allocator, work_mb):
     run, wanted = planned
@@ -84,6 +85,7 @@ def measured():
     return own_process.result_of(Path(own_process.__file__).with_name("measured_steps.py"))
 
 
+@pytest.mark.slow
 def test_what_would_take_more_than_there_is_room_for_is_never_done_whole(measured):
     found = measured["no room"]
     assert found["measurement"] == dataclasses.asdict(REFUSED)

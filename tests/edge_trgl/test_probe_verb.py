@@ -279,6 +279,7 @@ def command(*arguments):
     return [sys.executable, "-m", "edge_trgl", *arguments]
 
 
+@pytest.mark.slow
 def test_a_real_machine(tmp_path, monkeypatch):
     """Measured, saved, and used by its name."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import pytest
@@ -50,6 +51,13 @@ def _plan(plan_run, name, placement, **settings):
     return run
 
 
+@pytest.fixture(autouse=True)
+def _closed():
+    """The files of a run that was stopped stay open with the traceback, which only the collector finds."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture
 def stop_at(monkeypatch):
     """Trains a run up to a position and commits; whether it stopped there, and did not come to its end."""
@@ -80,6 +88,7 @@ def _cached(run):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["disk", "memory"])
 @pytest.mark.parametrize("way", WAYS)
 def test_lost_boundaries_are_written_again(plan_run, finish, stop_at, way, placement):
@@ -104,6 +113,7 @@ def test_lost_boundaries_are_written_again(plan_run, finish, stop_at, way, place
     state.close()
 
 
+@pytest.mark.slow
 def test_what_trained_modules_handed_on_cannot_come_back(plan_run, stop_at):
     run = _plan(plan_run, "run", "disk", train__regime="parallel", budget__chunk="2", budget__resident="1")
     assert stop_at(run, 1)

@@ -88,6 +88,7 @@ def kinds(path):
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort", "jetpack5"])
 @pytest.mark.parametrize("family", ["trained", "windows", "mlp"])
 def test_int8_is_as_accurate(request, family, target):
@@ -105,6 +106,7 @@ def test_int8_is_as_accurate(request, family, target):
     assert not np.array_equal(small.logits, whole.logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
@@ -139,6 +141,7 @@ def test_int8_of_linear_layers_is_a_quarter(mlp):
     assert shrink(mlp, "int8")["num_bytes"] < 0.4 * exported["num_bytes"]
 
 
+@pytest.mark.slow
 def test_every_exit_and_a_fixed_batch(trained):
     deploy(trained, "all", batch="7")
     for form in ("int8", "fp16"):
@@ -164,6 +167,7 @@ def test_what_is_said_of_the_file(trained):
     assert not list(trained.scratch.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("losses", "chosen"),
     [
@@ -183,6 +187,7 @@ def test_the_first_method_near_the_best_is_taken(trained, monkeypatch, losses, c
     assert [one["loss"] for one in document["methods"].values()] == list(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "limit"), [("int8", "LARGEST_LOSS"), ("fp16", "LARGEST_DIFFERENCE")])
 def test_what_is_not_as_good_is_kept_as_rejected(trained, monkeypatch, form, limit):
     deploy(trained, "1")

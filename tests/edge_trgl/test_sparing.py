@@ -78,6 +78,7 @@ def _assert_same(found, expected):
         assert same, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", POWERS)
 @pytest.mark.parametrize("wanted", [True, False], ids=["inner", "first"])
 @pytest.mark.parametrize("width", [4, 8, 16, 64])
@@ -92,6 +93,7 @@ def test_a_part_that_keeps_less_gives_the_same_bits(name, recompute, width, want
     assert name in ("encoder", "stem") or ("energy 0" in plain) == (power is not None)
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from(sorted(PARTS)),
     width=st.integers(1, 40),
@@ -208,6 +210,7 @@ def _trained(nets, name, recompute, transport="trgl", **options):
     return {name: tensor.clone() for name, tensor in local.tensors().items()} | outputs, local.take_totals()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("recompute", ["norms", "blocks"])
 @pytest.mark.parametrize("name", CHAINS)
@@ -242,6 +245,7 @@ def _maps(chain, config, module, recompute, channels, side):
     return chain_costs(chain, config)[module].steps[recompute].peak_tensors(64) / (64 * channels * side * side * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [0, 1], ids=["with the stem", "without it"])
 def test_a_resnet_block_is_trained_in_little_more_than_five_maps(module):
     chain = resnet110(input_shape=(3, 32, 32), num_classes=10, num_modules=54)
@@ -262,6 +266,7 @@ def test_a_pre_activation_block_is_trained_in_two_thirds_of_the_maps(module):
     assert counted["blocks"] < 0.67 * counted["none"]
 
 
+@pytest.mark.slow
 def test_each_further_block_adds_two_maps_instead_of_four():
     def counted(num_blocks, recompute):
         chain = resnet110(input_shape=(3, 32, 32), num_classes=10, num_modules=54)
@@ -272,6 +277,7 @@ def test_each_further_block_adds_two_maps_instead_of_four():
         assert (counted(7, recompute) - counted(4, recompute)) / 3 == pytest.approx(expected, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", get_args(Recompute))
 @pytest.mark.parametrize("num_blocks", [1, 4])
 @pytest.mark.parametrize("net", ["km", "resnet110"])
@@ -307,6 +313,7 @@ print(*(name for name in ("torch._dynamo", "sympy") if name in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_keeping_less_loads_no_more():
     done = subprocess.run([sys.executable, "-c", LEAN], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

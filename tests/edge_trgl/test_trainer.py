@@ -8,6 +8,7 @@ from edge_trgl import trainer
 from edge_trgl.runtime.freed import Freed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["parallel", "end-to-end"])
 def test_every_step_is_between_two_looks_at_what_is_free(train_run, monkeypatch, regime):
     """A short batch, and an evaluation, take another place on the heap than what was there before."""

@@ -43,6 +43,7 @@ def _without_values(chain, config):
 PAIRS = [("km", config) for config in CONFIGS] + [(name, "sgd") for name in ("paged", "dropout")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "config"), PAIRS)
 def test_the_bytes_are_those_of_real_steps(nets, name, config):
     chain = CHAINS[name](nets)
@@ -116,6 +117,7 @@ def limited():
     return own_process.result_of("-c", LIMITED)
 
 
+@pytest.mark.slow
 def test_what_real_steps_are_refused_is_counted_without_values(limited):
     """Weights of 256 MiB, for which counting has no room; what comes after is counted in the same way."""
     assert limited["without values"]

@@ -55,6 +55,7 @@ def test_from_windows_to_a_file(tmp_path, archive):
     assert preprocessing.startswith("Give float32 windows [N, C, L]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["parallel", "sequential"])
 def test_every_layout_gives_the_same_weights(plan_run, finish, archive, regime):
     hashes = set()

@@ -543,6 +543,7 @@ TestStoreMachine = StoreMachine.TestCase
 TestStoreMachine.settings = settings(max_examples=60, stateful_step_count=30)
 
 
+@pytest.mark.slow
 def test_stores_do_not_load_dynamo(tmp_path):
     code = """
 import sys, numpy as np, torch

@@ -120,6 +120,7 @@ def answers():
 
 
 class TestGuard:
+    @pytest.mark.slow
     def test_it_refuses_what_passes_the_limit_and_training_goes_on(self, answers):
         attempts, losses = answers["training_goes_on"]
         assert attempts == ["refused", True, "refused", True]

@@ -479,6 +479,7 @@ class Scenario:
         self._commit(store, self.held)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "crash"])
 def test_after_a_fault_in_any_call_the_last_commit_stands(sweep, fault):
     sweep(Scenario).faults(fault)
@@ -489,6 +490,7 @@ def test_short_counts_change_nothing(sweep):
         assert scenario.held == {0: (10.0, 1), 1: (22.0, 3), 2: (12.0, 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keeps_entries", [False, True])
 @pytest.mark.parametrize("keeps_bytes", [False, True])
 def test_after_a_power_cut_at_any_call_the_last_commit_stands(sweep, keeps_entries, keeps_bytes):

@@ -77,6 +77,7 @@ def fits(demand, budget_mb):
 
 
 class TestAnyDemand:
+    @pytest.mark.slow
     @settings(max_examples=100)
     @given(demands())
     def test_the_named_budget_is_the_smallest(self, demand):
@@ -96,6 +97,7 @@ class TestAnyDemand:
             assert plan.layout.chunk == min(demand.chunk, demand.batches_per_epoch)
         assert not plan.layout.prefetch or demand.prefetch
 
+    @pytest.mark.slow
     @settings(max_examples=100)
     @given(demands(), st.floats(0, 100))
     def test_a_lossy_plan_is_taken_only_where_no_exact_one_fits(self, demand, spare_mb):
@@ -111,6 +113,7 @@ class TestAnyDemand:
         budget_mb = smallest_budget(demand) + spare_mb
         assert make_plan(demand, budget_mb + more_mb).seconds <= make_plan(demand, budget_mb).seconds
 
+    @pytest.mark.slow
     @settings(max_examples=100)
     @given(demands(), st.floats(0, 300), st.floats(0, 300))
     def test_the_named_disk_is_the_smallest_and_the_plan_stays_on_it(self, demand, spare_mb, more_mb):

@@ -333,6 +333,7 @@ def assert_whole(state):
     assert state.meta("position") == position
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_the_last_acknowledged_commit(path):
     """Twenty kills, one after the other on the same file: nothing acknowledged is lost, nothing is half."""
     moments = random.Random(0)

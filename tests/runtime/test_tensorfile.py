@@ -330,6 +330,7 @@ entries = st.fixed_dictionaries(
 headers = st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), entries | json_values, max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(
     st.one_of(
@@ -368,6 +369,7 @@ def test_whatever_we_accept_the_library_accepts(data):
             assert set(safetensors.torch.load(bytes(content))) == set(infos)
 
 
+@pytest.mark.slow
 def test_no_second_copy_of_a_large_tensor(tmp_path):
     """Writing and reading 96 MiB, in order and not, needs one slice and no copy."""
     code = """

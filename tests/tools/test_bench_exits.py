@@ -19,6 +19,7 @@ def in_stages(trained_copy):
     return run
 
 
+@pytest.mark.slow
 def test_bench_exits_quick(run_tool, in_stages, tmp_path):
     done = run_tool("bench_exits.py", str(in_stages.folder), "--quick", "--json", "-", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -26,6 +26,7 @@ def test_the_worst_module_and_the_upper_end_are_judged(tool, net, memory, high, 
     assert [target["ok"] for target in tool("bench_transport").judge(row)] == verdicts
 
 
+@pytest.mark.slow
 def test_a_tiny_net(run_tool, tmp_path):
     done = run_tool("bench_transport.py", "--quick", "--json", "-", cwd=tmp_path)
     document = json.loads(done.stdout)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import own_process
+import pytest
 
 
+@pytest.mark.slow
 def test_it_leaves_room_beside_torch(run_tool, tmp_path):
     printed = run_tool("_demo_budget.py", cwd=tmp_path)
     taken = own_process.result_of(

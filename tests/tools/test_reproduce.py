@@ -290,6 +290,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_choice_is_told_before_anything_is_done(run_tool, tmp_path, case):
     arguments, text = WRONG[case]

@@ -49,6 +49,7 @@ def shown():
     return own_process.result_of("-c", HELP, *(TOOLS / name for name in PROGRAMS), PYTHONPATH=f"{ROOT}:{TOOLS}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_program_says_what_it_shows_and_has_quick_and_json(shown, name):
     code, words = shown[str(TOOLS / name)]

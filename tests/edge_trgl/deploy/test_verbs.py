@@ -171,6 +171,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRONG)
 def test_mistakes(tmp_path, tiny, photos, case):
     arguments, code, text = WRONG[case]

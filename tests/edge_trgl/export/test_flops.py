@@ -33,6 +33,7 @@ TRUNKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 3])
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_as_torch_counts(unpublished, tmp_path, trunk, batch):

@@ -12,6 +12,7 @@ from edge_trgl.export.stage import Normalisation
 from edge_trgl.heads import HEADS, build_head, to_two_by_two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"), [*itertools.product(HEADS, [(6, 16, 16), (6, 7, 7), (6, 9, 5), (6, 1, 1), (6, 17)])]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import shutil
@@ -59,6 +60,7 @@ def initializers(path):
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [255.0, 1.0])
 @pytest.mark.parametrize("max_inside", [onnx_file.MAX_INSIDE_BYTES, 0])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -212,23 +214,24 @@ def test_a_graph_that_the_checker_refuses_is_kept_aside(tmp_path, net, unpublish
     assert "NoSuchOperator" in json.loads((tmp_path / "model.onnx.rejected.json").read_text())["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [onnx_file.MAX_INSIDE_BYTES, 0])
 @pytest.mark.parametrize("after", [onnx_file.MAX_INSIDE_BYTES, 0])
 def test_an_interrupted_export_leaves_the_old_model_or_the_new(
-    tmp_path, exported, small, monkeypatch, before, after
+    tmp_path, exported, joined, small, monkeypatch, before, after
 ):
     old, new, x = small.network(), small.network(1.0), small.images(2)
     written, folder = tmp_path / "old", tmp_path / "model"
     written.mkdir()
     exported(written, old.modules, old.normalisation, max_inside=before)
+    model, weights = joined(tmp_path, new.modules, new.normalisation)
     failing, published = 0, False
     while not published:
         # Beside what the interruption before has left.
         path = shutil.copytree(written, folder, dirs_exist_ok=True) / "model.onnx"
         monkeypatch.setattr(files, "system", FailingDisk(failing))
         try:
-            # The modules' own files are written as well, and are no part of what is promised.
-            exported(folder, new.modules, new.normalisation, max_inside=after)
+            onnx_file.publish(onnx_file.write(copy.deepcopy(model), weights, path, max_inside=after))
             published = True
         except StorageError:
             failing += 1

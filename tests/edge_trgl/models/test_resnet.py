@@ -27,6 +27,7 @@ def test_parameters(depth, models):
     assert models.num_parameters(*models.trunks(resnet(depth, **CIFAR))) == PARAMETERS[depth] - 7_680
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "sides"), [(28, (28, 14, 7, 4)), (32, (32, 16, 8, 4)), (64, (32, 16, 8, 4)), (224, (112, 56, 28, 14))]
 )
@@ -123,6 +124,7 @@ def test_stem_step_by_step(small, size):
 TRANSPORTS = {"vangl": Transport(tau=None), "trgl": Transport(tau=0.4), "cubes": Transport(tau=0.4, power=3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("width", [1, 2, 4, 16])
 def test_what_is_computed_again_changes_no_bit(nets, models, width, transport):
@@ -135,6 +137,7 @@ def test_what_is_computed_again_changes_no_bit(nets, models, width, transport):
             models.assert_recompute_changes_no_bit(nets, cut, module, transport=TRANSPORTS[transport])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "num_kinds"), [(8, 8), (36, 1)], ids=["small stem", "large stem"])
 def test_every_kind_of_block_trains(nets, models, side, num_kinds):
     chain = models.distinct(resnet(50, input_shape=(3, side, side), num_classes=5))
@@ -143,6 +146,7 @@ def test_every_kind_of_block_trains(nets, models, side, num_kinds):
         assert models.assert_recompute_changes_no_bit(nets, chain, module, size=3) > 0
 
 
+@pytest.mark.slow
 def test_exported(models, tmp_path, exported):
     chain = resnet(50, input_shape=(3, 8, 8), num_classes=5)
     models.assert_exported(replace(models.distinct(chain), starts=(0, 3, 6)), tmp_path, exported)

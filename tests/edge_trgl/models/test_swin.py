@@ -38,6 +38,7 @@ def test_parameters_are_those_of_torchvisions(models):
     assert [sum(isinstance(part, Residue) for part in trunk.modules()) for trunk in trunks] == [4, 4, 12, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "patch", "windows", "sides"),
     [
@@ -77,6 +78,7 @@ def test_one_stage_a_module_else_equal_depth(num_modules, starts):
     assert (chain.starts, chain.head, chain.gain) == (starts, "tokens", 0.1)
 
 
+@pytest.mark.slow
 def test_computes_what_torchvision_computes(models):
     theirs = _theirs().eval()
     chain = _swin(224)
@@ -198,6 +200,7 @@ def test_stochastic_depth_grows_with_depth():
 TRANSPORTS = {"vangl": Transport(tau=None), "trgl": Transport(tau=0.4), "cubes": Transport(tau=0.4, power=3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("stochastic_depth", [0.0, 0.4])
 def test_what_is_computed_again_changes_no_bit(nets, models, transport, stochastic_depth):
@@ -216,6 +219,7 @@ def test_what_is_computed_again_changes_no_bit(nets, models, transport, stochast
             assert (found > 0) == (transport != "vangl")
 
 
+@pytest.mark.slow
 def test_every_kind_of_block_trains(nets, models):
     chain = models.distinct(_swin(32))
     assert len(chain) == 9
@@ -223,6 +227,7 @@ def test_every_kind_of_block_trains(nets, models):
         assert models.assert_recompute_changes_no_bit(nets, chain, module) > 0
 
 
+@pytest.mark.slow
 def test_exported(models, tmp_path, exported):
     models.assert_exported(models.distinct(_swin(16)).regroup((0, 4)), tmp_path, exported)
 
@@ -243,6 +248,7 @@ print(*(name for name in ("torch._dynamo", "sympy", "torchvision") if name in sy
 """
 
 
+@pytest.mark.slow
 def test_training_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", LEAN], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

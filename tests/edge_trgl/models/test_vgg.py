@@ -49,6 +49,7 @@ def test_any_number_of_modules(num_modules, models):
     assert max(depths) - min(depths) <= 1
 
 
+@pytest.mark.slow
 def test_every_convolution_that_keeps_its_channels_has_a_residue(nets, models):
     chain = models.distinct(vgg19(input_shape=(3, 32, 32), num_classes=5))
     assert len(chain) == 10
@@ -68,6 +69,7 @@ def test_block_step_by_step(channels):
     torch.testing.assert_close(block(x), torch.relu(out))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", [Transport(tau=None), Transport(tau=0.4)], ids=["vangl", "trgl"])
 @pytest.mark.parametrize("channels", [1, 8, 24])
 def test_what_is_computed_again_changes_no_bit(nets, models, channels, transport):

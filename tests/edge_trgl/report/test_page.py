@@ -126,6 +126,7 @@ def test_every_plot_is_there_and_named_for_screen_readers(make_report):
     assert ("svg", "role", "img") in page.attributes
 
 
+@pytest.mark.slow
 def test_ids_are_unique_and_references_resolve(make_report):
     html = render(make_report())
     ids = Page(html).ids
@@ -134,6 +135,7 @@ def test_ids_are_unique_and_references_resolve(make_report):
     assert set(re.findall(r'(?:url\(|href=")#([\w.-]+)', body)) <= set(ids)
 
 
+@pytest.mark.slow
 def test_runs_are_compared_on_test_images_where_all_have_them(make_report):
     report = make_report()
     words = Page(render(report)).words
@@ -143,6 +145,7 @@ def test_runs_are_compared_on_test_images_where_all_have_them(make_report):
     assert "Against other runs" not in Page(render(replace(report, against=()))).words
 
 
+@pytest.mark.slow
 def test_of_many_changes_some_are_named(make_report):
     report = make_report()
     (other,) = report.against
@@ -194,15 +197,18 @@ def test_names_are_escaped_everywhere(make_report):
     assert page.text.count(evil) == 15
 
 
+@pytest.mark.slow
 def test_the_same_report_gives_the_same_page(make_report):
     assert render(make_report()) == render(make_report())
 
 
+@pytest.mark.slow
 def test_the_same_page_from_another_process(make_report):
     report = make_report()
     assert in_another_process(report, "print(render(report), end='')") == render(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_modules", "num_samples", "num_epochs"), [(1, 1, 1), (2, 2, 2), (100, 5, 2000), (3, 100_000, 2)]
 )
@@ -255,10 +261,12 @@ def test_importing_the_report_loads_neither_matplotlib_nor_jinja2_nor_torch(unfi
     assert in_another_process(unfinished, f"print({heavy}, end='')") == "[]"
 
 
+@pytest.mark.slow
 def test_rendering_loads_no_torch(make_report):
     assert in_another_process(make_report(), "render(report); print('torch' in sys.modules, end='')") == "False"
 
 
+@pytest.mark.slow
 def test_a_depth_chosen_on_test_images_is_told(make_report):
     report = make_report()
     accuracy = {**report.summary["accuracy"], "chosen_on": "half-test"}
@@ -270,6 +278,7 @@ def test_a_depth_chosen_on_test_images_is_told(make_report):
     assert "validation" not in half.replace("data.validation", "").lower()
 
 
+@pytest.mark.slow
 def test_leaving_early_is_told_where_it_was_exported(make_report):
     report = make_report()
     words = Page(render(report)).words

@@ -56,6 +56,7 @@ def test_memory_shows_budget_peak_and_phases(make_report):
     assert {"MiB", "time (h)"} <= texts(svg)
 
 
+@pytest.mark.slow
 def test_a_lone_peak_among_many_samples_is_drawn(make_report):
     samples = list(make_report(num_samples=50_000).memory)
     flat = plots.memory([replace(s, rss_mb=300.0, peak_mb=330.0) for s in samples], 340)
