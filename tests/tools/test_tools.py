@@ -314,7 +314,7 @@ def test_bench_regimes_takes_turns(run_tool, tmp_path):
     assert [item["modules"] for item in document["growth"]] == [10, 20]
 
 
-@pytest.mark.slow
+@pytest.mark.tool
 def test_kill_quick(run_tool, tmp_path):
     done = run_tool("kill.py", "--quick", "--json", cwd=tmp_path)
     document = json.loads(done.stdout)
