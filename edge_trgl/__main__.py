@@ -1,5 +1,5 @@
 """`python -m edge_trgl` is the command `edge-trgl`."""
 
-from edge_trgl.cli import main
+from edge_trgl.cli.app import main
 
 main()

@@ -20,13 +20,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_trgl.config import RunConfig
-from edge_trgl.export_options import FORMS
-from edge_trgl.flags import configuration
-from edge_trgl.pipeline import Listener, Pipeline
-from edge_trgl.run import RUNS, Run, begin_or_continue, numbered
+from edge_trgl.config.export_request import FORMS
+from edge_trgl.config.flags import configuration
+from edge_trgl.config.sections import RunConfig
+from edge_trgl.pipeline.pipeline import Listener, Pipeline
+from edge_trgl.run.folder import RUNS, Run, begin_or_continue, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, UsageError
-from edge_trgl.runtime.supervisor import Message
+from edge_trgl.runtime.processes.supervisor import Message
 
 __all__ = ["EdgeTrglError", "Training", "begin", "plan", "plan_of", "train", "warn"]
 
@@ -45,7 +45,7 @@ class Training:
     Args:
         folder: of the run.
         listener: is told what happens, in messages of kind `phase`, `progress`, `warning` and others;
-            `edge_trgl.terminal.Terminal()` shows them as the command does.
+            `edge_trgl.cli.progress.Terminal()` shows them as the command does.
 
     Raises:
         UsageError: the folder is not a run.

@@ -16,14 +16,15 @@ import preloaded
 import pytest
 from preloaded import Forked
 
-from edge_trgl import ledger
+from edge_trgl.config.sources import resolve
 from edge_trgl.data import prepare as preparation
 from edge_trgl.data.sources import Source
 from edge_trgl.data.splits import Draw, draw_splits
-from edge_trgl.run import Run
-from edge_trgl.runtime import budget, memory, supervisor
-from edge_trgl.runtime.memory import Usage
-from edge_trgl.settings import resolve
+from edge_trgl.engine import commits
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory.process_memory import Usage
+from edge_trgl.runtime.processes import supervisor
 
 # Before torch is loaded, here and in the processes that tests start: each core has a worker of its own already.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -71,8 +72,8 @@ def _no_limits() -> Iterator[None]:
     once it refuses ever after.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(budget, "set_guard", lambda limit_mb: None)
-        patch.setattr(budget, "limited", lambda extra_mb: nullcontext())
+        patch.setattr(guard, "set_guard", lambda limit_mb: None)
+        patch.setattr(guard, "limited", lambda extra_mb: nullcontext())
         yield
 
 
@@ -83,7 +84,7 @@ SIZE = Usage(rss=200.0, anonymous=150.0, file=50.0, shared=0.0, peak=200.0, data
 @pytest.fixture
 def process_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs in this process take it to be of `SIZE`."""
-    monkeypatch.setattr(memory, "usage", lambda status=memory.STATUS: SIZE)
+    monkeypatch.setattr(process_memory, "usage", lambda status=process_memory.STATUS: SIZE)
 
 
 def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Map
     if run.config().model.imported:
         cut.run(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "usage", lambda status=memory.STATUS: SIZE)
+        patch.setattr(process_memory, "usage", lambda status=process_memory.STATUS: SIZE)
         costs.run(run, budget_mb)
     assert plan.run(run, budget_mb, disk_mb)["wanted"] == []
     state = run.state()
@@ -155,8 +156,8 @@ def plan_run(tmp_path: Path, _subnormal_numbers: None) -> Callable[..., Run]:
 @pytest.fixture(scope="session")
 def finish() -> Callable[[Run], Trained]:
     """Trains a planned run to its end."""
+    from edge_trgl.engine.open_run import open_run
     from edge_trgl.jobs import work
-    from edge_trgl.opening import open_run
 
     def finish(run: Run) -> Trained:
         return Trained(run, work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[]))
@@ -215,7 +216,7 @@ def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> list[Forked]:
         jobs.append(job)
         return job, messages
 
-    monkeypatch.setattr(ledger, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(commits, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(supervisor, "_started", started)
     return jobs
 
@@ -241,11 +242,11 @@ def follow() -> Callable[[Run, str], None]:
 @pytest.fixture(scope="session")
 def place() -> Callable[[Run, Literal["memory", "disk"]], None]:
     """Has a planned run keep its boundaries in memory or on disk, whatever fits best."""
-    from edge_trgl.runtime import disk_space
-    from edge_trgl.runtime.costing import Costing
-    from edge_trgl.runtime.demand import Demand
-    from edge_trgl.runtime.memory import MIB
-    from edge_trgl.runtime.plan import Plan
+    from edge_trgl.runtime.memory.process_memory import MIB
+    from edge_trgl.runtime.planner.costing import Costing
+    from edge_trgl.runtime.planner.demand import Demand
+    from edge_trgl.runtime.planner.plan import Plan
+    from edge_trgl.runtime.storage import disk_space
 
     def place(run: Run, placement: Literal["memory", "disk"]) -> None:
         state = run.state()

@@ -32,7 +32,7 @@ def test_the_wheel_installs_only_edge_trgl(tmp_path):
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"edge_trgl"}
     for needed in (
-        "runtime/files.py",
+        "runtime/storage/files.py",
         "profiles/generic.toml",
         "recipes/table14.toml",
         "models/km_resnet.py",

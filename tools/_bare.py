@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from edge_trgl import assembly, process, schedule
-from edge_trgl.assembly import LearningRate
-from edge_trgl.chain import Chain
-from edge_trgl.config import RunConfig
+from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
-from edge_trgl.energy import Measure
-from edge_trgl.feed import Feed
-from edge_trgl.run import Run
-from edge_trgl.runtime import memory
-from edge_trgl.runtime.device import open_device
-from edge_trgl.schedule import Split, Visit
-from edge_trgl.transport import Residue, penalised
+from edge_trgl.engine import from_config, process_setup, schedule
+from edge_trgl.engine.batches import Feed
+from edge_trgl.engine.from_config import LearningRate
+from edge_trgl.engine.schedule import Split, Visit
+from edge_trgl.method.kinetic_energy import Measure
+from edge_trgl.method.transport import Residue, penalised
+from edge_trgl.networks.chain import Chain
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.device import open_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +49,23 @@ def measure(run: Run, loop: str, turns: Turns | None) -> dict[str, Any]:
         turns: a turn is an epoch; None runs through.
     """
     config, info = run.config(), open_dataset(run.data)
-    process.set_up(config.train.threads)
+    process_setup.set_up(config.train.threads)
     device = open_device(config.train.device)
-    process.warm_up(device.name)
-    memory.hold_freed()
+    process_setup.warm_up(device.name)
+    process_memory.hold_freed()
     _warm_up()
     section = Section()
-    parts = build(assembly.make_chain(config, info), config)
+    parts = build(from_config.make_chain(config, info), config)
     section.start()
     train(parts, run, loop, turns)
-    figures = section.end(memory.usage().peak)
-    peak_mb = memory.usage().peak + device.memory_mb()
+    figures = section.end(process_memory.usage().peak)
+    peak_mb = process_memory.usage().peak + device.memory_mb()
     return {**figures, "accuracy": _accuracy(parts, run, config, info), "peak_mb": peak_mb}
 
 
 def build(chain: Chain, config: RunConfig) -> list[Part]:
     """The modules of `chain` with the weights that the product draws."""
-    transport = assembly.step_config(config).transport
+    transport = from_config.step_config(config).transport
     x = torch.zeros(2, *chain.input_shape)
     parts = []
     for module in range(len(chain)):
@@ -97,8 +97,8 @@ def _part(trunk: nn.Sequential, head: nn.Module, weight: float, config: RunConfi
 def train(parts: list[Part], run: Run, loop: str, turns: Turns | None) -> None:
     """The loop itself: batch by batch, every part in turn on the output of the part before."""
     config, info = run.config(), open_dataset(run.data)
-    shape = assembly.job_shape(config, 1, info.splits["train"].num_images)
-    program = assembly.program(config, 1, 1)
+    shape = from_config.job_shape(config, 1, info.splits["train"].num_images)
+    program = from_config.program(config, 1, 1)
     rate = LearningRate(config, shape, program)
     step = _step(config.train.label_smoothing, checkpointed=loop == "checkpointed")
     if turns:
@@ -140,7 +140,7 @@ def _step(label_smoothing: float, *, checkpointed: bool) -> Step:
 
 @torch.no_grad()
 def _accuracy(parts: list[Part], run: Run, config: RunConfig, info: DatasetInfo) -> float:
-    shape = assembly.job_shape(config, 1, info.splits["test"].num_images)
+    shape = from_config.job_shape(config, 1, info.splits["test"].num_images)
     for part in parts:
         part.trunk.eval()
         part.head.eval()
@@ -157,7 +157,7 @@ def _feed(run: Run, config: RunConfig, info: DatasetInfo, split: Split) -> Feed:
         run.data,
         info,
         split,
-        augment=assembly.augmentation(config, info),
+        augment=from_config.augmentation(config, info),
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         device=config.train.device,

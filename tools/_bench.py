@@ -16,12 +16,12 @@ from _intervals import median_ratio
 from _nets import GREEDY, NUM_HELD, ROWS, Net, Row
 from _processes import CommandError, edge_trgl, output_of, watch
 
-from edge_trgl import settings
-from edge_trgl.pipeline import Pipeline
-from edge_trgl.run import Run
+from edge_trgl.config import sources
+from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import EdgeTrglError
-from edge_trgl.runtime.memory import Allocator
-from edge_trgl.runtime.supervisor import ChildCrashedError, library_settings, run_child
+from edge_trgl.runtime.memory.process_memory import Allocator
+from edge_trgl.runtime.processes.supervisor import ChildCrashedError, library_settings, run_child
 
 TOOLS = Path(__file__).parent
 AMPLE_MB = 16_000.0
@@ -148,7 +148,7 @@ class Bench:
         """A run that waits for its first step: data prepared and, for the product, planned."""
         resident = {} if row.tight or row.bare else {"resident": str(net.num_modules)}
         whole = row.train.get("regime") == "end-to-end"
-        config = settings.resolve(
+        config = sources.resolve(
             {
                 "data": {"source": str(self._images(net))},
                 "model": {**net.model, **({"modules": 1} if whole else {})},

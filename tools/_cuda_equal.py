@@ -14,7 +14,7 @@ from _cuda_runs import REGIMES, Sections, Trained, planned, sections, trained
 from torch import Tensor
 
 from edge_trgl.data import open_dataset
-from edge_trgl.run import Run
+from edge_trgl.run.folder import Run
 
 UNIT = 2.0**-24
 """The relative error of one rounding of float32."""

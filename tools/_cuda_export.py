@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from edge_trgl.deploy.network import Network
 from edge_trgl.deploy.providers import ABSENT, NAMES, load_runtime
-from edge_trgl.opening import open_run
-from edge_trgl.pipeline import Pipeline
-from edge_trgl.run import Run
+from edge_trgl.engine.open_run import open_run
+from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.run.folder import Run
 
 APART = 1e-2
 """Of the largest logit: onnxruntime multiplies in TF32 on GPUs that can, which keeps 2⁻¹¹, layer after layer."""

@@ -11,14 +11,15 @@ from typing import Any
 from _cuda_result import Result, Setting
 from _cuda_runs import PLENTY_MB, sections
 
-from edge_trgl import process, settings
+from edge_trgl.config import sources
+from edge_trgl.engine import process_setup
+from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.jobs import work
-from edge_trgl.opening import OpenRun, open_run
-from edge_trgl.pipeline import Pipeline
-from edge_trgl.run import Run
-from edge_trgl.runtime import memory
-from edge_trgl.runtime.device import THIS_MACHINE, Cuda, Machine, ThisMachine
-from edge_trgl.runtime.supervisor import Message
+from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.device import THIS_MACHINE, Cuda, Machine, ThisMachine
+from edge_trgl.runtime.processes.supervisor import Message
 
 UNDER, SLACK_MB = 0.05, 32.0
 """By so much of itself, or so many MiB, the driver's count may be above the product's."""
@@ -77,15 +78,15 @@ class Rehearsal(ThisMachine):
 
     def reserved_mb(self) -> float:
         """The private memory of this process."""
-        return memory.usage(self.status).anonymous
+        return process_memory.usage(self.status).anonymous
 
     def max_reserved_mb(self) -> float:
         """All of its memory, at most: no less than that."""
-        return memory.usage(self.status).peak
+        return process_memory.usage(self.status).peak
 
     def release(self) -> None:
         """The heap."""
-        memory.trim()
+        process_memory.trim()
 
     def set_fraction(self, fraction: float) -> None:
         """It has no allocator to limit."""
@@ -95,10 +96,10 @@ def memory_check(setting: Setting) -> Result:
     """Plan with measured steps, train in this process within the budget, and count in three ways."""
     name = {"model": {"name": "km-10-1", "width": 64}, "train": {"batch_size": 128}}
     layers = [sections(setting, setting.device), {} if setting.quick else name, {"budget": {"probe": True}}]
-    run = Run.create(setting.scratch / "memory", settings.resolve(*layers))
+    run = Run.create(setting.scratch / "memory", sources.resolve(*layers))
     document = Pipeline(run, _unheard).plan_only()
     opened, machine = _opened(run, setting.device)
-    process.begin(opened.device, PLENTY_MB)
+    process_setup.begin(opened.device, PLENTY_MB)
     result = work.train(opened, budget_mb=document["budget_mb"], others_mb=0.0, stop=[])
     driver_mb, by = _driver_mb(machine)
     highest_mb, reserved_mb = opened.device.memory_mb(), machine.reserved_mb()

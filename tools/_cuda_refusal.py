@@ -11,11 +11,11 @@ from typing import Any
 from _cuda_result import Result, Setting
 from _cuda_runs import sections
 
-from edge_trgl import settings
-from edge_trgl.pipeline import Pipeline
-from edge_trgl.run import Run
-from edge_trgl.runtime.state import RunState
-from edge_trgl.runtime.supervisor import Message, Outcome, run_child
+from edge_trgl.config import sources
+from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.processes.supervisor import Message, Outcome, run_child
+from edge_trgl.runtime.storage.state import RunState
 
 TIGHT = Path(__file__).with_name("_cuda_tight.py")
 
@@ -87,7 +87,7 @@ def _new_run(setting: Setting) -> Run:
         "budget": {"mb": 16_000.0, "probe": False},
     }
     folder = setting.scratch / "refusal"
-    return Run.create(folder, settings.resolve(sections(setting, setting.device), heavy))
+    return Run.create(folder, sources.resolve(sections(setting, setting.device), heavy))
 
 
 def _unheard(message: Message) -> None:

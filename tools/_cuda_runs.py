@@ -11,12 +11,12 @@ import torch
 from _cuda_result import Setting
 from torch import Tensor
 
-from edge_trgl import settings
-from edge_trgl.assembly import Workshop
+from edge_trgl.config import sources
+from edge_trgl.engine.from_config import Workshop
+from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.jobs import costs, plan, prepare, work
-from edge_trgl.local import LocalModule
-from edge_trgl.opening import OpenRun, open_run
-from edge_trgl.run import Run
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run.folder import Run
 
 PLENTY_MB = 1e5
 Sections = Mapping[str, Mapping[str, Any]]
@@ -63,7 +63,7 @@ def sections(setting: Setting, device: str) -> Sections:
 
 def planned(folder: Path, *layers: Sections) -> Run:
     """A run with its data and its plan, of which nothing is measured."""
-    run = Run.create(folder, settings.resolve(*layers))
+    run = Run.create(folder, sources.resolve(*layers))
     prepare.run(run)
     costs.run(run, PLENTY_MB)
     assert plan.run(run, PLENTY_MB, PLENTY_MB)["wanted"] == []

@@ -10,19 +10,19 @@ from __future__ import annotations
 import resource
 import sys
 
-from edge_trgl import process
+from edge_trgl.engine import process_setup
 from edge_trgl.jobs import __main__ as jobs
-from edge_trgl.runtime import memory
-from edge_trgl.runtime.device import Device
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.device import Device
 
-_begin = process.begin
+_begin = process_setup.begin
 
 
 def begin(device: Device, room_mb: float | None) -> None:
     """As in the product, and then nothing more may be allocated."""
     _begin(device, room_mb)
     if device.name == "cpu":
-        data = int(memory.usage().data * memory.MIB)
+        data = int(process_memory.usage().data * process_memory.MIB)
         resource.setrlimit(resource.RLIMIT_DATA, (data, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     else:
         device.rest_mb()
@@ -30,5 +30,5 @@ def begin(device: Device, room_mb: float | None) -> None:
 
 
 if __name__ == "__main__":
-    vars(process)["begin"] = begin
+    vars(process_setup)["begin"] = begin
     sys.exit(jobs.main())

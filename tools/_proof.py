@@ -17,9 +17,9 @@ from _proof_book import Book, Item
 from _proof_cases import COLD, GENEROUS_SHARE, LEVELS, NETS, NUM_CHECKED_BATCHES, REGIMES, Net
 from _proof_watch import Hook, Watched, no_hook, watch
 
-from edge_trgl.run import Run
-from edge_trgl.runtime import memory
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DoesNotFitError
+from edge_trgl.runtime.memory import process_memory
 
 TOOLS = Path(__file__).parent
 
@@ -65,7 +65,7 @@ class Proof:
 
     def _row(self, net: Net, net_name: str, regime: str, level: str) -> Item:
         minimum_mb = self.minimum_mb(net_name, regime)
-        most_mb = max(minimum_mb, math.floor(GENEROUS_SHARE * memory.available_mb()))
+        most_mb = max(minimum_mb, math.floor(GENEROUS_SHARE * process_memory.available_mb()))
         budget_mb = min(math.ceil(minimum_mb * LEVELS[level]), most_mb)
         flags = self.flags(net, REGIMES[regime])
         planned = self.plan(budget_mb, flags).document()["plan"]

@@ -24,8 +24,8 @@ from _proof_cases import (
     STATE_FLAGS,
 )
 
-from edge_trgl.run import Run
-from edge_trgl.runtime import cgroup
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import cgroup
 
 COMMIT_ALWAYS = ("--set", "train.checkpoint_minutes=0")
 FIRST = "1000"

@@ -11,7 +11,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_trgl.chain import BlockFactory, Chain
+from edge_trgl.networks.chain import BlockFactory, Chain
 
 ImageShape = tuple[int, int, int]
 """(C, H, W)."""

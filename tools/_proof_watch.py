@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from _processes import SAMPLE_SECONDS, CommandError, Marks
 
-from edge_trgl.runtime import cgroup
+from edge_trgl.runtime.memory import cgroup
 
 PROBE_MB = 64.0
 

@@ -14,7 +14,7 @@ from _images import CACHE
 from _processes import edge_trgl, output_of
 from _reproduce_tables import Case, Row, Table, WrongChoiceError
 
-from edge_trgl.run import Run
+from edge_trgl.run.folder import Run
 
 QUICK = (
     *("--model", "km-3-1", "--modules", "3", "--width", "4"),

@@ -17,8 +17,8 @@ from _reproduce_runs import finished
 from _reproduce_summary import percent
 
 from edge_trgl.data.sources import idx, sample
-from edge_trgl.run import Run
-from edge_trgl.runtime.supervisor import run_child
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.processes.supervisor import run_child
 
 FASHION = CACHE / "fashion-mnist"
 ROWS = {"VanGL": ("--no-transport",), "TRGL": (), "end-to-end": ("--regime", "end-to-end")}

@@ -17,14 +17,14 @@ from typing import Any
 
 from _section import Section, Turns, tell
 
-from edge_trgl import assembly, process, trainer
 from edge_trgl.data import open_dataset
+from edge_trgl.engine import from_config, process_setup, trainer
+from edge_trgl.engine.schedule import Visit
+from edge_trgl.engine.trainer import AfterVisit, Rooms
 from edge_trgl.jobs import work
-from edge_trgl.local import LocalModule
-from edge_trgl.run import Run
-from edge_trgl.runtime import memory
-from edge_trgl.schedule import Visit
-from edge_trgl.trainer import AfterVisit, Rooms
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import process_memory
 
 
 def main() -> None:
@@ -47,8 +47,8 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
     figures: dict[str, Any] = {}
 
     def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
-        process.warm_up(run.config().train.device)
-        memory.hold_freed()
+        process_setup.warm_up(run.config().train.device)
+        process_memory.hold_freed()
         section = Section()
         for module in range(len(layout["starts"])):
             rooms.modules.open(module)
@@ -69,7 +69,7 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
 def _in_turns(after: AfterVisit, turns: Turns, last_module: int, run: Run) -> AfterVisit:
     """`after`, and the end of a turn where an epoch ends."""
     num_images = open_dataset(run.data).splits["train"].num_images
-    batches = assembly.job_shape(run.config(), last_module + 1, num_images).batches_per_epoch
+    batches = from_config.job_shape(run.config(), last_module + 1, num_images).batches_per_epoch
 
     def after_and_wait(position: int, visit: Visit, local: LocalModule) -> None:
         after(position, visit, local)

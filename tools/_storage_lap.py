@@ -21,7 +21,7 @@ from typing import Any
 from _bench import Bench
 from _storage_scale import Scale, target
 
-from edge_trgl.runtime.memory import allocator_environment
+from edge_trgl.runtime.memory.process_memory import allocator_environment
 
 SHAPE, BATCH = (64, 14, 14), 64
 MIB = 1 << 20
@@ -74,9 +74,9 @@ def main() -> None:
     import torch
 
     from edge_trgl.data import stored_order, windowed_order
-    from edge_trgl.runtime import memory
-    from edge_trgl.runtime.activations import ActivationStore
-    from edge_trgl.runtime.boundary_records import BoundarySpec
+    from edge_trgl.runtime.memory import process_memory
+    from edge_trgl.runtime.storage.activation_store import ActivationStore
+    from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 
     folder, size, laps = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     num_samples = int(size * 1e9) // (4 * SHAPE[0] * SHAPE[1] * SHAPE[2]) // BATCH * BATCH
@@ -101,7 +101,7 @@ def main() -> None:
         store.drop(spec.name)
         store.commit()
         store.sweep()
-        row = {"cached_mb": most / MIB, "rss_mb": memory.usage().rss}
+        row = {"cached_mb": most / MIB, "rss_mb": process_memory.usage().rss}
         sys.stdout.write(json.dumps(row) + "\n")
         sys.stdout.flush()
 

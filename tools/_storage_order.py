@@ -65,14 +65,14 @@ def lines(found: Mapping[str, Any]) -> Sequence[str]:
 
 def main() -> None:
     """Train a run, in the order that is asked for."""
-    from edge_trgl import feed
     from edge_trgl.data import epoch_order
+    from edge_trgl.engine import batches
     from edge_trgl.jobs import work
-    from edge_trgl.run import Run
+    from edge_trgl.run.folder import Run
 
     folder, order = Path(sys.argv[1]), sys.argv[2]
     if order == "full":
-        vars(feed)["windowed_order"] = lambda count, seed, epoch, chunk: epoch_order(count, seed, epoch)
+        vars(batches)["windowed_order"] = lambda count, seed, epoch, chunk: epoch_order(count, seed, epoch)
     result = work.run(Run(folder), 1e5)
     sys.stdout.write(json.dumps({"accuracy": result["scores"]["last"]}) + "\n")
 

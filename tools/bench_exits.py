@@ -28,7 +28,7 @@ from onnx import helper
 
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy import Cascade, Predictor
-from edge_trgl.run import Run
+from edge_trgl.run.folder import Run
 
 THRESHOLDS = (1.0, 0.6, 0.0)
 LOGITS = "logits"

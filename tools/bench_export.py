@@ -27,8 +27,9 @@ from _machine import machine
 from _processes import CommandError, edge_trgl
 from _proof_watch import watch, why_no_cgroup
 
-from edge_trgl.run import RUNS, Run
-from edge_trgl.runtime import memory, tensorfile
+from edge_trgl.run.folder import RUNS, Run
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.storage import safetensors_file
 
 TOOLS = Path(__file__).parent
 FIXED_MB, COPIES = 320.0, 2.2
@@ -130,10 +131,10 @@ def _environment() -> Mapping[str, str]:
 
 
 def _weights_mb(path: Path) -> float:
-    infos = tensorfile.read_header(path)
+    infos = safetensors_file.read_header(path)
     return (
         sum(info.stop - info.start for name, info in infos.items() if name.startswith(("trunk.", "head.")))
-        / memory.MIB
+        / process_memory.MIB
     )
 
 

@@ -25,7 +25,7 @@ from _bench import TRAINER, Bench
 from _machine import machine
 from _nets import GROWTH, GROWTH_MODULES, NETS, ROWS, TINY, Net
 
-from edge_trgl.run import RUNS
+from edge_trgl.run.folder import RUNS
 
 SECTIONS = ("overhead", "savings", "growth", "tree")
 NUM_PAIRS = 9

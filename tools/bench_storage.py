@@ -29,7 +29,7 @@ from _bench import Bench
 from _machine import machine
 from _storage_scale import Scale
 
-from edge_trgl.run import RUNS
+from edge_trgl.run.folder import RUNS
 
 SECTIONS = {
     "cached": _storage_cached,

@@ -28,13 +28,13 @@ from _intervals import T_975, median_ratio
 from _machine import machine
 from torch import Tensor
 
-from edge_trgl import process
-from edge_trgl.chain import Chain
-from edge_trgl.costs import ModuleCost, chain_costs
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.models import km_resnet, resnet110
-from edge_trgl.sparing import Recompute
-from edge_trgl.transport import Residue, Transport
+from edge_trgl.engine import process_setup
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.method.recompute import Recompute
+from edge_trgl.method.transport import Residue, Transport
+from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.zoo import km_resnet, resnet110
+from edge_trgl.planning.count import ModuleCost, chain_costs
 
 MEMORY_LIMIT, TIME_LIMIT = 1.001, 1.02
 TAU = 0.5
@@ -71,7 +71,7 @@ TINY = Net(
 
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
-    process.set_up(options.threads)
+    process_setup.set_up(options.threads)
     nets = {"quick": TINY} if options.quick else {name: NETS[name] for name in options.nets}
     rows = [row for name, net in nets.items() for row in measure(name, net, options.rounds)]
     targets = [target for row in rows for target in judge(row)]

@@ -31,7 +31,7 @@ from _machine import machine
 from _processes import GONE, CommandError, output_of, tree
 from _proof_book import Book
 
-from edge_trgl.run import RUNS
+from edge_trgl.run.folder import RUNS
 
 TOOLS = Path(__file__).parent
 RESULT = TOOLS / "results" / "check_cuda.json"

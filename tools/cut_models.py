@@ -25,13 +25,13 @@ import torch
 from _library_models import LIBRARY_MODELS
 from torch import nn
 
-from edge_trgl import catalogue, cutting
-from edge_trgl.cutting import Net
+from edge_trgl.config.sources import resolve
+from edge_trgl.engine.open_run import open_run
 from edge_trgl.jobs import convert, costs, plan, prepare, work
-from edge_trgl.opening import open_run
-from edge_trgl.run import RUNS, Run
+from edge_trgl.networks import catalogue, cutting
+from edge_trgl.networks.cutting import Net
+from edge_trgl.run.folder import RUNS, Run
 from edge_trgl.runtime.errors import EdgeTrglError
-from edge_trgl.settings import resolve
 
 MODELS = (
     *LIBRARY_MODELS,

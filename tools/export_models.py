@@ -29,10 +29,10 @@ from _library_models import LIBRARY_MODELS
 from _processes import edge_trgl, output_of
 
 from edge_trgl.data import RecordReader
-from edge_trgl.export.running import Images, batches_of
-from edge_trgl.opening import OpenRun, open_run
-from edge_trgl.run import RUNS, Run
-from edge_trgl.schedule import Span
+from edge_trgl.engine.open_run import OpenRun, open_run
+from edge_trgl.engine.schedule import Span
+from edge_trgl.export.compare.module_by_module import Images, batches_of
+from edge_trgl.run.folder import RUNS, Run
 
 Logits = npt.NDArray[np.float32]
 

@@ -28,8 +28,8 @@ from _processes import CommandError, edge_trgl, watch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.cutting import model_factory
-from edge_trgl.run import RUNS
+from edge_trgl.networks.cutting import model_factory
+from edge_trgl.run.folder import RUNS
 
 MODEL, NUM_CLASSES, SIDE, BATCH = "timm:resnet18", 10, 32, 64
 ROWS = {"scratch": (), "all": ("--pretrained",), "frozen": ("--pretrained", "--freeze")}

@@ -29,7 +29,7 @@ from typing import Any
 
 from _processes import CommandError, edge_trgl, job_of, output_of, tree, wait_until_gone
 
-from edge_trgl.run import RUNS
+from edge_trgl.run.folder import RUNS
 
 FLAGS = ("--budget-mb", "340", "--data", "sample", "--width", "4", "--batch-size", "16", "--threads", "1")
 SETTINGS = ("--set", "train.checkpoint_minutes=0", "--set", "data.limit=200")

@@ -38,7 +38,7 @@ from _proof_limits import depth, minimum
 from _proof_table import table
 from _proof_watch import why_no_cgroup
 
-from edge_trgl.run import RUNS
+from edge_trgl.run.folder import RUNS
 
 SECTIONS = ("rows", "minimum", "state", "balloon", "depth")
 

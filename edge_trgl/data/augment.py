@@ -37,7 +37,7 @@ class Augment:
 
         Args:
             num_images: B, on which every one of the draws depends.
-            key: names the draw (`edge_trgl.keys.key`); equal keys give equal results.
+            key: names the draw (`edge_trgl.random_keys.key`); equal keys give equal results.
 
         Returns:
             int64 [B, 3]: row and column of the padded image where the crop begins, and 1 for mirrored.

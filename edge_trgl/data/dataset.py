@@ -7,8 +7,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge_trgl.runtime.checksum import checksum_of
 from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.storage.checksum import checksum_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

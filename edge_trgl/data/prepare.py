@@ -11,9 +11,9 @@ from edge_trgl.data.dataset import DATASET_FILE, SPLITS, SURVEY_FILE, DatasetInf
 from edge_trgl.data.sources import FOLDERS, load
 from edge_trgl.data.splits import draw_splits
 from edge_trgl.data.statistics import channel_statistics
-from edge_trgl.runtime import files
-from edge_trgl.runtime.checksum import checksum_of
 from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.checksum import checksum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

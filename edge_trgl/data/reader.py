@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_trgl.data.dataset import PREPARE_AGAIN
-from edge_trgl.runtime import files
-from edge_trgl.runtime.checksum import Checksum, checksum_of
 from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.checksum import Checksum, checksum_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_trgl.keys import key
-from edge_trgl.runtime.boundary_records import WINDOW_CHUNKS
+from edge_trgl.random_keys import key
+from edge_trgl.runtime.storage.boundary_spec import WINDOW_CHUNKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edge_trgl.keys import key
+from edge_trgl.random_keys import key
 from edge_trgl.runtime.errors import InputError, UsageError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_trgl.deploy.network import Network
-from edge_trgl.runtime import memory
 from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.memory import process_memory
 
 WARM_UP_RUNS = 3
 MEASURED = (
@@ -75,7 +75,7 @@ def bench(
         "load_s": load_s,
         "warm_up_runs": len(warm_up),
         "first_run_ms": warm_up[0] * 1000,
-        "peak_rss_mb": memory.usage().peak,
+        "peak_rss_mb": process_memory.usage().peak,
         **statistics(times, size),
     }
 

@@ -12,10 +12,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_trgl.run import Run
-from edge_trgl.runtime import cgroup, memory, messages
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import ERRORS, EdgeTrglError, OverBudgetError
-from edge_trgl.runtime.supervisor import CGROUP
+from edge_trgl.runtime.memory import cgroup, process_memory
+from edge_trgl.runtime.processes import messages
+from edge_trgl.runtime.processes.supervisor import CGROUP
 
 PR_SET_PDEATHSIG = 1
 
@@ -34,22 +35,22 @@ def main() -> int:
     except EdgeTrglError as error:
         return _tell(error)
     except Exception as error:
-        from edge_trgl.runtime import budget
+        from edge_trgl.runtime.memory import guard
 
-        if not budget.refused(error):
+        if not guard.refused(error):
             raise
         refusal = OverBudgetError(
             "an allocation was refused: the budget leaves no room for it",
             hint="edge-trgl resume RUN --budget-mb N goes on from the last commit with more.",
         )
         return _tell(refusal)
-    messages.send("result", value=value, peak_mb=memory.usage().peak + _device_mb())
+    messages.send("result", value=value, peak_mb=process_memory.usage().peak + _device_mb())
     return 0
 
 
 def _device_mb() -> float:
     # Most jobs open none, and its module would load torch.
-    device = sys.modules.get("edge_trgl.runtime.device")
+    device = sys.modules.get("edge_trgl.runtime.memory.device")
     return device.all_opened_mb() if device is not None else 0.0
 
 

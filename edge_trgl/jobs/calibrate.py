@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from edge_trgl.config.export_request import Leaving, leaving_of
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy.prediction import softmax
-from edge_trgl.export.calibration import Answers, Array, Outcome, common, outcome, search, shares_of
-from edge_trgl.export.flops import flops_of
-from edge_trgl.export.naming import LOGITS
-from edge_trgl.export.onnx_file import ModelFiles
-from edge_trgl.export.running import Images, Running, batches_of
-from edge_trgl.export_options import Leaving, leaving_of
-from edge_trgl.run import Run
-from edge_trgl.runtime import budget
+from edge_trgl.export.compare.module_by_module import Images, Running, batches_of
+from edge_trgl.export.early_exit.thresholds import Answers, Array, Outcome, common, outcome, search, shares_of
+from edge_trgl.export.graph.flops import flops_of
+from edge_trgl.export.graph.names import LOGITS
+from edge_trgl.export.onnx_file.onnx_file import ModelFiles
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import guard
 
 IMAGES_AT_ONCE = 256
 """Images that go through all stages together: as many boundaries are on disk as while the export is checked."""
@@ -43,7 +43,7 @@ def run(run: Run, *, written: dict[str, Any], leaving: str, others_mb: float, bu
     Raises:
         StorageError: a file is damaged, or the disk is full.
     """
-    budget.set_guard(budget_mb - others_mb)
+    guard.set_guard(budget_mb - others_mb)
     flops = [
         flops_of(stage.read(), _numbers(known))
         for stage, known in zip(stage_files(run, written), written["stages"], strict=True)

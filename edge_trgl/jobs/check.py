@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 
+from edge_trgl.config.export_request import FORMS, output_names
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy.manifest import MANIFEST, Manifest, Stage
-from edge_trgl.export import exits_folder, onnx_file
-from edge_trgl.export.comparison import Comparison, Tally, why_refused
-from edge_trgl.export.naming import LOGITS, logits_name
-from edge_trgl.export.onnx_file import ModelFiles
-from edge_trgl.export.passing import take
-from edge_trgl.export.running import Running, Spread, batches_of
-from edge_trgl.export_options import FORMS, output_names
+from edge_trgl.export.compare.boundary_files import take
+from edge_trgl.export.compare.comparison import Comparison, Tally, why_refused
+from edge_trgl.export.compare.module_by_module import Running, Spread, batches_of
+from edge_trgl.export.early_exit import exits_folder
+from edge_trgl.export.graph.names import LOGITS, logits_name
+from edge_trgl.export.onnx_file import onnx_file
+from edge_trgl.export.onnx_file.onnx_file import ModelFiles
 from edge_trgl.jobs.calibrate import model_files, stage_files
-from edge_trgl.run import Run
-from edge_trgl.runtime import budget, files, memory
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.storage import files
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,7 +54,7 @@ def run(
             `.rejected`.
         StorageError: a file is damaged, or the disk is full.
     """
-    budget.set_guard(budget_mb - others_mb)
+    guard.set_guard(budget_mb - others_mb)
     exported = model_files(run, written)
     checking = _Checking(run, written)
     comparisons = checking.model(exported, written["exits"])
@@ -75,7 +77,7 @@ def run(
     if calibrated is not None and manifest is not None:
         document["early_exit"] = _early_exit(run, checking, stages, written, manifest, calibrated)
     checking.close()
-    document["peak_mb"] = round(max(export_mb, memory.usage().peak + others_mb), 1)
+    document["peak_mb"] = round(max(export_mb, process_memory.usage().peak + others_mb), 1)
     for form in FORMS:
         # They were made of the model that now goes.
         onnx_file.withdraw(run.smaller_file(form))

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from edge_trgl import assembly, cutting, pretrained
-from edge_trgl.assembly import Layout, Workshop
-from edge_trgl.config import RunConfig
-from edge_trgl.cutting import Net
+from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
-from edge_trgl.local import LocalModule
-from edge_trgl.run import Run
-from edge_trgl.runtime import messages
-from edge_trgl.runtime.modules import ModuleStore
-from edge_trgl.runtime.state import ModuleRecord, RunState
+from edge_trgl.engine import from_config, pretrained
+from edge_trgl.engine.from_config import Layout, Workshop
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.networks import cutting
+from edge_trgl.networks.cutting import Net
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.processes import messages
+from edge_trgl.runtime.storage.module_store import ModuleStore
+from edge_trgl.runtime.storage.state import ModuleRecord, RunState
 
 Make = Callable[[int], LocalModule]
 """Makes a module, of this number, with its first weights."""
@@ -25,7 +26,7 @@ Make = Callable[[int], LocalModule]
 def run(run: Run) -> None:
     """Make the first version of every module: from the user's blocks, a model's own constructor, or a file."""
     config, info, state = run.config(), open_dataset(run.data), run.state()
-    job = _Job(config, info, Layout.from_document(state.meta("layout")), assembly.stored_net(state))
+    job = _Job(config, info, Layout.from_document(state.meta("layout")), from_config.stored_net(state))
     make = job.drawing() if config.model.pretrained is None else job.reading(Path(config.model.pretrained), state)
     store = ModuleStore(
         run.modules,
@@ -54,10 +55,10 @@ class _Job:
     @cached_property
     def workshop(self) -> Workshop:
         return Workshop(
-            chain=assembly.planned_chain(self.config, self.info, self.layout, self.net),
+            chain=from_config.planned_chain(self.config, self.info, self.layout, self.net),
             layout=self.layout,
             in_memory=True,
-            config=assembly.step_config(self.config),
+            config=from_config.step_config(self.config),
             device="cpu",
             seed=self.config.train.seed,
         )

@@ -10,27 +10,29 @@ from typing import Any
 
 import torch
 
-from edge_trgl import assembly, large_images, process
-from edge_trgl import costs as costing
-from edge_trgl.assembly import Layout
-from edge_trgl.chain import Chain, by_weight
-from edge_trgl.config import RunConfig
-from edge_trgl.costs import ModuleCost
-from edge_trgl.cutting import Net
+from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, is_prepared, open_survey
+from edge_trgl.engine import from_config, process_setup
+from edge_trgl.engine.from_config import Layout
 from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
-from edge_trgl.local import StepConfig
-from edge_trgl.run import Run
-from edge_trgl.runtime import memory, probes
-from edge_trgl.runtime.boundary_records import record_bytes
-from edge_trgl.runtime.demand import FORWARD, Demand, Form, ModuleRow, Order
-from edge_trgl.runtime.device import open_device
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.method.recompute import Recompute
+from edge_trgl.networks.chain import Chain, by_weight
+from edge_trgl.networks.cutting import Net
+from edge_trgl.planning import count as costing
+from edge_trgl.planning import large_images
+from edge_trgl.planning.count import ModuleCost
+from edge_trgl.planning.live_bytes import LARGER
+from edge_trgl.planning.without_values import Choice
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.runtime.ladder import NARROW
-from edge_trgl.runtime.memory import Allocator
-from edge_trgl.sparing import Recompute
-from edge_trgl.timeline import LARGER
-from edge_trgl.valueless import Choice
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.device import open_device
+from edge_trgl.runtime.memory.process_memory import Allocator
+from edge_trgl.runtime.planner import measurements_cache
+from edge_trgl.runtime.planner.candidates import NARROW
+from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, ModuleRow, Order
+from edge_trgl.runtime.storage.boundary_spec import record_bytes
 
 WORKSPACE: dict[Allocator, float] = {"held": 0.25, "huge": 0.02, "own": 0.25}
 """What a step takes beside its tensors, as a share of them: what kernels allocate, and on a heap the places that
@@ -97,17 +99,17 @@ def run(run: Run, budget_mb: float | None) -> None:
         DoesNotFitError: the images are large, are not decoded yet, and do not fit as they are.
     """
     config, info = run.config(), open_survey(run.data)
-    process.set_up(config.train.threads)
+    process_setup.set_up(config.train.threads)
     device = open_device(config.train.device)
     # Freed memory is not held here: what one module leaves would lie between the tensors of the next.
-    process.warm_up(device.name)
-    memory.trim()
-    others_mb = max(process.others_mb(), PARENT_MB)
-    fixed_mb = memory.usage().rss + FIRST_STEP_MB + others_mb + device.memory_mb()
-    environment = process.environment(config.train.device)
+    process_setup.warm_up(device.name)
+    process_memory.trim()
+    others_mb = max(process_setup.others_mb(), PARENT_MB)
+    fixed_mb = process_memory.usage().rss + FIRST_STEP_MB + others_mb + device.memory_mb()
+    environment = process_setup.environment(config.train.device)
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
     state = run.state()
-    net, choice = assembly.stored_net(state), Choice()
+    net, choice = from_config.stored_net(state), Choice()
 
     def counted(info: DatasetInfo) -> tuple[list[_Shaped], _Heap, Demand]:
         shaped, heap = _forms(config, info, net, environment, fixed_mb, budget_mb, choice)
@@ -139,11 +141,11 @@ def _forms(
     choice: Choice,
 ) -> tuple[list[_Shaped], _Heap]:
     """Every way to compute the job, exact ones first; how its memory is allocated."""
-    step = assembly.step_config(config)
+    step = from_config.step_config(config)
     size = min(config.train.batch_size, info.splits["train"].num_images)
     chain = _chain(config, info, net, step, size, choice)
-    assembly.program(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
-    assembly.check_data(config, info)
+    from_config.program(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
+    from_config.check_data(config, info)
     costs = costing.chain_costs(chain, step, choice)
     if config.model.shared_head:
         _check_one_head_reads_all(costs[config.train.freeze :])
@@ -160,7 +162,7 @@ def _forms(
     whole_bytes = sum(WHOLE * cost.state_bytes + cost.steps["none"].peak(LARGER) for cost in costs)
     room_mb = 0.0 if budget_mb is None else budget_mb - fixed_mb
     pages = config.budget.resident != "auto"
-    if len(chain) == 1 or (whole_bytes / memory.MIB < room_mb and not pages):
+    if len(chain) == 1 or (whole_bytes / process_memory.MIB < room_mb and not pages):
         whole = chain.regroup((0,))
         found += _variants("stream", whole, costing.chain_costs(whole, step, choice), size, text)
     if len(chain) > 1:
@@ -177,8 +179,8 @@ def _heap(config: RunConfig, costs: Sequence[ModuleCost], size: int, budget_mb: 
         return _Heap("own", 0)
     largest = sorted(max(step.largest(size) for step in cost.steps.values()) for cost in costs)
     usual, most = largest[len(largest) // 2], largest[-1]
-    small = usual < memory.SMALL_BYTES and most < 2 * memory.SMALL_BYTES
-    small = small and PLACELESS * most <= PLACELESS_SHARE * budget_mb * memory.MIB
+    small = usual < process_memory.SMALL_BYTES and most < 2 * process_memory.SMALL_BYTES
+    small = small and PLACELESS * most <= PLACELESS_SHARE * budget_mb * process_memory.MIB
     return _Heap("held", most) if small else _Heap("huge", 0)
 
 
@@ -186,10 +188,10 @@ def _chain(
     config: RunConfig, info: DatasetInfo, net: Net | None, step: StepConfig, size: int, choice: Choice
 ) -> Chain:
     """The chain in the modules, and with the heads, that are asked for."""
-    chain = assembly.make_chain(config, info, net, paged=True)
+    chain = from_config.make_chain(config, info, net, paged=True)
     if config.model.partition == "weight" and config.model.modules:
         weights = costing.block_weights(chain, step, size, _allowed(config, chain), choice)
-        chain = assembly.with_heads(config, chain.regroup(by_weight(weights, config.model.modules)))
+        chain = from_config.with_heads(config, chain.regroup(by_weight(weights, config.model.modules)))
     chain = replace(chain, frozen=config.train.freeze)
     wanted = config.model.heads()
     if wanted is None or not wanted.auto:
@@ -304,8 +306,8 @@ def _demand(
     others_mb: float,
 ) -> Demand:
     most = max(len(form.rows) for form in forms)
-    shape = assembly.job_shape(config, most, info.splits["train"].num_images)
-    training = assembly.program(config, most, 1)
+    shape = from_config.job_shape(config, most, info.splits["train"].num_images)
+    training = from_config.program(config, most, 1)
     copies = config.train.views if config.data.augment else 1
     frozen, kept = config.train.freeze, config.train.freeze > 0 and config.train.cache
     # Of all samples: the one read and the one written; and one that stays over all laps.
@@ -347,7 +349,7 @@ def _disk_speed(config: RunConfig, run: Run) -> tuple[float, float]:
     """10^6 bytes a second, read and written: by the profile, else measured when a first run is on that disk."""
     board = config.board
     told = (board.storage_read_mbs, board.storage_write_mbs)
-    found = probes.disk_speed(run.folder) if None in told and config.budget.probe else None
+    found = measurements_cache.disk_speed(run.folder) if None in told and config.budget.probe else None
     measured = (found.read_mbs, found.write_mbs) if found else (STORAGE_MBS, STORAGE_MBS)
     return told[0] or measured[0], told[1] or measured[1]
 

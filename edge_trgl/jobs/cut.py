@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge_trgl import catalogue
 from edge_trgl.data import open_survey
-from edge_trgl.run import Run
+from edge_trgl.networks import catalogue
+from edge_trgl.run.folder import Run
 
 
 def run(run: Run) -> None:

@@ -15,28 +15,37 @@ import torch
 from onnx import ModelProto
 from torch import Tensor
 
-from edge_trgl import process
+from edge_trgl.config.export_request import (
+    COPIES,
+    TARGETS,
+    TargetName,
+    batch_of,
+    exits_of,
+    output_names,
+    stages_of,
+)
 from edge_trgl.data import spread
-from edge_trgl.export import onnx_file
-from edge_trgl.export.chaining import join
-from edge_trgl.export.exits_folder import free_paths, spans_of
-from edge_trgl.export.naming import LOGITS, boundary_name, entry_name, logits_name
-from edge_trgl.export.onnx_file import ModelFiles
-from edge_trgl.export.passing import put, take
-from edge_trgl.export.running import batches_of
-from edge_trgl.export.selecting import giving
-from edge_trgl.export.stage import Normalisation, Stage, describe
-from edge_trgl.export.tracing import Traced, trace
-from edge_trgl.export.weights import Weight
-from edge_trgl.export_options import COPIES, TARGETS, TargetName, batch_of, exits_of, output_names, stages_of
-from edge_trgl.feed import Feed
-from edge_trgl.local import LocalModule
-from edge_trgl.opening import OpenRun, open_run
-from edge_trgl.run import Run
-from edge_trgl.runtime import budget, files, memory, tensorfile
-from edge_trgl.runtime.boundary_records import record_bytes
+from edge_trgl.engine import process_setup
+from edge_trgl.engine.batches import Feed
+from edge_trgl.engine.open_run import OpenRun, open_run
+from edge_trgl.engine.schedule import Span
+from edge_trgl.export.compare.boundary_files import put, take
+from edge_trgl.export.compare.module_by_module import batches_of
+from edge_trgl.export.early_exit.exits_folder import free_paths, spans_of
+from edge_trgl.export.graph.join import join
+from edge_trgl.export.graph.names import LOGITS, boundary_name, entry_name, logits_name
+from edge_trgl.export.graph.select_exits import giving
+from edge_trgl.export.graph.stage import Normalisation, Stage, describe
+from edge_trgl.export.graph.trace import Traced, trace
+from edge_trgl.export.onnx_file import onnx_file
+from edge_trgl.export.onnx_file.onnx_file import ModelFiles
+from edge_trgl.export.onnx_file.weights import Weight
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.schedule import Span
+from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.storage import files, safetensors_file
+from edge_trgl.runtime.storage.boundary_spec import record_bytes
 
 Part = tuple[Traced, list[Weight]]
 """The graph of a module, and where its weights are."""
@@ -104,21 +113,23 @@ def _keep_within(opened: OpenRun, exits: Sequence[int], budget_mb: float) -> Non
     """Refuse what cannot fit, and hold this process to the budget."""
     sizes = [_weights_mb(opened, module, exits) for module in range(max(exits))]
     heaviest = max(range(len(sizes)), key=sizes.__getitem__)
-    others_mb = process.others_mb()
-    needed_mb = memory.usage().rss + LOADED_MB + COPIES * sizes[heaviest] + others_mb
+    others_mb = process_setup.others_mb()
+    needed_mb = process_memory.usage().rss + LOADED_MB + COPIES * sizes[heaviest] + others_mb
     if needed_mb > budget_mb:
         raise DoesNotFitError(
             f"exporting depth {max(exits)} takes about {needed_mb:.0f} MiB, {COPIES * sizes[heaviest]:.0f} of "
             f"them for its heaviest module, number {heaviest + 1}; the budget is {budget_mb:.0f} MiB",
             hint=f"edge-trgl resume {opened.run.folder} --budget-mb {needed_mb + 1:.0f} --export",
         )
-    budget.set_guard(budget_mb - others_mb)
+    guard.set_guard(budget_mb - others_mb)
 
 
 def _weights_mb(opened: OpenRun, module: int, exits: Sequence[int]) -> float:
     parts = ("trunk.", "head.") if module + 1 in exits else ("trunk.",)
-    infos = tensorfile.read_header(opened.file_of(module))
-    return sum(info.stop - info.start for name, info in infos.items() if name.startswith(parts)) / memory.MIB
+    infos = safetensors_file.read_header(opened.file_of(module))
+    return (
+        sum(info.stop - info.start for name, info in infos.items() if name.startswith(parts)) / process_memory.MIB
+    )
 
 
 @dataclass(frozen=True)
@@ -185,7 +196,7 @@ class _Exporting:
         exits = ([boundary_name(number)] if goes_on else []) + ([logits_name(number)] if is_exit else [])
         traced = trace(stage, number, self._shapes[number - 1], exits, opset=TARGETS[self._target].opset)
         del local, stage
-        memory.trim()
+        process_memory.trim()
         return traced, _weights(traced, self._opened.file_of(number - 1))
 
     @torch.no_grad()
@@ -271,7 +282,7 @@ class _Exporting:
 
 
 def _weights(traced: Traced, path: Path) -> list[Weight]:
-    infos = tensorfile.read_header(path)
+    infos = safetensors_file.read_header(path)
     return [
         Weight(
             name=name,

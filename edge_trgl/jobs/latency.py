@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_trgl.deploy import bench
-from edge_trgl.run import Run
-from edge_trgl.runtime import budget
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import InputError, OverBudgetError
+from edge_trgl.runtime.memory import guard
 
 RUNS = 200
 SECONDS = 10.0
@@ -27,11 +27,11 @@ def run(run: Run, *, names: Sequence[str], others_mb: float, budget_mb: float) -
         InputError: a file cannot be computed.
         OverBudgetError: the budget has no room for all of them at once.
     """
-    budget.set_guard(budget_mb - others_mb)
+    guard.set_guard(budget_mb - others_mb)
     try:
         return bench.side_by_side([run.folder / name for name in names], runs=RUNS, seconds=SECONDS)
     except InputError as error:
         # Of a file that cannot be loaded, whatever the reason.
-        if error.__cause__ is not None and budget.refused(error.__cause__):
+        if error.__cause__ is not None and guard.refused(error.__cause__):
             raise OverBudgetError("the budget leaves no room to measure the files beside one another") from error
         raise

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from edge_trgl import process
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.models import km_resnet
-from edge_trgl.run import Run
-from edge_trgl.runtime import memory
-from edge_trgl.runtime.cgroup import CgroupUnavailableError, memory_cgroup
-from edge_trgl.runtime.device import THIS_MACHINE
-from edge_trgl.transport import Transport
+from edge_trgl.engine import process_setup
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.method.transport import Transport
+from edge_trgl.networks.zoo import km_resnet
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.cgroup import CgroupUnavailableError, memory_cgroup
+from edge_trgl.runtime.memory.device import THIS_MACHINE
 
 BATCH_SIZE, SIDE, WIDTH = 32, 32, 64
 """The reference module: a K-M module with its encoder, on images of SIDE by SIDE."""
@@ -36,8 +36,8 @@ def run(run: Run) -> dict[str, Any]:
     `device`: cpu, or cuda where there is one. `images_per_s`: of the reference module's local step.
     `relative_speeds`: of a convolution in each type against fp32's, None where torch has none here.
     """
-    process.set_up(None)
-    memory.hold_freed()  # as training does
+    process_setup.set_up(None)
+    process_memory.hold_freed()  # as training does
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
     return {
@@ -129,8 +129,8 @@ def _has_cgroups() -> bool:
 
 def _mark_falls() -> bool:
     # Not from the heap, which may keep what was freed.
-    with mmap.mmap(-1, 16 * memory.MIB) as held:
+    with mmap.mmap(-1, 16 * process_memory.MIB) as held:
         held[:] = bytes(len(held))
-    before = memory.usage().peak
-    with memory.Meter().phase():
-        return memory.usage().peak < before
+    before = process_memory.usage().peak
+    with process_memory.Meter().phase():
+        return process_memory.usage().peak < before

@@ -8,20 +8,21 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal
 
-from edge_trgl.export_options import COPIES
-from edge_trgl.run import Run
-from edge_trgl.runtime import disk_space, planner, probes
-from edge_trgl.runtime.alternatives import alternatives
-from edge_trgl.runtime.costing import boundary_bytes
-from edge_trgl.runtime.demand import FORWARD, Demand, Measurement, Measurements, work_key
+from edge_trgl.config.export_request import COPIES
+from edge_trgl.engine.schedule import carries_chunk
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.explanation import missed
-from edge_trgl.runtime.memory import MIB
-from edge_trgl.runtime.plan import Plan
-from edge_trgl.runtime.planner import Begun, Wanted
-from edge_trgl.runtime.state import RunState
-from edge_trgl.runtime.traffic import traffic_of
-from edge_trgl.schedule import carries_chunk
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.planner import measurements_cache, planner
+from edge_trgl.runtime.planner.alternatives import alternatives
+from edge_trgl.runtime.planner.costing import boundary_bytes
+from edge_trgl.runtime.planner.demand import FORWARD, Demand, Measurement, Measurements, work_key
+from edge_trgl.runtime.planner.plan import Plan
+from edge_trgl.runtime.planner.planner import Begun, Wanted
+from edge_trgl.runtime.planner.savings import missed
+from edge_trgl.runtime.planner.traffic import traffic_of
+from edge_trgl.runtime.storage import disk_space
+from edge_trgl.runtime.storage.state import RunState
 
 SPARE_MB = 3.0
 """Between identical jobs before training the peak was seen to differ by up to 2 MiB."""
@@ -167,7 +168,7 @@ def _known(demand: Demand, state: RunState) -> Measurements:
         for work in (*demand.levels, FORWARD)
     }
     here = {key: Measurement(**values) for key, values in state.meta("measured", {}).items()}
-    return {**here, **probes.recall(keys)}
+    return {**here, **measurements_cache.recall(keys)}
 
 
 def _store(state: RunState, demand: Demand, plan: Plan, measured: Measurements, *, augmented: bool) -> None:

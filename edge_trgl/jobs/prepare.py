@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_trgl.data import is_prepared
 from edge_trgl.data.prepare import prepare
-from edge_trgl.run import Run
+from edge_trgl.run.folder import Run
 
 
 def run(run: Run, *, survey_large: bool = False) -> dict[str, object]:

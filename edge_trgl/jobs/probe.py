@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edge_trgl import assembly, process
-from edge_trgl.assembly import Layout, Workshop
 from edge_trgl.data import open_dataset
+from edge_trgl.engine import from_config, process_setup
+from edge_trgl.engine.from_config import Layout, Workshop
 from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
-from edge_trgl.local import Emit, LocalModule
-from edge_trgl.run import Run
-from edge_trgl.runtime import budget, memory, probes
-from edge_trgl.runtime.demand import FORWARD, REFUSED, Measurement
-from edge_trgl.runtime.device import Device, open_device
-from edge_trgl.runtime.memory import MIB, Allocator, Meter
-from edge_trgl.runtime.state import RunState
+from edge_trgl.learning.local_module import Emit, LocalModule
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory.device import Device, open_device
+from edge_trgl.runtime.memory.process_memory import MIB, Allocator, Meter
+from edge_trgl.runtime.planner import measurements_cache
+from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Measurement
+from edge_trgl.runtime.storage.state import RunState
 
 REPEATS = 2
 """Measured steps, after one that loads what it needs."""
@@ -80,11 +81,11 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
     Those after a refusal that lasts are left to another process.
     """
     config, state = run.config(), run.state()
-    process.set_up(config.train.threads)
+    process_setup.set_up(config.train.threads)
     device = open_device(config.train.device)
     # What training holds besides would not fit beyond this.
-    room_mb = budget_mb - process.others_mb() - state.meta("demand")["held_bytes"] / MIB
-    process.begin(device, room_mb)
+    room_mb = budget_mb - process_setup.others_mb() - state.meta("demand")["held_bytes"] / MIB
+    process_setup.begin(device, room_mb)
     share = 1 + HOLES[state.meta("allocator")]
     found: dict[str, tuple[Measurement, float]] = {}
     spoilt = False
@@ -93,11 +94,11 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
             measurement = _measured(_prepared(run, state, one, device), one["size"], room_mb, device)
             measurement = replace(measurement, work_mb=share * measurement.work_mb)
         except (MemoryError, OSError, RuntimeError) as error:
-            if not budget.refused(error):
+            if not guard.refused(error):
                 raise
-            measurement, spoilt = REFUSED, budget.lasts(error)
-        memory.trim()  # outside of the handler, whose traceback keeps the tensors
-        found[one["key"]] = measurement, memory.usage().file
+            measurement, spoilt = REFUSED, guard.lasts(error)
+        process_memory.trim()  # outside of the handler, whose traceback keeps the tensors
+        found[one["key"]] = measurement, process_memory.usage().file
         _keep(state, {one["key"]: measurement})
         if spoilt:
             break
@@ -107,7 +108,7 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
 
 def _with_all_code(found: Mapping[str, tuple[Measurement, float]]) -> dict[str, Measurement]:
     """The measurements as if all that the later ones loaded had been there: a training process has it too."""
-    file_mb = memory.usage().file
+    file_mb = process_memory.usage().file
     return {
         key: replace(measurement, fixed_mb=measurement.fixed_mb + max(file_mb - then_mb, 0.0))
         for key, (measurement, then_mb) in found.items()
@@ -119,7 +120,7 @@ def _keep(state: RunState, found: Mapping[str, Measurement]) -> None:
     state.set_meta("measured", {**state.meta("measured", {}), **documents})
     for key, measurement in found.items():
         if not measurement.refused:
-            probes.keep(key, measurement)
+            measurements_cache.keep(key, measurement)
 
 
 def _prepared(run: Run, state: RunState, wanted: dict[str, Any], device: Device) -> _Work:
@@ -127,13 +128,13 @@ def _prepared(run: Run, state: RunState, wanted: dict[str, Any], device: Device)
     config, form = run.config(), wanted["form"]
     layout = Layout.from_document(state.meta("layouts")[form])
     with torch.device("meta"):
-        chain = assembly.planned_chain(config, open_dataset(run.data), layout, assembly.stored_net(state))
+        chain = from_config.planned_chain(config, open_dataset(run.data), layout, from_config.stored_net(state))
     level = "none" if wanted["work"] == FORWARD else wanted["work"]
     workshop = Workshop(
         chain=chain,
         layout=layout,
         in_memory=True,
-        config=assembly.step_config(config, recompute=level),
+        config=from_config.step_config(config, recompute=level),
         device=device.name,
         seed=config.train.seed,
     )
@@ -193,8 +194,8 @@ def _measured(work: _Work, size: int, room_mb: float, device: Device) -> Measure
 
 def _rest_mb(device: Device) -> float:
     """MiB of this process, and of its device, between steps."""
-    memory.trim()
-    return memory.usage().rss + device.rest_mb()
+    process_memory.trim()
+    return process_memory.usage().rss + device.rest_mb()
 
 
 def _predicted_mb(work: _Work, size: int, device: Device) -> float:

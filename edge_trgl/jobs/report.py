@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_trgl.influence import influences
 from edge_trgl.report import (
     MAX_AGAINST,
     Balance,
@@ -25,12 +24,13 @@ from edge_trgl.report import (
     Report,
     render,
 )
-from edge_trgl.run import Run
-from edge_trgl.runtime import files
+from edge_trgl.run.exported_files import rows
+from edge_trgl.run.folder import Run
+from edge_trgl.run.summary import storage_use
+from edge_trgl.run.transport_share import influences
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.runtime.state import Metric, RunState
-from edge_trgl.smaller import rows
-from edge_trgl.summary import storage_use
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.state import Metric, RunState
 
 
 def run(run: Run, against: Sequence[str] = ()) -> None:

@@ -14,21 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from edge_trgl.config.export_request import TARGETS, is_symmetric, output_names
 from edge_trgl.data import RecordReader, open_dataset
-from edge_trgl.export import onnx_file, reading
-from edge_trgl.export.calibrating import histograms, steps_of
-from edge_trgl.export.comparison import Tally
-from edge_trgl.export.halving import halved
-from edge_trgl.export.histogram import Histogram
-from edge_trgl.export.judging import NEAR, Verdict, largest_loss, verdict, why_far, why_lossy
-from edge_trgl.export.made import Made
-from edge_trgl.export.quantising import quantised, watched
-from edge_trgl.export.ranges import METHODS, Method
-from edge_trgl.export.reading import Written
-from edge_trgl.export.running import Array, Running, Spread, batches_of
-from edge_trgl.export_options import TARGETS, is_symmetric, output_names
-from edge_trgl.run import Run
-from edge_trgl.runtime import budget, files
+from edge_trgl.export.compare.comparison import Tally
+from edge_trgl.export.compare.module_by_module import Array, Running, Spread, batches_of
+from edge_trgl.export.compare.verdicts import NEAR, Verdict, largest_loss, verdict, why_far, why_lossy
+from edge_trgl.export.fp16 import halved
+from edge_trgl.export.int8.activation_ranges import histograms, steps_of
+from edge_trgl.export.int8.histogram import Histogram
+from edge_trgl.export.int8.quantise import quantised, watched
+from edge_trgl.export.int8.ranges import METHODS, Method
+from edge_trgl.export.onnx_file import onnx_file, stream_reader
+from edge_trgl.export.onnx_file.made_weights import Made
+from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.storage import files
 
 CALIBRATED_IMAGES = 512
 JUDGED_IMAGES = 1024
@@ -54,7 +55,7 @@ def run(run: Run, *, form: str, others_mb: float, budget_mb: float) -> dict[str,
         ExportRejectedError: it is not as good as it must be; it is kept as `.rejected`.
         StorageError: a file is damaged, or the disk is full.
     """
-    budget.set_guard(budget_mb - others_mb)
+    guard.set_guard(budget_mb - others_mb)
     files.make_folder(run.scratch)
     smaller = _Smaller(run, json.loads(run.export_file.read_text()))
     try:
@@ -68,7 +69,7 @@ class _Smaller:
 
     def __init__(self, run: Run, exported: Mapping[str, Any]) -> None:
         self._run, self._target = run, exported["target"]
-        self._written = reading.read(run.onnx_file)
+        self._written = stream_reader.read(run.onnx_file)
         self._exits = output_names([one["depth"] for one in exported["exits"]])
         self._depth = max(self._exits)
         self._weights = run.scratch / "smaller"

@@ -8,22 +8,25 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from edge_trgl import assembly, evaluate, influence, process, schedule
-from edge_trgl.assembly import LearningRate
-from edge_trgl.ledger import Ledger, Policy
-from edge_trgl.local import LocalModule
-from edge_trgl.opening import OpenRun, open_run
-from edge_trgl.rebuilding import can_rebuild, rebuilding
-from edge_trgl.run import Run
-from edge_trgl.runtime import budget, disk_space, messages
-from edge_trgl.runtime.activations import ActivationStore
-from edge_trgl.runtime.boundary_records import BoundaryRecord
+from edge_trgl.engine import evaluation, from_config, process_setup, schedule
+from edge_trgl.engine.commits import Ledger, Policy
+from edge_trgl.engine.from_config import LearningRate
+from edge_trgl.engine.open_run import OpenRun, open_run
+from edge_trgl.engine.rebuild import can_rebuild, rebuilding
+from edge_trgl.engine.schedule import Program, Shape, Visit
+from edge_trgl.engine.shared_head import SharedHead
+from edge_trgl.engine.trainer import Rooms, walk
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run import transport_share
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DamagedBoundaryError
-from edge_trgl.runtime.memory import Meter
-from edge_trgl.runtime.state import RunState
-from edge_trgl.schedule import Program, Shape, Visit
-from edge_trgl.shared_head import SharedHead
-from edge_trgl.trainer import Rooms, walk
+from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.processes import messages
+from edge_trgl.runtime.storage import disk_space
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord
+from edge_trgl.runtime.storage.state import RunState
 
 
 def run(run: Run, budget_mb: float) -> dict[str, Any]:
@@ -31,8 +34,8 @@ def run(run: Run, budget_mb: float) -> dict[str, Any]:
     stop = _stop_flag()
     opened = open_run(run)
     _warn_if_elsewhere(opened)
-    others_mb = process.others_mb()
-    process.begin(opened.device, budget_mb - others_mb)
+    others_mb = process_setup.others_mb()
+    process_setup.begin(opened.device, budget_mb - others_mb)
     return train(opened, budget_mb=budget_mb, others_mb=others_mb, stop=stop)
 
 
@@ -47,10 +50,10 @@ def train(opened: OpenRun, *, budget_mb: float, others_mb: float, stop: list[int
     rooms.activations.close()
     done = ledger.work()
     messages.send("phase", name="evaluate")
-    scores = evaluate.evaluate(opened, rooms.modules, rooms.meter, rooms.freed, ledger.check)
+    scores = evaluation.evaluate(opened, rooms.modules, rooms.meter, rooms.freed, ledger.check)
     with rooms.meter.phase():
-        weights_sha256 = evaluate.weights_sha256(rooms.modules, len(opened))
-    budget.check(ledger.peak_mb(), budget_mb, "the checksum of the weights")
+        weights_sha256 = evaluation.weights_sha256(rooms.modules, len(opened))
+    guard.check(ledger.peak_mb(), budget_mb, "the checksum of the weights")
     result = {
         "scores": scores,
         "weights_sha256": weights_sha256,
@@ -173,7 +176,7 @@ def _start(opened: OpenRun) -> int:
     before = opened.state.meta("chunk", chunk)
     if position == 0 or before == chunk:
         return position
-    old, shape = assembly.program(opened.config, len(opened), before), _shape(opened)
+    old, shape = from_config.program(opened.config, len(opened), before), _shape(opened)
     return schedule.moved(position, old.visits(shape), _training(opened).visits(shape))
 
 
@@ -186,16 +189,16 @@ def _placed(opened: OpenRun) -> list[BoundaryRecord]:
 
 
 def _shape(opened: OpenRun) -> Shape:
-    return assembly.job_shape(opened.config, len(opened), opened.info.splits["train"].num_images)
+    return from_config.job_shape(opened.config, len(opened), opened.info.splits["train"].num_images)
 
 
 def _training(opened: OpenRun) -> Program:
-    return assembly.program(opened.config, len(opened), opened.plan.layout.chunk)
+    return from_config.program(opened.config, len(opened), opened.plan.layout.chunk)
 
 
 def _warn_if_inert(state: RunState) -> None:
     """Say so where the transport term did nothing."""
-    text = influence.warning(influence.influences(state.metrics("train")))
+    text = transport_share.warning(transport_share.influences(state.metrics("train")))
     if text is not None:
         messages.send("warning", text=text)
         state.add_event("transport", text)
@@ -203,7 +206,7 @@ def _warn_if_inert(state: RunState) -> None:
 
 def _warn_if_elsewhere(opened: OpenRun) -> None:
     """Say so when the run goes on where its bits would have come out differently."""
-    began, here = opened.state.meta("environment"), process.environment(opened.config.train.device)
+    began, here = opened.state.meta("environment"), process_setup.environment(opened.config.train.device)
     changed = [f"{name} {was} -> {here.get(name)}" for name, was in began.items() if was != here.get(name)]
     if changed:
         text = f"this run is no longer bit-exact, because it goes on with another {', '.join(changed)}"

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.chain import Chain
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.models import km_resnet
-from edge_trgl.transport import Residue
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.method.transport import Residue
+from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.zoo import km_resnet
 
 # More threads than one would wait for each other on tensors as small as these.
 torch.set_num_threads(1)
@@ -173,13 +173,13 @@ def joined():
 
     Gives the model and its weights. What is left out of the options suits images.
     """
-    from edge_trgl.export.chaining import join
-    from edge_trgl.export.naming import boundary_name
-    from edge_trgl.export.stage import Stage
-    from edge_trgl.export.tracing import trace
-    from edge_trgl.export.weights import Weight
-    from edge_trgl.export_options import TARGETS, output_names
-    from edge_trgl.runtime import tensorfile
+    from edge_trgl.config.export_request import TARGETS, output_names
+    from edge_trgl.export.graph.join import join
+    from edge_trgl.export.graph.names import boundary_name
+    from edge_trgl.export.graph.stage import Stage
+    from edge_trgl.export.graph.trace import trace
+    from edge_trgl.export.onnx_file.weights import Weight
+    from edge_trgl.runtime.storage import safetensors_file
 
     def joined(folder, modules, normalisation, *, target="generic", batch=None, metadata=None):
         names = output_names([depth for depth, (_, head) in enumerate(modules, 1) if head is not None])
@@ -191,8 +191,8 @@ def joined():
             parts.append(trace(stage, depth, shape, exits, opset=TARGETS[target].opset))
             shape = next(iter(parts[-1].exits.values()))
             path = folder / f"m{depth}.safetensors"
-            tensorfile.write(path, stage.tensors(), durable=False)
-            infos = tensorfile.read_header(path)
+            safetensors_file.write(path, stage.tensors(), durable=False)
+            infos = safetensors_file.read_header(path)
             for name, own in parts[-1].weights.items():
                 info = infos[own]
                 dtype = str(info.dtype).removeprefix("torch.")
@@ -214,8 +214,8 @@ def joined():
 @pytest.fixture(scope="session")
 def unpublished(joined):
     """Writes what `joined` gives: the files before they are published."""
-    from edge_trgl.export import onnx_file
-    from edge_trgl.export_options import TARGETS
+    from edge_trgl.config.export_request import TARGETS
+    from edge_trgl.export.onnx_file import onnx_file
 
     def write(folder, modules, normalisation, *, target="generic", batch=None, metadata=None, **options):
         model, weights = joined(folder, modules, normalisation, target=target, batch=batch, metadata=metadata)
@@ -229,7 +229,7 @@ def unpublished(joined):
 @pytest.fixture(scope="session")
 def exported(unpublished):
     """The same, published: the path of the model."""
-    from edge_trgl.export import onnx_file
+    from edge_trgl.export.onnx_file import onnx_file
 
     def write(folder, modules, normalisation, **options):
         files = unpublished(folder, modules, normalisation, **options)

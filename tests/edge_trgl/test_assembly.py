@@ -8,19 +8,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from edge_trgl import assembly
-from edge_trgl.assembly import LearningRate
+from edge_trgl.config.sources import RECIPES, read_recipes, resolve
 from edge_trgl.data import DatasetInfo
+from edge_trgl.engine import from_config
+from edge_trgl.engine.from_config import LearningRate
+from edge_trgl.engine.schedule import IMAGES, Span, Visit
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.schedule import IMAGES, Span, Visit
-from edge_trgl.settings import RECIPES, read_recipes, resolve
 
 
 def rates(num_epochs=6, **train):
     """The rate of the first and the last of two batches in each epoch of one module."""
     config = resolve({"train": {"epochs": num_epochs, "batch_size": 5, "lr": 0.1, **train}})
-    shape = assembly.job_shape(config, 1, 10)
-    rate = LearningRate(config, shape, assembly.program(config, 1, 1))
+    shape = from_config.job_shape(config, 1, 10)
+    rate = LearningRate(config, shape, from_config.program(config, 1, 1))
     spans = [Span("train", epoch, 0, 2, shuffled=True, augmented=False) for epoch in range(num_epochs)]
     return [[rate(Visit("train", 0, span, (IMAGES,)), batch) for batch in range(2)] for span in spans]
 
@@ -59,14 +59,14 @@ def test_the_rate_grows_before_it_is_constant_or_falls_in_steps():
 @pytest.mark.parametrize(("prefix", "kind"), [("frozen", "forward"), ("train-mode", "ascend")])
 def test_the_prefix_is_passed_as_configured(prefix, kind):
     config = resolve({"train": {"regime": "sequential", "epochs": 1, "cache": False, "prefix": prefix}})
-    visits = assembly.program(config, 2, 1).visits(assembly.job_shape(config, 2, 32))
+    visits = from_config.program(config, 2, 1).visits(from_config.job_shape(config, 2, 32))
     assert [visit.kind for visit in visits] == ["train", kind, "train"]
 
 
 @pytest.mark.parametrize(("start", "by_depth"), [("same", False), ("by-depth", True)])
 def test_multipliers_start_as_configured(start, by_depth):
     config = resolve({"transport": {"multipliers": True, "lambda_start": start}})
-    assert assembly.step_config(config).transport.multipliers.by_depth == by_depth
+    assert from_config.step_config(config).transport.multipliers.by_depth == by_depth
 
 
 NETS = {
@@ -102,7 +102,7 @@ def test_the_net_of_a_table_has_the_papers_modules(table):
         fingerprint="",
     )
     with torch.device("meta"):
-        chain = assembly.make_chain(resolve(*read_recipes(table)), info)
+        chain = from_config.make_chain(resolve(*read_recipes(table)), info)
         first = chain.trunk(0)(torch.empty(2, *chain.input_shape))
     assert len(chain) == num_modules
     assert chain.gain == (0.1 if table in ("table1", "table2", "table3", "table4") else 0.05)  # section 4.1, 4.3
@@ -112,10 +112,10 @@ def test_the_net_of_a_table_has_the_papers_modules(table):
 def test_a_gain_is_for_weights_that_are_drawn_here(nets):
     chain = nets.chain_of(nets.NormBlock)
     asked = resolve({"model": {"gain": 0.2}})
-    assert assembly._gain(asked, replace(chain, gain=0.1)) == 0.2
-    assert assembly._gain(resolve({}), replace(chain, gain=0.1)) == 0.1
+    assert from_config._gain(asked, replace(chain, gain=0.1)) == 0.2
+    assert from_config._gain(resolve({}), replace(chain, gain=0.1)) == 0.1
     with pytest.raises(UsageError, match="has the weights that its blocks drew"):
-        assembly._gain(asked, replace(chain, gain=None))
+        from_config._gain(asked, replace(chain, gain=None))
 
 
 def test_a_batch_of_one_is_not_kept(plan_run):

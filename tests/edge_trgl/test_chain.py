@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edge_trgl.chain import Chain, by_depth, by_weight
+from edge_trgl.networks.chain import Chain, by_depth, by_weight
 
 
 def _sizes(starts, num_blocks):

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from preloaded import command
 
-from edge_trgl.cli import cli
-from edge_trgl.run import Run
+from edge_trgl.cli.app import cli
+from edge_trgl.run.folder import Run
 
 SMALL = (
     *("--model", "km-3-1", "--width", "4", "--epochs", "2", "--batch-size", "16", "--threads", "1"),

@@ -9,9 +9,9 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.config import RunConfig, parse_epochs
+from edge_trgl.config.sections import RunConfig, parse_epochs
+from edge_trgl.config.sources import resolve
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.settings import resolve
 
 if sys.version_info >= (3, 11):
     import tomllib

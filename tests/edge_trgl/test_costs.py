@@ -12,15 +12,16 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from edge_trgl import costs, timeline
-from edge_trgl.chain import Chain
-from edge_trgl.costs import block_weights, chain_costs
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.models import km_resnet, resnet110
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.segments import laid_out
+from edge_trgl.method.recompute import Recompute
+from edge_trgl.method.transport import Multipliers, Transport
+from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.zoo import km_resnet, resnet110
+from edge_trgl.planning import count as costs
+from edge_trgl.planning import live_bytes
+from edge_trgl.planning.count import block_weights, chain_costs
 from edge_trgl.runtime.errors import InputError, UsageError
-from edge_trgl.segments import laid_out
-from edge_trgl.sparing import Recompute
-from edge_trgl.transport import Multipliers, Transport
 
 TRGL = StepConfig(transport=Transport(tau=0.5), label_smoothing=0.1)
 VANGL = StepConfig(transport=Transport(tau=None))
@@ -60,8 +61,8 @@ NAMES = ["norm", "dropout", "plain", "km", *MORE]
 def test_the_extrapolated_peak_is_that_of_a_count_at_the_true_batch(nets, monkeypatch, name, config):
     chain = _chain(nets, name)
     found = chain_costs(chain, CONFIGS[config])
-    monkeypatch.setattr(timeline, "SMALL", 8)
-    monkeypatch.setattr(timeline, "LARGER", 9)
+    monkeypatch.setattr(live_bytes, "SMALL", 8)
+    monkeypatch.setattr(live_bytes, "LARGER", 9)
     counted = chain_costs(chain, CONFIGS[config])
     monkeypatch.undo()
     for cost, direct in zip(found, counted, strict=True):

@@ -6,17 +6,18 @@ import pytest
 from torch import nn
 
 import edge_trgl
-from edge_trgl import process
-from edge_trgl.costs import chain_costs
+from edge_trgl.config.sources import resolve
+from edge_trgl.engine import process_setup
 from edge_trgl.jobs import costs
-from edge_trgl.local import StepConfig
-from edge_trgl.run import Run
-from edge_trgl.runtime import memory, probes
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.method.transport import Transport
+from edge_trgl.planning.count import chain_costs
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.runtime.memory import MIB
-from edge_trgl.runtime.storage_speed import StorageSpeed
-from edge_trgl.settings import resolve
-from edge_trgl.transport import Transport
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.planner import measurements_cache
+from edge_trgl.runtime.storage.storage_speed import StorageSpeed
 
 PAGED = {"train__regime": "end-to-end", "model__name": "km-4-2", "model__width": 32}
 
@@ -84,7 +85,7 @@ def test_a_batch_of_one_image_is_refused_where_a_batch_norm_needs_two(single):
 )
 def test_the_profile_knows_the_disk_or_it_is_measured(tmp_path, monkeypatch, board, probe, expected):
     speed = StorageSpeed(read_mbs=90.0, write_mbs=40.0, random_iops=1.0, method="O_DIRECT", file_mb=16.0)
-    monkeypatch.setattr(probes, "disk_speed", lambda folder: speed)
+    monkeypatch.setattr(measurements_cache, "disk_speed", lambda folder: speed)
     config = resolve({"board": board, "budget": {"probe": probe}})
     assert costs._disk_speed(config, Run(tmp_path)) == expected
 
@@ -101,9 +102,9 @@ def test_the_largest_tensor_decides_what_becomes_of_freed_memory(plan_run, monke
     assert held == "held"
     assert largest > 0
     assert planned("own", ["allocator"]) == ("own", 0)
-    monkeypatch.setattr(memory, "SMALL_BYTES", largest // 2 + 1)
+    monkeypatch.setattr(process_memory, "SMALL_BYTES", largest // 2 + 1)
     assert planned("a few larger ones") == ("held", largest)
-    monkeypatch.setattr(memory, "SMALL_BYTES", largest // 2)
+    monkeypatch.setattr(process_memory, "SMALL_BYTES", largest // 2)
     assert planned("larger") == ("huge", 0)
 
 
@@ -125,9 +126,9 @@ def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run,
 @pytest.mark.parametrize("name", ["torch", "edge-trgl", "threads", "processor"])
 def test_what_was_measured_elsewhere_is_measured_anew(plan_run, monkeypatch, name):
     """By another version, which may compute a step otherwise, with other threads, on another processor."""
-    here = process.environment("cpu")
+    here = process_setup.environment("cpu")
     ours = _kinds(plan_run("here"))
-    monkeypatch.setattr(process, "environment", lambda device: {**here, name: "another"})
+    monkeypatch.setattr(process_setup, "environment", lambda device: {**here, name: "another"})
     assert ours and not ours & _kinds(plan_run("elsewhere"))
 
 
@@ -139,4 +140,4 @@ def _kinds(run):
 
 
 def test_the_version_is_part_of_where_a_run_computes():
-    assert process.environment("cpu")["edge-trgl"] == edge_trgl.__version__
+    assert process_setup.environment("cpu")["edge-trgl"] == edge_trgl.__version__

@@ -15,8 +15,8 @@ import own_process
 import preloaded
 import pytest
 
-from edge_trgl.run import Run
-from edge_trgl.runtime.messages import DESCRIPTOR
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.processes.messages import DESCRIPTOR
 
 KILLS = 5
 """In each of eight ways to train: forty in all."""

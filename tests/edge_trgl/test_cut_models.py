@@ -11,8 +11,8 @@ import torch
 from nearness import assert_near
 from torch import nn
 
-from edge_trgl.catalogue import open_net
-from edge_trgl.cutting import Nursery, cut, fill, hollow, model_factory, tensors_of
+from edge_trgl.networks.catalogue import open_net
+from edge_trgl.networks.cutting import Nursery, cut, fill, hollow, model_factory, tensors_of
 from edge_trgl.runtime.errors import InputError, UsageError
 
 SHAPE, CLASSES = (3, 8, 8), 5
@@ -262,7 +262,7 @@ class TestLibraries:
         code = f"""
             import sys
             sys.path.insert(0, {str(tmp_path)!r})
-            from edge_trgl.cutting import model_factory
+            from edge_trgl.networks.cutting import model_factory
             print(*(model_factory("torchvision:one", (3, 8, 8), 2)() for _ in range(2)))
         """
         command = [sys.executable, "-c", textwrap.dedent(code)]
@@ -274,7 +274,7 @@ class TestLibraries:
         code = """
             import json, sys, torch
             from torch import nn
-            from edge_trgl.cutting import Net, cut
+            from edge_trgl.networks.cutting import Net, cut
             layers = lambda: (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(144, 2))
             make = lambda: nn.Sequential(*layers())
             if sys.argv[1:]:

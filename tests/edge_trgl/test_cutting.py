@@ -13,18 +13,18 @@ from nearness import assert_near
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl import costs
-from edge_trgl.catalogue import build_chain
-from edge_trgl.chain import Pieces
-from edge_trgl.cutting import Net, cut, fill, tensors_of
-from edge_trgl.energy import Measure
-from edge_trgl.export.stage import Stage
-from edge_trgl.export.tracing import trace
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.pipeline import Pipeline
-from edge_trgl.run import Run
-from edge_trgl.settings import resolve
-from edge_trgl.transport import Transport, penalised
+from edge_trgl.config.sources import resolve
+from edge_trgl.export.graph.stage import Stage
+from edge_trgl.export.graph.trace import trace
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.method.kinetic_energy import Measure
+from edge_trgl.method.transport import Transport, penalised
+from edge_trgl.networks.catalogue import build_chain
+from edge_trgl.networks.chain import Pieces
+from edge_trgl.networks.cutting import Net, cut, fill, tensors_of
+from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.planning import count
+from edge_trgl.run.folder import Run
 
 
 def cut_up(model, shape=IMAGE):
@@ -279,7 +279,7 @@ class TestTrained:
     def modules(self, name, **options):
         kind, shape = MODELS[name]
         chain = cut_up(kind, shape).chain(**options)
-        found = costs.chain_costs(chain, self.CONFIG)
+        found = count.chain_costs(chain, self.CONFIG)
         made = [
             LocalModule(chain, k, cost.output_shape, self.CONFIG).materialise("cpu")
             for k, cost in enumerate(found)
@@ -307,7 +307,7 @@ class TestTrained:
     @pytest.mark.parametrize("name", MODELS)
     def test_no_block_changes_its_input(self, name):
         kind, shape = MODELS[name]
-        for cost in costs.chain_costs(cut_up(kind, shape).chain(), self.CONFIG):  # it checks each block
+        for cost in count.chain_costs(cut_up(kind, shape).chain(), self.CONFIG):  # it checks each block
             assert cost.steps["none"].peak(8) > 0
 
     @pytest.mark.slow

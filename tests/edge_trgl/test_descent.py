@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.descent import AdamW, Descent, Sgd
-from edge_trgl.local import StepConfig
-from edge_trgl.transport import Multipliers, Transport
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.optimizers import AdamW, Descent, Sgd
+from edge_trgl.method.transport import Multipliers, Transport
 
 VANGL = Transport(tau=None)
 TRGL = Transport(tau=0.4)

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from edge_trgl.ledger import Ledger
-from edge_trgl.runtime import disk_space, files
+from edge_trgl.engine.commits import Ledger
+from edge_trgl.runtime.storage import disk_space, files
 
 WAYS = {
     "parallel": {"budget__chunk": "16", "budget__resident": "1"},

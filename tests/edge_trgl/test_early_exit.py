@@ -14,10 +14,11 @@ from nearness import SMALL, assert_near, scale_of
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy import Cascade, Manifest, Predictor
 from edge_trgl.deploy.prediction import softmax
-from edge_trgl.export import exits_folder, onnx_file
+from edge_trgl.export.early_exit import exits_folder
+from edge_trgl.export.onnx_file import onnx_file
 from edge_trgl.jobs import calibrate, check, export
 from edge_trgl.jobs import report as report_job
-from edge_trgl.pipeline import Pipeline
+from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.runtime.errors import ExportRejectedError, StoppedError, UsageError
 
 LIMITS = {"others_mb": 0.0, "budget_mb": 1e5}

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.chain import Chain, by_depth
-from edge_trgl.keys import key
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.models import km_resnet, resnet110
-from edge_trgl.runtime.activations import ActivationStore
-from edge_trgl.runtime.boundary_records import BoundarySpec
-from edge_trgl.runtime.freed import Freed
-from edge_trgl.runtime.memory import Meter
-from edge_trgl.runtime.modules import ModuleStore
-from edge_trgl.schedule import Program, Shape
-from edge_trgl.trainer import Rooms, walk
-from edge_trgl.transport import Transport
+from edge_trgl.engine.schedule import Program, Shape
+from edge_trgl.engine.trainer import Rooms, walk
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.method.transport import Transport
+from edge_trgl.networks.chain import Chain, by_depth
+from edge_trgl.networks.zoo import km_resnet, resnet110
+from edge_trgl.random_keys import key
+from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
+from edge_trgl.runtime.storage.module_store import ModuleStore
 
 NUM_SAMPLES, BATCH, EPOCHS, CLASSES, IMAGE = 15, 5, 2, 5, (3, 8, 8)
 CONFIG = StepConfig(transport=Transport(tau=None), label_smoothing=0.1, weight_decay=1e-3)
@@ -355,7 +355,7 @@ def test_grouping_leaves_the_first_weights(tmp_path):
 
 
 def test_a_run_trains_paged_what_it_trains_whole(plan_run, follow, finish):
-    from edge_trgl.opening import open_run
+    from edge_trgl.engine.open_run import open_run
 
     found = {}
     for order, num_modules in (("stream", 1), ("rounds", 3)):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edge_trgl.energy import Measure, added, batch_normed, kept, moved, normed
+from edge_trgl.method.kinetic_energy import Measure, added, batch_normed, kept, moved, normed
 
 POWERS = [1.0, 1.5, 2.0, 3.0]
 FORMS = {

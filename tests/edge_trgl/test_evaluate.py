@@ -14,20 +14,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl import assembly
+from edge_trgl.config.sources import resolve
 from edge_trgl.data import RecordReader
 from edge_trgl.data.prepare import prepare
-from edge_trgl.evaluate import choose_depth, evaluate, weights_sha256
-from edge_trgl.feed import Feed
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.models import km_resnet
-from edge_trgl.runtime import memory
-from edge_trgl.runtime.activations import BoundarySpec
-from edge_trgl.runtime.freed import Freed
-from edge_trgl.runtime.memory import Meter
-from edge_trgl.runtime.modules import ModuleStore
-from edge_trgl.settings import resolve
-from edge_trgl.transport import Transport
+from edge_trgl.engine import from_config
+from edge_trgl.engine.batches import Feed
+from edge_trgl.engine.evaluation import choose_depth, evaluate, weights_sha256
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.method.transport import Transport
+from edge_trgl.networks.zoo import km_resnet
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.storage.activation_store import BoundarySpec
+from edge_trgl.runtime.storage.module_store import ModuleStore
 
 SHAPES = [(4, 4, 4), (8, 2, 2), (8, 2, 2)]
 CONFIG = resolve({"train": {"batch_size": 4}})
@@ -106,7 +106,7 @@ class _Opened:
         return BoundarySpec(name=boundary.name, shape=shape, dtype="float32", records=boundary.records)
 
     def feed(self, split):
-        augment = assembly.augmentation(self.config, self.info)
+        augment = from_config.augmentation(self.config, self.info)
         options = {"batch_size": 4, "seed": 0, "device": "cpu"}
         return Feed(self.folder / "data", self.info, split, augment=augment, **options)
 
@@ -194,7 +194,7 @@ def test_the_digest_covers_weights_and_buffers_of_every_module_in_order():
 
 def test_the_heap_is_trimmed_before_the_digest_opens_a_module(monkeypatch):
     did = []
-    monkeypatch.setattr(memory, "trim", lambda: did.append("trim"))
+    monkeypatch.setattr(process_memory, "trim", lambda: did.append("trim"))
     local = _initialise(0)
     weights_sha256(SimpleNamespace(open=lambda module: did.append(module) or local), 2)
     assert did == ["trim", 0, "trim", 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_trgl.exits_text import early_exit_text
+from edge_trgl.cli.exits_text import early_exit_text
 
 SCORES = {"accuracy": 0.9, "per_exit": [0.85, 0.91], "compute_share": 0.4, "num_images": 600}
 EARLY = {

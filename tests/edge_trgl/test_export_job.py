@@ -15,11 +15,11 @@ import torch
 from nearness import SMALL, assert_near, scale_of
 
 from edge_trgl.data import RecordReader, open_dataset
-from edge_trgl.export import comparison, onnx_file
+from edge_trgl.engine.open_run import open_run
+from edge_trgl.export.compare import comparison
+from edge_trgl.export.onnx_file import onnx_file
 from edge_trgl.jobs import check, export
-from edge_trgl.opening import open_run
-from edge_trgl.pipeline import Pipeline
-from edge_trgl.runtime import budget
+from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.runtime.errors import (
     DoesNotFitError,
     ExportRejectedError,
@@ -28,6 +28,7 @@ from edge_trgl.runtime.errors import (
     StorageError,
     UsageError,
 )
+from edge_trgl.runtime.memory import guard
 
 
 def deploy(run, depth="chosen", target=None, batch="dynamic", budget_mb=1e5):
@@ -219,7 +220,7 @@ def test_a_budget_that_is_too_small_is_told_with_the_number(trained):
 
 def test_the_jobs_are_held_to_the_budget(trained, monkeypatch):
     limits = []
-    monkeypatch.setattr(budget, "set_guard", limits.append)
+    monkeypatch.setattr(guard, "set_guard", limits.append)
     deploy(trained, "1", budget_mb=4000.0)
     assert len(limits) == 2
     assert limits[0] < 4000 and limits[1] == 4000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.export_options import (
+from edge_trgl.config.export_request import (
     TARGETS,
     Leaving,
     batch_of,
@@ -14,8 +14,8 @@ from edge_trgl.export_options import (
     output_names,
     stages_of,
 )
+from edge_trgl.config.sources import read_profile, resolve
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.settings import read_profile, resolve
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch
 
 from edge_trgl.data import Augment, stored_order, windowed_order
 from edge_trgl.data.prepare import prepare
-from edge_trgl.feed import Feed
-from edge_trgl.schedule import Span
+from edge_trgl.engine.batches import Feed
+from edge_trgl.engine.schedule import Span
 
 NUM_TRAIN, NUM_TEST, BATCH = 22, 7, 5
 SHAPE = (6, 7, 3)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from edge_trgl.chain import Chain
-from edge_trgl.local import StepConfig
-from edge_trgl.models import km_resnet
-from edge_trgl.transport import Transport
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.method.transport import Transport
+from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.zoo import km_resnet
 
 CONFIG = StepConfig(transport=Transport(tau=None))
 

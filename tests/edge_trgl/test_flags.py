@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.flags import FLAGS, configuration
+from edge_trgl.config.flags import FLAGS, configuration
+from edge_trgl.config.sources import parse_setting
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.settings import parse_setting
 
 
 def test_each_sets_an_option_that_there_is():

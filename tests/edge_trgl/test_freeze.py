@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from edge_trgl.keys import key
-from edge_trgl.opening import open_run
+from edge_trgl.engine.open_run import open_run
+from edge_trgl.engine.schedule import Span
+from edge_trgl.random_keys import key
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.schedule import Span
 
 FROZEN, EPOCHS, VIEWS, BATCH = 1, 3, 2, 16
 SETTINGS = {"train__freeze": FROZEN, "train__epochs": str(EPOCHS), "train__views": VIEWS}

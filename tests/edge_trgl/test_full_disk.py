@@ -11,14 +11,14 @@ import threading
 
 import pytest
 
+from edge_trgl.config.sources import resolve
+from edge_trgl.engine.commits import Ledger
 from edge_trgl.jobs import plan as plan_job
-from edge_trgl.ledger import Ledger
-from edge_trgl.pipeline import ATTEMPTS, Pipeline
-from edge_trgl.run import Run
-from edge_trgl.runtime import disk_space, files
+from edge_trgl.pipeline.pipeline import ATTEMPTS, Pipeline
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DiskFullError, DoesNotFitError
-from edge_trgl.runtime.memory import MIB
-from edge_trgl.settings import resolve
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.storage import disk_space, files
 from tests.conftest import TINY, flat
 
 LONG = {

@@ -11,19 +11,19 @@ import pytest
 from preloaded import command
 from torch import nn
 
-from edge_trgl import assembly
-from edge_trgl.chain import Chain
-from edge_trgl.costs import chain_costs, cheapest_costs
+from edge_trgl.cli.plan_text import plan_text
+from edge_trgl.config.head_choice import NAMES, parse_heads
+from edge_trgl.config.sources import resolve
 from edge_trgl.data import open_dataset
-from edge_trgl.head_choice import NAMES, parse_heads
-from edge_trgl.heads import HEADS
+from edge_trgl.engine import from_config
+from edge_trgl.engine.open_run import open_run
 from edge_trgl.jobs.report import gather
-from edge_trgl.local import StepConfig
-from edge_trgl.opening import open_run
-from edge_trgl.plan_text import plan_text
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.method.transport import Transport
+from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.heads import HEADS
+from edge_trgl.planning.count import chain_costs, cheapest_costs
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.settings import resolve
-from edge_trgl.transport import Transport
 
 STEP = StepConfig(transport=Transport(tau=0.5))
 
@@ -159,7 +159,7 @@ def test_auto_passes_over_heads_that_cannot_read_an_output():
 
 
 def test_of_equals_the_one_with_fewer_weights_is_taken(monkeypatch):
-    monkeypatch.setattr("edge_trgl.costs.ModuleCost.least", lambda cost, batch_size: 1)
+    monkeypatch.setattr("edge_trgl.planning.count.ModuleCost.least", lambda cost, batch_size: 1)
     assert cheapest_costs(_chain((4, 4, 4)), STEP, 16, NAMES)[0].head == "linear"
 
 
@@ -168,7 +168,7 @@ def test_of_equals_the_one_with_fewer_weights_is_taken(monkeypatch):
 FACTORY = """
 from functools import partial
 from torch import nn
-from edge_trgl.chain import Chain
+from edge_trgl.networks.chain import Chain
 
 def make(input_shape, num_classes):
     blocks = [partial(nn.Conv2d, input_shape[0], 4, 3), partial(nn.Conv2d, 4, 4, 3)]
@@ -226,7 +226,7 @@ def test_a_factory_s_own_heads_unless_others_are_named(plan_run, tmp_path, monke
         ("auto", "tokens"),
     ):
         config = resolve({"model": {"name": "own_heads:make", "head": head}})
-        assert assembly.make_chain(config, info).head == expected
+        assert from_config.make_chain(config, info).head == expected
 
 
 def test_heads_of_another_number_than_modules_are_refused(plan_run):

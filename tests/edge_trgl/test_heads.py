@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.chain import Chain
-from edge_trgl.costs import chain_costs
-from edge_trgl.heads import HEADS, build_head, to_two_by_two
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.transport import Transport
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.method.transport import Transport
+from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.heads import HEADS, build_head, to_two_by_two
+from edge_trgl.planning.count import chain_costs
 
 MAPS = [(6, 8, 8), (6, 7, 7), (6, 4, 8), (6, 1, 1), (6, 9, 5), (6, 2, 3)]
 WINDOWS = [(6, 8), (6, 7), (6, 1), (6, 17)]

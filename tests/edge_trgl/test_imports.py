@@ -22,9 +22,9 @@ def loaded_by(statement: str) -> set[str]:
     "statement",
     [
         "import edge_trgl",
-        "import edge_trgl.cli, edge_trgl.pipeline",
-        "import sys\nfrom edge_trgl.cli import cli\ncli(['train', '--help'], standalone_mode=False)",
-        "import sys\nfrom edge_trgl.cli import cli\ncli(['predict', '--help'], standalone_mode=False)",
+        "import edge_trgl.cli.app, edge_trgl.pipeline.pipeline",
+        "import sys\nfrom edge_trgl.cli.app import cli\ncli(['train', '--help'], standalone_mode=False)",
+        "import sys\nfrom edge_trgl.cli.app import cli\ncli(['predict', '--help'], standalone_mode=False)",
     ],
 )
 def test_the_parent_is_light(statement):
@@ -52,7 +52,8 @@ def test_whole_runs_never_load_dynamo(plan_run):
     common = {"model__name": "km-2-2", "train__regime": "multi-lap", "train__laps": 2}
     folders = [str(plan_run(f"run{n}", **common, **more).folder) for n, more in enumerate(options)]
     code = (
-        "from pathlib import Path\nfrom edge_trgl.run import Run\nfrom edge_trgl.jobs import costs, probe, work\n"
+        "from pathlib import Path\nfrom edge_trgl.run.folder import Run\n"
+        "from edge_trgl.jobs import costs, probe, work\n"
         f"for folder in {folders!r}:\n    work.run(Run(Path(folder)), budget_mb=1e5)"
     )
     assert not loaded_by(code) & {"torch._dynamo", "sympy"}

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from edge_trgl.influence import INERT, influences, warning
-from edge_trgl.opening import open_run
-from edge_trgl.runtime.state import Metric
+from edge_trgl.engine.open_run import open_run
+from edge_trgl.run.transport_share import INERT, influences, warning
+from edge_trgl.runtime.storage.state import Metric
 
 
 def metric(module, epoch, transport, other):

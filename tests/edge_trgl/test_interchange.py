@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow  # each trains several times
 PLAIN_NET = '''
 from torch import nn
 
-from edge_trgl.chain import Chain
+from edge_trgl.networks.chain import Chain
 
 
 def head_to_tail(blocks, input_shape, num_classes):
@@ -79,8 +79,8 @@ def test_weights_depend_on_the_seed(train_run):
 
 
 def test_placement_and_recompute_change_nothing(plan_run):
+    from edge_trgl.engine.open_run import open_run
     from edge_trgl.jobs import work
-    from edge_trgl.opening import open_run
 
     def trained(name, **changes):
         run = plan_run(name, model__name="km-2-2", budget__chunk="2")
@@ -99,8 +99,8 @@ def test_placement_and_recompute_change_nothing(plan_run):
 
 
 def test_cached_sequential_in_memory_and_on_disk(plan_run):
+    from edge_trgl.engine.open_run import open_run
     from edge_trgl.jobs import work
-    from edge_trgl.opening import open_run
 
     hashes = set()
     for placement in ("memory", "disk"):
@@ -151,8 +151,8 @@ def test_each_saving_can_be_switched_off_and_changes_nothing(train_run, regime, 
 
 @pytest.mark.parametrize(("name", "share"), [("fp16-boundaries", 2), ("int8-boundaries", 3.5)])
 def test_narrow_boundaries_change_results_and_say_so(train_run, plan_run, name, share):
+    from edge_trgl.engine.open_run import open_run
     from edge_trgl.jobs import work
-    from edge_trgl.opening import open_run
 
     run = plan_run("narrow", budget__allow=[name], train__regime="sequential")
     state = run.state()

@@ -10,7 +10,7 @@ from preloaded import command
 
 from edge_trgl.data import is_prepared, open_survey
 from edge_trgl.data.prepare import prepare
-from edge_trgl.large_images import check_fit
+from edge_trgl.planning.large_images import check_fit
 from edge_trgl.runtime.errors import DoesNotFitError, UsageError
 
 SIZE = (520, 560)

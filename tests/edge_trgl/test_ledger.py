@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from edge_trgl.ledger import SAMPLES, Ledger, Policy
-from edge_trgl.runtime import memory
-from edge_trgl.runtime.activations import ActivationStore
-from edge_trgl.runtime.boundary_records import BoundarySpec
+from edge_trgl.engine.commits import SAMPLES, Ledger, Policy
+from edge_trgl.engine.schedule import IMAGES, Span, Visit
+from edge_trgl.learning.totals import Totals
 from edge_trgl.runtime.errors import StoppedError
-from edge_trgl.runtime.memory import Meter
-from edge_trgl.runtime.state import RunState
-from edge_trgl.schedule import IMAGES, Span, Visit
-from edge_trgl.totals import Totals
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
+from edge_trgl.runtime.storage.state import RunState
 
 VISIT = Visit("train", 1, Span("train", 0, 0, 1, shuffled=True, augmented=False), (IMAGES,))
 
@@ -65,7 +65,7 @@ class Nothing:
 @pytest.fixture
 def trims(monkeypatch):
     calls = []
-    monkeypatch.setattr(memory, "trim", lambda: calls.append(1))
+    monkeypatch.setattr(process_memory, "trim", lambda: calls.append(1))
     return calls
 
 
@@ -203,7 +203,7 @@ class TestDisk:
 
     def test_samples_come_ever_more_rarely(self, ledger_at, monkeypatch):
         ledger, clock = ledger_at(500.0), [0.0]
-        monkeypatch.setattr("edge_trgl.ledger.time.monotonic", lambda: clock[0])
+        monkeypatch.setattr("edge_trgl.engine.commits.time.monotonic", lambda: clock[0])
         ledger.__post_init__()
         for _ in range(3 * SAMPLES):
             clock[0] += 2.5

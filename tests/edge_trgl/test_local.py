@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.chain import Chain, Pieces
-from edge_trgl.keys import key
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.totals import Totals
-from edge_trgl.transport import Multipliers, Transport
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.totals import Totals
+from edge_trgl.method.transport import Multipliers, Transport
+from edge_trgl.networks.chain import Chain, Pieces
+from edge_trgl.random_keys import key
 
 VANGL = Transport(tau=None)
 TRGL = Transport(tau=0.4)
@@ -361,9 +361,9 @@ def test_frozen_weights_stay_frozen(nets):
 LEAN = """
 import sys
 import torch
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.models import km_resnet
-from edge_trgl.transport import Multipliers, Transport
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.networks.zoo import km_resnet
+from edge_trgl.method.transport import Multipliers, Transport
 
 growing = Transport(tau=None, multipliers=Multipliers())
 configs = [

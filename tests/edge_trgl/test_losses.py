@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from edge_trgl.losses import (
+from edge_trgl.method.losses import (
     Contrast,
     CrossEntropy,
     InfoPro,

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from edge_trgl.costs import chain_costs
+from edge_trgl.engine.open_run import open_run
 from edge_trgl.jobs import work
-from edge_trgl.keys import key
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.losses import CrossEntropy, InfoPro, Mix, PredSim
-from edge_trgl.opening import open_run
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.method.losses import CrossEntropy, InfoPro, Mix, PredSim
+from edge_trgl.method.transport import Transport
+from edge_trgl.planning.count import chain_costs
+from edge_trgl.random_keys import key
 from edge_trgl.runtime.errors import StoppedError, UsageError
-from edge_trgl.transport import Transport
 
 TRGL = Transport(tau=0.4)
 LOSSES = {
@@ -161,7 +161,7 @@ def test_a_loss_of_ones_own(nets):
 
 WATCHED_NET = """
 from torch import nn
-from edge_trgl.chain import Chain
+from edge_trgl.networks.chain import Chain
 
 
 def net(input_shape, num_classes):

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.catalogue import build_chain, open_net
-from edge_trgl.chain import Chain
-from edge_trgl.models import km_resnet, resnet110
-from edge_trgl.models.km_resnet import PreActivationBlock
-from edge_trgl.models.resnet110 import PostActivationBlock, Stem
+from edge_trgl.networks.catalogue import build_chain, open_net
+from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.zoo import km_resnet, resnet110
+from edge_trgl.networks.zoo.km_resnet import PreActivationBlock
+from edge_trgl.networks.zoo.resnet110 import PostActivationBlock, Stem
 from edge_trgl.runtime.errors import InputError, UsageError
 
 CIFAR = {"input_shape": (3, 32, 32), "num_classes": 10}
@@ -293,7 +293,7 @@ def test_more_modules_than_blocks_are_refused(name, num_modules, limit):
 
 FACTORIES = """
     from torch import nn
-    from edge_trgl.chain import Chain
+    from edge_trgl.networks.chain import Chain
 
     def good(*, input_shape, num_classes):
         blocks = [nn.Flatten, nn.Identity, nn.Identity]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl import opening
-from edge_trgl.assembly import Workshop
-from edge_trgl.opening import open_run
-from edge_trgl.runtime import memory
-from edge_trgl.schedule import Span, Visit
+from edge_trgl.engine import open_run as opening
+from edge_trgl.engine.from_config import Workshop
+from edge_trgl.engine.open_run import open_run
+from edge_trgl.engine.schedule import Span, Visit
+from edge_trgl.runtime.memory import process_memory
 
 MB = 2**20
 
@@ -22,7 +22,7 @@ def test_a_module_is_first_made_where_freed_heap_was_given_back(plan_run, monkey
         done.append(module)
         return initialise(workshop, module)
 
-    monkeypatch.setattr(memory, "trim", lambda: done.append("trim"))
+    monkeypatch.setattr(process_memory, "trim", lambda: done.append("trim"))
     monkeypatch.setattr(Workshop, "initialise", noted)
     modules = opened.modules()
     for module in (0, 1, 0):

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from edge_trgl.pipeline import Pipeline
+from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.runtime.errors import ExportRejectedError
-from edge_trgl.runtime.supervisor import Outcome
+from edge_trgl.runtime.processes.supervisor import Outcome
 
 
 @pytest.fixture

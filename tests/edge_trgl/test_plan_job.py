@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from edge_trgl.jobs import plan
-from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
-from edge_trgl.runtime.demand import Demand
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory import MIB
-from edge_trgl.runtime.plan import Plan
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.planner.demand import Demand
+from edge_trgl.runtime.planner.plan import Plan
+from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord, BoundarySpec
 
 MODEL = """
     from torch import nn

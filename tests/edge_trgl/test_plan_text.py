@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.plan_text import _alternatives, _missed
+from edge_trgl.cli.plan_text import _alternatives, _missed
 
 
 def _one(copies, written_mb, seconds):

@@ -14,16 +14,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from edge_trgl import pretrained
-from edge_trgl.chain import Chain
-from edge_trgl.cutting import model_factory
-from edge_trgl.local import StepConfig
-from edge_trgl.opening import open_run
-from edge_trgl.pretrained import Pretrained, open_weights
-from edge_trgl.run import Run
+from edge_trgl.config.sources import resolve
+from edge_trgl.engine import pretrained
+from edge_trgl.engine.open_run import open_run
+from edge_trgl.engine.pretrained import Pretrained, open_weights
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.method.transport import Transport
+from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.cutting import model_factory
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import InputError, UsageError
-from edge_trgl.settings import resolve
-from edge_trgl.transport import Transport
 
 MODELS = """
     from torch import nn

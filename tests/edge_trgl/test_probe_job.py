@@ -9,12 +9,13 @@ from pathlib import Path
 import own_process
 import pytest
 
+from edge_trgl.config.sources import resolve
 from edge_trgl.jobs import costs, plan, prepare, probe
-from edge_trgl.run import Run
-from edge_trgl.runtime import memory, probes
-from edge_trgl.runtime.demand import FORWARD, REFUSED, Demand, Measurement, ModuleRow
-from edge_trgl.runtime.supervisor import run_child
-from edge_trgl.settings import resolve
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.planner import measurements_cache
+from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Demand, Measurement, ModuleRow
+from edge_trgl.runtime.processes.supervisor import run_child
 from tests.conftest import TINY
 
 PLENTY_MB = 1e5
@@ -40,7 +41,7 @@ def test_a_plan_rests_on_steps_that_were_measured(planned):
     state = run.state()
     assert state.meta("plan")["probed"]
     assert all(row["step_s"] > 0 for row in state.meta("table"))
-    kept = probes.recall([one["key"] for one in wanted])
+    kept = measurements_cache.recall([one["key"] for one in wanted])
     assert {key: dataclasses.asdict(one) for key, one in kept.items()} == state.meta("measured")
     for one in kept.values():
         assert one.fixed_mb > 50  # a process with torch in it
@@ -114,8 +115,8 @@ def test_the_highest_of_the_measured_steps_counts(measured, place):
 
 def test_code_that_later_works_load_counts_for_all(monkeypatch):
     one = Measurement(work_mb=1.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
-    now = dataclasses.replace(memory.usage(), file=90.0)
-    monkeypatch.setattr(memory, "usage", lambda: now)
+    now = dataclasses.replace(process_memory.usage(), file=90.0)
+    monkeypatch.setattr(process_memory, "usage", lambda: now)
     found = probe._with_all_code({"early": (one, 80.0), "late": (one, 90.0)})
     assert (found["early"].fixed_mb, found["late"].fixed_mb) == (210.0, 200.0)
 

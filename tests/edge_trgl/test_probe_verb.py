@@ -15,14 +15,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edge_trgl import board
-from edge_trgl.cli import cli
+from edge_trgl.cli.app import cli
+from edge_trgl.config.sources import read_profile, read_toml, resolve
 from edge_trgl.jobs import machine
-from edge_trgl.run import Run
-from edge_trgl.runtime import files, memory, processor, storage_speed
+from edge_trgl.pipeline import board_probe
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
-from edge_trgl.runtime.storage_speed import StorageSpeed
-from edge_trgl.settings import read_profile, read_toml, resolve
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.processes import processor
+from edge_trgl.runtime.storage import files, storage_speed
+from edge_trgl.runtime.storage.storage_speed import StorageSpeed
 
 SPEED = StorageSpeed(read_mbs=88.14, write_mbs=30.2, random_iops=2811.0, method="O_DIRECT", file_mb=64.0)
 MACHINE = {
@@ -51,7 +53,7 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(storage_speed, "measure", measure)
     monkeypatch.setattr(storage_speed, "kind", lambda folder: "ext4 on mmcblk0p2")
-    monkeypatch.setattr(board, "_machine", compute)
+    monkeypatch.setattr(board_probe, "_machine", compute)
     return asked
 
 
@@ -66,7 +68,7 @@ class TestPrinting:
     def test_the_table(self, measured, tmp_path, monkeypatch):
         (tmp_path / "meminfo").write_text("MemTotal: 8244480 kB\nMemFree: 102400 kB\nMemAvailable: 7577600 kB\n")
         monkeypatch.setattr(processor, "board_name", lambda: "Raspberry Pi 5 Model B Rev 1.0")
-        monkeypatch.setattr(board, "MEMINFO", tmp_path / "meminfo")
+        monkeypatch.setattr(board_probe, "MEMINFO", tmp_path / "meminfo")
         assert probe().stdout.splitlines() == [
             "machine     Raspberry Pi 5 Model B Rev 1.0",
             "memory      8051 MiB, 7400 available now",
@@ -204,9 +206,9 @@ def test_there_is_no_run_to_go_on_with(tmp_path, monkeypatch, error):
     def fail(arguments, *, on_message):
         raise error("stopped", hint="resume it")
 
-    monkeypatch.setattr(board, "run_child", fail)
+    monkeypatch.setattr(board_probe, "run_child", fail)
     with pytest.raises(error) as caught:
-        board.probe(tmp_path, lambda text: None)
+        board_probe.probe(tmp_path, lambda text: None)
     assert caught.value.hint == "Nothing was saved."
 
 
@@ -324,10 +326,13 @@ def _wait_for_a_child(pid):
 
 def _is_a_job(process):
     # Its memory is the parent's until its command line is its own.
-    return b"edge_trgl.jobs" in (process / "cmdline").read_bytes() and memory.usage(process / "status").rss > 20
+    return (
+        b"edge_trgl.jobs" in (process / "cmdline").read_bytes()
+        and process_memory.usage(process / "status").rss > 20
+    )
 
 
 def test_the_parent_is_light():
-    code = "import edge_trgl.board, sys; print({'torch', 'numpy'} & set(sys.modules))"
+    code = "import edge_trgl.pipeline.board_probe, sys; print({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from edge_trgl.config import BoardConfig
+from edge_trgl.config.sections import BoardConfig
+from edge_trgl.config.sources import PROFILES, own_profiles, read_profile, read_toml, resolve
 from edge_trgl.runtime.errors import InputError, UsageError
-from edge_trgl.settings import PROFILES, own_profiles, read_profile, read_toml, resolve
 
 if sys.version_info >= (3, 11):
     import tomllib

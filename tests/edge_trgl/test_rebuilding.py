@@ -7,13 +7,13 @@ import itertools
 
 import pytest
 
+from edge_trgl.engine.commits import Ledger
+from edge_trgl.engine.open_run import open_run
+from edge_trgl.engine.rebuild import can_rebuild, rebuilding
+from edge_trgl.engine.schedule import IMAGES, Shape, parallel, sequential
 from edge_trgl.jobs import work
-from edge_trgl.ledger import Ledger
-from edge_trgl.opening import open_run
-from edge_trgl.pipeline import Pipeline
-from edge_trgl.rebuilding import can_rebuild, rebuilding
+from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.runtime.errors import DamagedBoundaryError, StoppedError, StorageError
-from edge_trgl.schedule import IMAGES, Shape, parallel, sequential
 
 SHAPE = Shape(num_modules=4, num_samples=70, batch_size=8, augmented=True, stretch=2)
 
@@ -136,7 +136,7 @@ def test_a_boundary_that_is_damaged_again_ends_the_run(plan_run, stop_at, monkey
     def read(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("edge_trgl.runtime.boundary.Boundary._verify", read)
+    monkeypatch.setattr("edge_trgl.runtime.storage.boundary.Boundary._verify", read)
     with pytest.raises(DamagedBoundaryError, match="it is damaged"):
         work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])
 

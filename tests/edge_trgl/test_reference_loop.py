@@ -13,7 +13,7 @@ from nearness import SMALL, is_near
 from torch.nn import functional
 
 from edge_trgl.data import epoch_order, open_dataset
-from edge_trgl.opening import open_run
+from edge_trgl.engine.open_run import open_run
 
 EPOCHS, BATCH, LR, TAU = 2, 15, 0.02, 0.3
 SETTINGS = {

@@ -9,12 +9,12 @@ from dataclasses import asdict
 
 import pytest
 
-from edge_trgl.pipeline import ATTEMPTS, Pipeline
-from edge_trgl.run import Run
-from edge_trgl.runtime.demand import REFUSED, Measurement
+from edge_trgl.config.sources import resolve
+from edge_trgl.pipeline.pipeline import ATTEMPTS, Pipeline
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError
-from edge_trgl.runtime.supervisor import Outcome
-from edge_trgl.settings import resolve
+from edge_trgl.runtime.planner.demand import REFUSED, Measurement
+from edge_trgl.runtime.processes.supervisor import Outcome
 from tests.conftest import TINY, flat
 
 LONG = {
@@ -105,7 +105,7 @@ def test_what_one_budget_had_no_room_for_is_tried_again_under_another(tmp_path, 
 
 WIDE = """
 from torch import nn
-from edge_trgl.chain import Chain
+from edge_trgl.networks.chain import Chain
 
 def net(input_shape, num_classes):
     inputs = input_shape[0] * input_shape[1] * input_shape[2]

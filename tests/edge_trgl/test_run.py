@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from edge_trgl.run import Run, newest_unfinished, numbered
-from edge_trgl.runtime import files
+from edge_trgl.config.sources import resolve
+from edge_trgl.run.folder import Run, newest_unfinished, numbered
 from edge_trgl.runtime.errors import StorageError, UsageError
-from edge_trgl.settings import resolve
+from edge_trgl.runtime.storage import files
 
 CONFIG = resolve({"train": {"lr": 0.3, "epochs": "7"}, "data": {"limit": 50}})
 

@@ -23,7 +23,7 @@ from visit_machine import (
     samples_of,
 )
 
-from edge_trgl.schedule import (
+from edge_trgl.engine.schedule import (
     IMAGES,
     REGIMES,
     Program,

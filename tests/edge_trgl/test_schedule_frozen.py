@@ -18,14 +18,7 @@ from visit_machine import (
     plain_streamed,
 )
 
-from edge_trgl.schedule import (
-    REGIMES,
-    Program,
-    Shape,
-    parallel,
-    sequential,
-    streamed_sequential,
-)
+from edge_trgl.engine.schedule import REGIMES, Program, Shape, parallel, sequential, streamed_sequential
 
 
 @given(frozen_shapes(), st.integers(1, 3), st.integers(1, 9), VIEWS)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.chain import Pieces
-from edge_trgl.runtime.boundary_records import BoundarySpec
-from edge_trgl.runtime.boundary_tensors import decoded, empty_rows
-from edge_trgl.segments import ALIGNMENT, Segment, laid_out, last_uses, segments_of
+from edge_trgl.learning.segments import ALIGNMENT, Segment, laid_out, last_uses, segments_of
+from edge_trgl.networks.chain import Pieces
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
+from edge_trgl.runtime.storage.record_codec import decoded, empty_rows
 
 SHAPES = [(7,), (1,), (5, 3), (4, 3, 2), (1, 3, 3), (4, 1, 1), (1, 1, 1), (4, 1, 5), (2, 3, 4, 5)]
 

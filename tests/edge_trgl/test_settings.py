@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from edge_trgl.config import RunConfig
-from edge_trgl.runtime.errors import InputError, UsageError
-from edge_trgl.settings import (
+from edge_trgl.config.sections import RunConfig
+from edge_trgl.config.sources import (
     RECIPES,
     differences,
     parse_setting,
@@ -17,6 +16,7 @@ from edge_trgl.settings import (
     read_toml,
     resolve,
 )
+from edge_trgl.runtime.errors import InputError, UsageError
 
 if sys.version_info >= (3, 11):
     pass

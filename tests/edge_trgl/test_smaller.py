@@ -6,10 +6,12 @@ import json
 
 import pytest
 
-from edge_trgl.run import Run
+from edge_trgl.cli.exported_files import table
+from edge_trgl.pipeline.smaller_files import add_smaller
+from edge_trgl.run.exported_files import rows
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import ExportRejectedError, OverBudgetError
-from edge_trgl.runtime.supervisor import Outcome
-from edge_trgl.smaller import add_smaller, rows, table
+from edge_trgl.runtime.processes.supervisor import Outcome
 
 EXPORTED = {"num_bytes": 4 << 20, "peak_mb": 290.0}
 INT8 = {

@@ -14,20 +14,21 @@ import onnx
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
-from edge_trgl.cli_deploy import predict
+from edge_trgl.cli.deploy_verbs import predict
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy import Predictor
-from edge_trgl.export import calibrating, judging
-from edge_trgl.export.ranges import METHODS
+from edge_trgl.export.compare import verdicts
+from edge_trgl.export.int8 import activation_ranges
+from edge_trgl.export.int8.ranges import METHODS
 from edge_trgl.jobs import check, export, latency, smaller
-from edge_trgl.runtime import budget
 from edge_trgl.runtime.errors import ExportRejectedError, InputError, OverBudgetError
+from edge_trgl.runtime.memory import guard
 
 WIDE = {"data__limit": 400, "data__validation": 0.4, "train__epochs": "3", "model__width": 8}
 MLP = """
     from torch import nn
 
-    from edge_trgl.chain import Chain
+    from edge_trgl.networks.chain import Chain
 
     def net(input_shape, num_classes):
         first = lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 24), nn.ReLU())
@@ -181,7 +182,7 @@ def test_the_first_method_near_the_best_is_taken(trained, monkeypatch, losses, c
     deploy(trained, "1")
     given = iter(losses)
     monkeypatch.setattr(smaller, "largest_loss", lambda verdicts: next(given))
-    monkeypatch.setattr(judging, "LARGEST_LOSS", 1.0)  # what each of them truly loses is not asked here
+    monkeypatch.setattr(verdicts, "LARGEST_LOSS", 1.0)  # what each of them truly loses is not asked here
     document = shrink(trained, "int8")
     assert document["method"] == chosen
     assert [one["loss"] for one in document["methods"].values()] == list(losses)
@@ -194,7 +195,7 @@ def test_what_is_not_as_good_is_kept_as_rejected(trained, monkeypatch, form, lim
     shrink(trained, form)
     path = trained.smaller_file(form)
     good = path.read_bytes()
-    monkeypatch.setattr(judging, limit, -1.0)
+    monkeypatch.setattr(verdicts, limit, -1.0)
     with pytest.raises(ExportRejectedError, match=rf"model\.{form}\.onnx .* at depth 1") as caught:
         shrink(trained, form)
     assert caught.value.exit_code == 7
@@ -215,13 +216,13 @@ def test_a_new_export_takes_the_smaller_files_of_the_old_one_away(trained):
 
 def test_no_more_than_a_batch_is_ever_counted_at_once(trained, monkeypatch):
     deploy(trained, "last")
-    sizes, original = [], calibrating.Histogram.add
+    sizes, original = [], activation_ranges.Histogram.add
 
     def add(histogram, values):
         sizes.append(len(values))
         original(histogram, values)
 
-    monkeypatch.setattr(calibrating.Histogram, "add", add)
+    monkeypatch.setattr(activation_ranges.Histogram, "add", add)
     shrink(trained, "int8")
     assert max(sizes) == trained.config().train.batch_size
     assert sum(sizes) % 240 == 0
@@ -277,7 +278,7 @@ def test_the_jobs_load_no_torch():
 def test_the_jobs_are_held_to_the_budget(trained, monkeypatch):
     deploy(trained, "1")
     limits = []
-    monkeypatch.setattr(budget, "set_guard", limits.append)
+    monkeypatch.setattr(guard, "set_guard", limits.append)
     smaller.run(trained, form="fp16", others_mb=30.0, budget_mb=500.0)
     latency.run(trained, names=["model.onnx"], others_mb=30.0, budget_mb=500.0)
     assert limits == [470.0, 470.0]
@@ -303,7 +304,7 @@ def test_other_families(train_run, monkeypatch, tmp_path, family):
     np.savez(archive, x_train=draws[:20], y_train=labels[:20], x_test=draws[20:], y_test=labels[20:])
     data = {"data__source": str(archive), "data__limit": None, "data__image_size": 32}
     run = train_run("run", **data, train__epochs="1", train__batch_size=8, **FAMILIES[family]).run
-    monkeypatch.setattr(judging, "LARGEST_LOSS", 1.0)
+    monkeypatch.setattr(verdicts, "LARGEST_LOSS", 1.0)
     x, _ = samples_of(run)
     for target in ("ort", "jetpack6") if family == "mobilenet" else ("ort",):
         exported = deploy(run, "last", target)

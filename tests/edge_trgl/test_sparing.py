@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edge_trgl.costs import chain_costs
-from edge_trgl.energy import Measure
-from edge_trgl.heads import ConvHead
-from edge_trgl.local import StepConfig
-from edge_trgl.models import km_resnet, resnet110
-from edge_trgl.models.km_resnet import Encoder, PreActivationBlock
-from edge_trgl.models.resnet110 import PostActivationBlock, Stem
-from edge_trgl.sparing import Recompute, spare
-from edge_trgl.transport import Multipliers, Residue, Transport, penalised
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.method.kinetic_energy import Measure
+from edge_trgl.method.recompute import Recompute, spare
+from edge_trgl.method.transport import Multipliers, Residue, Transport, penalised
+from edge_trgl.networks.heads import ConvHead
+from edge_trgl.networks.zoo import km_resnet, resnet110
+from edge_trgl.networks.zoo.km_resnet import Encoder, PreActivationBlock
+from edge_trgl.networks.zoo.resnet110 import PostActivationBlock, Stem
+from edge_trgl.planning.count import chain_costs
 
 PARTS = {
     "post-activation": lambda width: PostActivationBlock(width, width),
@@ -297,9 +297,9 @@ def test_the_transport_cost_takes_no_memory(net, num_blocks, recompute):
 LEAN = """
 import sys
 import torch
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.models import resnet110
-from edge_trgl.transport import Transport
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.networks.zoo import resnet110
+from edge_trgl.method.transport import Transport
 
 chain = resnet110(input_shape=(3, 8, 8), num_classes=3, num_modules=54)
 x, y = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_trgl import jobs, terminal
-from edge_trgl.terminal import PHASES, PLAIN_SECONDS, Terminal, duration, progress_line
+from edge_trgl import jobs
+from edge_trgl.cli import progress
+from edge_trgl.cli.progress import PHASES, PLAIN_SECONDS, Terminal, duration, progress_line
 
 PROGRESS = {
     "kind": "progress",
@@ -39,14 +40,14 @@ class FakeTerminal(io.StringIO):
 def clock(monkeypatch):
     """The time as the terminal sees it; a test moves it by hand."""
     now = [1000.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
 @pytest.fixture
 def columns(monkeypatch):
     def set_to(number):
-        monkeypatch.setattr(terminal.shutil, "get_terminal_size", lambda: os.terminal_size((number, 24)))
+        monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((number, 24)))
 
     set_to(200)
     return set_to

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from edge_trgl import timeline
-from edge_trgl.timeline import Timeline
+from edge_trgl.planning import live_bytes
+from edge_trgl.planning.live_bytes import Timeline
 
 
 def test_a_timeline_grows_linearly_with_the_batch_at_every_moment():
@@ -25,7 +25,7 @@ def test_what_a_kernel_holds_does_not_grow_with_the_batch():
 
 def test_live_bytes_by_hand():
     before = torch.zeros(1000)
-    with timeline._LiveBytes() as live:
+    with live_bytes._LiveBytes() as live:
         first = torch.zeros(10)
         view = first.view(2, 5)
         second = first + 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl import trainer
-from edge_trgl.runtime.freed import Freed
+from edge_trgl.engine import trainer
+from edge_trgl.runtime.memory.headroom import Freed
 
 
 @pytest.mark.slow

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edge_trgl.energy import Measure, kept
-from edge_trgl.local import StepConfig
-from edge_trgl.models import km_resnet
-from edge_trgl.sparing import Branch
-from edge_trgl.transport import Energy, Multipliers, Residue, Transport, penalised
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.method.kinetic_energy import Measure, kept
+from edge_trgl.method.recompute import Branch
+from edge_trgl.method.transport import Energy, Multipliers, Residue, Transport, penalised
+from edge_trgl.networks.zoo import km_resnet
 
 MEASURE = Measure()
 

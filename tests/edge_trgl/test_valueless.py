@@ -9,13 +9,13 @@ import own_process
 import pytest
 from torch import nn
 
-from edge_trgl.chain import Chain
-from edge_trgl.costs import chain_costs
-from edge_trgl.local import StepConfig
-from edge_trgl.models import km_resnet
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.method.transport import Multipliers, Transport
+from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.zoo import km_resnet
+from edge_trgl.planning.count import chain_costs
+from edge_trgl.planning.without_values import Choice
 from edge_trgl.runtime.errors import InputError
-from edge_trgl.transport import Multipliers, Transport
-from edge_trgl.valueless import Choice
 
 TRGL = StepConfig(transport=Transport(tau=0.5), label_smoothing=0.1)
 MULTIPLIERS = Multipliers(first=1.0, growth=1.5, every=2)
@@ -83,13 +83,13 @@ from functools import partial
 import torch
 from torch import nn
 
-from edge_trgl.chain import Chain
-from edge_trgl.costs import chain_costs
-from edge_trgl.local import StepConfig
-from edge_trgl.models import km_resnet
+from edge_trgl.networks.chain import Chain
+from edge_trgl.planning.count import chain_costs
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.runtime import memory
-from edge_trgl.transport import Transport
-from edge_trgl.valueless import Choice, WithoutValues
+from edge_trgl.method.transport import Transport
+from edge_trgl.planning.without_values import Choice, WithoutValues
 
 torch.set_num_threads(1)
 config, choice = StepConfig(transport=Transport(tau=0.5)), Choice()

@@ -11,11 +11,11 @@ import torch
 from preloaded import command
 from torch import nn
 
-from edge_trgl import assembly
-from edge_trgl.catalogue import build_chain
 from edge_trgl.data import open_dataset
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.transport import Transport
+from edge_trgl.engine import from_config
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.method.transport import Transport
+from edge_trgl.networks.catalogue import build_chain
 
 CHANNELS, LENGTH, CLASSES = 3, 32, 3
 
@@ -75,7 +75,7 @@ def test_every_layout_gives_the_same_weights(plan_run, finish, archive, regime):
 def test_windows_are_not_augmented(plan_run, archive):
     run = plan_run("run", data__source=str(archive), data__limit=None)
     info = open_dataset(run.data)
-    augment = assembly.augmentation(run.config(), info)
+    augment = from_config.augmentation(run.config(), info)
     assert (augment.crop_padding, augment.flip) == (0, False)
 
 

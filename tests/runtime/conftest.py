@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.storage import files
 
 ERRNOS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 

@@ -17,11 +17,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge_trgl.runtime import files
-from edge_trgl.runtime.activations import ActivationStore
-from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
-from edge_trgl.runtime.boundary_tensors import decoded, encoded
 from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.storage.record_codec import decoded, encoded
 
 NUM_SAMPLES, BATCH_SIZE = 40, 8
 SHAPES = [(3, 4, 5), (1, 2, 3), (4, 1, 1), (6,), (2, 5)]
@@ -548,8 +548,8 @@ def test_stores_do_not_load_dynamo(tmp_path):
     code = """
 import sys, numpy as np, torch
 from pathlib import Path
-from edge_trgl.runtime.activations import ActivationStore
-from edge_trgl.runtime.boundary_records import BoundarySpec
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 store = ActivationStore(Path(sys.argv[1]), 4, 4)
 for in_memory in (False, True):
     boundary = store.create(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from edge_trgl.runtime.activations import ActivationStore
-from edge_trgl.runtime.boundary_records import BoundarySpec
 from edge_trgl.runtime.errors import DamagedBoundaryError
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 
 SHAPE, STRIDE, RECORDS = (3, 4, 5), 240, 8
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.runtime import boundary_tensors
-from edge_trgl.runtime.boundary_records import BoundarySpec
-from edge_trgl.runtime.boundary_tensors import decoded, empty_rows, encoded, store
+from edge_trgl.runtime.storage import record_codec
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
+from edge_trgl.runtime.storage.record_codec import decoded, empty_rows, encoded, store
 
 
 def _spec(shape):
@@ -58,7 +58,7 @@ def test_layout_and_parts_make_no_difference(monkeypatch):
     spec, values = _spec((3, 4, 5)), torch.randn(6, 3, 4, 5)
     whole = encoded(values, spec)
     assert torch.equal(encoded(values.contiguous(memory_format=torch.channels_last), spec), whole)
-    monkeypatch.setattr(boundary_tensors, "_PART_BYTES", 2 * 4 * 60)
+    monkeypatch.setattr(record_codec, "_PART_BYTES", 2 * 4 * 60)
     rows = empty_rows(spec, 6)
     store(rows, values, spec)
     assert torch.equal(rows, whole)

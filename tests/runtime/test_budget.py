@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge_trgl.runtime import budget
 from edge_trgl.runtime.errors import OverBudgetError
+from edge_trgl.runtime.memory import guard
 
 # A limit cannot be taken back, so each case has a process of its own; forked, for importing torch takes long.
 CASES = """
@@ -20,7 +20,7 @@ import ctypes, json, os, resource
 import numpy as np
 import torch
 from edge_trgl.runtime import budget
-from edge_trgl.runtime.memory import MIB, trim, usage
+from edge_trgl.runtime.memory.process_memory import MIB, trim, usage
 
 torch.set_num_threads(1)
 layer = torch.nn.Linear(64, 64)
@@ -162,18 +162,18 @@ def recorded(folder):
 class TestRefused:
     @pytest.mark.parametrize("message", recorded("refused"))
     def test_what_allocators_say(self, message):
-        assert budget.refused(RuntimeError(message))
+        assert guard.refused(RuntimeError(message))
 
     def test_libraries_have_error_classes_of_their_own(self):
         class RuntimeException(Exception):
             """As onnxruntime's, which is no RuntimeError."""
 
-        assert budget.refused(RuntimeException("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc"))
-        assert not budget.refused(RuntimeException("[ONNXRuntimeError] : 1 : FAIL : no such operation"))
+        assert guard.refused(RuntimeException("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc"))
+        assert not guard.refused(RuntimeException("[ONNXRuntimeError] : 1 : FAIL : no such operation"))
 
     @pytest.mark.parametrize("message", recorded("not_refused"))
     def test_what_else_goes_wrong_says_something_else(self, message):
-        assert not budget.refused(RuntimeError(message))
+        assert not guard.refused(RuntimeError(message))
 
     @pytest.mark.parametrize(
         "error",
@@ -184,7 +184,7 @@ class TestRefused:
         ],
     )
     def test_what_they_raise(self, error):
-        assert budget.refused(error)
+        assert guard.refused(error)
 
     @pytest.mark.parametrize(
         "error",
@@ -195,16 +195,16 @@ class TestRefused:
         ],
     )
     def test_other_errors_are_not(self, error):
-        assert not budget.refused(error)
+        assert not guard.refused(error)
 
 
 class TestCheck:
     def test_within_the_budget_nothing_happens(self):
-        budget.check(512.0, 512.0, "module 3, epoch 1")
+        guard.check(512.0, 512.0, "module 3, epoch 1")
 
     def test_beyond_it_both_numbers_and_the_place_are_named(self):
         with pytest.raises(OverBudgetError) as caught:
-            budget.check(513.0, 512.0, "module 3, epoch 1")
+            guard.check(513.0, 512.0, "module 3, epoch 1")
         assert caught.value.message == "the budget of 512 MiB was passed: 513 MiB at module 3, epoch 1"
         assert "--budget-mb" in caught.value.hint
         assert caught.value.exit_code == 6

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_trgl.runtime import cgroup
-from edge_trgl.runtime.cgroup import CgroupUnavailableError, memory_cgroup
+from edge_trgl.runtime.memory import cgroup
+from edge_trgl.runtime.memory.cgroup import CgroupUnavailableError, memory_cgroup
 
 LIMIT = 100 << 20
 OFF = "memory cgroups are off in this kernel"
@@ -401,6 +401,6 @@ if len(sys.argv) > 3:
 
 
 def test_the_parent_loads_nothing_heavy_for_it():
-    code = "import sys; import edge_trgl.runtime.cgroup; print({'numpy', 'torch'} & set(sys.modules))"
+    code = "import sys; import edge_trgl.runtime.memory.cgroup; print({'numpy', 'torch'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout == "set()\n"

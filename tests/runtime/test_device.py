@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from edge_trgl.runtime import budget, device
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.runtime.memory import MIB
+from edge_trgl.runtime.memory import device, guard
+from edge_trgl.runtime.memory.process_memory import MIB
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PID = 4711  # of the training process in the recorded files
@@ -201,7 +201,7 @@ class TestTegra:
         assert orin.fraction == pytest.approx((500 - 378) / ORIN_MB)
         with pytest.raises(RuntimeError) as caught:
             orin.reserve(101)
-        assert budget.refused(caught.value)
+        assert guard.refused(caught.value)
         orin.reserve(99)
         assert cuda.memory_mb() <= 500
 
@@ -326,7 +326,7 @@ class TestRealGpu:
         try:
             with pytest.raises(RuntimeError) as caught:
                 torch.ones(8 * 1024 * MIB, dtype=torch.uint8, device="cuda")
-            assert budget.refused(caught.value)
+            assert guard.refused(caught.value)
             assert int(torch.ones(8, device="cuda").sum()) == 8
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.runtime.demand import FORWARD, Demand, Form, ModuleRow
-from edge_trgl.runtime.disk_need import DATABASE_BYTES, ROW_BYTES, disk_need
-from edge_trgl.runtime.plan import Layout
+from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, ModuleRow
+from edge_trgl.runtime.planner.disk_need import DATABASE_BYTES, ROW_BYTES, disk_need
+from edge_trgl.runtime.planner.plan import Layout
 
 STATE, MODULE = 512_000, 528_384
 """A module's tensors; 8000 for its header and 8192 more, in whole blocks of 4096."""

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 from planner_demands import demand_of, row
 
-from edge_trgl.runtime.explanation import missed
-from edge_trgl.runtime.memory import MIB
-from edge_trgl.runtime.planner import choose
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.planner.planner import choose
+from edge_trgl.runtime.planner.savings import missed
 
 
 def _demand(order="stream"):

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_trgl.runtime import files
-from edge_trgl.runtime.checksum import Checksum
 from edge_trgl.runtime.errors import DiskFullError, StorageError
-from edge_trgl.runtime.files import FileRecord
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.checksum import Checksum
+from edge_trgl.runtime.storage.files import FileRecord
 
 OLD, NEW = b"old generation", b"the new generation, in two chunks"
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.runtime import budget, memory
-from edge_trgl.runtime.freed import Freed
+from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory.headroom import Freed
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """What a process of 80 MiB does, in order."""
     made = []
-    monkeypatch.setattr(memory, "resident_mb", lambda: 80.0)
-    monkeypatch.setattr(memory, "keep_holes", lambda: made.append("keep"))
-    monkeypatch.setattr(memory, "trim", lambda: made.append("trim"))
-    monkeypatch.setattr(budget, "renew_guard", lambda: made.append("renew"))
+    monkeypatch.setattr(process_memory, "resident_mb", lambda: 80.0)
+    monkeypatch.setattr(process_memory, "keep_holes", lambda: made.append("keep"))
+    monkeypatch.setattr(process_memory, "trim", lambda: made.append("trim"))
+    monkeypatch.setattr(guard, "renew_guard", lambda: made.append("renew"))
     return made
 
 

@@ -9,8 +9,8 @@ import subprocess
 import own_process
 import pytest
 
-from edge_trgl.runtime import memory
-from edge_trgl.runtime.memory import Meter
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.process_memory import Meter
 
 STATUS = """\
 Name:\tpython
@@ -68,12 +68,12 @@ def here():
 
 class TestUsage:
     def test_every_kind_is_counted_in_mib(self, status):
-        assert memory.usage(status) == memory.Usage(
+        assert process_memory.usage(status) == process_memory.Usage(
             rss=300.0, anonymous=200.0, file=90.0, shared=10.0, peak=400.0, data=500.0
         )
 
     def test_rss_is_the_sum_of_its_kinds(self, here):
-        now = memory.Usage(**here["usage"])
+        now = process_memory.Usage(**here["usage"])
         # The kernel adds pages up in portions.
         assert now.rss == pytest.approx(now.anonymous + now.file + now.shared, abs=2)
         assert 0 < now.rss <= now.peak
@@ -83,15 +83,15 @@ class TestUsage:
 
     def test_a_process_that_is_gone_but_not_waited_for_uses_nothing(self, status):
         status.write_text("Name:\tpython\nState:\tZ (zombie)\nPid:\t4711\n")
-        assert memory.usage(status).rss == 0
+        assert process_memory.usage(status).rss == 0
 
     def test_available_is_not_what_is_free(self, tmp_path):
         path = tmp_path / "meminfo"
         path.write_text(MEMINFO)
-        assert memory.available_mb(path) == 2048.0
+        assert process_memory.available_mb(path) == 2048.0
 
     def test_names_are_whole(self, status):
-        assert memory.read_kib(status, ("VmRSS", "Rss", "VmNone")) == {"VmRSS": 307200}
+        assert process_memory.read_kib(status, ("VmRSS", "Rss", "VmNone")) == {"VmRSS": 307200}
 
 
 class TestMeter:
@@ -128,7 +128,9 @@ class TestMeter:
             set_peak(status, 90)
         assert meter.read() == meter.highest == 90
 
-    @pytest.mark.skipif(not os.access(memory.CLEAR_REFS, os.W_OK), reason="the kernel keeps one mark for all")
+    @pytest.mark.skipif(
+        not os.access(process_memory.CLEAR_REFS, os.W_OK), reason="the kernel keeps one mark for all"
+    )
     def test_a_real_peak_belongs_to_its_phase(self):
         code = """
 import json
@@ -173,7 +175,7 @@ print(json.dumps([full - start, freed - start, memory.usage().rss - start]))
     def test_with_the_settings_large_blocks_go_back_at_once(self):
         code = self.CODE.format(size=2 << 20, total=64 << 20)
         for allocator in ("held", "huge"):
-            full, freed, _ = own_process.result_of("-c", code, **memory.allocator_environment(allocator))
+            full, freed, _ = own_process.result_of("-c", code, **process_memory.allocator_environment(allocator))
             assert full > 60
             assert freed < 8
 
@@ -196,7 +198,9 @@ print(json.dumps([faults, full - start, memory.usage().rss - start]))
 """
 
     def test_on_the_heap_a_tensor_takes_the_place_of_the_last_one(self):
-        faults, full, freed = own_process.result_of("-c", self.FAULTS, **memory.allocator_environment("held"))
+        faults, full, freed = own_process.result_of(
+            "-c", self.FAULTS, **process_memory.allocator_environment("held")
+        )
         assert faults < 3000  # of 50 times 1536 pages
         assert full > 60
         assert freed < 10  # the end of the heap goes back
@@ -215,33 +219,33 @@ memory._C_LIBRARY = Library()
 memory.hold_freed()
 print(json.dumps("untouched"))
 """
-        assert own_process.result_of("-c", code, **memory.allocator_environment(allocator)) == "untouched"
+        assert own_process.result_of("-c", code, **process_memory.allocator_environment(allocator)) == "untouched"
 
     def test_only_small_huge_pages_are_asked_for(self, tmp_path):
         def tunables(allocator, size):
             path = tmp_path / "hpage_pmd_size"
             path.write_text(f"{size}\n")
-            return memory.allocator_environment(allocator, path).get("GLIBC_TUNABLES")
+            return process_memory.allocator_environment(allocator, path).get("GLIBC_TUNABLES")
 
         assert tunables("huge", 2 << 20) == "glibc.malloc.hugetlb=1"
         assert tunables("huge", 32 << 20) == "glibc.malloc.hugetlb=0"  # of pages of 16 KiB
         assert tunables("held", 32 << 20) is None
 
     def test_a_kernel_without_huge_pages_is_asked_all_the_same(self, tmp_path):
-        assert memory.allocator_environment("huge", tmp_path / "none")["GLIBC_TUNABLES"].endswith("=1")
+        assert process_memory.allocator_environment("huge", tmp_path / "none")["GLIBC_TUNABLES"].endswith("=1")
 
     def test_where_huge_pages_are_left_alone_tensors_still_go_back_at_once(self, tmp_path):
         path = tmp_path / "hpage_pmd_size"
         path.write_text(f"{32 << 20}\n")
         code = "from edge_trgl.runtime import memory\nmemory.hold_freed()\n" + self.CODE
         code = code.format(size=2 << 20, total=64 << 20)
-        full, freed, _ = own_process.result_of("-c", code, **memory.allocator_environment("huge", path))
+        full, freed, _ = own_process.result_of("-c", code, **process_memory.allocator_environment("huge", path))
         assert full > 60
         assert freed < 8
 
     def test_mimalloc_maps_no_more_than_it_is_asked_for(self):
         for allocator in ("held", "huge"):
-            found = memory.allocator_environment(allocator)
+            found = process_memory.allocator_environment(allocator)
             assert (found["MIMALLOC_PURGE_DELAY"], found["MIMALLOC_ARENA_EAGER_COMMIT"]) == ("0", "0")
 
     FLAGS = """
@@ -270,7 +274,9 @@ print(json.dumps([before, kept, flags()]))
 """
 
     def test_no_huge_page_fills_the_holes_of_the_heap_as_it_is(self):
-        before, kept, later = own_process.result_of("-c", self.FLAGS, **memory.allocator_environment("huge"))
+        before, kept, later = own_process.result_of(
+            "-c", self.FLAGS, **process_memory.allocator_environment("huge")
+        )
         if not any(before[0]):
             pytest.skip("the kernel or the C library has no huge pages for a heap")
         assert not any(kept[0])

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from edge_trgl.runtime import messages
+from edge_trgl.runtime.processes import messages
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import StorageError
-from edge_trgl.runtime.modules import ModuleStore
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.module_store import ModuleStore
 
 NUM_MODULES = 5
 GARBAGE = -77.0

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 from planner_demands import LEVELS, PLENTY, ROWS, demand_of, make_plan, row, shrunk
 
-from edge_trgl.runtime.demand import FORWARD, Measurement, work_key
 from edge_trgl.runtime.errors import DoesNotFitError, UsageError
-from edge_trgl.runtime.layouts import MEMORY_CHUNK
-from edge_trgl.runtime.memory import MIB
-from edge_trgl.runtime.planner import Begun, choose, lower, smallest
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.planner.demand import FORWARD, Measurement, work_key
+from edge_trgl.runtime.planner.layouts import MEMORY_CHUNK
+from edge_trgl.runtime.planner.planner import Begun, choose, lower, smallest
 
 
 def hint_of(demand, budget_mb):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.runtime import processor
+from edge_trgl.runtime.processes import processor
 
 ARM = """\
 processor\t: {number}

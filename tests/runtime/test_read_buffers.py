@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_trgl.runtime import boundary, files
-from edge_trgl.runtime.activations import ActivationStore
-from edge_trgl.runtime.boundary_records import BoundarySpec
 from edge_trgl.runtime.errors import DamagedBoundaryError
+from edge_trgl.runtime.storage import boundary, files
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 
 NUM_SAMPLES, BATCH, SHAPE = 40, 8, (3, 4, 5)
 VALUES = torch.randn(NUM_SAMPLES, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -66,7 +66,7 @@ def test_what_was_announced_comes_from_the_other_thread(store, use_system):
 
 
 def test_a_window_of_large_records_is_read_ahead_as_a_whole(store, monkeypatch):
-    monkeypatch.setattr("edge_trgl.runtime.boundary_records.CHUNK_BYTES", VALUES[0].nbytes)
+    monkeypatch.setattr("edge_trgl.runtime.storage.boundary_spec.CHUNK_BYTES", VALUES[0].nbytes)
     monkeypatch.setattr(boundary, "WINDOW_CHUNKS", 2)
     made = _full(store)
     for start in range(0, NUM_SAMPLES, BATCH):
@@ -139,7 +139,7 @@ def test_there_are_no_more_buffers_than_batches_at_work(tmp_path, monkeypatch, a
         made_rows.append(num_rows)
         return boundary.empty_rows(spec, num_rows)
 
-    monkeypatch.setattr("edge_trgl.runtime.read_buffers.empty_rows", empty_rows)
+    monkeypatch.setattr("edge_trgl.runtime.storage.read_buffers.empty_rows", empty_rows)
     store = _store(tmp_path, ahead=ahead)
     made = _full(store)
     for start in range(0, NUM_SAMPLES, BATCH):

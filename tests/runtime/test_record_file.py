@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from edge_trgl.runtime import boundary_records, files, record_file, write_behind
-from edge_trgl.runtime.activations import ActivationStore
-from edge_trgl.runtime.boundary_records import BoundarySpec
 from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.storage import boundary_spec, files, record_file, write_behind
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 
 RECORD = 1024  # bytes: 256 float32
 CHUNK = 8  # records: 2 pages
@@ -41,7 +41,7 @@ class Spy(files.FileSystem):
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setattr(record_file, "_LARGE_FILE_BYTES", 1)
-    monkeypatch.setattr(boundary_records, "CHUNK_BYTES", CHUNK * RECORD)
+    monkeypatch.setattr(boundary_spec, "CHUNK_BYTES", CHUNK * RECORD)
     monkeypatch.setattr(write_behind, "STEP_BYTES", 32 * RECORD)
     store = ActivationStore(tmp_path / "boundaries", NUM_SAMPLES, 16)
     yield store

@@ -15,12 +15,12 @@ import time
 
 import pytest
 
-from edge_trgl.runtime import files
-from edge_trgl.runtime import state as state_module
-from edge_trgl.runtime.boundary_records import BoundaryRecord, BoundarySpec
 from edge_trgl.runtime.errors import DiskFullError, StorageError
-from edge_trgl.runtime.files import FileRecord
-from edge_trgl.runtime.state import Event, Metric, ModuleRecord, Phase, RunState, VisitSample
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage import state as state_module
+from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.storage.files import FileRecord
+from edge_trgl.runtime.storage.state import Event, Metric, ModuleRecord, Phase, RunState, VisitSample
 
 
 @pytest.fixture
@@ -306,8 +306,8 @@ def test_a_missing_folder_is_an_error(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from edge_trgl.runtime.files import FileRecord
-from edge_trgl.runtime.state import Metric, ModuleRecord, RunState
+from edge_trgl.runtime.storage.files import FileRecord
+from edge_trgl.runtime.storage.state import Metric, ModuleRecord, RunState
 assert "torch" not in sys.modules
 state = RunState(Path(sys.argv[1]))
 for position in range(state.position() + 1, 1_000_000):

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_trgl.runtime import files, storage_speed
 from edge_trgl.runtime.errors import StorageError
-from edge_trgl.runtime.memory import MIB, page_size
-from edge_trgl.runtime.storage_speed import BLOCK_BYTES, CHUNK_BYTES, DIRECT, DROPPED
+from edge_trgl.runtime.memory.process_memory import MIB, page_size
+from edge_trgl.runtime.storage import files, storage_speed
+from edge_trgl.runtime.storage.storage_speed import BLOCK_BYTES, CHUNK_BYTES, DIRECT, DROPPED
 
 
 class Recorder(files.FileSystem):

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_trgl.runtime import memory, processor
 from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError, UsageError
-from edge_trgl.runtime.memory import allocator_environment
-from edge_trgl.runtime.supervisor import SPINS, ChildCrashedError, run_child
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.process_memory import allocator_environment
+from edge_trgl.runtime.processes import processor
+from edge_trgl.runtime.processes.supervisor import SPINS, ChildCrashedError, run_child
 
 HEADER = """
 import os, signal, sys
@@ -60,7 +61,7 @@ class TestResults:
         """What unloads libraries may take more than all that was before."""
         code = 'import atexit\natexit.register(lambda: b"x" * (256 << 20))\nfinish()'
         # What a child has from this process, and what it says itself, is less.
-        assert run(code).peak_mb > 256 or memory.usage().peak > 256
+        assert run(code).peak_mb > 256 or process_memory.usage().peak > 256
 
     def test_messages_arrive_in_order_while_the_child_lives(self, tmp_path):
         """The child goes on only when its first message was answered."""
@@ -270,7 +271,7 @@ while True:
 PARENT = """
 import json, sys
 from edge_trgl.runtime.errors import EdgeTrglError
-from edge_trgl.runtime.supervisor import run_child
+from edge_trgl.runtime.processes.supervisor import run_child
 
 def tell(*words):
     print(json.dumps(words), flush=True)
@@ -342,7 +343,7 @@ class TestSignals:
 def test_the_supervisor_is_small():
     code = """
 import sys
-import edge_trgl.runtime.supervisor
+import edge_trgl.runtime.processes.supervisor
 print([name for name in ("torch", "numpy") if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

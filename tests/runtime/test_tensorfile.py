@@ -16,10 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_trgl.runtime import tensorfile
-from edge_trgl.runtime.checksum import Checksum
 from edge_trgl.runtime.errors import StorageError
-from edge_trgl.runtime.tensorfile import TensorInfo
+from edge_trgl.runtime.storage import safetensors_file
+from edge_trgl.runtime.storage.checksum import Checksum
+from edge_trgl.runtime.storage.safetensors_file import TensorInfo
 
 DTYPES = [
     torch.float64,
@@ -44,7 +44,7 @@ def random_tensor(dtype, shape):
 
 
 def bits(tensor):
-    return bytes(tensorfile.bytes_of(tensor.contiguous()))
+    return bytes(safetensors_file.bytes_of(tensor.contiguous()))
 
 
 def assert_same(found, expected):
@@ -87,7 +87,7 @@ def laid_out(tensor, layout):
 @settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.sampled_from(DTYPES), shapes, layouts), max_size=5),
-    st.sampled_from([7, 64, tensorfile.SLICE_BYTES]),
+    st.sampled_from([7, 64, safetensors_file.SLICE_BYTES]),
 )
 def test_round_trip(specs, slice_bytes):
     """Small slices take every way through the cutting of tensors."""
@@ -96,11 +96,11 @@ def test_round_trip(specs, slice_bytes):
         for i, (dtype, shape, layout) in enumerate(specs)
     }
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tensorfile, "SLICE_BYTES", slice_bytes)
+        patch.setattr(safetensors_file, "SLICE_BYTES", slice_bytes)
         path = Path(folder) / "file"
-        record = tensorfile.write(path, given_tensors, durable=False)
+        record = safetensors_file.write(path, given_tensors, durable=False)
         found = empty_like(given_tensors)
-        tensorfile.read_into(path, found, record)
+        safetensors_file.read_into(path, found, record)
         assert_same(found, given_tensors)
         assert_same(safetensors.torch.load_file(path), given_tensors)
         assert (record.num_bytes, record.checksum) == (
@@ -110,10 +110,10 @@ def test_round_trip(specs, slice_bytes):
 
 
 def test_read_into_keeps_memory_strides_and_parameters(tmp_path, tensors):
-    record = tensorfile.write(tmp_path / "file", tensors, durable=False)
+    record = safetensors_file.write(tmp_path / "file", tensors, durable=False)
     found = {**empty_like(tensors), "head.bias": torch.nn.Parameter(torch.zeros(5))}
     before = {name: (tensor.data_ptr(), tensor.stride()) for name, tensor in found.items()}
-    tensorfile.read_into(tmp_path / "file", found, record)
+    safetensors_file.read_into(tmp_path / "file", found, record)
     assert {name: (tensor.data_ptr(), tensor.stride()) for name, tensor in found.items()} == before
     assert_same(found, tensors)
     assert found["head.bias"].requires_grad
@@ -123,16 +123,16 @@ def test_we_read_what_the_library_writes(tmp_path, tensors):
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     safetensors.torch.save_file(contiguous, tmp_path / "file", metadata={"made": "elsewhere"})
     data = (tmp_path / "file").read_bytes()
-    record = tensorfile.FileRecord(name="file", num_bytes=len(data), checksum=Checksum(data).hexdigest())
+    record = safetensors_file.FileRecord(name="file", num_bytes=len(data), checksum=Checksum(data).hexdigest())
     found = empty_like(tensors)
-    tensorfile.read_into(tmp_path / "file", found, record)
+    safetensors_file.read_into(tmp_path / "file", found, record)
     assert_same(found, tensors)
 
 
 def test_header_tells_where_each_tensor_lies_in_the_file(tmp_path, tensors):
-    tensorfile.write(tmp_path / "file", tensors, durable=False, metadata={"module": "3"})
+    safetensors_file.write(tmp_path / "file", tensors, durable=False, metadata={"module": "3"})
     data = (tmp_path / "file").read_bytes()
-    infos = tensorfile.read_header(tmp_path / "file")
+    infos = safetensors_file.read_header(tmp_path / "file")
     assert list(infos) == list(tensors)
     for name, tensor in tensors.items():
         assert (infos[name].dtype, infos[name].shape) == (tensor.dtype, tuple(tensor.shape))
@@ -144,24 +144,24 @@ def test_header_tells_where_each_tensor_lies_in_the_file(tmp_path, tensors):
 
 def test_a_durable_write_waits_for_the_disk_and_another_does_not(tmp_path, tensors, faults, use_system):
     system = use_system(faults.FaultySystem())
-    tensorfile.write(tmp_path / "file", tensors, durable=False)
+    safetensors_file.write(tmp_path / "file", tensors, durable=False)
     assert "fsync" not in system.calls
-    tensorfile.make_durable(tmp_path / "file")
+    safetensors_file.make_durable(tmp_path / "file")
     assert system.calls[-4:] == ["open", "fsync", "open", "fsync"]
-    tensorfile.write(tmp_path / "file", tensors, durable=True)
+    safetensors_file.write(tmp_path / "file", tensors, durable=True)
     assert system.calls[-4:] == ["fsync", "rename", "open", "fsync"]
 
 
 @pytest.mark.parametrize("keeps_entries", [False, True])
 def test_file_made_durable_later_survives_a_power_cut(tmp_path, tensors, faults, use_system, keeps_entries):
     system = use_system(faults.PowerCutSystem(tmp_path, 999, keeps_entries=keeps_entries, keeps_bytes=False))
-    record = tensorfile.write(tmp_path / "kept", tensors, durable=False)
-    tensorfile.make_durable(tmp_path / "kept")
-    tensorfile.write(tmp_path / "lost", tensors, durable=False)
+    record = safetensors_file.write(tmp_path / "kept", tensors, durable=False)
+    safetensors_file.make_durable(tmp_path / "kept")
+    safetensors_file.write(tmp_path / "lost", tensors, durable=False)
     use_system()
     system.cut()
     found = empty_like(tensors)
-    tensorfile.read_into(tmp_path / "kept", found, record)
+    safetensors_file.read_into(tmp_path / "kept", found, record)
     assert_same(found, tensors)
     assert not (tmp_path / "lost").exists() or (tmp_path / "lost").read_bytes() == b""
 
@@ -171,62 +171,62 @@ def test_every_operation_of_a_write_may_fail(tmp_path, tensors, faults, use_syst
     path = tmp_path / "file"
     old = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
     counted = use_system(faults.FaultySystem())
-    new_record = tensorfile.write(path, tensors, durable=True)
+    new_record = safetensors_file.write(path, tensors, durable=True)
     for at in range(1, len(counted.calls) + 1):
         use_system()
-        old_record = tensorfile.write(path, old, durable=True)
+        old_record = safetensors_file.write(path, old, durable=True)
         system = use_system(faults.FaultySystem(fault, at))
         with contextlib.nullcontext() if fault == "short" else pytest.raises((StorageError, faults.Crash)):
-            tensorfile.write(path, tensors, durable=True)
+            safetensors_file.write(path, tensors, durable=True)
         use_system()
         assert system.has_failed
         # Only opening and syncing the folder come after the rename.
         is_new = fault == "short" or at > len(counted.calls) - 2
         found = empty_like(tensors)
-        tensorfile.read_into(path, found, new_record if is_new else old_record)
+        safetensors_file.read_into(path, found, new_record if is_new else old_record)
         assert_same(found, tensors if is_new else old)
         assert fault == "crash" or [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("fault", ["EIO", "short"])
 def test_every_operation_of_a_read_may_fail(tmp_path, tensors, faults, use_system, fault):
-    record = tensorfile.write(tmp_path / "file", tensors, durable=False)
+    record = safetensors_file.write(tmp_path / "file", tensors, durable=False)
     counted = use_system(faults.FaultySystem())
-    tensorfile.read_into(tmp_path / "file", empty_like(tensors), record)
+    safetensors_file.read_into(tmp_path / "file", empty_like(tensors), record)
     for at in range(1, len(counted.calls) + 1):
         use_system(faults.FaultySystem(fault, at))
         found = empty_like(tensors)
         if fault == "short":
-            tensorfile.read_into(tmp_path / "file", found, record)
+            safetensors_file.read_into(tmp_path / "file", found, record)
             assert_same(found, tensors)
         else:
             with pytest.raises(StorageError, match="input/output error"):
-                tensorfile.read_into(tmp_path / "file", found, record)
+                safetensors_file.read_into(tmp_path / "file", found, record)
 
 
 def test_every_flipped_byte_is_found(tmp_path):
     tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True, False])}
     path = tmp_path / "file"
-    record = tensorfile.write(path, tensors, durable=False, metadata={"module": "3"})
+    record = safetensors_file.write(path, tensors, durable=False, metadata={"module": "3"})
     data = path.read_bytes()
     for position in range(len(data)):
         for bit in (0x01, 0x80):
             path.write_bytes(data[:position] + bytes([data[position] ^ bit]) + data[position + 1 :])
             with pytest.raises(StorageError, match=str(path)):
-                tensorfile.read_into(path, empty_like(tensors), record)
+                safetensors_file.read_into(path, empty_like(tensors), record)
 
 
 def test_every_cut_is_found(tmp_path):
     tensors = {"a": torch.arange(6.0).view(2, 3)}
     path = tmp_path / "file"
-    record = tensorfile.write(path, tensors, durable=False)
+    record = safetensors_file.write(path, tensors, durable=False)
     data = path.read_bytes()
     for length in [*range(len(data)), len(data) + 1]:
         path.write_bytes((data + b"\0")[:length])
         with pytest.raises(StorageError, match=f"it has {length} bytes where {len(data)} were written"):
-            tensorfile.read_into(path, empty_like(tensors), record)
+            safetensors_file.read_into(path, empty_like(tensors), record)
         with pytest.raises(StorageError):
-            tensorfile.read_header(path)
+            safetensors_file.read_header(path)
 
 
 @pytest.mark.parametrize(
@@ -242,20 +242,20 @@ def test_every_cut_is_found(tmp_path):
     ],
 )
 def test_another_set_of_tensors_is_named(tmp_path, changed, message):
-    record = tensorfile.write(tmp_path / "file", {"a": torch.ones(2, 3), "b": torch.ones(2)}, durable=False)
+    record = safetensors_file.write(tmp_path / "file", {"a": torch.ones(2, 3), "b": torch.ones(2)}, durable=False)
     with pytest.raises(StorageError, match=message):
-        tensorfile.read_into(tmp_path / "file", changed, record)
+        safetensors_file.read_into(tmp_path / "file", changed, record)
     assert all((tensor == 0).all() for tensor in changed.values())
 
 
 def test_another_file_of_the_same_form_is_found(tmp_path):
-    tensorfile.write(tmp_path / "file", {"a": torch.ones(3)}, durable=False)
-    other = tensorfile.write(tmp_path / "other", {"a": torch.zeros(3)}, durable=False)
+    safetensors_file.write(tmp_path / "file", {"a": torch.ones(3)}, durable=False)
+    other = safetensors_file.write(tmp_path / "other", {"a": torch.zeros(3)}, durable=False)
     with pytest.raises(StorageError, match="its checksum is"):
-        tensorfile.read_into(tmp_path / "file", {"a": torch.zeros(3)}, other)
+        safetensors_file.read_into(tmp_path / "file", {"a": torch.zeros(3)}, other)
     missing = dataclasses.replace(other, name="missing")
     with pytest.raises(StorageError, match="does not exist"):
-        tensorfile.read_into(tmp_path / missing.name, {"a": torch.zeros(3)}, missing)
+        safetensors_file.read_into(tmp_path / missing.name, {"a": torch.zeros(3)}, missing)
 
 
 def framed(header, data):
@@ -300,22 +300,22 @@ def test_damaged_header_is_refused(tmp_path, header, message):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     (tmp_path / "file").write_bytes(framed(text, bytes(8)))
     with pytest.raises(StorageError, match=message):
-        tensorfile.read_header(tmp_path / "file")
+        safetensors_file.read_header(tmp_path / "file")
 
 
 @pytest.mark.parametrize("length", [9, 2**31, 2**63, 2**64 - 1])
 def test_header_longer_than_the_file_is_refused_before_anything_is_allocated(tmp_path, length):
     (tmp_path / "file").write_bytes(length.to_bytes(8, "little") + b"{}      ")
     with pytest.raises(StorageError, match=f"claims {length} bytes, the file has 16"):
-        tensorfile.read_header(tmp_path / "file")
+        safetensors_file.read_header(tmp_path / "file")
 
 
 def test_header_over_the_limit_is_refused_before_anything_is_allocated(tmp_path):
     with (tmp_path / "file").open("wb") as file:
-        file.write((tensorfile.MAX_HEADER_BYTES + 8).to_bytes(8, "little"))
-        file.truncate(2 * tensorfile.MAX_HEADER_BYTES)
+        file.write((safetensors_file.MAX_HEADER_BYTES + 8).to_bytes(8, "little"))
+        file.truncate(2 * safetensors_file.MAX_HEADER_BYTES)
     with pytest.raises(StorageError, match="its header claims"):
-        tensorfile.read_header(tmp_path / "file")
+        safetensors_file.read_header(tmp_path / "file")
 
 
 json_values = st.recursive(
@@ -343,7 +343,7 @@ def test_any_bytes_are_either_a_header_or_a_storage_error(data):
         path = Path(folder) / "file"
         path.write_bytes(data)
         with contextlib.suppress(StorageError):
-            infos = tensorfile.read_header(path)
+            infos = safetensors_file.read_header(path)
             assert all(isinstance(info, TensorInfo) and info.stop <= len(data) for info in infos.values())
             assert sum(info.stop - info.start for info in infos.values()) <= len(data)
 
@@ -365,7 +365,7 @@ def test_whatever_we_accept_the_library_accepts(data):
         path = Path(folder) / "file"
         path.write_bytes(content)
         with contextlib.suppress(StorageError):
-            infos = tensorfile.read_header(path)
+            infos = safetensors_file.read_header(path)
             assert set(safetensors.torch.load(bytes(content))) == set(infos)
 
 
@@ -392,7 +392,7 @@ print(peak() - start, "torch._dynamo" in sys.modules)
         [sys.executable, "-c", code, str(tmp_path / "file")], capture_output=True, text=True, check=True
     )
     growth_mb, has_dynamo = done.stdout.split()
-    assert float(growth_mb) < 2 * tensorfile.SLICE_BYTES / 2**20
+    assert float(growth_mb) < 2 * safetensors_file.SLICE_BYTES / 2**20
     assert has_dynamo == "False"
 
 
@@ -405,21 +405,21 @@ def test_some_tensors_of_a_file_are_read_and_all_bytes_checked(chosen):
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
-        record = tensorfile.write(path, tensors, durable=False)
+        record = safetensors_file.write(path, tensors, durable=False)
         wanted = {name: tensors[name] for name in chosen}
         found = empty_like(wanted)
-        tensorfile.read_some_into(path, found, record)
+        safetensors_file.read_some_into(path, found, record)
         assert_same(found, wanted)
         data = bytearray(path.read_bytes())
         data[-1] ^= 1  # the last byte of a tensor that may be one of those not wanted
         path.write_bytes(data)
         with pytest.raises(StorageError, match="checksum"):
-            tensorfile.read_some_into(path, found, record)
+            safetensors_file.read_some_into(path, found, record)
 
 
 def test_some_tensors_must_be_in_the_file(tmp_path):
-    record = tensorfile.write(tmp_path / "file", {"there": torch.zeros(2)}, durable=False)
+    record = safetensors_file.write(tmp_path / "file", {"there": torch.zeros(2)}, durable=False)
     with pytest.raises(StorageError, match="'absent' is missing"):
-        tensorfile.read_some_into(tmp_path / "file", {"absent": torch.zeros(2)}, record)
+        safetensors_file.read_some_into(tmp_path / "file", {"absent": torch.zeros(2)}, record)
     with pytest.raises(StorageError, match=r"'there' is F32 \[2\], expected F32 \[3\]"):
-        tensorfile.read_some_into(tmp_path / "file", {"there": torch.zeros(3)}, record)
+        safetensors_file.read_some_into(tmp_path / "file", {"there": torch.zeros(3)}, record)

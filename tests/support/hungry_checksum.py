@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from edge_trgl import evaluate
+from edge_trgl.engine import evaluation
+from edge_trgl.engine.open_run import open_run
 from edge_trgl.jobs import work
-from edge_trgl.opening import open_run
-from edge_trgl.run import Run
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError
 
 MB = 2**20
-real = evaluate.weights_sha256
+real = evaluation.weights_sha256
 
 
 def hungry(modules, num_modules):
@@ -33,7 +33,7 @@ def trained(run, budget_mb):
 if __name__ == "__main__":
     run, like_it = (Run(Path(folder)) for folder in sys.argv[1:])
     usual, refusal = trained(run, 1e5), None
-    with mock.patch.object(evaluate, "weights_sha256", hungry):
+    with mock.patch.object(evaluation, "weights_sha256", hungry):
         try:
             trained(like_it, usual["peak_mb"] + 64.0)
         except OverBudgetError as error:

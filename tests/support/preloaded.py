@@ -20,12 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TextIO
 
-from edge_trgl.runtime import supervisor
+from edge_trgl.runtime.processes import supervisor
 
 # A process that does nothing else: the suite's has threads, and holds more from test to test.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _JOBS = [f"edge_trgl.jobs.{name}" for name in ("check", "costs", "export", "probe", "report", "work")]
-_MODULES = ["edge_trgl.cli", *_JOBS, "edge_trgl.report.plots", "jinja2"]
+_MODULES = ["edge_trgl.cli.app", *_JOBS, "edge_trgl.report.plots", "jinja2"]
 _CONTEXT.set_forkserver_preload(_MODULES)
 
 
@@ -91,7 +91,7 @@ def _job(arguments: Sequence[str], errors: Path) -> None:
 
 
 def _command(folder: Path, arguments: Sequence[str], out: Path, errors: Path) -> None:
-    from edge_trgl.cli import main
+    from edge_trgl.cli.app import main
 
     _become([(out, os.O_CREAT | os.O_WRONLY, 1), (errors, os.O_CREAT | os.O_WRONLY, 2)])
     os.chdir(folder)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sys
 
-from edge_trgl.runtime import memory
 from edge_trgl.runtime.errors import EdgeTrglError
-from edge_trgl.runtime.supervisor import run_child
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.processes.supervisor import run_child
 
 FLOOR = """
 import edge_trgl.jobs.work
@@ -29,7 +29,7 @@ def child(*arguments: str):
 if __name__ == "__main__":
     floor_mb = child("-c", FLOOR)
     # A parent stands beside its worker, and counts.
-    options = json.dumps({"budget_mb": memory.usage().peak + floor_mb + 10})
+    options = json.dumps({"budget_mb": process_memory.usage().peak + floor_mb + 10})
     try:
         child("-m", "edge_trgl.jobs", "work", sys.argv[1], options)
         code = 0

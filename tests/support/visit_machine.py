@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from hypothesis import strategies as st
 
-from edge_trgl.schedule import IMAGES, Shape
+from edge_trgl.engine.schedule import IMAGES, Shape
 
 
 @lru_cache(maxsize=1000)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_trgl.runtime import cgroup
+from edge_trgl.runtime.memory import cgroup
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"

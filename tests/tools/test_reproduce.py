@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_trgl import cli
-from edge_trgl.flags import FLAGS
-from edge_trgl.run import Run
-from edge_trgl.settings import RECIPES
+from edge_trgl.cli import app
+from edge_trgl.config.flags import FLAGS
+from edge_trgl.config.sources import RECIPES
+from edge_trgl.run.folder import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,8 +41,8 @@ def config_of(tool, tables, job):
         runs = tool("_reproduce_runs")
         asked = runs.row_of(tables[table], row)
         flags = runs.flags_of(tables[table], job(table, **changes), tables[table].cases[case], asked, 3)
-        given = cli.cli.commands["train"].make_context("train", list(flags)).params
-        return cli._configuration({name: given[name] for name in given if name in OPTIONS})
+        given = app.cli.commands["train"].make_context("train", list(flags)).params
+        return app._configuration({name: given[name] for name in given if name in OPTIONS})
 
     return resolved
 

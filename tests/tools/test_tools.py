@@ -15,12 +15,12 @@ import pytest
 import torch
 from nearness import SMALL
 
-from edge_trgl import assembly
+from edge_trgl.config.sources import resolve
 from edge_trgl.data import open_dataset
 from edge_trgl.data.prepare import prepare
-from edge_trgl.local import LocalModule
-from edge_trgl.run import Run
-from edge_trgl.settings import resolve
+from edge_trgl.engine import from_config
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run.folder import Run
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
@@ -175,19 +175,19 @@ def a_run(folder, **train):
 def test_the_bare_greedy_loop_trains_the_same_net_as_the_product(tool, tmp_path):
     bare = tool("_bare")
     run, config, info = a_run(tmp_path / "run")
-    chain = assembly.make_chain(config, info)
+    chain = from_config.make_chain(config, info)
     parts = bare.build(chain, config)
     shapes = [(4, 14, 14), (8, 7, 7), (8, 7, 7)]
-    modules = [LocalModule(chain, k, shapes[k], assembly.step_config(config)) for k in range(3)]
+    modules = [LocalModule(chain, k, shapes[k], from_config.step_config(config)) for k in range(3)]
     for k, module in enumerate(modules):
         chain.initialise(k, module.trunk, module.head, config.train.seed)
         module.materialise("cpu")
     before = [weight.detach().clone() for weight in modules[2].trunk.parameters()]
 
     bare.train(parts, run, "greedy", None)
-    shape = assembly.job_shape(config, 1, info.splits["train"].num_images)
-    program = assembly.program(config, 1, 1)
-    rate = assembly.LearningRate(config, shape, program)
+    shape = from_config.job_shape(config, 1, info.splits["train"].num_images)
+    program = from_config.program(config, 1, 1)
+    rate = from_config.LearningRate(config, shape, program)
     for visit, batch, images, y in bare._batches(program.visits(shape), bare._feed(run, config, info, "train")):
         x = images
         for module in modules:
@@ -209,7 +209,7 @@ def test_checkpointing_changes_memory_and_not_the_weights(tool, tmp_path):
     run, config, info = a_run(tmp_path / "run", regime="end-to-end")
     trained = []
     for loop in ("end-to-end", "checkpointed"):
-        parts = bare.build(assembly.make_chain(config, info), config)
+        parts = bare.build(from_config.make_chain(config, info), config)
         assert len(parts) == 1
         bare.train(parts, run, loop, None)
         trained.append([weight.detach() for weight in parts[0].trunk.parameters()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.keys import key
+from edge_trgl.random_keys import key
 
 PARTS = st.lists(st.integers() | st.text(), max_size=4)
 

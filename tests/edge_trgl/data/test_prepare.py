@@ -11,9 +11,9 @@ import pytest
 
 from edge_trgl.data import open_dataset
 from edge_trgl.data.prepare import prepare
-from edge_trgl.runtime import files
-from edge_trgl.runtime.checksum import Checksum, checksum_of
 from edge_trgl.runtime.errors import InputError, StorageError, UsageError
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.checksum import Checksum, checksum_of
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from edge_trgl.data import RecordReader, epoch_order
 from edge_trgl.data.prepare import prepare
-from edge_trgl.runtime import files
 from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.storage import files
 
 NUM_IMAGES = 40
 

@@ -14,7 +14,7 @@ from PIL import Image
 BASE = [sys.executable, "-m", "edge_trgl"]
 PEAK = """
 import sys
-from edge_trgl.cli import cli
+from edge_trgl.cli.app import cli
 from edge_trgl.runtime import memory
 try:
     cli(sys.argv[1:], standalone_mode=False)
@@ -185,7 +185,7 @@ def test_mistakes(tmp_path, tiny, photos, case):
 
 def test_without_onnxruntime(tmp_path, tiny, photos):
     tiny.classifier(tmp_path / "model.onnx")
-    code = "import sys\nsys.modules['onnxruntime'] = None\nfrom edge_trgl.cli import main\nmain()"
+    code = "import sys\nsys.modules['onnxruntime'] = None\nfrom edge_trgl.cli.app import main\nmain()"
     for arguments in (["predict", "model.onnx", "photos"], ["bench", "model.onnx"]):
         command = [sys.executable, "-c", code, *arguments]
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

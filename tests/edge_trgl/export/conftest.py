@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.export.stage import Normalisation
+from edge_trgl.export.graph.stage import Normalisation
 
 SHAPE = (3, 8, 8)
 

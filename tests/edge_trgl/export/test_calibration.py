@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.export.calibration import Answers, common, outcome, search, shares_of
+from edge_trgl.export.early_exit.thresholds import Answers, common, outcome, search, shares_of
 
 SHARES = shares_of([1, 1, 2])
 

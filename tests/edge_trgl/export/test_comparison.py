@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_trgl.export.comparison import TOLERANCE, Comparison, Tally, why_refused
+from edge_trgl.export.compare.comparison import TOLERANCE, Comparison, Tally, why_refused
 
 
 def compared(expected, found, labels=(0, 1, 2)):

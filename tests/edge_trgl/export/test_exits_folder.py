@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from edge_trgl.export.exits_folder import free_paths, publish, spans_of
-from edge_trgl.export.onnx_file import ModelFiles, new_of
-from edge_trgl.runtime import files
+from edge_trgl.export.early_exit.exits_folder import free_paths, publish, spans_of
+from edge_trgl.export.onnx_file.onnx_file import ModelFiles, new_of
+from edge_trgl.runtime.storage import files
 
 
 def test_spans():

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edge_trgl.export.flops import flops_of
-from edge_trgl.export.stage import Normalisation
+from edge_trgl.export.graph.flops import flops_of
+from edge_trgl.export.graph.stage import Normalisation
 
 SHAPE = (4, 8, 8)
 

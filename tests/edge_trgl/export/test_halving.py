@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.export import onnx_file
-from edge_trgl.export.halving import halved
-from edge_trgl.export.made import Made
-from edge_trgl.export.session import Session
-from edge_trgl.export.stage import Normalisation
-from edge_trgl.export_options import TARGETS
+from edge_trgl.config.export_request import TARGETS
+from edge_trgl.export.compare.session import Session
+from edge_trgl.export.fp16 import halved
+from edge_trgl.export.graph.stage import Normalisation
+from edge_trgl.export.onnx_file import onnx_file
+from edge_trgl.export.onnx_file.made_weights import Made
 
 
 @pytest.fixture

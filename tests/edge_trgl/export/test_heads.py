@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.export.stage import Normalisation
-from edge_trgl.heads import HEADS, build_head, to_two_by_two
+from edge_trgl.export.graph.stage import Normalisation
+from edge_trgl.networks.heads import HEADS, build_head, to_two_by_two
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.export.histogram import NUM_BINS, Histogram
+from edge_trgl.export.int8.histogram import NUM_BINS, Histogram
 
 BATCHES = st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=9), min_size=1, max_size=6)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.export.integers import as_int8, as_int32, channel_scales, step_of
+from edge_trgl.export.int8.integers import as_int8, as_int32, channel_scales, step_of
 
 
 def test_all_of_uint8():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_trgl.export.comparison import Tally
-from edge_trgl.export.judging import Verdict, largest_loss, verdict, why_far, why_lossy
+from edge_trgl.export.compare.comparison import Tally
+from edge_trgl.export.compare.verdicts import Verdict, largest_loss, verdict, why_far, why_lossy
 
 
 def judged(**changes):

@@ -15,11 +15,11 @@ import torch
 from nearness import assert_near, is_near
 from torch import nn
 
-from edge_trgl.export import onnx_file, reading, wire
-from edge_trgl.export.stage import Normalisation
-from edge_trgl.export_options import TARGETS
-from edge_trgl.runtime import files
+from edge_trgl.config.export_request import TARGETS
+from edge_trgl.export.graph.stage import Normalisation
+from edge_trgl.export.onnx_file import onnx_file, stream_reader, stream_writer
 from edge_trgl.runtime.errors import ExportRejectedError, StorageError
+from edge_trgl.runtime.storage import files
 
 
 class FailingDisk(files.FileSystem):
@@ -206,8 +206,8 @@ def test_a_graph_that_the_checker_refuses_is_kept_aside(tmp_path, net, unpublish
         model.graph.node[0].op_type = "NoSuchOperator"
         return original(model, weights)
 
-    original = wire.inside
-    monkeypatch.setattr(wire, "inside", damaged)
+    original = stream_writer.inside
+    monkeypatch.setattr(stream_writer, "inside", damaged)
     with pytest.raises(ExportRejectedError, match=r"model\.onnx was refused by the ONNX checker"):
         unpublished(tmp_path, net.modules, net.normalisation)
     assert {file.name for file in tmp_path.glob("model*")} == {"model.onnx.rejected", "model.onnx.rejected.json"}
@@ -262,7 +262,7 @@ def test_a_model_of_others_is_replaced(tmp_path, net, exported, small):
 @pytest.mark.parametrize("max_inside", [onnx_file.MAX_INSIDE_BYTES, 0])
 def test_what_is_read_back_is_what_was_written(tmp_path, net, exported, max_inside):
     path = exported(tmp_path, net.modules, net.normalisation, max_inside=max_inside, metadata={"depth": "1,2"})
-    found, expected = reading.read(path), onnx.load(path)
+    found, expected = stream_reader.read(path), onnx.load(path)
     assert [(entry.key, entry.value) for entry in found.model.metadata_props] == [("depth", "1,2")]
     for name, value in initializers(path).items():
         np.testing.assert_array_equal(found.weights[name].read(), value, strict=True)
@@ -276,7 +276,7 @@ def test_a_damaged_file_is_not_read(tmp_path, net, exported):
     data = path.read_bytes()
     path.write_bytes(data[:-1])
     with pytest.raises(ValueError, match="a field ends at"):
-        reading.read(path)
+        stream_reader.read(path)
     path.write_bytes(data + b"\x07")
     with pytest.raises(ValueError, match="no field of a message begins like this"):
-        reading.read(path)
+        stream_reader.read(path)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from edge_trgl.export import pooling
+from edge_trgl.export.graph import pooling
 from edge_trgl.runtime.errors import ExportRejectedError
 
 OPSET = 17

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from edge_trgl.export import onnx_file
-from edge_trgl.export.calibrating import histograms, steps_of
-from edge_trgl.export.made import Made
-from edge_trgl.export.quantising import quantised, watched
-from edge_trgl.export.running import Running, batches_of
-from edge_trgl.export.session import Session
-from edge_trgl.export_options import TARGETS
+from edge_trgl.config.export_request import TARGETS
+from edge_trgl.export.compare.module_by_module import Running, batches_of
+from edge_trgl.export.compare.session import Session
+from edge_trgl.export.int8.activation_ranges import histograms, steps_of
+from edge_trgl.export.int8.quantise import quantised, watched
+from edge_trgl.export.onnx_file import onnx_file
+from edge_trgl.export.onnx_file.made_weights import Made
 from edge_trgl.runtime.errors import ExportRejectedError
 
 SYMMETRIC = pytest.mark.parametrize("symmetric", [False, True], ids=["cpu", "tensorrt"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_trgl.export.histogram import Histogram
-from edge_trgl.export.ranges import METHODS, range_of
+from edge_trgl.export.int8.histogram import Histogram
+from edge_trgl.export.int8.ranges import METHODS, range_of
 
 
 def seen(*batches):

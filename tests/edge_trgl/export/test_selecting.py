@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.export.selecting import giving
-from edge_trgl.export.stage import Stage
-from edge_trgl.export.tracing import Traced, trace
+from edge_trgl.export.graph.select_exits import giving
+from edge_trgl.export.graph.stage import Stage
+from edge_trgl.export.graph.trace import Traced, trace
 
 SHAPE = (3, 8, 8)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from nearness import assert_near
 
-from edge_trgl.export import onnx_file
-from edge_trgl.export.session import Session
+from edge_trgl.export.compare.session import Session
+from edge_trgl.export.onnx_file import onnx_file
 
 
 @pytest.mark.parametrize("max_inside", [onnx_file.MAX_INSIDE_BYTES, 0])

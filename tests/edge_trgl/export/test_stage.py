@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edge_trgl.deploy.prediction import takes_pixels
-from edge_trgl.export.stage import Normalisation, Stage, describe
+from edge_trgl.export.graph.stage import Normalisation, Stage, describe
 
 
 def normalisation(shape=(2, 1, 1), mean=(0.5, 0.25), std=(0.5, 0.125), scale=255):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edge_trgl.export import onnx_file, reading, weights
-from edge_trgl.export.weights import Weight
+from edge_trgl.export.onnx_file import onnx_file, stream_reader, weights
+from edge_trgl.export.onnx_file.weights import Weight
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.bool_, np.uint8])
 TENSORS = st.lists(
@@ -42,7 +42,7 @@ def test_weights_come_back(tensors, inside, name):
         path = Path(folder) / "model.onnx"
         written = onnx_file.write(model, stored(path.parent, tensors), path, max_inside=10**9 if inside else 0)
         onnx_file.publish(written)
-        loaded, found = onnx.load(path), reading.read(path)
+        loaded, found = onnx.load(path), stream_reader.read(path)
         assert loaded.graph.doc_string == found.model.graph.doc_string == name
         assert len(loaded.graph.initializer) == len(found.weights) == len(tensors)
         for tensor, theirs in zip(tensors, loaded.graph.initializer, strict=True):
@@ -66,4 +66,4 @@ def test_a_weight_whose_bytes_do_not_fit_its_shape_is_refused(tmp_path, change):
     graph = onnx.helper.make_graph([], "graph", [], [], [tensor])
     (tmp_path / "model.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
     with pytest.raises(ValueError, match="the weight w has"):
-        reading.read(tmp_path / "model.onnx")
+        stream_reader.read(tmp_path / "model.onnx")

@@ -12,11 +12,11 @@ import pytest
 import torch
 from nearness import assert_near
 
-from edge_trgl.export.comparison import TOLERANCE
-from edge_trgl.export.stage import Normalisation
-from edge_trgl.local import StepConfig
-from edge_trgl.sparing import Recompute
-from edge_trgl.transport import Transport
+from edge_trgl.export.compare.comparison import TOLERANCE
+from edge_trgl.export.graph.stage import Normalisation
+from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.method.recompute import Recompute
+from edge_trgl.method.transport import Transport
 
 TRGL = Transport(tau=0.4)
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.models import resnet
-from edge_trgl.models.resnet import BottleneckBlock, Stem
-from edge_trgl.transport import Residue, Transport
+from edge_trgl.method.transport import Residue, Transport
+from edge_trgl.networks.zoo import resnet
+from edge_trgl.networks.zoo.resnet import BottleneckBlock, Stem
 
 CIFAR = {"input_shape": (3, 32, 32), "num_classes": 100}
 TINY = {"input_shape": (3, 64, 64), "num_classes": 200}

@@ -13,11 +13,11 @@ import torch
 from nearness import assert_near
 from torch import nn
 
-from edge_trgl.cutting.origins import model_factory
-from edge_trgl.models import swin_tiny
-from edge_trgl.models.swin import PatchMerging, SwinBlock
-from edge_trgl.models.window_attention import WindowAttention
-from edge_trgl.transport import Residue, Transport
+from edge_trgl.method.transport import Residue, Transport
+from edge_trgl.networks.cutting.libraries import model_factory
+from edge_trgl.networks.zoo import swin_tiny
+from edge_trgl.networks.zoo.swin import PatchMerging, SwinBlock
+from edge_trgl.networks.zoo.window_attention import WindowAttention
 
 
 def _swin(side, **options):
@@ -235,9 +235,9 @@ def test_exported(models, tmp_path, exported):
 LEAN = """
 import sys
 import torch
-from edge_trgl.local import LocalModule, StepConfig
-from edge_trgl.models import swin_tiny
-from edge_trgl.transport import Transport
+from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.networks.zoo import swin_tiny
+from edge_trgl.method.transport import Transport
 
 chain = swin_tiny(input_shape=(3, 8, 8), num_classes=3, stochastic_depth=0.2)
 x, y = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.models import vgg19
-from edge_trgl.models.vgg import ConvBlock
-from edge_trgl.transport import Transport
+from edge_trgl.method.transport import Transport
+from edge_trgl.networks.zoo import vgg19
+from edge_trgl.networks.zoo.vgg import ConvBlock
 
 TINY = {"input_shape": (3, 64, 64), "num_classes": 200}
 

@@ -1,0 +1,1 @@
+"""The command `edge-trgl`: its verbs, and how their results read."""

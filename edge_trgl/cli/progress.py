@@ -1,0 +1,96 @@
+"""What a person sees while a run goes on: one live line on a terminal, plain lines elsewhere. To stderr."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+from edge_trgl.runtime.processes.supervisor import Message
+
+PLAIN_SECONDS = 5.0
+
+PHASES = {
+    "prepare": "reading the images",
+    "cut": "cutting the model into blocks",
+    "plan": "planning",
+    "convert": "taking the blocks' weights over",
+    "work": "training",
+    "evaluate": "evaluating every depth",
+    "costs": "counting what each module takes",
+    "probe": "measuring steps",
+    "export": "exporting",
+    "calibrate": "trying when to leave early",
+    "check": "comparing the file with the network",
+    "smaller": "writing a smaller file and comparing it",
+    "latency": "measuring the files",
+    "report": "writing the report",
+}
+
+WITHOUT_LOSS = {
+    "forward": "frozen, passing images on",
+    "ascend": "on the way up",
+    "backward": "on the way down",
+}
+"""Visits that have no loss to show."""
+
+
+class Terminal:
+    """Shows messages; a library for this would cost the run 4 MiB of its budget."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._shown = 0.0
+        self._open_line = False
+
+    def __call__(self, message: Message) -> None:
+        """Show one message of a job."""
+        if message["kind"] == "phase":
+            self.line(PHASES[message["name"]] + " ...")
+        elif message["kind"] == "warning":
+            self.line(f"warning: {message['text']}")
+        elif message["kind"] == "progress":
+            self._progress(message)
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._open_line:
+            self._stream.write("\r\x1b[K")
+            self._open_line = False
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def _progress(self, message: Message) -> None:
+        text = progress_line(message)
+        if self._live:
+            self._stream.write("\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1])
+            self._stream.flush()
+            self._open_line = True
+        elif time.monotonic() - self._shown >= PLAIN_SECONDS:
+            self._shown = time.monotonic()
+            self.line(text)
+
+
+def progress_line(message: Message) -> str:
+    """One line of: how far, module, epoch, loss, accuracy, speed, memory now / peak / budget in MiB, time left."""
+    lap = f" lap {message['lap'] + 1}" if message["lap"] else ""
+    if message["phase"] in WITHOUT_LOSS:
+        doing = WITHOUT_LOSS[message["phase"]]
+    else:
+        doing = f"epoch {message['epoch'] + 1}  loss {message['loss']:.3f} acc {message['accuracy']:.1%}"
+    return (
+        f"{message['done']:4.0%}{lap} module {message['module']} {doing}  {message['images_per_s']:.0f} images/s"
+        f"  MiB {message['rss_mb']:.0f}/{message['peak_mb']:.0f}/{message['budget_mb']:.0f}"
+        f"  {duration(message['left_s'])} left"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them: 45s, 12m 05s, 3h 20m."""
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes == 0:
+        return f"{rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s"

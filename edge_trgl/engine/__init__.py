@@ -1,0 +1,1 @@
+"""Training as a walk over visits: their order, the loop, commits, scores."""

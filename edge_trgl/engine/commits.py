@@ -1,0 +1,263 @@
+"""What happens between visits: metrics are added up, the budget is checked, commits fall due, a stop is heeded."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from edge_trgl.engine.schedule import Visit, carries_chunk
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.totals import Totals
+from edge_trgl.runtime.errors import StoppedError
+from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory.device import Device
+from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.processes import messages
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.module_store import ModuleStore
+from edge_trgl.runtime.storage.state import Metric, ModuleRecord, RunState, VisitSample
+
+NEAR = 0.9
+"""Of the budget: a visit that comes this far, and farther than planned, sends the other modules to disk."""
+
+PLAN_TOLERANCE = 1.02
+
+PROGRESS_SECONDS = 0.5
+SAMPLE_SECONDS, SAMPLES = 1.0, 2000
+"""Between two samples of what is used: so many seconds, and more once there are so many samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """When to commit, and what the run may use.
+
+    `others_mb`: the peak of the processes beside this one. `planned_mb`: of a visit of each module, by the plan.
+    `num_heads`: modules with a loss of their own. `trim`: give freed heap back when a module has made room.
+    `total_steps`: of all modules together. `room_mb`: what the plan leaves the run on the disk, at the moment.
+    `chunk`: in batches; the positions of visits depend on it.
+    """
+
+    checkpoint_s: float
+    budget_mb: float
+    others_mb: float
+    planned_mb: Sequence[float]
+    num_heads: int
+    trim: bool
+    total_steps: int
+    room_mb: Callable[[], float]
+    chunk: int
+    stop_requested: Callable[[], bool]
+    learning_rate: Callable[[Visit, int], float]
+
+
+@dataclass
+class Ledger:
+    """The training run's book: told of every visit, it commits when the policy says so.
+
+    `start`: the position of the last commit.
+    """
+
+    state: RunState
+    modules: ModuleStore[LocalModule]
+    activations: ActivationStore
+    meter: Meter
+    device: Device
+    policy: Policy
+    start: int
+    _sums: dict[tuple[int, int], Totals] = field(default_factory=dict)
+    _rates: dict[tuple[int, int], float] = field(default_factory=dict)
+    _peaks: dict[int, float] = field(default_factory=dict)
+    _samples: list[VisitSample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._began = self._committed_at = self._told_at = time.monotonic()
+        self._sampled_at = 0.0
+        self._position = self.start
+        self._before = self.state.meta(
+            "work", {"seconds": 0.0, "steps": 0, "images": 0, "read_mb": 0.0, "written_mb": 0.0}
+        )
+        self._steps, self._images = 0, 0.0
+        self._evictions, self._governed, self._diverged = 0, False, False
+        self._io_start = process_memory.io_mb()
+
+    def after(self, position: int, visit: Visit, local: LocalModule) -> None:
+        """Book a visit; at this safe point stop, commit or go on.
+
+        Raises:
+            OverBudgetError: the budget was passed; what is done is committed, if the disk has room for that.
+            StoppedError: a signal asked for it; the same.
+        """
+        self._position = position
+        peak = self.meter.read()
+        self._book(visit, local, peak)
+        self._tell(visit)
+        self._govern(visit.module, peak + self.policy.others_mb + self.device.memory_mb())
+        ends = self.policy.stop_requested() or self.peak_mb() > self.policy.budget_mb
+        # What the last commit names and nobody reads takes room on the disk until the next one, which is not worth
+        # it where that writes a chunk that would else stay in memory.
+        in_files = self._is_quiet() or not self.activations.bytes_without_file
+        frees = self.activations.is_outdated and in_files
+        if (ends or frees or self._due()) and self._has_room():
+            self.commit()
+        self.check(visit)
+
+    def check(self, visit: Visit) -> None:
+        """Stop here if the budget was passed or a signal asks for it.
+
+        Raises:
+            OverBudgetError, StoppedError: what was committed is what a resume starts from.
+        """
+        where = f"module {visit.module}, epoch {visit.span.epoch + 1}"
+        guard.check(self.peak_mb(), self.policy.budget_mb, where)
+        if self.policy.stop_requested():
+            raise StoppedError("stopped", hint="edge-trgl resume RUN goes on from the last commit.")
+
+    def _govern(self, module: int, peak_mb: float) -> None:
+        """Give back what can be given back: freed heap, and modules in memory where the plan turns out too low."""
+        near = peak_mb > NEAR * self.policy.budget_mb and peak_mb > PLAN_TOLERANCE * self.policy.planned_mb[module]
+        if near:
+            self.modules.release(keep=module)
+            if not self._governed:
+                text = f"module {module} took {peak_mb:.0f} MiB, {self.policy.planned_mb[module]:.0f} were planned"
+                self.state.add_event("governor", f"{text}: other modules left the memory")
+            self._governed = True
+        if near or (self.policy.trim and self.modules.evictions != self._evictions):
+            self._evictions = self.modules.evictions
+            process_memory.trim()
+
+    def peak_mb(self) -> float:
+        """The most that this process and those beside it have used so far."""
+        return self.meter.highest + self.policy.others_mb + self.device.memory_mb()
+
+    def commit(self) -> None:
+        """Everything done so far becomes what a resume starts from."""
+        files = self.modules.commit()
+        boundaries = self.activations.commit()
+        self.state.commit(
+            position=self._position,
+            modules=[ModuleRecord(module=module, file=file) for module, file in files.items()],
+            boundaries=boundaries,
+            metrics=self._metrics(),
+            samples=self._samples,
+            meta={"work": self.work(), "module_peaks": self._module_peaks(), "chunk": self.policy.chunk},
+        )
+        self.activations.sweep()
+        self.modules.committed(files)
+        self._sums, self._rates, self._samples = {}, {}, []
+        self._committed_at = time.monotonic()
+
+    def work(self) -> dict[str, float]:
+        """Seconds, steps, images (one counts when every module has trained on it) and MiB, over all starts."""
+        read, written = process_memory.io_mb()
+        return {
+            "seconds": self._before["seconds"] + time.monotonic() - self._began,
+            "steps": self._before["steps"] + self._steps,
+            "images": self._before["images"] + self._images,
+            "read_mb": self._before["read_mb"] + read - self._io_start[0],
+            "written_mb": self._before["written_mb"] + written - self._io_start[1],
+        }
+
+    def _due(self) -> bool:
+        waited = time.monotonic() - self._committed_at
+        # A boundary that carries a chunk would be synced for nothing: better to wait for the chunk's end.
+        return waited >= self.policy.checkpoint_s * (1 if self._is_quiet() else 2)
+
+    def _is_quiet(self) -> bool:
+        """Whether every chunk that was begun is done."""
+        return not any(map(carries_chunk, self.activations.names))
+
+    def _has_room(self) -> bool:
+        """Whether a commit takes no more of the disk than the plan says: boundaries in memory would be written."""
+        added = self.activations.bytes_without_file
+        return added == 0 or (added + self.modules.bytes_to_write) / process_memory.MIB <= self.policy.room_mb()
+
+    def _book(self, visit: Visit, local: LocalModule, peak: float) -> None:
+        used_mb = peak + self.policy.others_mb + self.device.memory_mb()
+        self._peaks[visit.module] = max(self._peaks.get(visit.module, 0.0), used_mb)
+        counted = local.take_totals()
+        if visit.kind in ("train", "backward"):
+            self._steps += visit.span.stop - visit.span.start
+        if visit.kind == "train":
+            book = (visit.module, visit.span.epoch)
+            self._sums[book] = self._sums.get(book, Totals()).plus(counted)
+            self._rates[book] = self.policy.learning_rate(visit, visit.span.stop - 1)
+            self._images += counted.num_images / self.policy.num_heads
+            self._warn_if_diverged(visit, counted.loss)
+        now = time.monotonic()
+        seconds = self._before["seconds"] + now - self._began
+        if now - self._sampled_at >= max(SAMPLE_SECONDS, seconds / SAMPLES):
+            self._sampled_at = now
+            self._samples.append(self._sample(visit, peak))
+
+    def _warn_if_diverged(self, visit: Visit, loss: float) -> None:
+        """Say so once; the run goes on, for the modules before may be good, and one of them is chosen."""
+        if math.isfinite(loss) or self._diverged:
+            return
+        self._diverged = True
+        text = (
+            f"the loss of module {visit.module} is not finite any more (epoch {visit.span.epoch + 1}): it learns "
+            "nothing from here on, nor do those that read its output; a smaller --lr helps most often"
+        )
+        messages.send("warning", text=text)
+        self.state.add_event("diverged", text)
+
+    def _sample(self, visit: Visit, peak: float) -> VisitSample:
+        work = self.work()
+        return VisitSample(
+            time_s=work["seconds"],
+            phase=visit.kind,
+            module=visit.module,
+            rss_mb=process_memory.usage().rss + self.policy.others_mb,
+            peak_mb=peak + self.policy.others_mb,
+            cuda_mb=self.device.memory_mb(),
+            read_mb=work["read_mb"],
+            written_mb=work["written_mb"],
+        )
+
+    def _metrics(self) -> list[Metric]:
+        return [
+            Metric(
+                kind="train",
+                module=module,
+                epoch=epoch,
+                position=self._position,
+                num_images=totals.num_images,
+                loss_sum=totals.loss,
+                num_correct=totals.correct,
+                transport_sum=totals.transport,
+                transport_gradient=totals.transport_gradient,
+                other_gradient=totals.other_gradient,
+                lr=self._rates[module, epoch],
+            )
+            for (module, epoch), totals in self._sums.items()
+        ]
+
+    def _module_peaks(self) -> dict[str, float]:
+        before = self.state.meta("module_peaks", {})
+        return {**before, **{str(k): max(peak, before.get(str(k), 0.0)) for k, peak in self._peaks.items()}}
+
+    def _tell(self, visit: Visit) -> None:
+        now = time.monotonic()
+        if now - self._told_at < PROGRESS_SECONDS:
+            return
+        self._told_at = now
+        totals = self._sums.get((visit.module, visit.span.epoch), Totals())
+        work = self.work()
+        done = max(int(work["steps"]), 1)
+        messages.send(
+            "progress",
+            phase=visit.kind,
+            module=visit.module,
+            epoch=visit.span.epoch,
+            lap=visit.span.lap,
+            loss=totals.loss / max(totals.num_images, 1),
+            accuracy=totals.correct / max(totals.num_images, 1),
+            images_per_s=work["images"] / max(work["seconds"], 1e-9),
+            rss_mb=process_memory.usage().rss + self.policy.others_mb,
+            peak_mb=self.peak_mb(),
+            budget_mb=self.policy.budget_mb,
+            done=min(done / max(self.policy.total_steps, 1), 1.0),
+            left_s=work["seconds"] * max(self.policy.total_steps - done, 0) / done,
+        )

@@ -1,0 +1,115 @@
+"""Evaluation: forward visits over a split, module by module; the accuracy at every depth; the depth to use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edge_trgl.engine import from_config, schedule
+from edge_trgl.engine.open_run import OpenRun
+from edge_trgl.engine.schedule import Split, Visit
+from edge_trgl.engine.trainer import Rooms, walk
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.totals import Totals
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.module_store import ModuleStore
+
+SPLITS: tuple[Split, ...] = ("val", "test")
+Check = Callable[[Visit], None]
+"""Called after every visit; raises to stop."""
+
+
+def evaluate(
+    opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, freed: Freed, check: Check
+) -> dict[str, Any]:
+    """Score every depth that has a head on the validation and test sets: all of them or, end-to-end, the last.
+
+    Returns:
+        `per_depth` (validation accuracies, fractions, from `first_depth` on: end-to-end only the last depth has a
+        head), `chosen_depth` (in modules, from 1, the first best on validation), `chosen` and `last` (test
+        accuracies at the chosen and the last depth, None without a test set), and `test_per_depth`, which nothing
+        is chosen by. `chosen_on`: what stood for validation; `half-test` is every other image of the test set.
+    """
+    validation, test = (_score(opened, modules, meter, freed, check, split) for split in SPLITS)
+    best = choose_depth(validation)
+    return {
+        "first_depth": len(opened) - len(validation) + 1,
+        "per_depth": validation,
+        "chosen_depth": len(opened) - len(validation) + best,
+        "chosen": test[best - 1] if test else None,
+        "last": test[-1] if test else None,
+        "test_per_depth": test,
+        "chosen_on": opened.config.data.choose_on,
+    }
+
+
+def choose_depth(accuracies: Sequence[float]) -> int:
+    """The place, counted from 1, of the best accuracy; the first of equals, being the smaller network."""
+    return max(range(len(accuracies)), key=lambda depth: (accuracies[depth], -depth)) + 1
+
+
+def _score(
+    opened: OpenRun,
+    modules: ModuleStore[LocalModule],
+    meter: Meter,
+    freed: Freed,
+    check: Check,
+    split: Split,
+) -> list[float]:
+    num_images = opened.info.splits[split].num_images
+    if num_images == 0:
+        return []
+    shape = from_config.job_shape(opened.config, len(opened), num_images)
+    rooms = Rooms(
+        modules=modules,
+        activations=ActivationStore(opened.run.scratch, num_images, shape.batch_size),
+        feed=opened.feed(split),
+        meter=meter,
+        learning_rate=_no_rate,
+        spec_of=opened.workshop.spec_of,
+        seed=opened.config.train.seed,
+        prefetch=opened.plan.layout.prefetch,
+        work_mb=opened.work_mb(),
+        freed=freed,
+    )
+    rooms.activations.restore([])  # what an evaluation before this one left behind when it was killed
+    totals = [Totals() for _ in range(len(opened))]
+
+    def after(position: int, visit: Visit, local: LocalModule) -> None:
+        totals[visit.module] = totals[visit.module].plus(local.take_totals())
+        check(visit)
+
+    chunk = min(opened.plan.layout.chunk, shape.batches_per_pass)
+    walk(schedule.evaluation(shape, split, chunk), rooms, after)
+    rooms.activations.close()
+    rooms.feed.close()
+    return [total.correct / total.num_images for total in totals if total.num_images]
+
+
+def _no_rate(visit: Visit, batch: int) -> float:
+    raise AssertionError("evaluation trains nothing")
+
+
+def weights_sha256(modules: ModuleStore[LocalModule], num_modules: int) -> str:
+    """sha256 over (module, name, dtype, shape, contiguous little-endian bytes) of every final tensor, in order."""
+    digest = hashlib.sha256()
+    for module in range(num_modules):
+        # What is freed before a module stays beside it otherwise, up to 24 MiB of small layers.
+        process_memory.trim()
+        for name, tensor in modules.open(module).final_tensors().items():
+            head = f"{module} {name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"
+            digest.update(head.encode())
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return flat.numpy().data

@@ -1,0 +1,150 @@
+"""Opening a planned run: what training, evaluation and export have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edge_trgl.config.sections import RunConfig
+from edge_trgl.data import DatasetInfo, open_dataset
+from edge_trgl.engine import from_config, process_setup
+from edge_trgl.engine.batches import Feed
+from edge_trgl.engine.from_config import Layout, Workshop
+from edge_trgl.engine.schedule import Visit
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.device import Device, open_device
+from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.planner.demand import FORWARD
+from edge_trgl.runtime.planner.plan import Plan
+from edge_trgl.runtime.storage import safetensors_file
+from edge_trgl.runtime.storage.module_store import ModuleStore
+from edge_trgl.runtime.storage.state import RunState
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRun:
+    """A run as objects, its modules still on disk."""
+
+    run: Run
+    config: RunConfig
+    info: DatasetInfo
+    state: RunState
+    device: Device
+    plan: Plan
+    workshop: Workshop
+
+    def __len__(self) -> int:
+        return len(self.workshop.chain)
+
+    def modules(self) -> ModuleStore[LocalModule]:
+        """The modules as the last commit left them."""
+        return ModuleStore(
+            self.run.modules,
+            build=self.workshop.build,
+            initialise=self._first_made,
+            limits=self.plan.resident_bytes,
+            committed=self.state.modules(),
+        )
+
+    def file_of(self, module: int) -> Path:
+        """The committed file of a module."""
+        return self.run.modules / self.state.modules()[module].name
+
+    def deployed(self, module: int, *, head: bool) -> LocalModule:
+        """A module as the last commit left it, on the CPU and for inference: without momentum.
+
+        `head`: with its head.
+
+        Raises:
+            StorageError: its file is damaged or gone.
+        """
+        workshop = self.workshop
+        with torch.device("meta"):
+            local = LocalModule(workshop.chain, module, workshop.layout.shapes[module], workshop.config)
+        local.aux = nn.ModuleList()
+        if not head:
+            local.head = nn.Identity()
+        local.requires_grad_(requires_grad=False).materialise("cpu").eval()
+        safetensors_file.read_some_into(self.file_of(module), local.final_tensors(), self.state.modules()[module])
+        return local
+
+    def _first_made(self, module: int) -> LocalModule:
+        # Beside the heap's holes that are left of what made room for it, it would take more than where it was
+        # measured: several MiB with two moments a weight.
+        if "trim" not in self.config.budget.without:
+            process_memory.trim()
+        return self.workshop.initialise(module)
+
+    def work_mb(self) -> Callable[[Visit, int], float]:
+        """What a step of a visit takes on so many samples, beside its module and input: an estimate."""
+        form = self.state.meta("demand")["forms"][self.plan.layout.form]
+        works: list[dict[str, int]] = [row["works"] for row in form["rows"]]
+        size: int = form["size"]
+        level = self.plan.layout.recompute
+
+        def work_mb(visit: Visit, num_samples: int) -> float:
+            work = FORWARD if visit.kind in ("forward", "ascend") else level
+            return works[visit.module][work] * min(num_samples / size, 1) / process_memory.MIB
+
+        return work_mb
+
+    def freed(self, budget_mb: float, others_mb: float) -> Freed:
+        """What this process does with freed memory, where others have `others_mb` of the budget."""
+        if "trim" in self.config.budget.without or self.device.name != "cpu":
+            return Freed(None)
+        placeless = self.state.meta("placeless_bytes")
+        margin = (
+            max(2 * placeless, process_memory.SMALL_BYTES) if placeless else 0.0
+        )  # two tensors, or a few small ones
+        return Freed(min(budget_mb, self.plan.peak_mb) - others_mb, margin / process_memory.MIB)
+
+    def feed(self, split: str) -> Feed:
+        """The images of `split`, where the modules are; none if it is empty."""
+        return Feed(
+            self.run.data,
+            self.info,
+            split,
+            augment=from_config.augmentation(self.config, self.info),
+            batch_size=self.config.train.batch_size,
+            seed=self.config.train.seed,
+            device=self.workshop.device,
+            chunk_of=self.workshop.chunk_of,
+        )
+
+
+def open_run(run: Run, device: str | None = None) -> OpenRun:
+    """Set this process up for torch and open `run`, which was prepared and planned.
+
+    `device`: where to compute, another than the run trains on: a CUDA context takes hundreds of MiB.
+    """
+    config, info = run.config(), open_dataset(run.data)
+    device = device or config.train.device
+    process_setup.set_up(config.train.threads)
+    state = run.state()
+    plan, layout = Plan.from_document(state.meta("plan")), Layout.from_document(state.meta("layout"))
+    # On meta: blocks that the user's factory builds at once take no memory here.
+    with torch.device("meta"):
+        chain = from_config.planned_chain(config, info, layout, from_config.stored_net(state))
+    workshop = Workshop(
+        chain=chain,
+        layout=layout,
+        in_memory=plan.layout.placement == "memory",
+        config=from_config.step_config(config, recompute=plan.layout.recompute, micro_batch=plan.micro_batch),
+        device=device,
+        seed=config.train.seed,
+    )
+    return OpenRun(
+        run=run,
+        config=config,
+        info=info,
+        state=state,
+        device=open_device(device),
+        plan=plan,
+        workshop=workshop,
+    )

@@ -1,0 +1,155 @@
+"""The engine: one loop over visits. The one room where the method and the machinery meet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from torch import Tensor
+
+from edge_trgl.engine.batches import Feed, Samples
+from edge_trgl.engine.schedule import IMAGES, Boundary, Span, Visit, passed
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.random_keys import key
+from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.storage.activation_store import ActivationStore
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
+from edge_trgl.runtime.storage.module_store import ModuleStore
+
+AfterVisit = Callable[[int, Visit, LocalModule], None]
+"""Told the position of the next visit, the visit that was done and its module, at a safe point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rooms:
+    """What the loop works with.
+
+    `learning_rate(visit, batch)`; `spec_of(boundary)` lays a boundary out; `prefetch`: read the next module
+    while one is trained; `work_mb(visit, num_samples)`: what a step takes, about.
+    """
+
+    modules: ModuleStore[LocalModule]
+    activations: ActivationStore
+    feed: Feed
+    meter: Meter
+    learning_rate: Callable[[Visit, int], float]
+    spec_of: Callable[[Boundary], BoundarySpec]
+    seed: int
+    prefetch: bool
+    work_mb: Callable[[Visit, int], float]
+    freed: Freed
+
+
+def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
+    """Do every visit from position `start` on: open the module, read, step, write, hand over to `after`.
+
+    `after` commits when its policy says so; an exception from it leaves the last commit standing.
+    """
+    for position, visit, upcoming in _looking_ahead(visits, start):
+        local = rooms.modules.open(visit.module, upcoming)
+        following = next((module for module in upcoming if module != visit.module), None)
+        if rooms.prefetch and following is not None:
+            rooms.modules.prefetch(following, beside=visit.module, upcoming=upcoming)
+        with rooms.meter.phase():
+            for batch in range(visit.span.start, visit.span.stop):
+                samples = rooms.feed.samples(visit.span, batch)
+                rooms.freed.before(rooms.work_mb(visit, len(samples)))
+                _step(visit, batch, samples, local, rooms)
+                rooms.freed.after()
+        if visit.kind != "forward":
+            rooms.modules.mark_changed(visit.module)
+        for name in visit.drops:
+            if name in rooms.activations:  # a gradient is gone already
+                rooms.activations.drop(name)
+        after(position + 1, visit, local)
+        del local  # else it stays in memory while the next one is made
+
+
+def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, rooms: Rooms) -> None:
+    span = visit.span
+    above = _gradient(visit, samples, rooms)
+    x = _read(visit.reads[0], span, batch, samples, rooms)
+    y, image = rooms.feed.labels(samples), _images(visit, batch, samples, rooms)
+    emit = _writer(visit, visit.module + 1, samples, rooms)
+    send_back = _writer(visit, visit.module, samples, rooms)
+    seed = key(rooms.seed, "step", span.epoch, batch)
+    if visit.kind == "forward":
+        local.infer(x, y, emit)
+    elif visit.kind == "ascend":
+        local.ascend(x, seed=seed, emit=emit)
+    elif above is None:
+        lr, gauged = rooms.learning_rate(visit, batch), batch == 0
+        local.train_step(
+            x, y, lr=lr, seed=seed, lap=span.lap, gauged=gauged, image=image, emit=emit, send_back=send_back
+        )
+    else:
+        local.backward_step(x, above, lr=rooms.learning_rate(visit, batch), seed=seed, send_back=send_back)
+
+
+def _gradient(visit: Visit, samples: Samples, rooms: Rooms) -> Tensor | None:
+    """The gradient of the module's output, if the visit, which is then of a single batch, reads one."""
+    if visit.kind != "backward":
+        return None
+    name = visit.reads[1].name
+    # A copy, and the store's own memory is free again for the input, which is read next.
+    gradient = rooms.activations.get(name).read(samples).clone()
+    rooms.activations.drop(name)
+    return rooms.feed.to_device(gradient)
+
+
+def _images(visit: Visit, batch: int, samples: Samples, rooms: Rooms) -> Tensor | None:
+    """What the visit's input came from, if it reads that, too."""
+    if visit.kind == "backward" or len(visit.reads) == 1:
+        return None
+    images = visit.reads[1]
+    span = visit.span if images is IMAGES else passed(visit.span, images)
+    return rooms.feed.unnormalised(span, batch, samples)
+
+
+def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: Rooms) -> Tensor:
+    if boundary is IMAGES:
+        return rooms.feed.images(span, batch, samples)
+    stored, copy = rooms.activations.get(boundary.name), span.epoch % boundary.copies
+    upcoming = rooms.feed.upcoming(span, batch, stored.window)
+    return rooms.feed.to_device(stored.read(samples, copy=copy, then=upcoming))
+
+
+def _writer(visit: Visit, module: int, samples: Samples, rooms: Rooms) -> Callable[[Tensor], None] | None:
+    """Appends to what the visit writes for `module`, as many samples at a time as come (micro-batches)."""
+    boundary = next((boundary for boundary in visit.writes if boundary.module == module), None)
+    if boundary is None:
+        return None
+    if boundary.name not in rooms.activations:
+        rooms.activations.create(rooms.spec_of(boundary))
+    stored = rooms.activations.get(boundary.name)
+    waiting = iter(samples)
+
+    def emit(out: Tensor) -> None:
+        part = np.fromiter(islice(waiting, len(out)), dtype=np.int64, count=len(out))
+        stored.append(part, out, copy=visit.span.epoch % boundary.copies)
+
+    return emit
+
+
+def _looking_ahead(visits: Iterable[Visit], start: int) -> Iterator[tuple[int, Visit, list[int]]]:
+    """Each visit from `start` on, with its position and the distinct modules that come after it, nearest first."""
+    numbered = enumerate(islice(visits, start, None), start)
+    window: deque[tuple[int, Visit]] = deque()
+    # Far enough to see every module once more in a round, up and down or in several stretches each.
+    for position, visit in numbered:
+        window.append((position, visit))
+        if len(window) > LOOKAHEAD:
+            yield *window.popleft(), _distinct(window)
+    while window:
+        yield *window.popleft(), _distinct(window)
+
+
+LOOKAHEAD = 256
+
+
+def _distinct(window: Iterable[tuple[int, Visit]]) -> list[int]:
+    return list(dict.fromkeys(visit.module for _, visit in window))

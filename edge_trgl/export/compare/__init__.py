@@ -1,0 +1,1 @@
+"""The exported file beside the network, module by module."""

@@ -1,0 +1,79 @@
+"""How much a smaller file has lost of what the float32 model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edge_trgl.export.compare.comparison import Tally
+
+LARGEST_LOSS = 0.02
+"""Of accuracy: what an int8 file may lose."""
+
+LARGEST_DIFFERENCE = 1e-2
+"""Of a logit, as a share of the largest: what an fp16 file may differ by."""
+
+NEAR = 0.001
+"""Of accuracy: a method of calibration that is so near to the best is as good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One exit of a smaller file beside the same exit of model.onnx, over the same images.
+
+    Accuracies and `top1_agreement` are fractions; `max_relative_diff` is the largest difference of a logit as a
+    share of the largest logit, where that is above 1.
+    """
+
+    depth: int
+    num_images: int
+    accuracy_fp32: float
+    accuracy: float
+    top1_agreement: float
+    max_relative_diff: float
+
+    @property
+    def loss(self) -> float:
+        """Of accuracy; below 0 where the smaller file does better."""
+        return self.accuracy_fp32 - self.accuracy
+
+
+def verdict(depth: int, tally: Tally) -> Verdict:
+    """What was counted of one exit."""
+    found = tally.comparison()
+    return Verdict(
+        depth=depth,
+        num_images=found.num_images,
+        accuracy_fp32=found.accuracy,
+        accuracy=found.accuracy_onnx,
+        top1_agreement=found.top1_agreement,
+        max_relative_diff=found.max_abs_diff / tally.largest,
+    )
+
+
+def largest_loss(verdicts: Iterable[Verdict]) -> float:
+    """Of accuracy, over all exits."""
+    return max(one.loss for one in verdicts)
+
+
+def why_lossy(name: str, verdicts: Iterable[Verdict]) -> str | None:
+    """A sentence about an exit that loses too much accuracy; None if there is none."""
+    for one in verdicts:
+        if not one.loss <= LARGEST_LOSS:
+            return (
+                f"{name} loses {one.loss * 100:.1f} points of accuracy at depth {one.depth}, "
+                f"{one.accuracy:.2%} against {one.accuracy_fp32:.2%} over {one.num_images} images; "
+                f"{LARGEST_LOSS * 100:.0f} are accepted"
+            )
+    return None
+
+
+def why_far(name: str, verdicts: Iterable[Verdict]) -> str | None:
+    """A sentence about an exit whose logits are too far away, or not numbers; None if there is none."""
+    for one in verdicts:
+        if not one.max_relative_diff <= LARGEST_DIFFERENCE:
+            return (
+                f"{name} differs at depth {one.depth} by {one.max_relative_diff:.3g} of the largest logit over "
+                f"{one.num_images} images; {LARGEST_DIFFERENCE:g} is accepted"
+            )
+    return None

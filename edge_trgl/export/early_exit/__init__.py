@@ -1,0 +1,1 @@
+"""Networks in stages, and the thresholds to leave them at."""

@@ -1,0 +1,126 @@
+"""A model in half precision: weights and computing in float16; what goes in, its normalisation, and what comes out
+in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto
+
+from edge_trgl.export.graph.names import INPUT, prefix_of
+from edge_trgl.export.onnx_file.made_weights import Made
+from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.export.onnx_file.weights import SLICE_BYTES, Weight
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LARGEST = float(np.finfo(np.float16).max)
+NORMALISING = ("Div", "Sub")
+"""The operations that the first module begins with (see `stage.Normalisation`)."""
+
+WHOLE_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
+"""Inputs of operations that are float32 whatever the others are: sizes, not values."""
+
+
+def halved(written: Written, made: Made) -> Written:
+    """`written`, a float32 model, in half precision; its new weights are in `made`.
+
+    Memory: a slice of a weight. What is beyond the range of float16 becomes its end.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(written.model)
+    graph = model.graph
+    sizes = _sizes(graph)
+    normalising, computing = _parted(graph)
+    normalised = normalising[-1].output[0] if normalising else INPUT
+    outputs = [value.name for value in graph.output]
+    inner = {name: f"{prefix_of(1)}half/{name}" for name in (normalised, *outputs)}
+    casts_out = [_cast(inner[name], name, TensorProto.FLOAT, _module_of(graph, name)) for name in outputs]
+    for node in computing:
+        _halve(node, keep=node.output[0] in sizes)
+        for names in (node.input, node.output):
+            names[:] = [inner.get(name, name) for name in names]
+    cast_in = _cast(normalised, inner[normalised], TensorProto.FLOAT16, prefix_of(1))
+    nodes = [*normalising, cast_in, *computing, *casts_out]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for value in graph.value_info:
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    weights = {name: _half_weight(weight, made) for name, weight in written.weights.items()}
+    return Written(model=model, weights=weights)
+
+
+def _parted(graph: onnx.GraphProto) -> tuple[list[NodeProto], list[NodeProto]]:
+    """The normalisation, which stays in float32 for windows in whatever units they are, and all else."""
+    nodes = list(graph.node)
+    num_normalising = 0
+    for place, node in enumerate(nodes):
+        if node.op_type not in ("Constant", *NORMALISING):
+            break
+        if node.op_type in NORMALISING:
+            num_normalising = place + 1
+    return nodes[:num_normalising], nodes[num_normalising:]
+
+
+def _sizes(graph: onnx.GraphProto) -> set[str]:
+    """All that inputs which are no values are computed from, back to constants and the shapes of values."""
+    makers = {name: node for node in graph.node for name in node.output}
+    found: set[str] = set()
+    names = [
+        node.input[place]
+        for node in graph.node
+        for place in WHOLE_INPUTS.get(node.op_type, ())
+        if place < len(node.input)
+    ]
+    while names:
+        name = names.pop()
+        maker = makers.get(name)
+        if maker is not None and name not in found:
+            found.add(name)
+            names += [] if maker.op_type == "Shape" else maker.input
+    return found
+
+
+def _halve(node: NodeProto, *, keep: bool) -> None:
+    """The constants and types that a node names, in half precision; as they are if `keep`."""
+    if keep:
+        return
+    for attribute in node.attribute:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            attribute.i = TensorProto.FLOAT16
+        if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT:
+            values = _half(onnx.numpy_helper.to_array(attribute.t))
+            attribute.t.CopyFrom(onnx.numpy_helper.from_array(values, attribute.t.name))
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                _halve(inner, keep=False)
+
+
+def _cast(source: str, target: str, to: int, prefix: str) -> NodeProto:
+    return onnx.helper.make_node("Cast", [source], [target], name=f"{prefix}Cast/{target}", to=to)
+
+
+def _module_of(graph: onnx.GraphProto, name: str) -> str:
+    """The prefix of the module that makes `name`."""
+    maker = next(node for node in graph.node if name in node.output)
+    return str(maker.name).partition("/")[0] + "/"
+
+
+def _half_weight(weight: Weight, made: Made) -> Weight:
+    if weight.dtype != "float32":
+        return weight
+    return made.add_parts(weight.name, weight.shape, np.dtype(np.float16), _halves(weight))
+
+
+def _halves(weight: Weight) -> Iterator[Array]:
+    assert SLICE_BYTES % 4 == 0
+    for part in weight.slices():
+        yield _half(np.frombuffer(part, "<f4"))
+
+
+def _half(values: Array) -> Array:
+    halves: Array = np.clip(values, -LARGEST, LARGEST).astype(np.float16)
+    return halves

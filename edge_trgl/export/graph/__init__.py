@@ -1,0 +1,1 @@
+"""Modules traced to ONNX graphs, and joined."""

@@ -1,0 +1,1 @@
+"""Quantised models: ranges of activations, sites, integer weights."""

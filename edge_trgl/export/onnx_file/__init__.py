@@ -1,0 +1,1 @@
+"""ONNX files written and read as streams, larger than memory."""

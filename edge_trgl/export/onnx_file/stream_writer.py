@@ -1,0 +1,100 @@
+"""An ONNX model as a stream of bytes, so that no weight is ever in memory.
+
+A protobuf message is its fields, one after the other, and a message inside another is preceded by its
+length. Lengths are known from shapes, so the weights can go from their files straight to the model's. Larger
+models have their weights in a file of their own, each from a multiple of `ALIGNMENT` on, where a runtime can map
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import onnx
+
+from edge_trgl.export.onnx_file.weights import Weight
+
+ALIGNMENT = 65_536
+"""Bytes: a multiple of the memory pages of every system (4, 16 or 64 KiB), and what Windows maps from."""
+
+# Field numbers of onnx.proto, each with wire type 2 (length-delimited).
+MODEL_GRAPH = 7
+GRAPH_INITIALIZER = 5
+TENSOR_RAW_DATA = 9
+
+
+def inside_bytes(model: onnx.ModelProto, weights: Sequence[Weight]) -> int:
+    """The size of the file that `inside` gives."""
+    prefix, tensors = _laid_out(model, weights)
+    return len(prefix) + sum(len(head) + weight.num_bytes for head, weight in zip(tensors, weights, strict=True))
+
+
+def inside(model: onnx.ModelProto, weights: Sequence[Weight]) -> Iterator[bytes | memoryview]:
+    """The file of `model`, which has no initializers, with `weights` as its initializers."""
+    prefix, tensors = _laid_out(model, weights)
+    yield prefix
+    for head, weight in zip(tensors, weights, strict=True):
+        yield head
+        yield from weight.slices()
+
+
+def beside(model: onnx.ModelProto, weights: Sequence[Weight], location: str) -> bytes:
+    """The file of `model` with `weights` as its initializers, their bytes in the file `location` beside it."""
+    described = onnx.ModelProto()
+    described.CopyFrom(model)
+    for weight, start in zip(weights, _starts(weights), strict=True):
+        tensor = described.graph.initializer.add(name=weight.name, dims=weight.shape, data_type=weight.elem_type)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", start), ("length", weight.num_bytes)):
+            tensor.external_data.add(key=key, value=str(value))
+    content: bytes = described.SerializeToString()
+    return content
+
+
+def data(weights: Sequence[Weight]) -> Iterator[bytes | memoryview]:
+    """The file beside the model."""
+    position = 0
+    for weight, start in zip(weights, _starts(weights), strict=True):
+        yield bytes(start - position)
+        yield from weight.slices()
+        position = start + weight.num_bytes
+
+
+def _starts(weights: Sequence[Weight]) -> list[int]:
+    starts, position = [], 0
+    for weight in weights:
+        starts.append(position)
+        position += -(-weight.num_bytes // ALIGNMENT) * ALIGNMENT
+    return starts
+
+
+def _laid_out(model: onnx.ModelProto, weights: Sequence[Weight]) -> tuple[bytes, list[bytes]]:
+    """All that comes before the weights, and what comes before the bytes of each."""
+    tensors = [_head(weight) for weight in weights]
+    inner = model.graph.SerializeToString()
+    outer = onnx.ModelProto()
+    outer.CopyFrom(model)
+    outer.ClearField("graph")
+    num_bytes = len(inner) + sum(
+        len(head) + weight.num_bytes for head, weight in zip(tensors, weights, strict=True)
+    )
+    return outer.SerializeToString() + _before(MODEL_GRAPH, num_bytes) + inner, tensors
+
+
+def _head(weight: Weight) -> bytes:
+    tensor = onnx.TensorProto(name=weight.name, dims=weight.shape, data_type=weight.elem_type)
+    described: bytes = tensor.SerializeToString() + _before(TENSOR_RAW_DATA, weight.num_bytes)
+    return _before(GRAPH_INITIALIZER, len(described) + weight.num_bytes) + described
+
+
+def _before(field: int, num_bytes: int) -> bytes:
+    return _varint(field << 3 | 2) + _varint(num_bytes)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

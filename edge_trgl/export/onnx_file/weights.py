@@ -1,0 +1,52 @@
+"""A tensor that lies in some file, and its bytes a slice at a time."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edge_trgl.runtime.storage import files
+
+SLICE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """A tensor of a model: its `name` there, and the `num_bytes` from byte `start` of the file `path` that it is.
+
+    `dtype` as NumPy calls it; row-major and little-endian, as safetensors and ONNX have it.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    start: int
+    num_bytes: int
+
+    @property
+    def elem_type(self) -> int:
+        """The number that ONNX has for the dtype."""
+        return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
+
+    def slices(self) -> Iterator[memoryview]:
+        """The bytes in order; each slice is good until the next."""
+        buffer = memoryview(mmap.mmap(-1, min(SLICE_BYTES, max(self.num_bytes, 1))))
+        with files.opened(self.path, os.O_RDONLY) as fd:
+            for offset in range(0, self.num_bytes, SLICE_BYTES):
+                view = buffer[: self.num_bytes - offset]
+                files.read_into(fd, view, self.start + offset)
+                yield view
+
+    def read(self) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+        """The tensor, in memory of its own."""
+        values = np.empty(self.shape, np.dtype(self.dtype).newbyteorder("<"))
+        with files.opened(self.path, os.O_RDONLY) as fd:
+            files.read_into(fd, values.reshape(-1).view(np.uint8).data, self.start)
+        return values

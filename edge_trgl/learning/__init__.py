@@ -1,0 +1,1 @@
+"""One module's local step: forward, loss, backward, update."""

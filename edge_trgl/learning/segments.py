@@ -1,0 +1,117 @@
+"""The smallest parts of a module that may be computed on their own, and what makes it give the same bits.
+
+Wherever a forward and backward is cut, between modules or inside one, values and gradients must lie in memory
+as they would have without the cut, draws must not depend on what was drawn before, and what is computed again
+must leave no trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_trgl.networks.chain import Pieces
+from edge_trgl.random_keys import key
+
+ALIGNMENT = 64
+"""Bytes: where torch begins every tensor of its own on the CPU."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A block, or a piece of a block that is made of them.
+
+    `place`: the number of the block in its chain, and of the piece in its block.
+    """
+
+    layer: nn.Module
+    place: tuple[int, int]
+
+    def __call__(self, x: Tensor, seed: int) -> Tensor:
+        """[B, ...] → [B, ...], in the one layout of its shape. `seed` and `place` key what is drawn at random."""
+        # Dropout draws from the default generator; keyed here, it draws the same in every order of visits.
+        own = key(seed, *self.place)
+        torch.default_generator.manual_seed(own)
+        if x.is_cuda:
+            torch.cuda.default_generators[x.get_device()].manual_seed(own)
+        out = laid_out(self.layer(x))
+        if out.requires_grad:
+            out.register_hook(laid_out)  # type: ignore[no-untyped-call]
+        return out
+
+
+def segments_of(trunk: nn.Sequential, first_block: int) -> list[Segment]:
+    """The segments of a module whose first block has this number, in order."""
+    return [
+        Segment(layer, (number, piece))
+        for number, block in enumerate(trunk, first_block)
+        for piece, layer in enumerate(block if isinstance(block, Pieces) else (block,))
+    ]
+
+
+def last_uses(stages: Iterable[Iterable[Segment]]) -> list[list[nn.Parameter]]:
+    """For each stage, the weights whose gradient is complete once its backward, after all later ones, is done.
+
+    A weight that stands in several stages is that of the first of them.
+    """
+    seen: set[nn.Parameter] = set()
+    found = []
+    for stage in stages:
+        weights = dict.fromkeys(weight for segment in stage for weight in segment.layer.parameters())
+        found.append([weight for weight in weights if weight not in seen])
+        seen.update(weights)
+    return found
+
+
+def laid_out(values: Tensor) -> Tensor:
+    """`values` [B, ...] without a gap, maps channels-last, from a multiple of `ALIGNMENT` on; copied if need be.
+
+    Layout and alignment decide which kernels run and so the bits of the result.
+    """
+    order, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if values.dim() == 4 else (range(values.dim()),) * 2
+    rows = values.permute(*order)
+    strides = (*reversed(list(accumulate(reversed(rows.shape[1:]), int.__mul__))), 1)
+    if rows.stride() == strides and values.data_ptr() % ALIGNMENT == 0:
+        return values
+    return rows.clone(memory_format=torch.contiguous_format).permute(*back)
+
+
+class Seed(torch.autograd.Function):
+    """Starts a backward at `out` with a given gradient.
+
+    `backward(out, gradient)` would do, but checking the gradient's shape there loads sympy: 35 MiB.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, gradient: Tensor) -> Tensor:
+        ctx.gradient = gradient
+        return out.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        gradient, ctx.gradient = ctx.gradient, None
+        return gradient, None
+
+
+@contextlib.contextmanager
+def buffers_kept(segments: Iterable[Segment]) -> Iterator[None]:
+    """BN with batch statistics and no update of its running ones: those were updated the first time."""
+    norms = [
+        part
+        for segment in segments
+        for part in segment.layer.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats
+    ]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

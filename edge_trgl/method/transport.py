@@ -1,0 +1,160 @@
+"""The transport cost W of a module: the kinetic energy that TRGL adds to its loss (paper, equation 2).
+
+W is the sum over the module's blocks of reduce(r²), r being the residue that a block adds to its input
+(of reduce(|r|^p), where another norm is asked for).
+With τ (units: see `Reduction`) the local loss is CE + W / (2τ); with the method of multipliers
+(appendix D) it is CE + W / λ, where λ grows with the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from edge_trgl.method import kinetic_energy as energies
+from edge_trgl.method.kinetic_energy import BatchNorm, Measure
+from edge_trgl.method.recompute import Branch, residual
+
+Reduction = Literal["mean", "sum"]
+"""mean: over batch, channels and positions (the authors' scale). sum: over a sample's residue, averaged over the
+batch (the paper's formula). One block's penalty is the same under both when τ_sum = τ_mean · C·H·W of that
+block's map."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """mean(|r|^p) (0-d float32) of a residue r, with r's number of elements a sample."""
+
+    mean: Tensor
+    size: int
+
+    def reduced(self, reduction: Reduction) -> Tensor:
+        """The kinetic energy, 0-d float32."""
+        return self.mean if reduction == "mean" else self.mean * self.size
+
+
+class Residue(nn.Module):
+    """Stands where a residual branch ends, and so marks r for the transport cost.
+
+    What it hands on is as if it were not there. While gradients are recorded in training it holds the energy of r
+    until `take` is called, taken by `measure`; None: it is not wanted. A plain call keeps r, `add` and `norm` keep
+    nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measure: Measure | None = Measure()
+        self._marked: list[Energy] = []
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """r = `branch`, any shape; the fallback."""
+        measure = self._wanted()
+        if measure is None:
+            return branch
+        value, mean = energies.kept(branch, measure)
+        return self._mark(value, mean)
+
+    def add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x + r, r = `branch`, where both have one shape and nothing changes x or the sum in place."""
+        measure = self._wanted()
+        if measure is None or not branch.dtype == x.dtype == torch.float32 or branch.shape != x.shape:
+            return x + self.forward(branch)
+        out, mean = energies.added(x, branch, measure)
+        return self._mark(out, mean)
+
+    def norm(self, norm: BatchNorm, x: Tensor) -> Tensor:
+        """r = norm(x), where the branch ends in that norm; x [B, C, ...]."""
+        measure = self._wanted()
+        exact = norm.affine and norm.training and x.dtype == torch.float32
+        if measure is None or measure.power != 2 or not exact:
+            return self.forward(norm(x))
+        value, mean = energies.normed(norm, x, measure)
+        return self._mark(value, mean)
+
+    def join(self, shortcut: Tensor, branch: Branch, x: Tensor) -> Tensor:
+        """shortcut + r, r = branch(x), all [B, C, H, W]; with no closing norm, nothing may change it in place."""
+        out, mean = residual(replace(branch, measure=self._wanted()), x, shortcut)
+        return out if mean is None else self._mark(out, mean)
+
+    def _wanted(self) -> Measure | None:
+        return self.measure if self.training and torch.is_grad_enabled() else None
+
+    def _mark(self, value: Tensor, mean: Tensor) -> Tensor:
+        self._marked.append(Energy(mean, value[0].numel()))
+        return value
+
+    def take(self) -> list[Energy]:
+        """Hand over what was marked and forget it, so that nothing outlives the step."""
+        marked, self._marked = self._marked, []
+        return marked
+
+
+def penalised(block: nn.Module, x: Tensor, out: Tensor, measure: Measure) -> tuple[Tensor, list[Energy]]:
+    """`out` = block(x), both [B, ...], and the energies of what the block added to x: of its marked residues.
+
+    A block that has no mark is a plain layer: r = out − x where the shapes agree (paper, section 2.1), nothing
+    where they differ. Only what is returned for `out` has the energies in its gradient.
+    """
+    marks = [module for module in block.modules() if isinstance(module, Residue)]
+    if marks or out.shape != x.shape:
+        return out, [energy for mark in marks for energy in mark.take()]
+    out, mean = energies.moved(x, out, measure)
+    return out, [Energy(mean, out[0].numel())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transport:
+    """How modules are regularised.
+
+    `tau` is that of the first ⌊K/2⌋ modules; the others get 2τ. None is VanGL: no transport term. `power` p ≥ 1
+    takes |r|^p for r². With `multipliers` the weight is 1/λ instead and `tau` is not used.
+    """
+
+    tau: float | None
+    reduction: Reduction = "mean"
+    power: float = 2.0
+    multipliers: Multipliers | None = None
+
+    def weight(self, module: int, num_modules: int) -> float:
+        """The factor of W in the loss of module `module` of `num_modules`: 1 / (2τ_k), or 0 for VanGL."""
+        if self.tau is None:
+            return 0.0
+        tau = self.tau if module < num_modules // 2 else 2 * self.tau
+        return 1 / (2 * tau)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multipliers:
+    """λ of appendix D: every `every` steps it grows by `growth` · CE.
+
+    It starts at `first` in every module, as in the paper; `by_depth`, at k · `first` in module k, as in the
+    authors' scripts, where W weighs 1 / `first` as long as λ is 0.
+    """
+
+    first: float = 1.0
+    growth: float = 1.0
+    every: int = 50
+    by_depth: bool = False
+
+    def begin(self, state: Tensor, lap: int, module: int) -> None:
+        """Start anew in place when `lap` is another than that of `state` = [λ, steps, lap] (float64).
+
+        `module`: its number among those that are trained.
+        """
+        if int(state[2]) != lap:
+            start = self.first * module if self.by_depth else self.first
+            state.copy_(torch.tensor([start, 0.0, float(lap)]))
+
+    def weight(self, state: Tensor) -> float:
+        """The factor of W in the loss."""
+        return 1 / (float(state[0]) or self.first)
+
+    def advance(self, state: Tensor, cross_entropy: Tensor) -> None:
+        """Count one step in place, with the cross-entropy that it just computed."""
+        state[1] += 1
+        if int(state[1]) % self.every == 0:
+            # As a number: the state is on the CPU, wherever the loss was computed.
+            state[0] += self.growth * float(cross_entropy)

@@ -1,0 +1,1 @@
+"""Networks as chains of blocks, cut into modules with heads."""

@@ -1,0 +1,147 @@
+"""From what the user calls a model to its chain."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from edge_trgl.networks.chain import Chain, Shape, by_depth
+from edge_trgl.networks.cutting import Factory, Net, cut, hollow, model_factory
+from edge_trgl.networks.zoo.km_resnet import km_resnet
+from edge_trgl.networks.zoo.resnet import resnet
+from edge_trgl.networks.zoo.resnet110 import resnet110
+from edge_trgl.networks.zoo.swin import swin_tiny
+from edge_trgl.networks.zoo.vgg import vgg19
+from edge_trgl.runtime.errors import InputError, UsageError
+
+NETS: dict[str, Callable[..., Chain]] = {
+    "resnet50": partial(resnet, 50),
+    "resnet101": partial(resnet, 101),
+    "resnet152": partial(resnet, 152),
+    "resnet110": resnet110,
+    "resnet110-heavy": partial(resnet110, heavy=True),
+    "swin-tiny": swin_tiny,
+    "vgg19": vgg19,
+}
+"""Networks of one depth, which choose their modules for a number of them."""
+
+NAMES = ("km-10-1", "km-2-7", "km-20-1", "km-20-1-encoder", *NETS)
+"""Examples that stand for all: any km-K-M is understood, and km-K-M-encoder, whose encoder is a module apart."""
+
+
+def build_chain(
+    name: str,
+    *,
+    input_shape: Shape,
+    num_classes: int,
+    width: int = 32,
+    num_modules: int | None = None,
+    downsample: tuple[int, ...] | None = None,
+    net: Net | None = None,
+) -> Chain:
+    """The chain that `name` stands for: km-K-M, one of `NETS`, torchvision:NAME, timm:NAME, or module:factory.
+
+    It has its own heads. `num_modules` regroups its blocks. A factory is called with `input_shape` and
+    `num_classes` and returns a `Chain`. `net`: what `open_net` gave, which alone makes a chain of other models.
+
+    Raises:
+        UsageError: no such model, it reads other samples, has fewer blocks than modules were asked for, or cannot
+            halve the map where it should.
+        InputError: the user's factory cannot be imported or fails.
+    """
+    km = re.fullmatch(r"km-(\d+)-(\d+)(-encoder)?", name)
+    if km and int(km[1]) and int(km[2]):
+        _check_downsample(name, downsample, int(km[1]))
+        chain = km_resnet(
+            int(km[1]),
+            int(km[2]),
+            input_shape=input_shape,
+            num_classes=num_classes,
+            width=width,
+            downsample=downsample,
+            encoder_apart=km[3] is not None,
+        )
+        return chain if num_modules is None else _regroup(chain, num_modules)
+    if name in NETS or ":" in name:
+        _check_downsample(name, downsample, 1)
+    if name in NETS:
+        make = partial(NETS[name], input_shape=_image_shape(name, input_shape), num_classes=num_classes)
+        if num_modules is None:
+            return make()
+        _check_count(name, num_modules, len(make().blocks))
+        return make(num_modules=num_modules)
+    if ":" in name:
+        chain = net.chain() if net else _chain_of(name, model_factory(name, input_shape, num_classes))
+        return chain if num_modules is None else _regroup(chain, num_modules)
+    near = difflib.get_close_matches(name, NAMES, n=1)
+    raise UsageError(
+        f"there is no model {name!r}",
+        hint=(f"did you mean {near[0]}? " if near else "")
+        + f"Known: km-K-M (any K and M, as km-10-1), {', '.join(NETS)}, "
+        "torchvision:NAME, timm:NAME, or module:factory.",
+    )
+
+
+def _image_shape(name: str, input_shape: Shape) -> tuple[int, int, int]:
+    if len(input_shape) != 3:
+        raise UsageError(
+            f"--model {name} reads images [C, H, W]; a sample of this data set is {list(input_shape)}",
+            hint="Choose km-K-M, as km-10-1, or give a network for it as module:factory.",
+        )
+    return input_shape
+
+
+def _regroup(chain: Chain, num_modules: int) -> Chain:
+    _check_count(chain.name, num_modules, len(chain.blocks))
+    return chain.regroup(by_depth(len(chain.blocks), num_modules))
+
+
+def _check_downsample(name: str, downsample: tuple[int, ...] | None, num_modules: int) -> None:
+    """Module 0 of a K-M net halves nothing; others have no choice at all."""
+    wrong = [module for module in downsample or () if not 0 < module < num_modules]
+    if wrong:
+        later = f"modules 1 to {num_modules - 1}" if num_modules > 1 else "no module"
+        raise UsageError(
+            f"model.downsample names module {wrong[0]}; {later} of {name} can halve the map",
+            hint="Choose among these, or leave it out.",
+        )
+
+
+def _check_count(name: str, num_modules: int, num_blocks: int) -> None:
+    if not 1 <= num_modules <= num_blocks:
+        raise UsageError(
+            f"--modules {num_modules}: {name} has {num_blocks} blocks and so 1 to {num_blocks} modules",
+            hint="Choose a number in that range.",
+        )
+
+
+def open_net(name: str, *, input_shape: Shape, num_classes: int) -> Net | None:
+    """The model that `name` stands for, cut into blocks; None where it is a chain already.
+
+    Raises:
+        UsageError: the library has no such model.
+        InputError: it cannot be imported, or cut; says where and why.
+    """
+    if ":" not in name:
+        return None
+    factory = model_factory(name, input_shape, num_classes)
+    with hollow():
+        made: object = factory()
+    if isinstance(made, Chain):
+        return None
+    if not isinstance(made, nn.Module):
+        raise InputError(
+            f"--model {name}: the factory returned {type(made).__name__}, neither a Chain nor a module",
+            hint="Return an nn.Module that gives logits, or Chain.from_blocks(blocks, ...).",
+        )
+    return cut(factory, name=name, input_shape=input_shape, num_classes=num_classes)
+
+
+def _chain_of(name: str, factory: Factory) -> Chain:
+    chain: object = factory()
+    assert isinstance(chain, Chain), f"{name} gave a chain before"
+    return chain

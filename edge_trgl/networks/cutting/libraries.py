@@ -1,0 +1,121 @@
+"""Where models come from: torchvision, timm, and the user's own modules."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import library
+
+from edge_trgl.networks.cutting.without_weights import Factory
+from edge_trgl.runtime.errors import InputError, UsageError
+
+Shape = tuple[int, ...]
+
+_declared: list[library.Library] = []
+
+
+def model_factory(name: str, input_shape: Shape, num_classes: int) -> Factory:
+    """What makes the model `torchvision:NAME`, `timm:NAME` or `importable.module:factory`, with random weights.
+
+    Raises:
+        UsageError: the library has no such model, or it reads other images.
+        InputError: the library or the user's module cannot be imported.
+    """
+    origin, _, model = name.partition(":")
+    known = {"torchvision": _torchvision, "timm": _timm}
+    if origin in known:
+        return known[origin](model, input_shape, num_classes)
+    factory = user_factory(name)
+    return partial(factory, input_shape=input_shape, num_classes=num_classes)
+
+
+def user_factory(name: str) -> Callable[..., Any]:
+    """The user's function `importable.module:function`.
+
+    Raises:
+        InputError: there is none.
+    """
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        factory: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"--model {name}: {error}",
+            hint="Give importable.module:function; the current folder is searched too.",
+        ) from error
+    return factory
+
+
+def _torchvision(name: str, input_shape: Shape, num_classes: int) -> Factory:
+    if input_shape[0] != 3:
+        raise UsageError(
+            f"the models of torchvision read 3 channels; the data has {input_shape[0]}",
+            hint="Take one of timm, or wrap it in a factory of your own with another first layer.",
+        )
+    models = _imported("torchvision.models", "torchvision")
+    if name not in models.list_models(models):
+        raise UsageError(f"torchvision has no model {name!r}", hint=f"It has {_some(models.list_models(models))}.")
+    options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+    if name.startswith("vit_"):
+        options["image_size"] = input_shape[-1]
+    return partial(models.get_model, name, **options)
+
+
+def _timm(name: str, input_shape: Shape, num_classes: int) -> Factory:
+    timm = _imported("timm", "timm")
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name[:6]}*") or timm.list_models()
+        raise UsageError(f"timm has no model {name!r}", hint=f"It has {_some(near)}.")
+    options: dict[str, Any] = {"pretrained": False, "num_classes": num_classes, "in_chans": input_shape[0]}
+    if "img_size" in inspect.getsource(inspect.getmodule(timm.model_entrypoint(name))):  # type: ignore[arg-type]
+        sized = partial(timm.create_model, name, **options, img_size=tuple(input_shape[1:]))
+        if _takes(sized):
+            return sized
+    return partial(timm.create_model, name, **options)
+
+
+def _takes(factory: Factory) -> bool:
+    try:
+        with torch.device("meta"):
+            factory()
+    except TypeError:
+        return False
+    return True
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _imported(module: str, package: str) -> Any:
+    try:
+        return _import(module)
+    except ImportError as error:
+        raise InputError(f"{package} cannot be imported: {error}", hint=f"pip install {package}.") from error
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except RuntimeError as error:
+        if _declared or "torchvision::nms" not in str(error):
+            raise
+    # torchvision's compiled part does not suit this build of torch: the import fails for want of two operators.
+    # Only now: where the compiled part does suit, it declares them itself, and twice is an abort of the process.
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("torchvision", "timm")]:
+        del sys.modules[name]
+    operators = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+    _declared.append(operators)
+    return importlib.import_module(module)

@@ -1,0 +1,43 @@
+"""From a head's name to the head."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from edge_trgl.networks.heads.conv import ConvHead
+from edge_trgl.networks.heads.deep import DeepHead
+from edge_trgl.networks.heads.layers import PoolRule
+from edge_trgl.networks.heads.linear import LinearHead
+from edge_trgl.networks.heads.pooled import PooledHead
+from edge_trgl.networks.heads.tokens import TokensHead
+
+Head = type[ConvHead] | type[DeepHead] | type[LinearHead] | type[PooledHead] | type[TokensHead]
+
+HEADS: dict[str, Head] = {
+    "conv": ConvHead,
+    "deep": DeepHead,
+    "linear": LinearHead,
+    "pooled": PooledHead,
+    "tokens": TokensHead,
+}
+
+_SPATIAL = ("conv", "deep", "pooled")
+
+
+def build_head(name: str, shape: tuple[int, ...], num_classes: int, pool: PoolRule) -> nn.Module:
+    """The head `name` for a module whose output has `shape` (one sample, without the batch).
+
+    Raises:
+        ValueError: there is no such head, or it cannot read such a shape.
+    """
+    if name not in HEADS:
+        raise ValueError(f"there is no head {name!r}; known: {', '.join(HEADS)}")
+    if name in _SPATIAL and len(shape) not in (2, 3):
+        raise ValueError(
+            f"the {name} head reads maps [C, H, W] or windows [C, L]; this module's output is {list(shape)}"
+        )
+    if math.prod(shape) == 0:
+        raise ValueError(f"the module's output {list(shape)} is empty: the input is too small for this net")
+    return HEADS[name](shape, num_classes, pool)

@@ -1,0 +1,1 @@
+"""The parent process: it orders the jobs, and retries with less."""

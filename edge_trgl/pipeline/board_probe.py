@@ -1,0 +1,163 @@
+"""What `edge-trgl probe` does: measures the machine at hand, shows it, makes a profile of it. No torch here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from edge_trgl.config.sources import own_profiles
+from edge_trgl.run.folder import RUNS
+from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.processes import processor
+from edge_trgl.runtime.processes.supervisor import run_child
+from edge_trgl.runtime.storage import files, storage_speed
+
+MARK = "# Measured by edge-trgl probe, which replaces this file where it is told to.\n"
+REFERENCE = "training one K-M module of width 64, 32x32, batch 32"
+SAVE_ELSEWHERE = "Choose another --save."
+MEMINFO = process_memory.MEMINFO
+
+
+def probe(disk: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure this machine, and the disk that holds the folder `disk`; None is that of the runs.
+
+    `board` and `defaults` of the result are the two parts of a profile, the rest is for people. `say` is told
+    what is being done.
+
+    Raises:
+        StorageError: the disk cannot be measured.
+        StoppedError: a signal came.
+    """
+    folder = disk or (RUNS if RUNS.is_dir() else Path())
+    available_mb = process_memory.available_mb(MEMINFO)
+    say(f"measuring the disk of {folder.resolve()} ...")
+    speed = storage_speed.measure(folder)
+    say("measuring how fast this machine computes ...")
+    machine = _machine(folder)
+    return {
+        "board": _board(folder, speed, machine),
+        "defaults": {"train": {"device": machine["device"]}},
+        "available_mb": round(available_mb, 1),
+        "folder": str(folder.resolve()),
+        "storage_method": speed.method,
+        "storage_file_mb": speed.file_mb,
+        "relative_speeds": machine["relative_speeds"],
+    }
+
+
+def _machine(folder: Path) -> dict[str, Any]:
+    arguments = ["-m", "edge_trgl.jobs", "machine", str(folder)]
+    try:
+        machine: dict[str, Any] = run_child(arguments, on_message=lambda message: None).result
+    except (OverBudgetError, StoppedError) as error:
+        error.hint = "Nothing was saved."  # there is no run to go on with
+        raise
+    return machine
+
+
+def _board(folder: Path, speed: storage_speed.StorageSpeed, machine: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": _name(),
+        "usable_mb": round(process_memory.read_kib(MEMINFO, ("MemTotal",))["MemTotal"] / 1024, 1),
+        "gpu": machine["gpu"],
+        "dtypes": _worthwhile(machine["relative_speeds"]),
+        "storage": storage_speed.kind(folder),
+        "storage_read_mbs": round(speed.read_mbs, 1),
+        "storage_write_mbs": round(speed.write_mbs, 1),
+        "storage_random_iops": round(speed.random_iops, 1),
+        "images_per_s": round(machine["images_per_s"], 1),
+        "counters": machine["counters"],
+    }
+
+
+def _name() -> str:
+    name, kinds = processor.board_name(), processor.processor()
+    return name or f"{platform.machine() if kinds == 'unknown' else kinds}, {os.cpu_count()} CPUs"
+
+
+def _worthwhile(relative_speeds: dict[str, float | None]) -> list[str]:
+    """The types that are no slower than fp32; an emulated one has no use."""
+    return [name for name, speed in relative_speeds.items() if speed is not None and speed >= 1]
+
+
+def profile_file(text: str) -> Path:
+    """Where `--save TEXT` writes: a path ending in .toml, or a name among the user's own profiles.
+
+    Raises:
+        UsageError: TEXT is neither, or a file that probe did not write is there.
+    """
+    path = Path(text)
+    if not text.endswith(".toml"):
+        if not text or path.name != text:
+            raise UsageError(
+                f"--save {text}: this is neither a name nor a .toml file",
+                hint="For example --save shed, or --save shed.toml.",
+            )
+        path = own_profiles() / f"{text}.toml"
+    if path.exists() and not _is_ours(path):
+        raise UsageError(f"{path} was not written by probe and is not replaced", hint=SAVE_ELSEWHERE)
+    return path
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.read_bytes().startswith(MARK.encode())
+    except OSError:
+        return False
+
+
+def save(document: dict[str, Any], path: Path) -> None:
+    """Write the profile part of what `probe` measured.
+
+    Raises:
+        StorageError: it cannot be written; a profile that was there is still there.
+    """
+    profile = {name: document[name] for name in ("board", "defaults")}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_durable(path, [MARK.encode(), tomli_w.dumps(profile).encode()])
+    except OSError as error:
+        raise StorageError(
+            f"{path.parent} cannot be made: {(error.strerror or str(error)).lower()}", hint=SAVE_ELSEWHERE
+        ) from error
+    except StorageError as error:
+        error.hint = SAVE_ELSEWHERE  # there is no run to go on with
+        raise
+
+
+def describe(document: dict[str, Any]) -> str:
+    """The measurements as a short table."""
+    board = document["board"]
+    device = document["defaults"]["train"]["device"]
+    file = f"{document['storage_file_mb']:.0f} MiB, {document['storage_method']}"
+    rows = {
+        "machine": board["name"],
+        "memory": f"{board['usable_mb']:.0f} MiB, {document['available_mb']:.0f} available now",
+        "GPU": board["gpu"],
+        "disk": f"{board['storage']}, under {document['folder']}",
+        "  write": f"{board['storage_write_mbs']:.0f} MB/s ({file})",
+        "  read": f"{board['storage_read_mbs']:.0f} MB/s",
+        "  at random": f"{board['storage_random_iops']:.0f} reads of 4 KiB a second",
+        "speed": f"{board['images_per_s']:.0f} images/s on {device} ({REFERENCE})",
+        "arithmetic": _arithmetic(document["relative_speeds"]),
+        "counters": ", ".join(board["counters"]),
+    }
+    lines = [f"{title:11s} {text}" for title, text in rows.items()]
+    if board["storage"].startswith(("tmpfs", "ramfs")):
+        lines.append(f"{document['folder']} lies in memory; --disk FOLDER measures the disk of another folder")
+    return "\n".join(lines)
+
+
+def _arithmetic(relative_speeds: dict[str, float | None]) -> str:
+    narrow = [
+        f"{name} not supported" if speed is None else f"{name} {speed:.2g} times as fast"
+        for name, speed in relative_speeds.items()
+        if name != "fp32"
+    ]
+    return ", ".join(["fp32", *narrow])

@@ -1,0 +1,1 @@
+"""What each module costs, counted from one step."""

@@ -1,0 +1,338 @@
+"""What each module of a chain costs: shapes, and bytes at any batch size, from local steps on tiny batches.
+
+The very step that training takes is run, gradients included, and its timeline tells the bytes at any batch size.
+Where that step would take more than `REAL_MB`, it is run on tensors without values.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from edge_trgl.learning.local_module import Emit, LocalModule, StepConfig
+from edge_trgl.learning.segments import laid_out
+from edge_trgl.method.recompute import Recompute
+from edge_trgl.networks.chain import Chain, Pieces, Shape
+from edge_trgl.planning.live_bytes import SMALL, Timeline, timeline_of
+from edge_trgl.planning.without_values import Choice, Tensors
+from edge_trgl.runtime.errors import InputError, UsageError
+from edge_trgl.runtime.memory import guard, process_memory
+
+REAL_MB = 40.0
+"""MiB that counting one module may take: large images, or weights, pass it. Counting without values takes twice as
+much, whatever the module (torch's own Python), and is slower where the module is small: measured on x86."""
+
+_Entry = tuple[Shape, torch.dtype]
+"""Shape and dtype of a sample that enters a module."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleCost:
+    """One module: shapes of a sample, bytes that last, and timelines of what lasts no longer than a step.
+
+    `state_bytes`: weights, buffers and `momentum_bytes`, all that the optimizer keeps; `num_params`: of the trunk.
+    `learning_bytes`: of the weights that are trained, and so of all gradients; `gradient_bytes`: of those that are
+    alive at once. `steps`: by what is computed again; end-to-end, those of the backward, with
+    the gradient that is handed down but not the one that is read. `forward`: passes that train nothing.
+    `head`: its name, None without one. `takes_one`: whether a step can be done on a single sample.
+    """
+
+    module: int
+    name: str
+    head: str | None
+    input_shape: Shape
+    output_shape: Shape
+    output_dtype: str
+    num_params: int
+    weight_bytes: int
+    momentum_bytes: int
+    learning_bytes: int
+    gradient_bytes: int
+    opening_bytes: int
+    steps: Mapping[Recompute, Timeline]
+    forward: Timeline
+    takes_one: bool
+
+    @property
+    def state_bytes(self) -> int:
+        """All that is paged."""
+        return self.weight_bytes + self.momentum_bytes
+
+    def least(self, batch_size: int) -> int:
+        """Bytes in which a step can be done, state included, whatever must be computed again."""
+        return self.state_bytes + min(step.peak(batch_size) for step in self.steps.values())
+
+
+def chain_costs(chain: Chain, config: StepConfig, choice: Choice | None = None) -> list[ModuleCost]:
+    """The cost of every module of `chain`, in order; equal modules are run once.
+
+    With a micro-batch, of any size, the steps are of two parts, the second of which meets the gradients of the
+    first; the batch of a timeline is then a part. `choice`: of tensors, where one process counts several chains.
+
+    Raises:
+        UsageError: a head does not suit a module's output.
+        InputError: a block cannot read the output of the block before, or changes its input in place.
+    """
+    counted = _Counted(config, choice)
+    return _in_order(chain, lambda module, entry: counted.cost(chain, module, entry))
+
+
+def cheapest_costs(
+    chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str], choice: Choice | None = None
+) -> list[ModuleCost]:
+    """The same where each module has, of the `allowed` heads, the one that lets it be trained in the least memory.
+
+    Of equals, that with the fewest parameters.
+
+    Raises:
+        UsageError: none of them suits a module's output.
+    """
+    counted = _Counted(config, choice)
+
+    def cheapest(module: int, entry: _Entry) -> ModuleCost:
+        found, refused = [], []
+        for name in allowed:
+            try:
+                found.append(counted.cost(replace(chain, head=name), module, entry))
+            except UsageError as error:
+                refused.append(error)
+        if not found:
+            raise refused[0]
+        return min(found, key=lambda cost: (cost.least(batch_size), cost.learning_bytes))
+
+    return _in_order(chain, cheapest)
+
+
+def block_weights(
+    chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str], choice: Choice | None = None
+) -> list[float]:
+    """Bytes at most of each block's own local step, to cut a chain into equally heavy modules.
+
+    `allowed`: the heads of which a block has its cheapest.
+    """
+    single = chain.regroup(tuple(range(len(chain.blocks))))
+    costs = cheapest_costs(single, config, batch_size, allowed, choice)
+    return [float(cost.steps["none"].peak(batch_size)) for cost in costs]
+
+
+def _in_order(chain: Chain, cost_of: Callable[[int, _Entry], ModuleCost]) -> list[ModuleCost]:
+    """The cost of each module at the entry that the one before leads to."""
+    costs: list[ModuleCost] = []
+    entry: _Entry = (chain.input_shape, torch.float32)
+    for module in range(len(chain)):
+        costs.append(cost_of(module, entry))
+        entry = (costs[-1].output_shape, getattr(torch, costs[-1].output_dtype))
+    return costs
+
+
+class _Counted:
+    """What modules cost; equal ones are run once."""
+
+    def __init__(self, config: StepConfig, choice: Choice | None) -> None:
+        self._config = config
+        self._choice = choice or Choice()
+        self._seen: dict[Any, ModuleCost] = {}
+
+    def cost(self, chain: Chain, module: int, entry: _Entry) -> ModuleCost:
+        blocks = tuple(_identity(chain.blocks[index]) for index in chain.module_blocks(module))
+        first = module == 0 and (chain.encoder_exempt or chain.end_to_end)
+        kinds = self._config.loss.of(module, len(chain)).kinds
+        signature = (blocks, entry, first, chain.head_of(module), kinds)
+        if signature not in self._seen:
+            self._seen[signature] = _module_cost(chain, module, self._config, *entry, self._choice)
+        return replace(self._seen[signature], module=module)
+
+
+def _identity(factory: Any) -> Any:
+    # partials of one function with equal arguments build equal blocks; any other callable is its own kind.
+    function = getattr(factory, "func", None)
+    return (function, factory.args, tuple(sorted(factory.keywords.items()))) if function else id(factory)
+
+
+def _module_cost(
+    chain: Chain, module: int, config: StepConfig, shape: Shape, dtype: torch.dtype, choice: Choice
+) -> ModuleCost:
+    try:
+        with choice.limited(REAL_MB):
+            return _counted(chain, module, config, shape, dtype, choice.tensors)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not guard.refused(error):
+            raise
+    process_memory.trim()  # outside of the handler, whose traceback keeps the tensors
+    choice.give_up_values()
+    return _counted(chain, module, config, shape, dtype, choice.tensors)
+
+
+def _counted(
+    chain: Chain, module: int, config: StepConfig, shape: Shape, dtype: torch.dtype, tensors: Tensors
+) -> ModuleCost:
+    trunk = tensors.built(lambda: chain.trunk(module))
+    with tensors:
+        output = _output(chain, module, trunk, config, _batch(SMALL, shape, dtype))
+    try:
+        local = tensors.built(lambda: LocalModule(chain, module, tuple(output.shape[1:]), config))
+    except ValueError as error:
+        raise UsageError(
+            f"module {module} of {chain.name}: {error}",
+            hint="Try --head linear, --loss cross-entropy, or a larger image.",
+        ) from error
+    with tensors:
+        return _cost_of(chain, local.materialise("cpu"), config, (shape, dtype), output)
+
+
+def _cost_of(chain: Chain, local: LocalModule, config: StepConfig, entry: _Entry, output: Tensor) -> ModuleCost:
+    module = local.index
+    send_back = _nobody if chain.end_to_end and module > 0 else None
+    works = _Works(
+        local=local,
+        config=config,
+        x=entry,
+        image=chain.input_shape if local.mix.wants_image else None,
+        out=output,
+        frozen=module < chain.frozen,
+        send_back=send_back,
+    )
+    momentum_bytes = _bytes(local.moments().values())
+    return ModuleCost(
+        module=module,
+        name=_title(local.trunk),
+        head=chain.head_of(module),
+        input_shape=entry[0],
+        output_shape=tuple(output.shape[1:]),
+        output_dtype=str(output.dtype).removeprefix("torch."),
+        num_params=sum(p.numel() for p in local.trunk.parameters()),
+        weight_bytes=_bytes(local.tensors().values()) - momentum_bytes,  # λ too
+        momentum_bytes=momentum_bytes,
+        learning_bytes=_bytes(_learning(local)),
+        gradient_bytes=_gradient_bytes(local, config),
+        opening_bytes=_opening_bytes(chain, local),
+        steps={recompute: timeline_of(partial(works.step, recompute)) for recompute in get_args(Recompute)},
+        forward=timeline_of(works.forward),
+        takes_one=_takes_one(works),
+    )
+
+
+def _takes_one(works: _Works) -> bool:
+    """Batch norm over a single position needs two samples."""
+    try:
+        works.step("none", 1)()
+    except ValueError:
+        return False
+    return True
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _learning(part: nn.Module, *, recurse: bool = True) -> list[nn.Parameter]:
+    return [weight for weight in part.parameters(recurse) if weight.requires_grad]
+
+
+def _gradient_bytes(local: LocalModule, config: StepConfig) -> int:
+    """Gradients of one layer come into being together, those of several one after the other."""
+    layers = [_learning(layer, recurse=False) for layer in local.modules()]
+    alone = config.early_update and not config.micro_batch
+    return max(map(_bytes, layers)) if alone else sum(map(_bytes, layers))
+
+
+def _opening_bytes(chain: Chain, local: LocalModule) -> int:
+    """Bytes at most while the module is made: its tensors without moments, and what the largest one needs."""
+    largest = max((_bytes([weight]) for weight in local.parameters()), default=0)
+    # Laid out, a weight is copied; an orthogonal one comes from a QR decomposition, which holds three like it.
+    beside = largest if chain.gain is None else 3 * largest
+    return _bytes(local.tensors().values()) - _bytes(local.moments().values()) + beside
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Works:
+    """What training does with one module, made ready on as many samples as asked for.
+
+    `x`: shape and dtype of a sample that enters; `image`: the shape of one, if the loss wants it; `out`: any batch
+    that leaves.
+    """
+
+    local: LocalModule
+    config: StepConfig
+    x: tuple[Shape, torch.dtype]
+    image: Shape | None
+    out: Tensor
+    frozen: bool
+    send_back: Emit | None
+    laps: Iterator[int] = field(default_factory=itertools.count)
+
+    def step(self, recompute: Recompute, size: int) -> Callable[[], None]:
+        if self.frozen:
+            return self.forward(size)
+        parts, part = (2, size) if self.config.micro_batch else (1, None)
+        self.local.config = replace(self.config, recompute=recompute, micro_batch=part)
+        x = _batch(parts * size, *self.x)
+        options: dict[str, Any] = {"lr": 0.0, "seed": 0, "send_back": self.send_back}
+        if not self.local.has_head:
+            above = _batch(parts * size, tuple(self.out.shape[1:]), self.out.dtype)
+            return lambda: self.local.backward_step(x, above, **options)
+        y = torch.zeros((parts * size,), dtype=torch.int64)
+        # Always the first step of a lap: others may do more for λ.
+        lap = next(self.laps)
+        image = None if self.image is None else _batch(parts * size, self.image, torch.float32)
+        return lambda: self.local.train_step(x, y, lap=lap, image=image, emit=_nobody, **options)
+
+    def forward(self, size: int) -> Callable[[], None]:
+        x, y = _batch(size, *self.x), torch.zeros((size,), dtype=torch.int64)
+
+        def run() -> None:
+            if not (self.local.has_head or self.frozen):
+                self.local.ascend(x, seed=0, emit=_nobody)
+            self.local.infer(x, y, None)
+
+        return run
+
+
+def _nobody(values: Tensor) -> None:
+    """Takes what a work emits and forgets it."""
+
+
+def _output(chain: Chain, module: int, trunk: nn.Sequential, config: StepConfig, x: Tensor) -> Tensor:
+    """The trunk's output for the batch x, each block checked on the way."""
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16)
+    with torch.no_grad(), autocast:
+        for index, block in zip(chain.module_blocks(module), trunk, strict=True):
+            version = x._version
+            try:
+                out = block(x)
+            except (RuntimeError, ValueError) as error:
+                if guard.refused(error):
+                    raise
+                reason = str(error).splitlines()[0]
+                raise InputError(
+                    f"block {index} of {chain.name} cannot take the shape {list(x.shape[1:])}: {reason}",
+                    hint="Check the input size and that each block reads what the one before gives.",
+                ) from error
+            if x._version != version:
+                raise InputError(
+                    f"block {index} of {chain.name} changes its input in place",
+                    hint="Use the form that is not in place for the first operation of a block.",
+                )
+            x = out
+    return x
+
+
+def _batch(size: int, shape: Shape, dtype: torch.dtype) -> Tensor:
+    return laid_out(torch.zeros((size, *shape), dtype=dtype))
+
+
+def _title(trunk: nn.Module) -> str:
+    names = [type(part).__name__ for block in trunk.children() for part in _pieces(block)]
+    return " + ".join(
+        f"{names.count(name)}x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)
+    )
+
+
+def _pieces(block: nn.Module) -> list[nn.Module]:
+    return list(block.children()) if isinstance(block, Pieces) else [block]

@@ -1,0 +1,171 @@
+"""A run is a folder: its configuration, its database, its files. Nothing is written outside it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from edge_trgl.config import sources
+from edge_trgl.config.sections import RunConfig
+from edge_trgl.runtime.errors import StorageError, UsageError
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.state import RunState
+
+RUNS = Path("runs")
+
+
+class Run:
+    """The paths of a run folder and what its small files say."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_file = folder / "run.toml"
+        self.state_file = folder / "state.db"
+        self.summary_file = folder / "summary.json"
+        self.report_file = folder / "report.html"
+        self.onnx_file = folder / "model.onnx"
+        self.exits_folder = folder / "model.exits"
+        self.export_file = folder / "export.json"
+        self.data = folder / "data"
+        self.modules = folder / "modules"
+        self.boundaries = folder / "boundaries"
+        self.scratch = folder / "scratch"
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run.
+
+        Raises:
+            UsageError: the folder is not a run.
+        """
+        run = cls(folder)
+        if not run.config_file.is_file():
+            raise UsageError(
+                f"{folder} is not a run: it has no run.toml",
+                hint="Give the folder that train named, such as runs/0001.",
+            )
+        return run
+
+    @classmethod
+    def create(cls, folder: Path, config: RunConfig) -> Run:
+        """A new run in an empty or missing folder.
+
+        Raises:
+            UsageError: something else is in the folder, or its name is none that can be written down.
+            StorageError: it cannot be written.
+        """
+        if not files.is_utf8(str(folder)):
+            raise UsageError(f"{folder} is no name in UTF-8", hint="Choose another --run.")
+        # A kill while run.toml is written leaves its beginning behind.
+        ours = files.temporary_of(cls(folder).config_file)
+        if folder.exists() and (not folder.is_dir() or any(path != ours for path in folder.iterdir())):
+            raise UsageError(
+                f"{folder} is neither a run nor empty",
+                hint="Choose another --run, or leave it out for a new folder.",
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{folder} cannot be made: {error.strerror}", hint="Choose another --run."
+            ) from error
+        run = cls(folder)
+        files.write_durable(run.config_file, [tomli_w.dumps(config.document()).encode()])
+        return run
+
+    def config(self) -> RunConfig:
+        """The resolved configuration that the run was made with."""
+        return sources.resolve(sources.read_toml(self.config_file))
+
+    def state(self) -> RunState:
+        """The run's database, made where there is none."""
+        return RunState(self.state_file)
+
+    def remove_uncommitted(self, state: RunState) -> None:
+        """Remove the files that no commit names, as the next start of training would; none may be running."""
+        named = {
+            self.modules: {file.name for file in state.modules().values()},
+            self.boundaries: {record.file for record in state.boundaries()},
+            self.scratch: set(),
+        }
+        for folder, names in named.items():
+            for path in files.list_folder(folder) if folder.is_dir() else ():
+                if path.name not in names:
+                    files.remove(path)
+
+    def summary(self) -> dict[str, Any] | None:
+        """The content of summary.json, or None before the run is done."""
+        if not self.summary_file.is_file():
+            return None
+        document: dict[str, Any] = json.loads(self.summary_file.read_text())
+        return document
+
+    def smaller_file(self, form: str) -> Path:
+        """Where the model is in a smaller form: model.int8.onnx."""
+        return self.onnx_file.with_suffix(f".{form}{self.onnx_file.suffix}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process: two trainers in one folder would undo each other.
+
+        Raises:
+            UsageError: another process holds it.
+            StorageError: the folder cannot be written.
+        """
+        descriptor = files.open_file(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(
+                    f"{self.folder} is in use by another process", hint="Wait for it, or stop it first."
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
+    """The run in `run_folder`: a new one, or the one that is there if its configuration is the same.
+
+    Raises:
+        UsageError: the configuration differs, with the differences.
+    """
+    if not Run(run_folder).config_file.is_file():
+        return Run.create(run_folder, config)
+    run = Run.open(run_folder)
+    # What is known of the board decides nothing about a run that has its plan.
+    ours, theirs = ({**one.document(), "board": {}} for one in (run.config(), config))
+    found = sources.differences(ours, theirs)
+    if found:
+        raise UsageError(
+            f"{run_folder} was begun with another configuration: {'; '.join(found)}",
+            hint=f"edge-trgl resume {run_folder} goes on as it was begun; another --run begins anew.",
+        )
+    return run
+
+
+def numbered(parent: Path = RUNS) -> Path:
+    """The next free numbered folder under `parent`: 0001, 0002, ..."""
+    numbers = [int(path.name) for path in _numbered_folders(parent)]
+    return parent / f"{max(numbers, default=0) + 1:04d}"
+
+
+def newest_unfinished(parent: Path = RUNS) -> Run | None:
+    """The newest numbered run that has no summary."""
+    runs = [Run(path) for path in sorted(_numbered_folders(parent), key=lambda path: -int(path.name))]
+    return next((run for run in runs if run.config_file.is_file() and not run.summary_file.is_file()), None)
+
+
+def _numbered_folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return [path for path in parent.iterdir() if path.is_dir() and re.fullmatch(r"\d+", path.name)]

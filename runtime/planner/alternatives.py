@@ -1,0 +1,37 @@
+"""What a plan with cached boundaries would move, write and take if it kept more copies of them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from edge_trgl.runtime.planner.demand import Demand, Measurements
+from edge_trgl.runtime.planner.plan import Plan
+from edge_trgl.runtime.planner.traffic import Traffic, traffic_of
+
+MORE = 4
+"""Times the copies of the plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """`copies` of every cached boundary, 0 for none: what leads to it is then computed again in every epoch."""
+
+    copies: int
+    traffic: Traffic
+
+
+def alternatives(demand: Demand, plan: Plan, measured: Measurements, *, augmented: bool) -> Iterator[Alternative]:
+    """What the plan has, more copies where images are `augmented` (else all are alike), and none; nothing where
+    modules are not trained one after the other on cached boundaries."""
+    form = demand.forms[plan.layout.form]
+    if form.order != "cache":
+        return
+    for copies in (demand.copies, MORE * demand.copies) if augmented else (demand.copies,):
+        yield Alternative(copies=copies, traffic=traffic_of(replace(demand, copies=copies), plan, measured))
+    streamed = replace(form, order="stream")
+    forms = tuple(streamed if one is form else one for one in demand.forms)
+    without = replace(demand, forms=forms, one_by_one=True, kept=False, copies=1)
+    # At its best: what passes from module to module, and the modules, never come to the disk.
+    layout = replace(plan.layout, placement="memory", resident=len(form.rows), chunk=1)
+    yield Alternative(copies=0, traffic=traffic_of(without, replace(plan, layout=layout), measured))

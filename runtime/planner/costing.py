@@ -1,0 +1,237 @@
+"""What a layout takes: MiB of each visit, and seconds enough to put layouts in order."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurements, ModuleRow, work_key
+from edge_trgl.runtime.planner.disk_need import DiskNeed, disk_need
+from edge_trgl.runtime.planner.layouts import reads_batches_ahead, reads_modules_ahead
+from edge_trgl.runtime.planner.plan import Layout, Plan
+
+OPTIMISM = 0.1
+"""By how much of its work an estimate may be too high: within it, measuring decides."""
+
+OPTIMISM_FIXED = 0.04
+"""The same of the process before its first module."""
+
+_COMPUTE_BYTES_PER_S = 2e9
+"""A step's tensors over its time, and so over what computing its forward again adds three times: two x86 cores."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layout with what it takes; `slack_mb`: by how much its estimates may be too high.
+
+    `bases_mb`: of a visit of each module, less the modules in memory; `openings_mb`: while a module is made for
+    its first visit, no other being in memory. `disk`: what it takes there.
+    """
+
+    demand: Demand
+    layout: Layout
+    bases_mb: tuple[float, ...]
+    openings_mb: tuple[float, ...]
+    residents: tuple[int, ...]
+    disk: DiskNeed
+    slack_mb: float
+    fixed_mb: float
+    seconds: float
+
+    @property
+    def form(self) -> Form:
+        """What it computes."""
+        return self.demand.forms[self.layout.form]
+
+    @property
+    def peaks_mb(self) -> tuple[float, ...]:
+        """Of a visit of each module."""
+        parts = zip(self.bases_mb, self.residents, self.openings_mb, strict=True)
+        return tuple(max(base + resident / MIB, opening) for base, resident, opening in parts)
+
+    @property
+    def peak_mb(self) -> float:
+        """The highest of them, and of the jobs before training."""
+        return max(*self.peaks_mb, self.demand.floor_mb)
+
+    @property
+    def hoped_mb(self) -> float:
+        """The same, if the estimates turn out too high."""
+        return max(max(self.peaks_mb) - self.slack_mb, self.demand.floor_mb)
+
+    @property
+    def least_disk_mb(self) -> float:
+        """MiB of the disk that it can do with."""
+        return self.disk.least / MIB
+
+    def plan(self, disk_mb: float) -> Plan:
+        """The plan that it makes where the run may take `disk_mb` MiB of the disk."""
+        return Plan(
+            layout=self.layout,
+            micro_batch=self.form.size if "micro-batch" in self.form.lossy else None,
+            resident_bytes=self.residents,
+            peaks_mb=self.peaks_mb,
+            floor_mb=self.demand.floor_mb,
+            fixed_mb=self.fixed_mb,
+            disk_mb=(self.disk.total if self.disk.total <= disk_mb * MIB else self.disk.least) / MIB,
+            seconds=self.seconds,
+            probed=self.slack_mb == 0,
+            lossy=self.form.lossy,
+        )
+
+
+class Costing:
+    """What layouts of a demand take, measured where it was measured."""
+
+    def __init__(self, demand: Demand, measured: Measurements) -> None:
+        self._demand = demand
+        self._measured = measured
+        # None depends on all of a layout: with fifty modules there are thousands of layouts.
+        self._bases = functools.cache(self._find_bases)
+        self._residents = functools.cache(self._find_residents)
+        self._disk = functools.cache(functools.partial(disk_need, demand))
+
+    def candidate(self, layout: Layout) -> Candidate:
+        """`layout` with what it takes."""
+        ahead = reads_batches_ahead(self._demand, layout)
+        bases_mb, openings_mb, slack_mb, fixed_mb = self._bases(replace(layout, resident=0, prefetch=ahead))
+        return Candidate(
+            demand=self._demand,
+            layout=layout,
+            bases_mb=bases_mb,
+            openings_mb=openings_mb,
+            residents=self._residents(layout.form, layout.resident + reads_modules_ahead(self._demand, layout)),
+            disk=self._disk(replace(layout, recompute="", prefetch=False)),
+            slack_mb=slack_mb,
+            fixed_mb=fixed_mb,
+            seconds=_extra_seconds(self._demand, self._demand.forms[layout.form], layout),
+        )
+
+    def _find_bases(self, layout: Layout) -> tuple[tuple[float, ...], tuple[float, ...], float, float]:
+        """As in a candidate: bases, openings, slack, fixed."""
+        demand, form = self._demand, self._demand.forms[layout.form]
+        visits = [_visit(demand, form, module, layout, self._measured) for module in range(len(form.rows))]
+        heaviest = max(visits, key=lambda visit: visit.base_mb)
+        openings = [
+            visit.fixed_mb + self._opening(row, demand.works_of(module, layout.recompute)[0], form.size)
+            for module, (row, visit) in enumerate(zip(form.rows, visits, strict=True))
+        ]
+        slack_mb = max(visit.slack_mb for visit in visits)
+        return tuple(visit.base_mb for visit in visits), tuple(openings), slack_mb, heaviest.fixed_mb
+
+    def _opening(self, row: ModuleRow, work: str, size: int) -> float:
+        found = self._measured.get(work_key(row.kind, work, size))
+        return row.opening / MIB if found is None or found.refused else found.opening_mb
+
+    def _find_residents(self, number: int, count: int) -> tuple[int, ...]:
+        """Bytes of modules in memory in a visit of each: itself and the largest others that there is room for."""
+        rows = self._demand.forms[number].rows
+        states = sorted((row.state for row in rows), reverse=True)[:count]
+        # One of the largest is among them already; any other takes the place of the least of those.
+        return tuple(sum(states) if row.state >= states[-1] else sum(states[:-1]) + row.state for row in rows)
+
+
+class _Visit(NamedTuple):
+    """MiB of a visit, all but the modules in memory; of that, what is there before any module; how much of it all
+    may be too high."""
+
+    base_mb: float
+    fixed_mb: float
+    slack_mb: float
+
+
+def _visit(demand: Demand, form: Form, module: int, layout: Layout, measured: Measurements) -> _Visit:
+    """The more of training and of a forward pass."""
+    works = demand.works_of(module, layout.recompute)
+    return max(_work(demand, form, module, layout, measured, work) for work in works)
+
+
+def _work(demand: Demand, form: Form, module: int, layout: Layout, measured: Measurements, work: str) -> _Visit:
+    row = form.rows[module]
+    found = measured.get(work_key(row.kind, work, form.size))
+    buffers = boundary_bytes(demand, form, module, layout, trains=work != FORWARD) / MIB
+    held_mb = demand.held_bytes / MIB
+    if found is None:
+        work_mb, fixed_mb = row.works[work] * (1 + demand.workspace) / MIB, demand.fixed_mb + held_mb
+        slack_mb = OPTIMISM * work_mb + OPTIMISM_FIXED * demand.fixed_mb
+        return _Visit(fixed_mb + work_mb + buffers, fixed_mb, slack_mb)
+    fixed_mb = found.fixed_mb + demand.others_mb + held_mb
+    work_mb = float("inf") if found.refused else found.work_mb
+    return _Visit(fixed_mb + work_mb + buffers, fixed_mb, 0.0)
+
+
+def boundary_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:
+    """The input batch, and boundaries in memory: the one read, the one written, and one that is kept; in rounds,
+    those of all."""
+    widened = form.rows[module].widened * demand.batch_size
+    return widened + _stored_bytes(demand, form, module, layout, trains=trains)
+
+
+def _stored_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:
+    """The same of what is as it is stored."""
+    row, batch_size = form.rows[module], demand.batch_size
+    batch = row.reads * batch_size
+    in_memory = layout.placement == "memory"
+    reads = row.reads if module > 0 else 0  # images are never a boundary
+    if form.order == "rounds":
+        if not in_memory:
+            return batch + row.writes * batch_size
+        kept = sum(other.reads for other in form.rows[1:]) * batch_size
+        return max(kept, batch) + (reads + row.writes) * batch_size
+    if not in_memory:
+        return batch * (2 if module > 0 and reads_batches_ahead(demand, layout) else 1)
+    cached = demand.num_samples * demand.copies
+    passed_once = demand.kept and module < demand.frozen
+    if form.order == "stream" and not passed_once:
+        held = min(layout.chunk * batch_size, demand.num_samples)
+        if demand.kept and module == demand.frozen:
+            return batch + cached * reads + row.writes * held
+        # In order: the batch is a view of the boundary.
+        return max(reads * held, batch) + row.writes * held + _kept_bytes(demand, form, module)
+    return batch + cached * (reads + (0 if trains else row.writes)) + _kept_bytes(demand, form, module)
+
+
+def _kept_bytes(demand: Demand, form: Form, module: int) -> int:
+    """What leaves the frozen modules, while later ones are trained that do not read it."""
+    needed = form.order == "stream" or demand.laps > 1
+    if not (demand.kept and module > demand.frozen and needed):
+        return 0
+    return form.rows[demand.frozen].reads * demand.num_samples * demand.copies
+
+
+def loads_per_round(num_modules: int, layout: Layout, form: Form) -> float:
+    """Modules read for a chunk of batches that goes through all of them (up and down again, in rounds)."""
+    if layout.resident >= num_modules:
+        return 0.0
+    # The one whose next use is farthest makes room: R of K in memory save R - 1 loads, on each way.
+    ways = 2 if form.order == "rounds" else 1
+    return float(ways * (num_modules - layout.resident) + (1 if ways == 1 else 0))
+
+
+def _extra_seconds(demand: Demand, form: Form, layout: Layout) -> float:
+    """What a layout adds to an epoch, by rough speeds: it only has to put layouts in order."""
+    rows, speed = demand.repeated(form), 2e6 / (1 / demand.read_mbs + 1 / demand.write_mbs)
+    moved = 0.0
+    if form.order != "cache" and demand.reads_again(form, layout.chunk):
+        rounds = demand.batches_per_epoch / layout.chunk
+        mean_state = sum(row.state for row in rows) / len(rows)
+        moved = rounds * loads_per_round(len(rows), layout, form) * mean_state * 2
+    if reads_modules_ahead(demand, layout):
+        moved /= 2  # reading is hidden behind the visit before
+    if layout.placement == "disk":
+        times = 2 if form.order == "rounds" else 1
+        read = sum(row.reads for row in rows if row is not form.rows[0])
+        each = sum(row.writes for row in rows) + (0 if reads_batches_ahead(demand, layout) else read)
+        moved += times * each * demand.num_samples
+    return moved / speed + _again(demand, form, layout) / _COMPUTE_BYTES_PER_S
+
+
+def _again(demand: Demand, form: Form, layout: Layout) -> float:
+    """Bytes of what is computed again in an epoch."""
+    share = demand.levels[layout.recompute]
+    if form.order == "rounds":
+        share += 1  # the way down begins with a forward of its own
+    step = sum(row.works[next(iter(demand.levels))] for row in form.rows[demand.frozen :])
+    return share * step * demand.batches_per_epoch

@@ -1,0 +1,180 @@
+"""A job in plain numbers, as the planner is given it, and what probing measured of it. Sizes are bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from edge_trgl.runtime.storage.disk_space import USUAL_BLOCK_BYTES
+
+Order = Literal["stream", "cache", "rounds"]
+"""stream: a chunk of batches goes through all modules, each boundary read once, in order. cache: a module is
+trained for many epochs on a boundary of all samples. rounds: every batch goes up through all modules, its
+boundaries kept, and its gradient down again."""
+
+FORWARD = "forward"
+"""The work of a pass that trains nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleRow:
+    """One module, in bytes.
+
+    `kind`: modules of one kind cost the same in every respect, where libraries and threads are the same. `weights`
+    and `momentum`: all that is paged. `opening`: at most while it is made with its first weights, these included.
+    `gradients`: at most alive at once, part of a training work. `works`: tensors at most, above what is paged and
+    the input, for one (micro-)batch: `forward` and one for each level of recomputation. `reads` and `writes`: one
+    sample of its boundaries; `widened`: of its input once more where it is stored narrower than it is read.
+    """
+
+    kind: str
+    weights: int
+    momentum: int
+    opening: int
+    gradients: int
+    works: Mapping[str, int]
+    reads: int
+    writes: int
+    widened: int = 0
+
+    @property
+    def state(self) -> int:
+        """All that is paged."""
+        return self.weights + self.momentum
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One way to compute the job. `size`: samples of a forward pass. `lossy`: what of it is not exact, by the name
+    under which it is allowed; empty for an exact form."""
+
+    order: Order
+    rows: tuple[ModuleRow, ...]
+    size: int
+    lossy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """The job.
+
+    `forms`: exact ones first. `levels`: of recomputation, the fastest first, with the share of a forward pass
+    that each computes again. `fixed_mb`: the process before its first module, an estimate; `others_mb`: of that,
+    the processes beside it; `floor_mb`: what the jobs before training took. `workspace`: bytes that kernels take
+    inside a work, as a share of it, an estimate. `held_bytes`: what training holds beside its modules.
+    `epochs`: of each module in all, over `laps` laps; `one_by_one`: a stream that trains one module at a time,
+    through those before it. `frozen`: so many modules, the first ones, are never trained; `kept`: what leaves them
+    is cached for all of training. `copies`: of a cached boundary. `image_bytes`: one image as stored.
+    `pictured`: the modules whose training reads the images beside their input.
+    `read_mbs` and `write_mbs`: of the storage, 10^6 bytes a second. `without`: savings that are switched off:
+    `paging`, `disk`, `recompute`. `num_scored`: samples of the largest set that is evaluated. `converted`: whether
+    there are files of all modules before training. `stored_bytes`: on the disk before training, these left out;
+    `block_bytes`: what files grow by there.
+    """
+
+    forms: tuple[Form, ...]
+    levels: Mapping[str, float]
+    batch_size: int
+    batches_per_epoch: int
+    num_samples: int
+    fixed_mb: float
+    others_mb: float
+    workspace: float
+    held_bytes: int
+    epochs: tuple[int, ...]
+    floor_mb: float = 0.0
+    laps: int = 1
+    one_by_one: bool = False
+    frozen: int = 0
+    kept: bool = False
+    copies: int = 1
+    image_bytes: int = 0
+    pictured: tuple[int, ...] = ()
+    num_scored: int = 0
+    converted: bool = False
+    stored_bytes: int = 0
+    block_bytes: int = USUAL_BLOCK_BYTES
+    checkpoint_s: float = 300.0
+    read_mbs: float = 200.0
+    write_mbs: float = 200.0
+    endurance_tb: float | None = None
+    chunk: int | None = None
+    resident: int | None = None
+    prefetch: bool = True
+    allowed: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Demand:
+        """The demand of which `document` made this."""
+        lists = {name: tuple(value) for name, value in document.items() if isinstance(value, list)}
+        return cls(**{**document, **lists, "forms": tuple(map(_form, document["forms"]))})
+
+    def repeated(self, form: Form) -> tuple[ModuleRow, ...]:
+        """The modules that training comes back to: all but those whose output is kept."""
+        return form.rows[self.frozen :] if self.kept else form.rows
+
+    def rounds(self, form: Form, chunk: int) -> int:
+        """How often training goes through the modules, in chunks of `chunk` batches."""
+        if form.order == "cache":
+            return self.laps
+        epochs = sum(self.epochs) if self.one_by_one else max(self.epochs)
+        return epochs * math.ceil(self.batches_per_epoch / chunk)
+
+    def reads_again(self, form: Form, chunk: int) -> bool:
+        """Whether training comes back to a module: else each is made once, with nothing beside it."""
+        return form.order == "rounds" or self.rounds(form, chunk) > 1
+
+    def works_of(self, module: int, level: str) -> tuple[str, ...]:
+        """What training does with a module where steps recompute at `level`."""
+        return (FORWARD,) if module < self.frozen else (level, FORWARD)
+
+    def at_batch_size(self, form: Form) -> Demand:
+        """The same job with exact batches of as many samples as the micro-batches of `form` have."""
+        batches = max(self.num_samples // form.size, 1)
+        exact = replace(form, rows=tuple(map(_alone, form.rows)), lossy=())
+        return replace(self, batch_size=form.size, batches_per_epoch=batches, forms=(exact,))
+
+
+def _alone(row: ModuleRow) -> ModuleRow:
+    """A part of a batch without the gradients of the parts before it."""
+    works = {name: work - (0 if name == FORWARD else row.gradients) for name, work in row.works.items()}
+    return replace(row, works=works)
+
+
+def _form(document: Mapping[str, Any]) -> Form:
+    rows = tuple(ModuleRow(**row) for row in document["rows"])
+    return Form(**{**document, "rows": rows, "lossy": tuple(document["lossy"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One work of one kind of module, measured in a process of its own.
+
+    `work_mb`: the high-water mark above what rests between steps; `opening_mb`: the same while the module was
+    made; `fixed_mb`: what rests, less the module and its batch; `seconds`: a step. A `refused` one was more than
+    the budget that it was tried under.
+    """
+
+    work_mb: float
+    opening_mb: float
+    fixed_mb: float
+    seconds: float
+    refused: bool = False
+
+
+REFUSED = Measurement(work_mb=0.0, opening_mb=0.0, fixed_mb=0.0, seconds=0.0, refused=True)
+
+Measurements = Mapping[str, Measurement]
+"""By `work_key`."""
+
+
+def work_key(kind: str, work: str, size: int) -> str:
+    """The name of a work of a kind of module on `size` samples."""
+    return f"{kind}-{work}-{size}"

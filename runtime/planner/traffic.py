@@ -1,0 +1,136 @@
+"""What a plan reads, writes and takes: bytes an epoch and in all, wear of the storage, time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.planner.costing import loads_per_round
+from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurements, work_key
+from edge_trgl.runtime.planner.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Over the whole training, in MiB and seconds. `seconds` is None where works were not measured.
+
+    `epochs`: passes over the data of the module with most of them. `wear`: the share of the storage's endurance
+    that is written; None where that is not known.
+    """
+
+    epochs: int
+    read_mb: float
+    written_mb: float
+    compute_s: float | None
+    seconds: float | None
+    wear: float | None
+
+
+def traffic_of(demand: Demand, plan: Plan, measured: Measurements) -> Traffic:
+    """What training by `plan` moves. Evaluation is not in it."""
+    form = demand.forms[plan.layout.form]
+    compute_s = _compute_s(demand, form, plan, measured)
+    read, written = _boundaries(demand, form) if plan.layout.placement == "disk" else (0.0, 0.0)
+    loaded = _loads(demand, form, plan)
+    read += loaded + _images(demand, form)
+    written += loaded
+    written += _commits(demand, form, plan, compute_s)
+    moving_s = read / (demand.read_mbs * 1e6) + written / (demand.write_mbs * 1e6)
+    return Traffic(
+        epochs=max(demand.epochs),
+        read_mb=read / MIB,
+        written_mb=written / MIB,
+        compute_s=compute_s,
+        seconds=None if compute_s is None else compute_s + moving_s,
+        wear=None if demand.endurance_tb is None else written / (demand.endurance_tb * 1e12),
+    )
+
+
+def _samples(demand: Demand) -> int:
+    """Trained in an epoch: a short last batch is dropped."""
+    return min(demand.batches_per_epoch * demand.batch_size, demand.num_samples)
+
+
+def passes(demand: Demand, form: Form) -> list[tuple[int, int]]:
+    """How often each module goes over the data in training, and how often frozen."""
+    last = len(form.rows) - 1
+    trained = demand.epochs[: last + 1]  # a net that is trained whole is one module
+    frozen: list[int]
+    if form.order == "cache":
+        frozen = [demand.copies * demand.laps] * last + [0]
+    elif form.order == "rounds":  # the way up
+        frozen = [*trained[:last], 0]
+    elif demand.one_by_one:
+        frozen = [sum(trained[module + 1 :]) for module in range(last + 1)]
+    else:
+        frozen = [max(trained)] * demand.frozen + [0] * (last + 1 - demand.frozen)
+    if demand.kept:
+        frozen[: demand.frozen] = [demand.copies] * demand.frozen
+    return list(zip(trained, frozen, strict=True))
+
+
+def _images(demand: Demand, form: Form) -> float:
+    """Bytes of images read."""
+    passed = passes(demand, form)
+    times = sum(passed[0]) + sum(passed[module][0] for module in demand.pictured)
+    return float(times * _samples(demand) * demand.image_bytes)
+
+
+def _boundaries(demand: Demand, form: Form) -> tuple[float, float]:
+    """Bytes of boundaries on disk, read and written."""
+    read = written = 0
+    for module, (row, each) in enumerate(zip(form.rows, passes(demand, form), strict=True)):
+        if module == 0:
+            continue
+        once, (trained, frozen) = row.reads * _samples(demand), each
+        if form.order == "rounds":  # up, and down again with a gradient of the same size
+            read += 3 * once * trained
+            written += 2 * once * trained
+            continue
+        read += once * (trained + frozen)
+        if demand.kept and module <= demand.frozen:
+            written += once * demand.copies
+        elif form.order == "cache":
+            written += once * demand.copies * demand.laps
+        else:
+            written += once * (trained + frozen)
+    return float(read), float(written)
+
+
+def _loads(demand: Demand, form: Form, plan: Plan) -> float:
+    """Bytes of modules read, and as many written, between commits."""
+    rows = demand.repeated(form)
+    states = sum(row.state for row in rows)
+    passed_once = sum(row.state for row in form.rows) - states
+    rounds = demand.rounds(form, plan.layout.chunk)
+    if form.order == "cache":
+        return float(states * rounds + passed_once)
+    return passed_once + rounds * loads_per_round(len(rows), plan.layout, form) * states / len(rows)
+
+
+def _commits(demand: Demand, form: Form, plan: Plan, compute_s: float | None) -> float:
+    """Bytes written by commits: every so many minutes the modules that changed, and all of them at the end; a
+    cached boundary in memory once, if one falls while it is in use."""
+    once = float(sum(row.state for row in form.rows))
+    commits = 0.0 if compute_s is None else compute_s / max(demand.checkpoint_s, 1.0)
+    if plan.layout.placement == "memory" and form.order == "cache":
+        num_boundaries = max((len(form.rows) - 1) * demand.laps, 1)
+        once += _boundaries(demand, form)[1] * min(commits / num_boundaries, 1.0)
+    trained = form.rows[demand.frozen :]
+    changed = sum(row.state for row in trained) / (len(trained) if form.order == "cache" else 1)
+    return once + int(commits) * changed
+
+
+def _compute_s(demand: Demand, form: Form, plan: Plan, measured: Measurements) -> float | None:
+    """Seconds of all steps, or None."""
+    total = 0.0
+    steps = demand.batches_per_epoch * max(demand.batch_size // form.size, 1)
+    for row, (trained, frozen) in zip(form.rows, passes(demand, form), strict=True):
+        for work, epochs in ((plan.layout.recompute, trained), (FORWARD, frozen)):
+            if not epochs:
+                continue
+            key = work_key(row.kind, work, form.size)
+            if key not in measured:
+                return None
+            total += epochs * steps * measured[key].seconds
+    return total

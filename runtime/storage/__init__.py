@@ -1,0 +1,1 @@
+"""Durable, checksummed files: modules, boundaries, and the database of a run."""

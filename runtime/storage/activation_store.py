@@ -1,0 +1,179 @@
+"""ActivationStore: the tensors that enter a module, as records of one fixed size, on disk or in RAM.
+
+Records of images [C, H, W] are kept in channels-last order (H, W, C) and come back as channels-last batches;
+records of any other rank are kept row by row. A record carries the number of its sample and no label.
+
+File of a boundary, N = copies x records:
+    N records  |  N index entries (sample int64, XXH3 uint64)
+Both parts only ever grow between commits, so what an earlier commit named stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from edge_trgl.runtime.errors import DamagedBoundaryError
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.boundary import Boundary, Shared
+from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord, BoundarySpec
+
+__all__ = ["ActivationStore", "Boundary"]
+
+
+class ActivationStore:
+    """All boundaries of a run, in one folder.
+
+    A commit has three steps: `commit`, then the database's transaction with the records that it returned,
+    then `sweep`. A crash before the transaction leaves the last commit, a crash after it the new one;
+    `restore` goes to whichever the database names.
+
+    Args:
+        folder: made if it is not there; nothing else may be kept in it.
+        num_samples: samples are numbered from 0 to this.
+        batch_size: the most records that one `read` returns.
+        reuse: read into buffers that are used again.
+        ahead: read the next batch from disk, into a second buffer, while the caller is busy with the one before.
+
+    Attributes:
+        bytes_read: from disk, since the store was made.
+        bytes_written: to disk, since the store was made.
+    """
+
+    def __init__(
+        self, folder: Path, num_samples: int, batch_size: int, *, reuse: bool = True, ahead: bool = False
+    ) -> None:
+        files.make_folder(folder)
+        self.folder = folder
+        self._shared = Shared(num_samples, batch_size, reuse=reuse, ahead=ahead)
+        self._live: dict[str, Boundary] = {}
+        self._dropped: list[Path] = []
+        self._unnamed: list[Path] = []
+        self._serial = max((_serial_of(path) for path in files.list_folder(folder)), default=0)
+
+    @property
+    def bytes_read(self) -> int:
+        return self._shared.traffic.bytes_read
+
+    @property
+    def bytes_written(self) -> int:
+        return self._shared.traffic.bytes_written
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._live
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the live boundaries."""
+        return tuple(self._live)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the last commit names a file that nobody reads any more: the next one sets its space free."""
+        return bool(self._dropped)
+
+    @property
+    def bytes_without_file(self) -> int:
+        """What a commit would add to the folder: the files of boundaries in memory that have none yet."""
+        live = self._live.values()
+        return sum(one.spec.file_bytes for one in live if one.spec.in_memory and not one.is_committed)
+
+    def create(self, spec: BoundarySpec) -> Boundary:
+        """Return an empty boundary with all its space allocated; one of the same name is dropped first.
+
+        Raises:
+            StorageError: the disk has no room for it; the boundary of that name is then gone.
+        """
+        old = self._live.get(spec.name)
+        if old is not None and old.spec == spec and not old.is_committed:
+            # The usual life of a boundary that carries one chunk: keep the file and its blocks.
+            old.clear()
+            return old
+        if old is not None:
+            self.drop(spec.name)
+        self._serial += 1
+        boundary = Boundary(spec, self.folder / f"{spec.name}.{self._serial}", self._shared)
+        if not spec.in_memory:
+            boundary.make_file()
+        self._live[spec.name] = boundary
+        return boundary
+
+    def get(self, name: str) -> Boundary:
+        """Return the live boundary of that name."""
+        assert name in self._live, f"no boundary {name!r}; there are {sorted(self._live)}"
+        return self._live[name]
+
+    def drop(self, name: str) -> None:
+        """Forget a boundary; a file that a commit has named stays until the `sweep` after the next one."""
+        boundary = self.get(name)
+        del self._live[name]
+        boundary.close()
+        self._shared.buffers.let_go(other.spec for other in self._live.values())
+        if boundary.is_committed:
+            self._dropped.append(boundary.path)
+        else:
+            files.remove(boundary.path)
+
+    def commit(self) -> list[BoundaryRecord]:
+        """Make every live boundary durable, up to the records appended so far.
+
+        Returns:
+            One record for each; together they replace those of the commit before.
+
+        Raises:
+            StorageError: the last commit stands; the store is good for `restore` only.
+        """
+        records = [boundary.commit() for boundary in self._live.values()]
+        files.sync_folder(self.folder)
+        self._unnamed += self._dropped
+        self._dropped = []
+        return records
+
+    def sweep(self) -> None:
+        """Remove the files that the database stopped naming; call it after the database's transaction."""
+        while self._unnamed:
+            files.remove(self._unnamed[-1])
+            self._unnamed.pop()
+
+    def restore(
+        self, records: Iterable[BoundaryRecord], given_up: Mapping[str, DamagedBoundaryError] | None = None
+    ) -> list[tuple[BoundaryRecord, DamagedBoundaryError]]:
+        """Go back to the commit that returned `records`; later records are forgotten, other files removed.
+
+        Returns:
+            The boundaries that are not there, with what is wrong: their files are missing, cut or damaged, or they
+            are named in `given_up`. Their files stay until the `sweep` after the next commit.
+
+        Raises:
+            StorageError: a file cannot be read; no file was removed.
+        """
+        self.close()
+        records, lost = list(records), []
+        for record in records:
+            error = (given_up or {}).get(record.spec.name) or self._reopen(record)
+            if error is not None:
+                lost.append((record, error))
+        named = {record.file for record in records}
+        for path in files.list_folder(self.folder):
+            if path.name not in named:
+                files.remove(path)
+        self._dropped, self._unnamed = [self.folder / record.file for record, _ in lost], []
+        return lost
+
+    def _reopen(self, record: BoundaryRecord) -> DamagedBoundaryError | None:
+        try:
+            self._live[record.spec.name] = Boundary.reopen(record, self.folder / record.file, self._shared)
+        except DamagedBoundaryError as error:
+            return error
+        return None
+
+    def close(self) -> None:
+        """Close all files and forget all boundaries; the files stay."""
+        for boundary in self._live.values():
+            boundary.close()
+        self._live = {}
+
+
+def _serial_of(path: Path) -> int:
+    serial = path.name.rpartition(".")[2]
+    return int(serial) if serial.isdecimal() else 0

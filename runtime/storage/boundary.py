@@ -1,0 +1,256 @@
+"""One boundary: its records on disk or in RAM, and how they become durable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge_trgl.runtime.errors import DamagedBoundaryError, StorageError
+from edge_trgl.runtime.storage.boundary_index import Index, Rows, Samples, checksums
+from edge_trgl.runtime.storage.boundary_spec import WINDOW_CHUNKS, BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.storage.read_buffers import ReadBuffers
+from edge_trgl.runtime.storage.record_codec import decoded, empty_rows, encoded, steps, store
+from edge_trgl.runtime.storage.record_file import DAMAGED_HINT, RecordFile, Traffic, runs_of
+from edge_trgl.runtime.storage.safetensors_file import bytes_of
+
+
+class Shared:
+    """What the boundaries of a store have in common."""
+
+    def __init__(self, num_samples: int, batch_size: int, *, reuse: bool, ahead: bool) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.traffic = Traffic()
+        self.buffers = ReadBuffers(batch_size, reuse=reuse, ahead=ahead)
+
+
+class Boundary:
+    """The records of one boundary. A store makes it, commits it and takes it back to a commit; `append` and
+    `read` are for everybody.
+
+    Attributes:
+        spec: what it holds.
+        path: its file, which a boundary in memory has from its first commit on.
+        is_committed: whether a commit has named the file.
+    """
+
+    def __init__(self, spec: BoundarySpec, path: Path, shared: Shared) -> None:
+        self.spec = spec
+        self.path = path
+        self.is_committed = False
+        self._shared = shared
+        self._index = Index(spec, shared.num_samples)
+        self._durable_counts = [0] * spec.copies
+        self._sync_failed = False
+        self._file: RecordFile | None = None
+        # [N, ...]: rows as `empty_rows` makes them
+        self._memory = empty_rows(spec, spec.num_records) if spec.in_memory else None
+
+    @property
+    def num_written(self) -> tuple[int, ...]:
+        """Records appended so far, for each copy."""
+        return tuple(self._index.counts)
+
+    def append(self, samples: Samples, values: Tensor, *, copy: int = 0) -> None:
+        """Add one record for each sample, in order.
+
+        Args:
+            samples: [B], each of them new to this copy.
+            values: [B, *shape]; channels-last batches of images are written from where they lie.
+            copy: which augmented copy.
+
+        Raises:
+            StorageError: the disk fails; nothing was appended.
+        """
+        assert values.shape == (len(samples), *self.spec.shape), f"{self.spec.name}: {tuple(values.shape)}"
+        first = self._index.next_row(samples, copy)
+        values = values.detach()
+        if self._memory is not None:
+            store(self._memory[first : first + len(samples)], values, self.spec)
+        else:
+            assert self._file is not None
+            data = bytes_of(encoded(values, self.spec))
+            self._file.write(first, data)
+            self._index.set_checksums(first, data)
+        self._index.append(samples, copy)
+
+    @property
+    def window(self) -> int:
+        """How many records `read` should be told of beforehand: a whole batch, or it is not read ahead."""
+        return max(WINDOW_CHUNKS * self.spec.chunk_records, self._shared.batch_size)
+
+    def read(self, samples: Samples, *, copy: int = 0, then: Samples | None = None) -> Tensor:
+        """Return the records of some samples.
+
+        The tensor is a view of memory that the store uses again: it is valid until the next `read` of any
+        boundary of the same shape and dtype, and must not be written to.
+
+        Args:
+            samples: [B], in any order, at most `batch_size`, all of them appended before.
+            copy: which augmented copy.
+            then: [N], what is read of this copy next, the first ones first; those that were not appended yet are
+                passed over. It matters to speed alone. `window` of them are enough; of a large file, what is not
+                among them leaves the page cache.
+
+        Returns:
+            [B, *shape] in the boundary's dtype, float32 where that is int8; channels-last strides where records
+            are images.
+
+        Raises:
+            DamagedBoundaryError: a record is not what was written.
+            StorageError: it cannot be read.
+        """
+        assert 0 < len(samples) <= self._shared.batch_size, f"{len(samples)} samples"
+        rows = self._index.rows_of(samples, copy)
+        if self._memory is not None:
+            return decoded(self._remembered(self._memory, rows), self.spec)
+        found = self._shared.buffers.fetched(self, rows)
+        if found is None:
+            found = self._shared.buffers.current(self.spec)[: len(rows)]
+            self.fill(found, rows)
+        if then is not None:
+            self._look_ahead(self._index.known_rows_of(then, copy))
+        return decoded(found, self.spec)
+
+    def _remembered(self, memory: Tensor, rows: Rows) -> Tensor:
+        if len(runs_of(rows)) == 1:
+            return memory[rows[0] : rows[0] + len(rows)]
+        buffer = self._shared.buffers.current(self.spec)[: len(rows)]
+        torch.index_select(memory, 0, torch.from_numpy(rows), out=buffer)
+        return buffer
+
+    def _look_ahead(self, rows: Rows) -> None:
+        if self._shared.buffers.ahead and len(rows):
+            self._shared.buffers.fetch(self, rows)
+        else:
+            self.expect(rows)
+
+    def expect(self, rows: Rows) -> None:
+        """Let the disk be at work on the chunks of `rows` [N] of a large file, and let go of all others."""
+        assert self._file is not None
+        if self._file.is_large:
+            self._file.expect(rows)
+
+    def fill(self, buffer: Tensor, rows: Rows) -> None:
+        """Read `rows` [B] from the file into `buffer` [B, ...], which is as `empty_rows` makes it.
+
+        Raises:
+            DamagedBoundaryError, StorageError: as `read`.
+        """
+        assert self._file is not None
+        stride, data = self.spec.record_bytes, bytes_of(buffer)
+        for run in runs_of(rows):
+            start = run.position * stride
+            self._file.read(run.row, data[start : start + run.length * stride])
+        self._verify(rows, data)
+
+    def _verify(self, rows: Rows, data: memoryview) -> None:
+        written = self._index.checksums(rows)
+        for row, found, expected in zip(rows, checksums(data, self.spec), written, strict=True):
+            if found != expected:
+                raise DamagedBoundaryError(
+                    f"boundary {self.spec.name!r}, record {row} in {self.path} is damaged: "
+                    f"its checksum is {found:016x} where {expected:016x} was written",
+                    hint=DAMAGED_HINT,
+                    boundary=self.spec.name,
+                )
+
+    def make_file(self) -> None:
+        """Make the file with all its space.
+
+        Raises:
+            StorageError: the disk has no room for it; there is no file.
+        """
+        self._file = RecordFile.create(self.spec, self.path, self._shared.traffic)
+
+    def clear(self) -> None:
+        """Forget all records and keep the space."""
+        self._shared.buffers.settle()  # what is read ahead may be of rows that are written anew
+        self._index = Index(self.spec, self._shared.num_samples)
+
+    def close(self) -> None:
+        """Let go of the memory and close the file, which stays."""
+        self._shared.buffers.settle()
+        self._memory = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def commit(self) -> BoundaryRecord:
+        """Make the records appended so far durable, all but the entry of the file in its folder.
+
+        Raises:
+            StorageError: the last commit stands; the boundary is good for `reopen` only.
+        """
+        assert not self._sync_failed, "restore the store before the next commit"
+        if self._file is None:
+            self.make_file()
+        assert self._file is not None
+        if not self.is_committed or self._durable_counts != self._index.counts:
+            self._persist(self._file)
+        self.is_committed = True
+        return BoundaryRecord(
+            spec=self.spec,
+            file=self.path.name,
+            counts=self.num_written,
+            index_checksum=self._index.digest(),
+        )
+
+    def _persist(self, file: RecordFile) -> None:
+        for first, stop in self._index.spans(self._durable_counts):
+            if self._memory is not None:
+                self._persist_memory(file, self._memory, first, stop)
+            file.write_index(first, self._index.entry_bytes(first, stop))
+        self._sync_failed = True
+        file.sync()
+        self._sync_failed = False
+        self._durable_counts = list(self._index.counts)
+
+    def _persist_memory(self, file: RecordFile, memory: Tensor, first: int, stop: int) -> None:
+        for row, data in steps(memory, first, stop):
+            self._index.set_checksums(row, data)
+            file.write(row, data)
+
+    @classmethod
+    def reopen(cls, record: BoundaryRecord, path: Path, shared: Shared) -> Boundary:
+        """Return the boundary as the commit that returned `record` left it.
+
+        Raises:
+            DamagedBoundaryError: the file is missing, cut or damaged.
+            StorageError: it cannot be read.
+        """
+        boundary = cls(record.spec, path, shared)
+        boundary._file = RecordFile.reopen(record.spec, path, shared.traffic)
+        try:
+            boundary._load(boundary._file, record)
+        except StorageError:
+            boundary.close()
+            raise
+        return boundary
+
+    def _load(self, file: RecordFile, record: BoundaryRecord) -> None:
+        self._index.counts = list(record.counts)
+        spans = self._index.spans([0] * self.spec.copies)
+        for first, stop in spans:
+            file.read_index(first, self._index.entry_bytes(first, stop))
+        if self._index.digest() != record.index_checksum:
+            raise DamagedBoundaryError(
+                f"the index of boundary {self.spec.name!r} in {self.path} is damaged",
+                hint=DAMAGED_HINT,
+                boundary=self.spec.name,
+            )
+        self._index.rebuild()
+        if self._memory is not None:
+            for first, stop in spans:
+                self._load_memory(file, self._memory, first, stop)
+        self._durable_counts = list(record.counts)
+        self.is_committed = True
+
+    def _load_memory(self, file: RecordFile, memory: Tensor, first: int, stop: int) -> None:
+        for row, data in steps(memory, first, stop):
+            file.read(row, data)
+            num_rows = len(data) // self.spec.record_bytes
+            self._verify(np.arange(row, row + num_rows, dtype=np.int32), data)

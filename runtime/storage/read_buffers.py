@@ -1,0 +1,132 @@
+"""The memory that records are read into: a batch, and a second one that is filled while the first is in use."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.storage.boundary_index import Rows
+from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
+from edge_trgl.runtime.storage.record_codec import empty_rows
+
+
+class Source(Protocol):
+    """A boundary on disk, as its reader sees it."""
+
+    spec: BoundarySpec
+
+    def expect(self, rows: Rows) -> None:
+        """Let the disk be at work on `rows` [N]."""
+        ...
+
+    def fill(self, buffer: Tensor, rows: Rows) -> None:
+        """Read `rows` [B] into `buffer`."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Coming:
+    """What is being read in the background."""
+
+    source: Source
+    rows: Rows
+    buffer: Tensor
+    done: Future[None]
+
+
+class ReadBuffers:
+    """Buffers for the kind of record (shape and dtype) that was read last.
+
+    Attributes:
+        ahead: whether the next batch is read by a thread, into a buffer of its own.
+
+    Args:
+        batch_size: the most records of a batch.
+        reuse: without it, every read has a buffer of its own.
+        ahead: see above.
+    """
+
+    def __init__(self, batch_size: int, *, reuse: bool, ahead: bool) -> None:
+        self.ahead = ahead
+        self._batch_size = batch_size
+        self._reuse = reuse
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+        self._kind: tuple[tuple[int, ...], str] | None = None
+        # The one that was handed out last comes first.
+        self._buffers: list[Tensor] = []
+        self._coming: _Coming | None = None
+
+    def current(self, spec: BoundarySpec) -> Tensor:
+        """Rows for `batch_size` records, to be read into now."""
+        self.settle()
+        if not self._reuse:
+            return empty_rows(spec, self._batch_size)
+        self._provide(spec, 1)
+        return self._buffers[0]
+
+    def fetch(self, source: Source, rows: Rows) -> None:
+        """Read a batch, the first of `rows` [N], in the background; the disk is to be at work on the rest."""
+        self.settle()
+        batch = rows[: self._batch_size]
+        buffer = self._next(source.spec)[: len(batch)]
+        self._coming = _Coming(source, batch, buffer, self._thread.submit(_fetch, source, buffer, rows))
+
+    def fetched(self, source: Source, rows: Rows) -> Tensor | None:
+        """The records `rows` [B], if they are what is being read in the background; waits for them.
+
+        Raises:
+            StorageError: what `source.fill` raised.
+        """
+        coming, self._coming = self._coming, None
+        if coming is None:
+            return None
+        if coming.source is not source or not np.array_equal(coming.rows, rows):
+            _wait(coming)
+            return None
+        coming.done.result()
+        self._buffers.reverse()
+        return coming.buffer
+
+    def settle(self) -> None:
+        """Wait for what is being read in the background, and forget it."""
+        if self._coming is not None:
+            _wait(self._coming)
+            self._coming = None
+
+    def let_go(self, specs: Iterable[BoundarySpec]) -> None:
+        """Give the buffers back where none of these boundaries can need them."""
+        if self._kind not in {(spec.shape, spec.dtype) for spec in specs}:
+            self.settle()
+            self._kind, self._buffers = None, []
+
+    def _next(self, spec: BoundarySpec) -> Tensor:
+        """Rows for a batch while the one before it is in use."""
+        if not self._reuse:
+            return empty_rows(spec, self._batch_size)
+        self._provide(spec, 2)
+        return self._buffers[1]
+
+    def _provide(self, spec: BoundarySpec, count: int) -> None:
+        kind = (spec.shape, spec.dtype)
+        if self._kind != kind:
+            self._kind, self._buffers = kind, []  # before new ones are made
+        while len(self._buffers) < count:
+            self._buffers.append(empty_rows(spec, self._batch_size))
+
+
+def _fetch(source: Source, buffer: Tensor, rows: Rows) -> None:
+    source.expect(rows)
+    source.fill(buffer, rows[: len(buffer)])
+
+
+def _wait(coming: _Coming) -> None:
+    # Nobody wants it any more: who reads it in earnest will meet the error again.
+    with contextlib.suppress(StorageError):
+        coming.done.result()

@@ -1,0 +1,165 @@
+"""The file of a boundary: fixed-size records by the number of their row, then the index."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_trgl.runtime.errors import DamagedBoundaryError, StorageError
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.boundary_index import Rows
+from edge_trgl.runtime.storage.boundary_spec import ENTRY_BYTES, BoundarySpec
+from edge_trgl.runtime.storage.write_behind import WriteBehind
+
+DAMAGED_HINT = (
+    "`edge-trgl resume` goes back to the last commit; "
+    "if this record is part of it, the error returns: check the disk and start the run again"
+)
+"""For boundaries that nothing but the training itself could write again."""
+
+_LARGE_FILE_BYTES = 64 << 20
+
+_FETCH_BYTES = 128 << 10
+"""The kernel cuts a longer wish short, on some disks to this."""
+
+
+@dataclass(kw_only=True)
+class Traffic:
+    """Bytes that went through the files of a store."""
+
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """`length` consecutive rows from `row` on that go to `position` of a batch."""
+
+    position: int
+    row: int
+    length: int
+
+
+def runs_of(rows: Rows) -> list[Run]:
+    """Return the runs, in order, of which `rows` [B] consists; B is at least 1."""
+    starts = np.flatnonzero(np.diff(rows, prepend=rows[0]) != 1)
+    lengths = np.diff(starts, append=len(rows))
+    return [
+        Run(position=int(start), row=int(rows[start]), length=int(length))
+        for start, length in zip(starts, lengths, strict=True)
+    ]
+
+
+class RecordFile:
+    """An open file of records; it keeps the page cache small.
+
+    Attributes:
+        is_large: too large to lie in the page cache.
+
+    Raises, from each of its methods:
+        StorageError: the disk is full or fails, or the file is not as long as it was.
+    """
+
+    def __init__(self, spec: BoundarySpec, fd: int, traffic: Traffic) -> None:
+        self._spec = spec
+        self._fd = fd
+        self._traffic = traffic
+        self.is_large = spec.file_bytes >= _LARGE_FILE_BYTES
+        self._cached: set[int] = set()
+        self._behind = WriteBehind(fd) if self.is_large else None
+
+    @classmethod
+    def create(cls, spec: BoundarySpec, path: Path, traffic: Traffic) -> RecordFile:
+        """Make a new file with all its space; after an error there is none."""
+        fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            files.allocate(fd, spec.file_bytes)
+        except StorageError:
+            files.close_file(fd)
+            files.remove(path)
+            raise
+        return cls(spec, fd, traffic)
+
+    @classmethod
+    def reopen(cls, spec: BoundarySpec, path: Path, traffic: Traffic) -> RecordFile:
+        """Open an old file, which must have its full length.
+
+        Raises:
+            DamagedBoundaryError: it has another one, or is not there.
+        """
+        if not path.exists():
+            raise DamagedBoundaryError(
+                f"boundary {spec.name!r} is lost: {path} does not exist", hint=DAMAGED_HINT, boundary=spec.name
+            )
+        fd = files.open_file(path, os.O_RDWR)
+        num_bytes = files.size(fd)
+        if num_bytes != spec.file_bytes:
+            files.close_file(fd)
+            raise DamagedBoundaryError(
+                f"boundary {spec.name!r} is damaged: {path} has {num_bytes} bytes "
+                f"where {spec.file_bytes} were written",
+                hint=DAMAGED_HINT,
+                boundary=spec.name,
+            )
+        return cls(spec, fd, traffic)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._behind is not None:
+            self._behind.close()
+        files.close_file(self._fd)
+
+    def write(self, row: int, data: memoryview) -> None:
+        """Write the records `data` from `row` on."""
+        start = row * self._spec.record_bytes
+        files.write_all(self._fd, data, start)
+        self._traffic.bytes_written += len(data)
+        if self._behind is not None:
+            self._behind.written(start, start + len(data))
+
+    def read(self, row: int, data: memoryview) -> None:
+        """Fill `data` with the records from `row` on."""
+        files.read_into(self._fd, data, row * self._spec.record_bytes)
+        self._traffic.bytes_read += len(data)
+
+    def expect(self, rows: Rows) -> None:
+        """Let the kernel fetch the chunks of `rows` [N], which are read next, and let go of all others."""
+        chunks = np.zeros(-(-self._spec.num_records // self._spec.chunk_records), np.bool_)
+        chunks[rows // self._spec.chunk_records] = True
+        wanted = set(np.flatnonzero(chunks).tolist())
+        for chunk in self._cached - wanted:
+            files.drop_cache(self._fd, *self._extent(chunk))
+        for chunk in sorted(wanted - self._cached):
+            start, length = self._extent(chunk)
+            for offset in range(start, start + length, _FETCH_BYTES):
+                files.will_need(self._fd, offset, min(_FETCH_BYTES, start + length - offset))
+        self._cached = wanted
+
+    def _extent(self, chunk: int) -> tuple[int, int]:
+        """Where a chunk lies, in whole pages: offset and length in bytes."""
+        num_bytes = self._spec.chunk_records * self._spec.record_bytes
+        start, stop = chunk * num_bytes, min((chunk + 1) * num_bytes, self._spec.data_bytes)
+        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        return first, -(-stop // mmap.PAGESIZE) * mmap.PAGESIZE - first
+
+    def write_index(self, row: int, data: memoryview) -> None:
+        """Write the index entries `data` of the rows from `row` on."""
+        files.write_all(self._fd, data, self._spec.data_bytes + row * ENTRY_BYTES)
+        self._traffic.bytes_written += len(data)
+
+    def read_index(self, row: int, data: memoryview) -> None:
+        """Fill `data` with the index entries of the rows from `row` on."""
+        files.read_into(self._fd, data, self._spec.data_bytes + row * ENTRY_BYTES)
+        self._traffic.bytes_read += len(data)
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk; after an error never call it again."""
+        if self._behind is not None:
+            self._behind.wait()
+        files.sync(self._fd)
+        if self.is_large:
+            files.drop_cache(self._fd, 0, self._spec.file_bytes)

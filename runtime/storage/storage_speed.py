@@ -1,0 +1,175 @@
+"""How fast the disk that holds a folder writes and reads, the page cache kept out of it.
+
+The file has no name from the moment it is open: whatever ends the process, the kernel frees it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.memory.process_memory import MIB, page_size
+from edge_trgl.runtime.storage import files
+
+FILE_BYTES = 64 * MIB
+CHUNK_BYTES = MIB
+BLOCK_BYTES = 4096  # whatever a page has here: what data sheets tell of storage, and so do profiles
+NUM_BLOCKS = 2000
+"""Random reads at most."""
+
+RANDOM_SECONDS = 2.0
+"""After these, random reads end early: a turning disk makes a hundred of them a second."""
+
+SHARE_OF_FREE = 10
+"""A tenth of the free space is written at most."""
+
+DIRECT = "O_DIRECT"
+DROPPED = "synced and dropped from the page cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageSpeed:
+    """`read_mbs`, `write_mbs`: MB/s, sequential. `random_iops`: single reads of 4 KiB a second.
+
+    `method`: how the page cache was kept out, `DIRECT` or `DROPPED`. `file_mb`: MiB that were written.
+    """
+
+    read_mbs: float
+    write_mbs: float
+    random_iops: float
+    method: str
+    file_mb: float
+
+
+def measure(folder: Path, *, max_bytes: int = FILE_BYTES) -> StorageSpeed:
+    """Write a file of `max_bytes` at most in `folder`, read it, and leave nothing.
+
+    Less is written where that would be more than a tenth of the free space.
+
+    Raises:
+        StorageError: the folder cannot be written, or its disk is full or fails.
+    """
+    try:
+        num_bytes = _size(folder, max_bytes)
+        with _nameless(folder) as fd:
+            try:
+                return _measure(fd, num_bytes, direct=_bypass(fd))
+            except StorageError as error:
+                # Some file systems take the flag and then refuse the transfers.
+                if _errno(error) != errno.EINVAL:
+                    raise
+            _use_cache(fd)
+            return _measure(fd, num_bytes, direct=False)
+    except (OSError, StorageError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
+        raise StorageError(
+            f"the disk that holds {folder} cannot be measured: {reason[0].lower()}{reason[1:]}",
+            hint="Choose a folder with --disk that can be written and has 10 MiB free or more.",
+        ) from error
+
+
+def kind(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """The file system and the device under `folder`, such as `ext4 on mmcblk0p2`."""
+    found, length = "unknown", 0
+    for line in mounts.read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        point = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), left.split()[4]))
+        # The innermost mount counts, and of several in one place the last.
+        if folder.resolve().is_relative_to(point) and len(point.parts) >= length:
+            file_system, source = right.split()[:2]
+            found, length = f"{file_system} on {Path(source).name}", len(point.parts)
+    return found
+
+
+def _size(folder: Path, max_bytes: int) -> int:
+    chunks = min(shutil.disk_usage(folder).free // SHARE_OF_FREE, max_bytes) // CHUNK_BYTES
+    if chunks == 0:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return chunks * CHUNK_BYTES
+
+
+@contextmanager
+def _nameless(folder: Path) -> Iterator[int]:
+    path = folder / f".edge-trgl-probe-{os.getpid()}"
+    try:
+        with files.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
+            files.remove(path)
+            yield fd
+    finally:
+        files.remove(path)  # an interrupt may have come between the two
+
+
+def _bypass(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
+    except OSError:
+        return False
+    return True
+
+
+def _use_cache(fd: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT)
+
+
+def _measure(fd: int, num_bytes: int, *, direct: bool) -> StorageSpeed:
+    # Anonymous maps begin at a page, as O_DIRECT wants it; random bytes, for some disks compress.
+    chunk = memoryview(mmap.mmap(-1, CHUNK_BYTES))
+    chunk[:] = os.urandom(CHUNK_BYTES)
+    files.allocate(fd, num_bytes)
+    write_s = _seconds(lambda: _write(fd, chunk, num_bytes))
+    files.drop_cache(fd, 0, 0)
+    read_s = _seconds(lambda: _read(fd, chunk, num_bytes))
+    files.drop_cache(fd, 0, 0)
+    return StorageSpeed(
+        read_mbs=num_bytes / 1e6 / read_s,
+        write_mbs=num_bytes / 1e6 / write_s,
+        random_iops=_random_iops(fd, chunk[:BLOCK_BYTES], num_bytes),
+        method=DIRECT if direct else DROPPED,
+        file_mb=num_bytes / MIB,
+    )
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _write(fd: int, chunk: memoryview, num_bytes: int) -> None:
+    for offset in range(0, num_bytes, CHUNK_BYTES):
+        files.write_all(fd, chunk, offset)
+    files.sync(fd)
+
+
+def _read(fd: int, chunk: memoryview, num_bytes: int) -> None:
+    for offset in range(0, num_bytes, CHUNK_BYTES):
+        files.read_into(fd, chunk, offset)
+
+
+def _random_iops(fd: int, block: memoryview, num_bytes: int) -> float:
+    """Every page is read from once at most, without read-ahead: the page cache has none of them."""
+    with suppress(OSError):
+        files.system.fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    places = range(0, num_bytes, max(BLOCK_BYTES, page_size()))
+    order = random.Random(0).sample(places, min(len(places), NUM_BLOCKS))
+    start, done, seconds = time.perf_counter(), 0, 0.0
+    while done < len(order) and seconds < RANDOM_SECONDS:
+        files.read_into(fd, block, order[done])
+        done, seconds = done + 1, time.perf_counter() - start
+    return done / seconds
+
+
+def _errno(error: StorageError) -> int | None:
+    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
