@@ -46,9 +46,13 @@ KILL_AT = 4
 """Visits that are committed when the run is killed, of some tens."""
 
 TESTS = (
-    *("tests/runtime/test_processor.py", "tests/runtime/test_supervisor.py", "tests/runtime/test_files.py"),
-    *("tests/runtime/test_budget.py::TestRefused", "tests/runtime/test_memory.py"),
-    "tests/runtime/test_tensorfile.py",
+    *(
+        "tests/runtime/processes/test_processor.py",
+        "tests/runtime/processes/test_supervisor.py",
+        "tests/runtime/storage/test_files.py",
+    ),
+    *("tests/runtime/memory/test_guard.py::TestRefused", "tests/runtime/memory/test_process_memory.py"),
+    "tests/runtime/storage/test_safetensors_file.py",
 )
 POLL_SECONDS = 0.05
 FACTS = "import json, os, torch, numpy, onnxruntime as o; print(json.dumps(dict(torch=torch.__version__, \

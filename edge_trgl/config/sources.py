@@ -72,7 +72,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     return document
 
 
-PROFILES = Path(__file__).parent / "profiles"
+PROFILES = Path(__file__).parent.parent / "profiles"
 
 
 def own_profiles() -> Path:
@@ -100,7 +100,7 @@ def read_profile(name: str) -> dict[str, Any]:
     return {**defaults, **board}
 
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 def read_recipes(names: str) -> list[dict[str, Any]]:

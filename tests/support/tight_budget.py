@@ -14,11 +14,12 @@ from edge_trgl.runtime.processes.supervisor import run_child
 
 FLOOR = """
 import edge_trgl.jobs.work
-from edge_trgl import process
-from edge_trgl.runtime import memory, messages
+from edge_trgl.engine import process_setup
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.processes import messages
 
-process.warm_up("cpu")
-messages.send("result", value=memory.usage().rss, peak_mb=0)
+process_setup.warm_up("cpu")
+messages.send("result", value=process_memory.usage().rss, peak_mb=0)
 """
 
 

@@ -10,7 +10,8 @@ import pytest
 def test_it_leaves_room_beside_torch(run_tool, tmp_path):
     printed = run_tool("_demo_budget.py", cwd=tmp_path)
     taken = own_process.result_of(
-        "-c", "import torch; from edge_trgl.runtime import memory; print(memory.usage().peak)"
+        "-c",
+        "import torch; from edge_trgl.runtime.memory.process_memory import usage; print(usage().peak)",
     )
     assert abs(int(printed.stdout) - taken - 120) <= 20
     assert int(printed.stdout) % 10 == 0

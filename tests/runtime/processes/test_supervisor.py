@@ -20,10 +20,11 @@ from edge_trgl.runtime.processes.supervisor import SPINS, ChildCrashedError, run
 
 HEADER = """
 import os, signal, sys
-from edge_trgl.runtime import memory, messages
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.processes import messages
 
 def finish(value=None):
-    messages.send("result", value=value, peak_mb=memory.usage().peak)
+    messages.send("result", value=value, peak_mb=process_memory.usage().peak)
 
 """
 

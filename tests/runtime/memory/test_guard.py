@@ -19,7 +19,7 @@ CASES = """
 import ctypes, json, os, resource
 import numpy as np
 import torch
-from edge_trgl.runtime import budget
+from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.process_memory import MIB, trim, usage
 
 torch.set_num_threads(1)
@@ -37,16 +37,16 @@ def attempt(mb, ones=torch.ones, dtype=torch.uint8):
     try:
         return len(ones(mb * MIB, dtype=dtype)) == mb * MIB
     except Exception as error:
-        return "refused" if budget.refused(error) else repr(error)
+        return "refused" if guard.refused(error) else repr(error)
 
 def training_goes_on():
-    budget.set_guard(usage().rss + 64)
+    guard.set_guard(usage().rss + 64)
     answers = [attempt(128), attempt(48), attempt(128), attempt(48)]
     return [answers, [first, *(step() for _ in range(3))]]
 
 def freed():
     held = torch.ones(96 * MIB, dtype=torch.uint8)
-    budget.set_guard(usage().rss + 16)
+    guard.set_guard(usage().rss + 16)
     before = attempt(80)
     del held
     return [before, attempt(80)]
@@ -54,50 +54,50 @@ def freed():
 def renewed():
     ctypes.CDLL(None).mallopt(-3, 32 * MIB)  # tensors of a MiB on the heap
     held = [torch.ones(MIB, dtype=torch.uint8) for _ in range(96)]
-    budget.set_guard(usage().rss + 16)
+    guard.set_guard(usage().rss + 16)
     del held[:-1]  # the last one keeps the heap as long as it is
     trim()
     before = attempt(100)
-    budget.renew_guard()
+    guard.renew_guard()
     return [before, attempt(100), attempt(200)]
 
 def never_lower():
-    budget.set_guard(usage().rss + 64)
+    guard.set_guard(usage().rss + 64)
     before = resource.getrlimit(resource.RLIMIT_DATA)
     held = np.memmap("/proc/self/exe", mode="r")
     held[::4096].sum()  # file pages
-    budget.renew_guard()
+    guard.renew_guard()
     return [resource.getrlimit(resource.RLIMIT_DATA) == before, usage().file > 1]
 
 def without_a_guard():
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    budget.renew_guard()
+    guard.renew_guard()
     return resource.getrlimit(resource.RLIMIT_DATA) == before
 
 def numpy():
-    budget.set_guard(usage().rss + 64)
+    guard.set_guard(usage().rss + 64)
     return [attempt(128, np.ones, np.uint8), attempt(48, np.ones, np.uint8)]
 
 def passed_already():
     mapped = int(usage().data * MIB)
-    budget.set_guard(1)
+    guard.set_guard(1)
     return [resource.getrlimit(resource.RLIMIT_DATA)[0] >= mapped, attempt(64)]
 
 def limited():
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    with budget.limited(64):
+    with guard.limited(64):
         inside = [attempt(160), attempt(48)]
     return [*inside, attempt(160), resource.getrlimit(resource.RLIMIT_DATA) == before]
 
 def limited_under_a_guard():
-    budget.set_guard(usage().rss + 16)
-    with budget.limited(512):
+    guard.set_guard(usage().rss + 16)
+    with guard.limited(512):
         return attempt(160)
 
 def lower_limit():
     lower = int((usage().data + 32) * MIB)
     resource.setrlimit(resource.RLIMIT_DATA, (lower, lower))
-    budget.set_guard(usage().rss + 512)
+    guard.set_guard(usage().rss + 512)
     return [resource.getrlimit(resource.RLIMIT_DATA)[0] == lower, attempt(64)]
 
 first = step()

@@ -375,17 +375,17 @@ def test_no_second_copy_of_a_large_tensor(tmp_path):
     code = """
 import sys, torch
 from pathlib import Path
-from edge_trgl.runtime import tensorfile
+from edge_trgl.runtime.storage import safetensors_file
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 big = {"in order": torch.ones(12 << 20), "transposed": torch.ones(4096, 3072).t()}
 small = {"a": torch.ones(3, 3).t()}
 path = Path(sys.argv[1])
-record = tensorfile.write(path, small, durable=True)
-tensorfile.read_into(path, small, record)
+record = safetensors_file.write(path, small, durable=True)
+safetensors_file.read_into(path, small, record)
 start = peak()
-record = tensorfile.write(path, big, durable=False)
-tensorfile.read_into(path, big, record)
+record = safetensors_file.write(path, big, durable=False)
+safetensors_file.read_into(path, big, record)
 print(peak() - start, "torch._dynamo" in sys.modules)
 """
     done = subprocess.run(

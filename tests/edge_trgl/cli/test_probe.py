@@ -261,7 +261,8 @@ class TestMachine:
 
     def test_a_mark_that_cannot_be_reset(self, monkeypatch):
         assert machine._mark_falls() == _mark_can_be_reset()
-        monkeypatch.setattr(machine.memory.Meter, "__init__", _forbidden(machine.memory.Meter.__init__))
+        meter = machine.process_memory.Meter
+        monkeypatch.setattr(meter, "__init__", _forbidden(meter.__init__))
         assert not machine._mark_falls()
 
 

@@ -54,7 +54,7 @@ def test_a_plan_rests_on_steps_that_were_measured(planned):
 def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monkeypatch, allocator, work_mb):
     run, wanted = planned
     one = Measurement(work_mb=100.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
-    monkeypatch.setattr(probe.process, "begin", lambda device, room_mb: None)
+    monkeypatch.setattr(probe.process_setup, "begin", lambda device, room_mb: None)
     monkeypatch.setattr(probe, "_prepared", lambda run, state, one, device: None)
     monkeypatch.setattr(probe, "_measured", lambda work, size, room_mb, device: one)
     state = run.state()
@@ -72,7 +72,7 @@ def test_after_a_lasting_refusal_the_rest_is_left_to_another_process(planned, mo
         raise RuntimeError(message)
 
     run, wanted = planned
-    monkeypatch.setattr(probe.process, "begin", lambda device, room_mb: None)
+    monkeypatch.setattr(probe.process_setup, "begin", lambda device, room_mb: None)
     monkeypatch.setattr(probe, "_prepared", refuse)
     probe.run(run, wanted[:2], PLENTY_MB)
     state = run.state()

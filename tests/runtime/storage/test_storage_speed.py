@@ -241,7 +241,7 @@ class TestFaults:
         code = f"""
 import os, signal, sys, time
 from pathlib import Path
-from edge_trgl.runtime import files, storage_speed
+from edge_trgl.runtime.storage import files, storage_speed
 
 class Struck(files.FileSystem):
     def fsync(self, fd):

@@ -231,7 +231,7 @@ def test_a_file_that_differs_is_kept_as_rejected(trained, monkeypatch):
     good, told = trained.onnx_file.read_bytes(), trained.export_file.read_bytes()
     written = export.run(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
     new = trained.folder / "model.onnx.new"
-    weight = onnx_file.reading.read(new).weights["module2/head.linear.bias"]
+    weight = onnx_file.stream_reader.read(new).weights["module2/head.linear.bias"]
     with new.open("r+b") as file:
         file.seek(weight.start)
         file.write(np.float32(weight.read()[0] + 0.01).tobytes())

@@ -60,8 +60,8 @@ def here():
     """A process as it counts itself."""
     return own_process.result_of(
         "-c",
-        "import dataclasses, json\nfrom edge_trgl.runtime import memory\n"
-        "found = {'usage': dataclasses.asdict(memory.usage()), 'resident_mb': memory.resident_mb()}\n"
+        "import dataclasses, json\nfrom edge_trgl.runtime.memory.process_memory import resident_mb, usage\n"
+        "found = {'usage': dataclasses.asdict(usage()), 'resident_mb': resident_mb()}\n"
         "print(json.dumps(found))",
     )
 
@@ -134,9 +134,9 @@ class TestMeter:
     def test_a_real_peak_belongs_to_its_phase(self):
         code = """
 import json
-from edge_trgl.runtime import memory
-meter = memory.Meter()
-start = memory.usage().rss
+from edge_trgl.runtime.memory import process_memory
+meter = process_memory.Meter()
+start = process_memory.usage().rss
 with meter.phase():
     held = b"x" * (64 << 20)
     del held
@@ -156,14 +156,14 @@ print(json.dumps([start, first, meter.read(), meter.highest]))
 class TestAllocators:
     CODE = """
 import json
-from edge_trgl.runtime import memory
-start = memory.usage().rss
+from edge_trgl.runtime.memory import process_memory
+start = process_memory.usage().rss
 blocks = [b"x" * {size} for _ in range({total} // {size})]
-full = memory.usage().rss
+full = process_memory.usage().rss
 del blocks[:-1]  # the last one holds the end of the heap
-freed = memory.usage().rss
-memory.trim()
-print(json.dumps([full - start, freed - start, memory.usage().rss - start]))
+freed = process_memory.usage().rss
+process_memory.trim()
+print(json.dumps([full - start, freed - start, process_memory.usage().rss - start]))
 """
 
     def test_trim_gives_freed_heap_back(self):
@@ -181,10 +181,10 @@ print(json.dumps([full - start, freed - start, memory.usage().rss - start]))
 
     FAULTS = """
 import json, resource
-from edge_trgl.runtime import memory
+from edge_trgl.runtime.memory import process_memory
 
-memory.hold_freed()
-start = memory.usage().rss
+process_memory.hold_freed()
+start = process_memory.usage().rss
 block = b"x" * (6 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(50):
@@ -192,9 +192,9 @@ for _ in range(50):
     block = b"x" * (6 << 20)
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 blocks = [b"x" * (6 << 20) for _ in range(10)]
-full = memory.usage().rss
+full = process_memory.usage().rss
 del block, blocks
-print(json.dumps([faults, full - start, memory.usage().rss - start]))
+print(json.dumps([faults, full - start, process_memory.usage().rss - start]))
 """
 
     def test_on_the_heap_a_tensor_takes_the_place_of_the_last_one(self):
@@ -209,14 +209,14 @@ print(json.dumps([faults, full - start, memory.usage().rss - start]))
     def test_other_allocators_are_left_as_they_are(self, allocator):
         code = """
 import ctypes, json
-from edge_trgl.runtime import memory
+from edge_trgl.runtime.memory import process_memory
 
 class Library:
     def __getattr__(self, name):
         raise AssertionError(name)
 
-memory._C_LIBRARY = Library()
-memory.hold_freed()
+process_memory._C_LIBRARY = Library()
+process_memory.hold_freed()
 print(json.dumps("untouched"))
 """
         assert own_process.result_of("-c", code, **process_memory.allocator_environment(allocator)) == "untouched"
@@ -237,7 +237,7 @@ print(json.dumps("untouched"))
     def test_where_huge_pages_are_left_alone_tensors_still_go_back_at_once(self, tmp_path):
         path = tmp_path / "hpage_pmd_size"
         path.write_text(f"{32 << 20}\n")
-        code = "from edge_trgl.runtime import memory\nmemory.hold_freed()\n" + self.CODE
+        code = "from edge_trgl.runtime.memory import process_memory\nprocess_memory.hold_freed()\n" + self.CODE
         code = code.format(size=2 << 20, total=64 << 20)
         full, freed, _ = own_process.result_of("-c", code, **process_memory.allocator_environment("huge", path))
         assert full > 60
@@ -251,7 +251,7 @@ print(json.dumps("untouched"))
     FLAGS = """
 import json
 from pathlib import Path
-from edge_trgl.runtime import memory
+from edge_trgl.runtime.memory import process_memory
 
 def flags():
     found, inside = [], False
@@ -267,7 +267,7 @@ def grown():
 
 first = grown()
 before = flags()
-memory.keep_holes()
+process_memory.keep_holes()
 kept = flags()
 second = grown()
 print(json.dumps([before, kept, flags()]))
@@ -291,13 +291,13 @@ def test_input_and_output_are_counted(tmp_path):
     code = """
 import json, sys
 from pathlib import Path
-from edge_trgl.runtime import memory
+from edge_trgl.runtime.memory import process_memory
 
-path, counts = Path(sys.argv[1]), [memory.io_mb()]
+path, counts = Path(sys.argv[1]), [process_memory.io_mb()]
 path.write_bytes(bytes(4 << 20))
-counts.append(memory.io_mb())
+counts.append(process_memory.io_mb())
 path.read_bytes()
-print(json.dumps([*counts, memory.io_mb()]))
+print(json.dumps([*counts, process_memory.io_mb()]))
 """
     before, between, after = own_process.result_of("-c", code, tmp_path / "file")
     assert 4 <= between[1] - before[1] < 5

@@ -352,7 +352,7 @@ class TestThisKernel:
     CHILD = """
 import sys
 from pathlib import Path
-from edge_trgl.runtime import cgroup
+from edge_trgl.runtime.memory import cgroup
 cgroup.enter(Path(sys.argv[1]))
 held = b"x" * (int(sys.argv[2]) << 20)
 print(len(held) >> 20, flush=True)

@@ -220,7 +220,7 @@ def test_a_stage_that_differs_is_refused_and_the_old_ones_stay(trained):
     written = written_by(trained)
     calibrated = calibrate.run(trained, written=written, leaving="0.3", **LIMITS)
     new = onnx_file.new_of(trained.exits_folder / written["stages"][1]["file"])
-    weight = onnx_file.reading.read(new).weights["module2/head.linear.bias"]
+    weight = onnx_file.stream_reader.read(new).weights["module2/head.linear.bias"]
     with new.open("r+b") as file:
         file.seek(weight.start)
         file.write(np.float32(weight.read()[0] + 0.01).tobytes())

@@ -141,7 +141,7 @@ def test_real_full_device():
 def test_file_size_limit_gives_short_counts_and_then_an_error(tmp_path):
     """`RLIMIT_FSIZE` shortens a write without any error: only a loop notices."""
     code = (
-        "import os, sys; from pathlib import Path; from edge_trgl.runtime import files\n"
+        "import os, sys; from pathlib import Path; from edge_trgl.runtime.storage import files\n"
         "from edge_trgl.runtime.errors import DiskFullError, StorageError\n"
         "try: files.write_durable(Path(sys.argv[1]), [bytes(5000)])\n"
         "except StorageError as error: print(error)\n"
