@@ -12,7 +12,7 @@ from _cuda_result import Setting
 from torch import Tensor
 
 from edge_trgl.config import sources
-from edge_trgl.engine.from_config import Workshop
+from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.jobs import costs, plan, prepare, work
 from edge_trgl.learning.local_module import LocalModule
@@ -103,7 +103,7 @@ def _means(opened: OpenRun) -> tuple[dict[tuple[int, int], float], dict[tuple[in
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shaken(Workshop):
+class _Shaken(ModuleFactory):
     """Makes modules whose first weights are a little off."""
 
     disturbance: float

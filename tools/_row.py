@@ -20,7 +20,7 @@ from _section import Section, Turns, tell
 from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config, process_setup, trainer
 from edge_trgl.engine.schedule import Visit
-from edge_trgl.engine.trainer import AfterVisit, Rooms
+from edge_trgl.engine.trainer import AfterVisit, EngineContext
 from edge_trgl.jobs import work
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
@@ -46,7 +46,7 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
     state.close()
     figures: dict[str, Any] = {}
 
-    def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
+    def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
         process_setup.warm_up(run.config().train.device)
         process_memory.hold_freed()
         section = Section()

@@ -30,7 +30,7 @@ SAMPLE_SECONDS, SAMPLES = 1.0, 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class CommitPolicy:
     """When to commit, and what the run may use.
 
     `others_mb`: the peak of the processes beside this one. `planned_mb`: of a visit of each module, by the plan.
@@ -64,7 +64,7 @@ class Ledger:
     activations: ActivationStore
     meter: Meter
     device: Device
-    policy: Policy
+    policy: CommitPolicy
     start: int
     _sums: dict[tuple[int, int], Totals] = field(default_factory=dict)
     _rates: dict[tuple[int, int], float] = field(default_factory=dict)

@@ -12,11 +12,11 @@ from torch import Tensor
 from edge_trgl.engine import from_config, schedule
 from edge_trgl.engine.open_run import OpenRun
 from edge_trgl.engine.schedule import Split, Visit
-from edge_trgl.engine.trainer import Rooms, walk
+from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.totals import Totals
 from edge_trgl.runtime.memory import process_memory
-from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.process_memory import Meter
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.module_store import ModuleStore
@@ -27,7 +27,7 @@ Check = Callable[[Visit], None]
 
 
 def evaluate(
-    opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, freed: Freed, check: Check
+    opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, freed: Headroom, check: Check
 ) -> dict[str, Any]:
     """Score every depth that has a head on the validation and test sets: all of them or, end-to-end, the last.
 
@@ -59,7 +59,7 @@ def _score(
     opened: OpenRun,
     modules: ModuleStore[LocalModule],
     meter: Meter,
-    freed: Freed,
+    freed: Headroom,
     check: Check,
     split: Split,
 ) -> list[float]:
@@ -67,7 +67,7 @@ def _score(
     if num_images == 0:
         return []
     shape = from_config.job_shape(opened.config, len(opened), num_images)
-    rooms = Rooms(
+    rooms = EngineContext(
         modules=modules,
         activations=ActivationStore(opened.run.scratch, num_images, shape.batch_size),
         feed=opened.feed(split),

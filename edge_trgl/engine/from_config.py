@@ -250,7 +250,7 @@ class LearningRate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
+class ModuleFactory:
     """Makes the modules and boundaries of one run; `in_memory`: where the boundaries are."""
 
     chain: Chain

@@ -13,13 +13,13 @@ from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.engine import from_config, process_setup
 from edge_trgl.engine.batches import Feed
-from edge_trgl.engine.from_config import Layout, Workshop
+from edge_trgl.engine.from_config import Layout, ModuleFactory
 from edge_trgl.engine.schedule import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import process_memory
 from edge_trgl.runtime.memory.device import Device, open_device
-from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.planner.demand import FORWARD
 from edge_trgl.runtime.planner.plan import Plan
 from edge_trgl.runtime.storage import safetensors_file
@@ -37,7 +37,7 @@ class OpenRun:
     state: RunState
     device: Device
     plan: Plan
-    workshop: Workshop
+    workshop: ModuleFactory
 
     def __len__(self) -> int:
         return len(self.workshop.chain)
@@ -94,15 +94,15 @@ class OpenRun:
 
         return work_mb
 
-    def freed(self, budget_mb: float, others_mb: float) -> Freed:
+    def freed(self, budget_mb: float, others_mb: float) -> Headroom:
         """What this process does with freed memory, where others have `others_mb` of the budget."""
         if "trim" in self.config.budget.without or self.device.name != "cpu":
-            return Freed(None)
+            return Headroom(None)
         placeless = self.state.meta("placeless_bytes")
         margin = (
             max(2 * placeless, process_memory.SMALL_BYTES) if placeless else 0.0
         )  # two tensors, or a few small ones
-        return Freed(min(budget_mb, self.plan.peak_mb) - others_mb, margin / process_memory.MIB)
+        return Headroom(min(budget_mb, self.plan.peak_mb) - others_mb, margin / process_memory.MIB)
 
     def feed(self, split: str) -> Feed:
         """The images of `split`, where the modules are; none if it is empty."""
@@ -131,7 +131,7 @@ def open_run(run: Run, device: str | None = None) -> OpenRun:
     # On meta: blocks that the user's factory builds at once take no memory here.
     with torch.device("meta"):
         chain = from_config.planned_chain(config, info, layout, from_config.stored_net(state))
-    workshop = Workshop(
+    workshop = ModuleFactory(
         chain=chain,
         layout=layout,
         in_memory=plan.layout.placement == "memory",

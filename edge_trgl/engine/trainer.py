@@ -14,7 +14,7 @@ from edge_trgl.engine.batches import Feed, Samples
 from edge_trgl.engine.schedule import IMAGES, Boundary, Span, Visit, passed
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.random_keys import key
-from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.process_memory import Meter
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
@@ -25,7 +25,7 @@ AfterVisit = Callable[[int, Visit, LocalModule], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rooms:
+class EngineContext:
     """What the loop works with.
 
     `learning_rate(visit, batch)`; `spec_of(boundary)` lays a boundary out; `prefetch`: read the next module
@@ -41,10 +41,10 @@ class Rooms:
     seed: int
     prefetch: bool
     work_mb: Callable[[Visit, int], float]
-    freed: Freed
+    freed: Headroom
 
 
-def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int = 0) -> None:
+def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
     """Do every visit from position `start` on: open the module, read, step, write, hand over to `after`.
 
     `after` commits when its policy says so; an exception from it leaves the last commit standing.
@@ -69,7 +69,7 @@ def walk(visits: Iterable[Visit], rooms: Rooms, after: AfterVisit, *, start: int
         del local  # else it stays in memory while the next one is made
 
 
-def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, rooms: Rooms) -> None:
+def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, rooms: EngineContext) -> None:
     span = visit.span
     above = _gradient(visit, samples, rooms)
     x = _read(visit.reads[0], span, batch, samples, rooms)
@@ -90,7 +90,7 @@ def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, rooms:
         local.backward_step(x, above, lr=rooms.learning_rate(visit, batch), seed=seed, send_back=send_back)
 
 
-def _gradient(visit: Visit, samples: Samples, rooms: Rooms) -> Tensor | None:
+def _gradient(visit: Visit, samples: Samples, rooms: EngineContext) -> Tensor | None:
     """The gradient of the module's output, if the visit, which is then of a single batch, reads one."""
     if visit.kind != "backward":
         return None
@@ -101,7 +101,7 @@ def _gradient(visit: Visit, samples: Samples, rooms: Rooms) -> Tensor | None:
     return rooms.feed.to_device(gradient)
 
 
-def _images(visit: Visit, batch: int, samples: Samples, rooms: Rooms) -> Tensor | None:
+def _images(visit: Visit, batch: int, samples: Samples, rooms: EngineContext) -> Tensor | None:
     """What the visit's input came from, if it reads that, too."""
     if visit.kind == "backward" or len(visit.reads) == 1:
         return None
@@ -110,7 +110,7 @@ def _images(visit: Visit, batch: int, samples: Samples, rooms: Rooms) -> Tensor 
     return rooms.feed.unnormalised(span, batch, samples)
 
 
-def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: Rooms) -> Tensor:
+def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: EngineContext) -> Tensor:
     if boundary is IMAGES:
         return rooms.feed.images(span, batch, samples)
     stored, copy = rooms.activations.get(boundary.name), span.epoch % boundary.copies
@@ -118,7 +118,7 @@ def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: R
     return rooms.feed.to_device(stored.read(samples, copy=copy, then=upcoming))
 
 
-def _writer(visit: Visit, module: int, samples: Samples, rooms: Rooms) -> Callable[[Tensor], None] | None:
+def _writer(visit: Visit, module: int, samples: Samples, rooms: EngineContext) -> Callable[[Tensor], None] | None:
     """Appends to what the visit writes for `module`, as many samples at a time as come (micro-batches)."""
     boundary = next((boundary for boundary in visit.writes if boundary.module == module), None)
     if boundary is None:

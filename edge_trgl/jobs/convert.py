@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.engine import from_config, pretrained
-from edge_trgl.engine.from_config import Layout, Workshop
+from edge_trgl.engine.from_config import Layout, ModuleFactory
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.networks import cutting
 from edge_trgl.networks.cutting import Net
@@ -53,8 +53,8 @@ class _Job:
     net: Net | None
 
     @cached_property
-    def workshop(self) -> Workshop:
-        return Workshop(
+    def workshop(self) -> ModuleFactory:
+        return ModuleFactory(
             chain=from_config.planned_chain(self.config, self.info, self.layout, self.net),
             layout=self.layout,
             in_memory=True,
@@ -68,7 +68,7 @@ class _Job:
         if self.net is None:
             return self.workshop.initialise
         factory = cutting.model_factory(self.config.model.name, self.info.input_shape, self.info.num_classes)
-        nursery = cutting.Nursery(self.net, factory)
+        nursery = cutting.FirstWeights(self.net, factory)
 
         def make(module: int) -> LocalModule:
             local = self.workshop.initialise(module)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config, process_setup
-from edge_trgl.engine.from_config import Layout, Workshop
+from edge_trgl.engine.from_config import Layout, ModuleFactory
 from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
 from edge_trgl.learning.local_module import Emit, LocalModule
 from edge_trgl.run.folder import Run
@@ -130,7 +130,7 @@ def _prepared(run: Run, state: RunState, wanted: dict[str, Any], device: Device)
     with torch.device("meta"):
         chain = from_config.planned_chain(config, open_dataset(run.data), layout, from_config.stored_net(state))
     level = "none" if wanted["work"] == FORWARD else wanted["work"]
-    workshop = Workshop(
+    workshop = ModuleFactory(
         chain=chain,
         layout=layout,
         in_memory=True,

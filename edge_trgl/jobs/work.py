@@ -9,13 +9,13 @@ from types import FrameType
 from typing import Any
 
 from edge_trgl.engine import evaluation, from_config, process_setup, schedule
-from edge_trgl.engine.commits import Ledger, Policy
+from edge_trgl.engine.commits import CommitPolicy, Ledger
 from edge_trgl.engine.from_config import LearningRate
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.engine.rebuild import can_rebuild, rebuilding
 from edge_trgl.engine.schedule import Program, Shape, Visit
 from edge_trgl.engine.shared_head import SharedHead
-from edge_trgl.engine.trainer import Rooms, walk
+from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run import transport_share
 from edge_trgl.run.folder import Run
@@ -66,7 +66,7 @@ def train(opened: OpenRun, *, budget_mb: float, others_mb: float, stop: list[int
     return result
 
 
-def _walked(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[Rooms, Ledger]:
+def _walked(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[EngineContext, Ledger]:
     """Walk to the end; where a boundary turns out to be damaged, once more from the last commit without it.
 
     Raises:
@@ -90,7 +90,10 @@ def _walked(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
 
 
 def _rebuild(
-    opened: OpenRun, rooms: Rooms, ledger: Ledger, lost: Sequence[tuple[BoundaryRecord, DamagedBoundaryError]]
+    opened: OpenRun,
+    rooms: EngineContext,
+    ledger: Ledger,
+    lost: Sequence[tuple[BoundaryRecord, DamagedBoundaryError]],
 ) -> None:
     """Write the boundaries again that the last commit names and that are not there."""
     for record, error in lost:
@@ -112,7 +115,7 @@ def _rebuild(
     ledger.commit()
 
 
-def _walk(opened: OpenRun, rooms: Rooms, ledger: Ledger) -> None:
+def _walk(opened: OpenRun, rooms: EngineContext, ledger: Ledger) -> None:
     visits = _training(opened).visits(_shape(opened))
     if not opened.config.model.shared_head:
         walk(visits, rooms, ledger.after, start=ledger.start)
@@ -124,10 +127,10 @@ def _walk(opened: OpenRun, rooms: Rooms, ledger: Ledger) -> None:
     head.spread()
 
 
-def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[Rooms, Ledger]:
+def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[EngineContext, Ledger]:
     config, shape, training = opened.config, _shape(opened), _training(opened)
     rate = LearningRate(config, shape, training)
-    rooms = Rooms(
+    rooms = EngineContext(
         modules=opened.modules(),
         activations=ActivationStore(
             opened.run.boundaries,
@@ -145,7 +148,7 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         work_mb=opened.work_mb(),
         freed=opened.freed(budget_mb, others_mb),
     )
-    policy = Policy(
+    policy = CommitPolicy(
         checkpoint_s=config.train.checkpoint_minutes * 60,
         budget_mb=budget_mb,
         others_mb=others_mb,

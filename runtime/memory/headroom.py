@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_trgl.runtime.memory import guard, process_memory
 
 
-class Freed:
+class Headroom:
     """It stays on the heap for the next step as long as that step has room even where it finds no place there.
 
     Tensors of other sizes fill the heap's free places in another order every time, and one may find none that it

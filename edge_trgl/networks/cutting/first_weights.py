@@ -12,7 +12,7 @@ from edge_trgl.networks.cutting.without_weights import Factory, drawn, numbers
 from edge_trgl.random_keys import key
 
 
-class Nursery:
+class FirstWeights:
     """Draws the first weights of one block of `net` at a time; no more of the model than that is held."""
 
     def __init__(self, net: Net, factory: Factory) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge_trgl.engine.commits import SAMPLES, Ledger, Policy
+from edge_trgl.engine.commits import SAMPLES, CommitPolicy, Ledger
 from edge_trgl.engine.schedule import IMAGES, Span, Visit
 from edge_trgl.learning.totals import Totals
 from edge_trgl.runtime.errors import StoppedError
@@ -75,7 +75,7 @@ def ledger_at(tmp_path):
     state = RunState(tmp_path / "state.db")
 
     def make(peak_mb, *, trim=True, room_mb=0.0, stopping=False):
-        policy = Policy(
+        policy = CommitPolicy(
             checkpoint_s=1e9,
             budget_mb=1000.0,
             others_mb=20.0,

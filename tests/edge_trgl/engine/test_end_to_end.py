@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from edge_trgl.engine.schedule import Program, Shape
-from edge_trgl.engine.trainer import Rooms, walk
+from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.learning.local_module import LocalModule, StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain, by_depth
 from edge_trgl.networks.zoo import km_resnet, resnet110
 from edge_trgl.random_keys import key
-from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.process_memory import Meter
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
@@ -86,7 +86,7 @@ class Training:
         largest = max(map(_bytes, map(self._initialise, range(len(self.chain)))))
         activations = ActivationStore(self.folder / "boundaries", NUM_SAMPLES, BATCH)
         activations.restore(self.boundaries)
-        return Rooms(
+        return EngineContext(
             modules=ModuleStore(
                 self.folder / "modules",
                 build=self._build,
@@ -102,7 +102,7 @@ class Training:
             seed=7,
             prefetch=self.prefetch,
             work_mb=lambda visit, num_samples: 0.0,
-            freed=Freed(None),
+            freed=Headroom(None),
         )
 
     def visits(self):

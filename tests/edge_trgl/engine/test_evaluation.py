@@ -24,7 +24,7 @@ from edge_trgl.learning.local_module import LocalModule, StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.runtime.memory import process_memory
-from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.process_memory import Meter
 from edge_trgl.runtime.storage.activation_store import BoundarySpec
 from edge_trgl.runtime.storage.module_store import ModuleStore
@@ -141,7 +141,7 @@ class _Opened:
 def test_every_depth_is_scored_on_every_image(opened, chunk, limit_bytes):
     run, visits = opened(chunk=chunk), []
     modules = run.modules(limit_bytes)
-    found = evaluate(run, modules, Meter(), Freed(None), visits.append)
+    found = evaluate(run, modules, Meter(), Headroom(None), visits.append)
     validation, test = run.accuracies("val"), run.accuracies("test")
     assert len(set(validation + test)) > 3  # else one depth could stand in for another
     assert found["per_depth"] == pytest.approx(validation)
@@ -156,7 +156,7 @@ def test_every_depth_is_scored_on_every_image(opened, chunk, limit_bytes):
 
 def test_end_to_end_the_last_depth_alone_is_scored(opened):
     run = opened(chain=replace(CHAIN, end_to_end=True))
-    found = evaluate(run, run.modules(0), Meter(), Freed(None), lambda visit: None)
+    found = evaluate(run, run.modules(0), Meter(), Headroom(None), lambda visit: None)
     last, on_test = run.accuracies("val")[-1], run.accuracies("test")[-1]
     assert found["per_depth"] == [pytest.approx(last)]
     assert found["test_per_depth"] == [pytest.approx(on_test)]
@@ -172,9 +172,9 @@ def test_the_check_after_a_visit_may_stop_it(opened):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        evaluate(run, modules, Meter(), Freed(None), stop)
+        evaluate(run, modules, Meter(), Headroom(None), stop)
     # What the stopped one left behind is in nobody's way.
-    again = evaluate(run, modules, Meter(), Freed(None), lambda visit: None)
+    again = evaluate(run, modules, Meter(), Headroom(None), lambda visit: None)
     assert again["per_depth"] == pytest.approx(run.accuracies("val"))
 
 

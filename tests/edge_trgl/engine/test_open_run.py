@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_trgl.engine import open_run as opening
-from edge_trgl.engine.from_config import Workshop
+from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.engine.schedule import Span, Visit
 from edge_trgl.runtime.memory import process_memory
@@ -16,14 +16,14 @@ MB = 2**20
 @pytest.mark.parametrize(("without", "before"), [([], ["trim"]), (["trim"], [])])
 def test_a_module_is_first_made_where_freed_heap_was_given_back(plan_run, monkeypatch, without, before):
     opened = open_run(plan_run("run", budget__without=without))
-    done, initialise = [], Workshop.initialise
+    done, initialise = [], ModuleFactory.initialise
 
     def noted(workshop, module):
         done.append(module)
         return initialise(workshop, module)
 
     monkeypatch.setattr(process_memory, "trim", lambda: done.append("trim"))
-    monkeypatch.setattr(Workshop, "initialise", noted)
+    monkeypatch.setattr(ModuleFactory, "initialise", noted)
     modules = opened.modules()
     for module in (0, 1, 0):
         modules.open(module)
@@ -32,9 +32,9 @@ def test_a_module_is_first_made_where_freed_heap_was_given_back(plan_run, monkey
 
 @pytest.fixture
 def limits(monkeypatch):
-    """What `Freed` is told."""
+    """What `Headroom` is told."""
     told = []
-    monkeypatch.setattr(opening, "Freed", lambda *limits: told.append(limits))
+    monkeypatch.setattr(opening, "Headroom", lambda *limits: told.append(limits))
     return told
 
 

@@ -8,7 +8,7 @@ from edge_trgl.engine import evaluation
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.jobs import plan, work
 from edge_trgl.runtime.errors import DoesNotFitError, StoppedError, UsageError
-from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.process_memory import Meter
 
 SHARED = {"model__shared_head": True, "model__downsample": ()}
@@ -62,7 +62,7 @@ def _stopped(run):
 def test_every_depth_is_scored_with_it(train_run):
     trained = train_run("run", **SHARED)
     opened = open_run(trained.run)
-    again = evaluation.evaluate(opened, opened.modules(), Meter(), Freed(None), lambda visit: None)
+    again = evaluation.evaluate(opened, opened.modules(), Meter(), Headroom(None), lambda visit: None)
     assert again == trained.result["scores"]
     assert len(again["per_depth"]) == 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_trgl.engine import trainer
-from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.headroom import Headroom
 
 
 @pytest.mark.slow
@@ -19,8 +19,8 @@ def test_every_step_is_between_two_looks_at_what_is_free(train_run, monkeypatch,
         done.append((visit.module, visit.kind, visit.span.split, len(samples)))
 
     monkeypatch.setattr(trainer, "_step", stepping)
-    monkeypatch.setattr(Freed, "before", lambda freed, work_mb: done.append(work_mb))
-    monkeypatch.setattr(Freed, "after", lambda freed: done.append("after"))
+    monkeypatch.setattr(Headroom, "before", lambda freed, work_mb: done.append(work_mb))
+    monkeypatch.setattr(Headroom, "after", lambda freed: done.append("after"))
     train_run("run", data__limit=90, train__short_batch="keep", train__regime=regime)
     works, steps, ends = done[::3], done[1::3], done[2::3]
     assert set(ends) == {"after"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_trgl.runtime.memory import guard, process_memory
-from edge_trgl.runtime.memory.headroom import Freed
+from edge_trgl.runtime.memory.headroom import Headroom
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize(("placeless_mb", "goes"), [(0.0, False), (19.9, False), (20.1, True)])
 def test_it_stays_for_a_step_like_the_last_while_a_tensor_has_room_beside_it(calls, placeless_mb, goes):
-    Freed(100.0, placeless_mb).after()
+    Headroom(100.0, placeless_mb).after()
     assert calls == ["keep", *(["trim", "renew"] if goes else [])]
 
 
@@ -35,14 +35,14 @@ def test_it_stays_for_a_step_like_the_last_while_a_tensor_has_room_beside_it(cal
     ],
 )
 def test_it_goes_before_a_larger_step_that_has_no_room_beside_it(calls, works_mb, trims):
-    freed = Freed(100.0, 20.0)
+    freed = Headroom(100.0, 20.0)
     for work_mb in works_mb:
         freed.before(work_mb)
     assert calls == ["trim", "renew"] * trims
 
 
 def test_without_a_limit_it_never_goes(calls):
-    freed = Freed(None, 1e9)
+    freed = Headroom(None, 1e9)
     freed.before(1e9)
     freed.after()
     assert calls == ["keep"]

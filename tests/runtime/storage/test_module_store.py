@@ -55,7 +55,7 @@ def first_values(module):
     return (float(module), 0)
 
 
-class Workshop:
+class ModuleFactory:
     """Makes modules and stores of them; knows which are alive, which were made, and in which threads.
 
     `loads`: modules made to be read into, for the store that it made last.
@@ -117,13 +117,13 @@ def finish(store):
 
 @pytest.fixture
 def workshop(tmp_path):
-    return Workshop(tmp_path / "modules")
+    return ModuleFactory(tmp_path / "modules")
 
 
 @pytest.fixture
 def equal_workshop(tmp_path):
     """All modules are as large as module 0."""
-    return Workshop(tmp_path / "modules", equal=True)
+    return ModuleFactory(tmp_path / "modules", equal=True)
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ class TestMemory:
     )
     def test_room_is_there_before_a_module_is_made(self, limit, order, commits):
         with tempfile.TemporaryDirectory() as folder:
-            workshop = Workshop(Path(folder) / "modules")
+            workshop = ModuleFactory(Path(folder) / "modules")
             store = workshop.store(limit)
             for number, module in enumerate(order):
                 store.open(module, order[number + 1 :])
@@ -322,7 +322,7 @@ def damage(path):
 class TestFiles:
     def test_the_folder_is_made_durably(self, tmp_path, faults, use_system):
         system = use_system(faults.FaultySystem())
-        Workshop(tmp_path / "modules").store(0)
+        ModuleFactory(tmp_path / "modules").store(0)
         assert (tmp_path / "modules").is_dir()
         assert system.calls == ["mkdir", "open", "fsync"]
 
@@ -437,7 +437,7 @@ class Scenario:
 
     def __init__(self, folder):
         self.folder = folder
-        self.workshop = Workshop(folder)
+        self.workshop = ModuleFactory(folder)
         self.database = {}
         self.held = {}
 
@@ -523,7 +523,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(files.FileSystem, "fsync", lambda self, fd: None)
         self.root = tempfile.TemporaryDirectory()
-        self.workshop = Workshop(Path(self.root.name) / "modules")
+        self.workshop = ModuleFactory(Path(self.root.name) / "modules")
         self.limit = num_bytes(1, 2, 3)
         self.store = self.workshop.store(self.limit)
         self.model = {}

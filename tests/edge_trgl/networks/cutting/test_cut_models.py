@@ -12,7 +12,7 @@ from nearness import assert_near
 from torch import nn
 
 from edge_trgl.networks.catalogue import open_net
-from edge_trgl.networks.cutting import Nursery, cut, fill, hollow, model_factory, tensors_of
+from edge_trgl.networks.cutting import FirstWeights, cut, fill, hollow, model_factory, tensors_of
 from edge_trgl.runtime.errors import InputError, UsageError
 
 SHAPE, CLASSES = (3, 8, 8), 5
@@ -140,7 +140,7 @@ class Scaled(Base):
 class TestFirstWeights:
     def blocks(self, seed):
         net = cut(Scaled, name="mine", input_shape=SHAPE, num_classes=CLASSES)
-        nursery, blocks = Nursery(net, Scaled), [factory() for factory in net.chain().blocks]
+        nursery, blocks = FirstWeights(net, Scaled), [factory() for factory in net.chain().blocks]
         for number, block in enumerate(blocks):
             nursery.fill(number, block, seed)
         return blocks
@@ -169,7 +169,7 @@ class TestFirstWeights:
                 held.append([name for name, weight in self.named_parameters() if not weight.is_meta])
 
         net = cut(Watched, name="mine", input_shape=SHAPE, num_classes=CLASSES)
-        nursery, blocks = Nursery(net, Watched), [factory() for factory in net.chain().blocks]
+        nursery, blocks = FirstWeights(net, Watched), [factory() for factory in net.chain().blocks]
         for number, block in enumerate(blocks):
             nursery.fill(number, block, 0)
         assert held == [[], [], ["one.weight", "one.bias"], ["scale", "two.weight", "two.bias"]]
