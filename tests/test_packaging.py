@@ -35,7 +35,7 @@ def test_the_wheel_installs_only_edge_trgl(tmp_path):
         "runtime/storage/files.py",
         "profiles/generic.toml",
         "recipes/table14.toml",
-        "models/km_resnet.py",
+        "networks/zoo/km_resnet.py",
         "jobs/__main__.py",
         "data/sample/train-images-idx3-ubyte.gz",
         "data/sample/LICENSE",
