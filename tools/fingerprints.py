@@ -35,7 +35,6 @@ RUNS = {
     "shared head": (*KM, "--shared-head", "--set", "model.downsample="),
     "frozen": (*KM, "--freeze", "1", "--views", "2"),
     "micro-batches": (*KM, "--width", "16", "--allow", "micro-batch", "--budget-mb", "min"),
-    "int8 boundaries": (*KM, "--regime", "sequential", "--allow", "int8-boundaries", "--budget-mb", "min"),
     "bf16": (*KM, "--precision", "bf16"),
     "AdamW": (*KM, "--set", "train.optimizer=adamw"),
     "InfoPro": (*KM, "--loss", "infopro"),
@@ -43,7 +42,7 @@ RUNS = {
     "a head each": (*KM, "--head", "conv,linear,deep"),
     "encoder": ("--model", "km-2-1-encoder", "--width", "4"),
     "ResNet-110": ("--model", "resnet110", "--modules", "3"),
-    "imported": ("--model", "torchvision:mobilenet_v3_small", "--modules", "2"),
+    "imported": ("--model", "timm:vit_tiny_patch16_224", "--modules", "2"),
 }
 QUICK = ("parallel", "parallel, paged")
 
