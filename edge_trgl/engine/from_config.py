@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -17,34 +17,12 @@ from edge_trgl.method.losses import CrossEntropy, InfoPro, LocalLoss, PredSim
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.method.transport import Multipliers, Transport
 from edge_trgl.networks.catalogue import build_chain
-from edge_trgl.networks.chain import Chain, Shape
+from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.cutting import Net
+from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 from edge_trgl.runtime.storage.state import RunState
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """What planning found out about a chain, kept with the run so that training need not find it again.
-
-    `heads`: the name of each module's, None where it has none; `shapes` and `dtypes`: of one sample at the output
-    of each module; `names`: what each module is made of; `num_params`: trunk parameters of each module.
-    """
-
-    starts: tuple[int, ...]
-    heads: tuple[str | None, ...]
-    shapes: tuple[Shape, ...]
-    dtypes: tuple[str, ...]
-    names: tuple[str, ...]
-    num_params: tuple[int, ...]
-    built: bool
-
-    @classmethod
-    def from_document(cls, document: dict[str, Any]) -> Layout:
-        """The layout that was stored as `document`."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
-        return cls(**{**values, "shapes": tuple(tuple(shape) for shape in document["shapes"])})
 
 
 def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, paged: bool = False) -> Chain:
@@ -106,7 +84,7 @@ def stored_net(state: RunState) -> Net | None:
     return Net.from_document(document) if document else None
 
 
-def planned_chain(config: RunConfig, info: DatasetInfo, layout: Layout, net: Net | None = None) -> Chain:
+def planned_chain(config: RunConfig, info: DatasetInfo, layout: ChainLayout, net: Net | None = None) -> Chain:
     """The chain in the modules, and with the heads, that planning settled on. Call it on the device meta."""
     chain = make_chain(config, info, net, paged=True).regroup(layout.starts)
     return replace(chain, head=layout.heads, frozen=config.train.freeze)
@@ -254,7 +232,7 @@ class ModuleFactory:
     """Makes the modules and boundaries of one run; `in_memory`: where the boundaries are."""
 
     chain: Chain
-    layout: Layout
+    layout: ChainLayout
     in_memory: bool
     config: StepConfig
     device: str

@@ -13,15 +13,17 @@ from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.engine import from_config, process_setup
 from edge_trgl.engine.batches import Feed
-from edge_trgl.engine.from_config import Layout, ModuleFactory
+from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.schedule import Visit
 from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import process_memory
 from edge_trgl.runtime.memory.device import Device, open_device
 from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.planner.demand import FORWARD
 from edge_trgl.runtime.planner.plan import Plan
+from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage import safetensors_file
 from edge_trgl.runtime.storage.module_store import ModuleStore
 from edge_trgl.runtime.storage.state import RunState
@@ -127,7 +129,7 @@ def open_run(run: Run, device: str | None = None) -> OpenRun:
     device = device or config.train.device
     process_setup.set_up(config.train.threads)
     state = run.state()
-    plan, layout = Plan.from_document(state.meta("plan")), Layout.from_document(state.meta("layout"))
+    plan, layout = Plan.from_document(state.meta("plan")), read_record(ChainLayout, state.meta("layout"))
     # On meta: blocks that the user's factory builds at once take no memory here.
     with torch.device("meta"):
         chain = from_config.planned_chain(config, info, layout, from_config.stored_net(state))

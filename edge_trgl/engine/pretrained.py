@@ -16,13 +16,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edge_trgl.engine.from_config import Layout
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.networks.chain import Chain, Shape
 from edge_trgl.networks.cutting import Net, tensors_of
 from edge_trgl.networks.heads import LinearHead
+from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import InputError
+from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage import files, safetensors_file
 
 SHOWN = 3
@@ -127,7 +128,7 @@ class _RunFolder:
         if not modules:
             state.close()
             raise _untrained(path)
-        starts = Layout.from_document(state.meta("layout")).starts
+        starts = read_record(ChainLayout, state.meta("layout")).starts
         self._places: dict[str, tuple[Path, str]] = {}
         self.shapes: dict[str, Shape] = {}
         self.paths = []

@@ -10,12 +10,14 @@ from pathlib import Path
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.engine import from_config, pretrained
-from edge_trgl.engine.from_config import Layout, ModuleFactory
+from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.networks import cutting
 from edge_trgl.networks.cutting import Net
+from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.processes import messages
+from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage.module_store import ModuleStore
 from edge_trgl.runtime.storage.state import ModuleRecord, RunState
 
@@ -26,7 +28,7 @@ Make = Callable[[int], LocalModule]
 def run(run: Run) -> None:
     """Make the first version of every module: from the user's blocks, a model's own constructor, or a file."""
     config, info, state = run.config(), open_dataset(run.data), run.state()
-    job = _Job(config, info, Layout.from_document(state.meta("layout")), from_config.stored_net(state))
+    job = _Job(config, info, read_record(ChainLayout, state.meta("layout")), from_config.stored_net(state))
     make = job.drawing() if config.model.pretrained is None else job.reading(Path(config.model.pretrained), state)
     store = ModuleStore(
         run.modules,
@@ -49,7 +51,7 @@ class _Job:
 
     config: RunConfig
     info: DatasetInfo
-    layout: Layout
+    layout: ChainLayout
     net: Net | None
 
     @cached_property

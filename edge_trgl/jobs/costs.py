@@ -13,7 +13,6 @@ import torch
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, is_prepared, open_survey
 from edge_trgl.engine import from_config, process_setup
-from edge_trgl.engine.from_config import Layout
 from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
 from edge_trgl.learning.local_module import StepConfig
 from edge_trgl.method.recompute import Recompute
@@ -24,6 +23,7 @@ from edge_trgl.planning import large_images
 from edge_trgl.planning.count import ModuleCost
 from edge_trgl.planning.live_bytes import LARGER
 from edge_trgl.planning.without_values import Choice
+from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.memory import process_memory
@@ -78,7 +78,7 @@ class _Shaped:
     """A form with the layout that belongs to it."""
 
     form: Form
-    layout: Layout
+    layout: ChainLayout
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,8 @@ def _in_parts(row: ModuleRow, gradients: int) -> ModuleRow:
     return replace(row, gradients=gradients, works=works)
 
 
-def _layout(chain: Chain, costs: Sequence[ModuleCost]) -> Layout:
-    return Layout(
+def _layout(chain: Chain, costs: Sequence[ModuleCost]) -> ChainLayout:
+    return ChainLayout(
         starts=chain.starts,
         heads=tuple(cost.head for cost in costs),
         shapes=tuple(cost.output_shape for cost in costs),
@@ -270,7 +270,7 @@ def _layout(chain: Chain, costs: Sequence[ModuleCost]) -> Layout:
 
 
 def _rows(
-    costs: Sequence[ModuleCost], size: int, stored: Layout, computed: Layout, text: str
+    costs: Sequence[ModuleCost], size: int, stored: ChainLayout, computed: ChainLayout, text: str
 ) -> tuple[ModuleRow, ...]:
     """`stored` and `computed`: with the dtypes of boundaries, and with those that modules hand on."""
     inputs, outputs = ["float32", *stored.dtypes], stored.dtypes

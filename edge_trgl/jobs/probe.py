@@ -12,15 +12,17 @@ from torch import Tensor
 
 from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config, process_setup
-from edge_trgl.engine.from_config import Layout, ModuleFactory
+from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
 from edge_trgl.learning.local_module import Emit, LocalModule
+from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import guard, process_memory
 from edge_trgl.runtime.memory.device import Device, open_device
 from edge_trgl.runtime.memory.process_memory import MIB, Allocator, Meter
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Measurement
+from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage.state import RunState
 
 REPEATS = 2
@@ -126,7 +128,7 @@ def _keep(state: RunState, found: Mapping[str, Measurement]) -> None:
 def _prepared(run: Run, state: RunState, wanted: dict[str, Any], device: Device) -> _Work:
     """The module that a work wants, with its first weights, and a batch of images of noise."""
     config, form = run.config(), wanted["form"]
-    layout = Layout.from_document(state.meta("layouts")[form])
+    layout = read_record(ChainLayout, state.meta("layouts")[form])
     with torch.device("meta"):
         chain = from_config.planned_chain(config, open_dataset(run.data), layout, from_config.stored_net(state))
     level = "none" if wanted["work"] == FORWARD else wanted["work"]

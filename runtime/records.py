@@ -1,0 +1,71 @@
+"""Frozen dataclasses as JSON and back: between processes, in the database of a run, in its files.
+
+    record = read_record(Plan, json.loads(text))     # nested dataclasses, tuples, mappings, unions with None
+    json.dumps(document_of(record))
+
+JSON has no tuples and no dataclasses; the types of the fields say what a list or an object becomes.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, Union
+
+T = TypeVar("T")
+
+Document = dict[str, Any]
+"""A JSON object."""
+
+
+def document_of(record: Any) -> Document:
+    """The JSON object of a dataclass; `read_record` makes the dataclass of it again."""
+    return asdict(record)
+
+
+def read_record(kind: type[T], document: Mapping[str, Any]) -> T:
+    """The dataclass `kind` of which `document_of` made `document`; fields that are left out have their defaults.
+
+    Raises:
+        TypeError: a field is missing or unknown.
+    """
+    hints = _hints(kind)  # type: ignore[arg-type]  # a class is hashable
+    unknown = document.keys() - hints.keys()
+    if unknown:
+        raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
+    return kind(**{name: _read(hints[name], value) for name, value in document.items()})
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _read(hint: Any, value: Any) -> Any:
+    """`value` as JSON has it, as a value of the type `hint`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        kinds = [one for one in arguments if one is not types.NoneType]
+        return _read(kinds[0], value) if len(kinds) == 1 else value
+    if is_dataclass(hint) and isinstance(hint, type):
+        return read_record(hint, value)
+    if origin is tuple and arguments[1:] == (...,):
+        return tuple(_read(arguments[0], one) for one in value)
+    if origin is tuple:
+        return tuple(_read(one, part) for one, part in zip(arguments, value, strict=True))
+    if origin is not None and origin is not Literal and issubclass(origin, Mapping):
+        key, item = arguments
+        return {_read(key, name): _read(item, part) for name, part in value.items()}
+    if origin is not None and origin is not Literal and issubclass(origin, Sequence):
+        return [_read(arguments[0], one) for one in value]
+    if hint is float:
+        return float(value)
+    if hint is int and isinstance(value, str):
+        return int(value)  # keys of a JSON object are strings
+    return value
