@@ -6,16 +6,18 @@ import json
 
 import pytest
 
-from edge_trgl.jobs import calibrate, check, export
+from edge_trgl.export.check_models import check_models
+from edge_trgl.export.early_exit.search import choose_thresholds
+from edge_trgl.export.write_models import write_models
 
 
 @pytest.fixture
 def in_stages(trained_copy):
     run = trained_copy("run").run
     limits = {"others_mb": 0.0, "budget_mb": 1e5}
-    written = export.run(run, depth="last", target=None, batch="dynamic", budget_mb=1e5, in_stages=True)
-    calibrated = calibrate.run(run, written=written, leaving="0.5", **limits)
-    check.run(run, written=written, export_mb=0.0, calibrated=calibrated, **limits)
+    written = write_models(run, depth="last", target=None, batch="dynamic", budget_mb=1e5, in_stages=True)
+    calibrated = choose_thresholds(run, written=written, leaving="0.5", **limits)
+    check_models(run, written=written, export_mb=0.0, calibrated=calibrated, **limits)
     return run
 
 

@@ -1,4 +1,4 @@
-"""Trained runs in smaller forms, by their jobs: what is written, what is refused, what is left behind."""
+"""Trained runs in smaller forms, what is written, what is refused, what is left behind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from edge_trgl.cli.deploy_verbs import predict
 from edge_trgl.data import RecordReader, open_dataset
-from edge_trgl.deploy import Predictor
+from edge_trgl.deploy import Predictor, latency
+from edge_trgl.deploy.latency import measure_latency
+from edge_trgl.export import smaller_models
+from edge_trgl.export.check_models import check_models
 from edge_trgl.export.compare import verdicts
 from edge_trgl.export.int8 import activation_ranges
 from edge_trgl.export.int8.ranges import METHODS
-from edge_trgl.jobs import check, export, latency, smaller
+from edge_trgl.export.smaller_models import write_smaller
+from edge_trgl.export.write_models import write_models
 from edge_trgl.runtime.errors import ExportRejectedError, InputError, OverBudgetError
 from edge_trgl.runtime.memory import guard
 
@@ -39,12 +43,12 @@ MLP = """
 
 def deploy(run, depth="chosen", target="generic", batch="dynamic"):
     """model.onnx, as `Pipeline.export` writes it."""
-    written = export.run(run, depth=depth, target=target, batch=batch, budget_mb=1e5)
-    return check.run(run, written=written, export_mb=300.0, others_mb=0.0, budget_mb=1e5)
+    written = write_models(run, depth=depth, target=target, batch=batch, budget_mb=1e5)
+    return check_models(run, written=written, export_mb=300.0, others_mb=0.0, budget_mb=1e5)
 
 
 def shrink(run, form):
-    return smaller.run(run, form=form, others_mb=0.0, budget_mb=1e5)
+    return write_smaller(run, form=form, others_mb=0.0, budget_mb=1e5)
 
 
 @pytest.fixture
@@ -181,7 +185,7 @@ def test_what_is_said_of_the_file(trained):
 def test_the_first_method_near_the_best_is_taken(trained, monkeypatch, losses, chosen):
     deploy(trained, "1")
     given = iter(losses)
-    monkeypatch.setattr(smaller, "largest_loss", lambda verdicts: next(given))
+    monkeypatch.setattr(smaller_models, "largest_loss", lambda verdicts: next(given))
     monkeypatch.setattr(verdicts, "LARGEST_LOSS", 1.0)  # what each of them truly loses is not asked here
     document = shrink(trained, "int8")
     assert document["method"] == chosen
@@ -229,7 +233,7 @@ def test_no_more_than_a_batch_is_ever_counted_at_once(trained, monkeypatch):
 
 
 def test_images_come_from_all_over_the_split(trained):
-    found = smaller._Samples(trained, "train", 6, 4)
+    found = smaller_models._Samples(trained, "train", 6, 4)
     x, labels = samples_of(trained, "train")
     assert found.images.labels(range(6)).tolist() == labels[::40].tolist()
     parts = [found.images.pixels(samples).copy() for samples in found.batches]
@@ -240,7 +244,7 @@ def test_images_come_from_all_over_the_split(trained):
 def test_the_files_are_measured_in_turn(trained):
     deploy(trained, "1", batch="2")
     shrink(trained, "int8")
-    document = latency.run(trained, names=["model.onnx", "model.int8.onnx"], others_mb=0.0, budget_mb=1e5)
+    document = measure_latency([trained.onnx_file, trained.smaller_file("int8")], others_mb=0.0, budget_mb=1e5)
     assert list(document["p50_ms"]) == ["model.onnx", "model.int8.onnx"]
     assert all(found > 0 for found in document["p50_ms"].values())
     assert (document["threads"], document["batch"]) == (1, 2)
@@ -255,7 +259,7 @@ def test_files_that_the_budget_has_no_room_for_are_not_called_bad(trained, monke
 
     monkeypatch.setattr(latency.bench, "side_by_side", refuse)
     with pytest.raises(told):
-        latency.run(trained, names=["model.onnx"], others_mb=0.0, budget_mb=1e5)
+        measure_latency([trained.onnx_file], others_mb=0.0, budget_mb=1e5)
 
 
 def test_predict_takes_an_int8_file(trained, tmp_path):
@@ -271,7 +275,9 @@ def test_predict_takes_an_int8_file(trained, tmp_path):
 
 
 def test_the_jobs_load_no_torch():
-    code = "import edge_trgl.jobs.smaller, edge_trgl.jobs.latency, sys; sys.exit('torch' in sys.modules)"
+    code = (
+        "import edge_trgl.export.smaller_models, edge_trgl.deploy.latency, sys; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -279,8 +285,8 @@ def test_the_jobs_are_held_to_the_budget(trained, monkeypatch):
     deploy(trained, "1")
     limits = []
     monkeypatch.setattr(guard, "set_guard", limits.append)
-    smaller.run(trained, form="fp16", others_mb=30.0, budget_mb=500.0)
-    latency.run(trained, names=["model.onnx"], others_mb=30.0, budget_mb=500.0)
+    write_smaller(trained, form="fp16", others_mb=30.0, budget_mb=500.0)
+    measure_latency([trained.onnx_file], others_mb=30.0, budget_mb=500.0)
     assert limits == [470.0, 470.0]
 
 

@@ -14,25 +14,28 @@ from nearness import SMALL, assert_near, scale_of
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy import Cascade, Manifest, Predictor
 from edge_trgl.deploy.prediction import softmax
-from edge_trgl.export.early_exit import exits_folder
+from edge_trgl.export import write_models as writing
+from edge_trgl.export.check_models import check_models
+from edge_trgl.export.early_exit import exits_folder, search
+from edge_trgl.export.early_exit.search import choose_thresholds
 from edge_trgl.export.onnx_file import onnx_file
-from edge_trgl.jobs import calibrate, check, export
-from edge_trgl.jobs import report as report_job
+from edge_trgl.export.write_models import write_models
 from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.report.gather import gather
 from edge_trgl.runtime.errors import ExportRejectedError, StoppedError, UsageError
 
 LIMITS = {"others_mb": 0.0, "budget_mb": 1e5}
 
 
 def written_by(run, stages=None, depth="last", batch="dynamic", target=None):
-    return export.run(run, depth=depth, target=target, batch=batch, budget_mb=1e5, in_stages=True, stages=stages)
+    return write_models(run, depth=depth, target=target, batch=batch, budget_mb=1e5, in_stages=True, stages=stages)
 
 
 def deploy(run, leaving="0.5", **options):
     """What `Pipeline.export` does, in this process."""
     written = written_by(run, **options)
-    calibrated = calibrate.run(run, written=written, leaving=leaving, **LIMITS)
-    return check.run(run, written=written, export_mb=300.0, calibrated=calibrated, **LIMITS)
+    calibrated = choose_thresholds(run, written=written, leaving=leaving, **LIMITS)
+    return check_models(run, written=written, export_mb=300.0, calibrated=calibrated, **LIMITS)
 
 
 def images_of(run, split="val"):
@@ -84,8 +87,8 @@ def test_every_stage_gives_the_logits_of_its_depth(trained, options, ends):
     for path in trained.exits_folder.glob("*.onnx"):
         onnx.checker.check_model(str(path), full_check=True)
         assert onnx.load(path).opset_import[0].version == document["opset"]
-    together = export.run(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
-    check.run(trained, written=together, export_mb=0.0, **LIMITS)
+    together = write_models(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
+    check_models(trained, written=together, export_mb=0.0, **LIMITS)
     for depth, logits in zip(ends, found, strict=True):
         whole = Predictor(trained.onnx_file, exit_number=depth, threads=1)
         assert_near(logits, whole.predict(pixels).logits)
@@ -120,8 +123,8 @@ def test_thresholds_that_are_searched(trained):
     scored = told["validation"]
     assert scored["accuracy"] >= scored["per_exit"][-1] - 0.05 - 1e-9
     assert told["asked"] == "auto:5"
-    assert [row["points"] for row in scored["searched"]] == list(calibrate.POINTS)
-    assert [row["threshold"] for row in scored["common"]] == list(calibrate.THRESHOLDS)
+    assert [row["points"] for row in scored["searched"]] == list(search.POINTS)
+    assert [row["threshold"] for row in scored["common"]] == list(search.THRESHOLDS)
     shares = [row["compute_share"] for row in scored["common"]]
     assert shares == sorted(shares)
     assert all(sum(row["exits"]) == 16 for row in (*scored["common"], *scored["searched"]))
@@ -131,37 +134,37 @@ def test_thresholds_that_are_searched(trained):
 
 def test_the_report_has_the_curve(trained):
     state = trained.state()
-    assert report_job.gather(trained, state).early_exit is None
+    assert gather(trained, state).early_exit is None
     told = deploy(trained, "auto:5")["early_exit"]
-    found = report_job.gather(trained, state).early_exit
+    found = gather(trained, state).early_exit
     assert [one.compute_share for one in found.common] == [
         row["compute_share"] for row in told["validation"]["common"]
     ]
-    assert len(found.searched) == len(calibrate.POINTS)
+    assert len(found.searched) == len(search.POINTS)
     assert (found.num_images, found.chosen.accuracy) == (16, told["validation"]["accuracy"])
     assert found.test.compute_share == told["test"]["compute_share"]
-    together = export.run(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
-    check.run(trained, written=together, export_mb=0.0, **LIMITS)
-    assert report_job.gather(trained, state).early_exit is None
+    together = write_models(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
+    check_models(trained, written=together, export_mb=0.0, **LIMITS)
+    assert gather(trained, state).early_exit is None
     state.close()
 
 
 @pytest.mark.slow
 def test_images_go_through_in_lots(trained, monkeypatch):
     whole = deploy(trained, "auto:3")["early_exit"]
-    monkeypatch.setattr(calibrate, "IMAGES_AT_ONCE", 12)  # of 16 to validate
+    monkeypatch.setattr(search, "IMAGES_AT_ONCE", 12)  # of 16 to validate
     in_lots = deploy(trained, "auto:3")["early_exit"]
     assert (in_lots["validation"], in_lots["test"]) == (whole["validation"], whole["test"])
 
 
 def test_without_a_test_set_it_is_said(trained, monkeypatch):
     written = written_by(trained)
-    calibrated = calibrate.run(trained, written=written, leaving="0.3", **LIMITS)
+    calibrated = choose_thresholds(trained, written=written, leaving="0.3", **LIMITS)
     assert calibrated["test"]["num_images"] > 0
     info = open_dataset(trained.data)
     monkeypatch.setitem(info.splits, "test", replace(info.splits["test"], num_images=0))
-    monkeypatch.setattr(calibrate, "open_dataset", lambda folder: info)
-    assert calibrate.run(trained, written=written_by(trained), leaving="0.3", **LIMITS)["test"] is None
+    monkeypatch.setattr(search, "open_dataset", lambda folder: info)
+    assert choose_thresholds(trained, written=written_by(trained), leaving="0.3", **LIMITS)["test"] is None
 
 
 def test_stages_say_what_they_are(trained):
@@ -204,7 +207,7 @@ def test_windows_in_stages(train_run, tmp_path):
 
 
 def test_weights_beside_the_stages(trained, monkeypatch):
-    monkeypatch.setattr(export.onnx_file.write, "__kwdefaults__", {"max_inside": 1000})
+    monkeypatch.setattr(writing.onnx_file.write, "__kwdefaults__", {"max_inside": 1000})
     told = deploy(trained, "0.3")["early_exit"]
     files = {file["name"] for stage in told["stages"] for file in stage["files"]}
     assert "stage-1.onnx.data" in files
@@ -218,14 +221,14 @@ def test_a_stage_that_differs_is_refused_and_the_old_ones_stay(trained):
     before = contents(trained)
     model = trained.onnx_file.read_bytes()
     written = written_by(trained)
-    calibrated = calibrate.run(trained, written=written, leaving="0.3", **LIMITS)
+    calibrated = choose_thresholds(trained, written=written, leaving="0.3", **LIMITS)
     new = onnx_file.new_of(trained.exits_folder / written["stages"][1]["file"])
     weight = onnx_file.stream_reader.read(new).weights["module2/head.linear.bias"]
     with new.open("r+b") as file:
         file.seek(weight.start)
         file.write(np.float32(weight.read()[0] + 0.01).tobytes())
     with pytest.raises(ExportRejectedError, match=r"stage-2-2\.onnx does not give .* at depth 2, over 16 images"):
-        check.run(trained, written=written, export_mb=0.0, calibrated=calibrated, **LIMITS)
+        check_models(trained, written=written, export_mb=0.0, calibrated=calibrated, **LIMITS)
     assert {**contents(trained), **before} == contents(trained)
     assert trained.onnx_file.read_bytes() == model
     assert (trained.exits_folder / "stage-2-2.onnx.rejected").is_file()
@@ -241,8 +244,8 @@ def test_an_export_that_is_stopped_leaves_the_old_stages(trained, monkeypatch):
     def stopped(pipeline, state, name, **options):
         if name == "check":
             raise StoppedError("stopped")
-        jobs = {"export": export, "calibrate": calibrate}
-        return type("Outcome", (), {"result": jobs[name].run(trained, **options), "peak_mb": 1.0})
+        jobs = {"export": write_models, "calibrate": choose_thresholds}
+        return type("Outcome", (), {"result": jobs[name](trained, **options), "peak_mb": 1.0})
 
     monkeypatch.setattr(Pipeline, "_job", stopped)
     pipeline = Pipeline(trained, lambda message: None)
@@ -297,5 +300,5 @@ def test_mistakes_are_told_before_anything_is_done(trained, monkeypatch, options
 
 
 def test_calibrating_loads_no_torch():
-    code = "import edge_trgl.jobs.calibrate, sys; sys.exit('torch' in sys.modules)"
+    code = "import edge_trgl.export.early_exit.search, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,9 +16,11 @@ from nearness import SMALL, assert_near, scale_of
 
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.engine.open_run import open_run
+from edge_trgl.export import write_models as writing
+from edge_trgl.export.check_models import check_models
 from edge_trgl.export.compare import comparison
 from edge_trgl.export.onnx_file import onnx_file
-from edge_trgl.jobs import check, export
+from edge_trgl.export.write_models import write_models
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.runtime.errors import (
     DoesNotFitError,
@@ -33,8 +35,8 @@ from edge_trgl.runtime.memory import guard
 
 def deploy(run, depth="chosen", target=None, batch="dynamic", budget_mb=1e5):
     """What `Pipeline.export` does, in this process."""
-    written = export.run(run, depth=depth, target=target, batch=batch, budget_mb=budget_mb)
-    return check.run(run, written=written, export_mb=300.0, others_mb=0.0, budget_mb=budget_mb)
+    written = write_models(run, depth=depth, target=target, batch=batch, budget_mb=budget_mb)
+    return check_models(run, written=written, export_mb=300.0, others_mb=0.0, budget_mb=budget_mb)
 
 
 def logits_of(run, num_images):
@@ -43,7 +45,7 @@ def logits_of(run, num_images):
     feed = opened.feed("val")
     samples = np.arange(num_images)
     pixels = feed.pixels(samples)
-    span = export.Span("val", 0, 0, 1, shuffled=False, augmented=False)
+    span = writing.Span("val", 0, 0, 1, shuffled=False, augmented=False)
     x, found = feed.images(span, 0, samples), []
     with torch.no_grad():
         for module in range(len(opened)):
@@ -70,7 +72,7 @@ def trained(trained_copy):
 
 def test_it_is_checked_on_images_from_all_over_the_set(trained, monkeypatch):
     """The same ones on both sides, with their labels."""
-    monkeypatch.setattr(export, "CHECKED_IMAGES", 4)
+    monkeypatch.setattr(writing, "CHECKED_IMAGES", 4)
     document = deploy(trained, "last")
     assert document["num_images"] == 4
     _, logits = logits_of(trained, 16)
@@ -156,7 +158,7 @@ def test_the_profile_chooses_the_target(train_run):
 
 
 def test_weights_beside_the_model(trained, monkeypatch):
-    monkeypatch.setattr(export.onnx_file.write, "__kwdefaults__", {"max_inside": 1000})
+    monkeypatch.setattr(writing.onnx_file.write, "__kwdefaults__", {"max_inside": 1000})
     document = deploy(trained, "all")
     assert [file["name"] for file in document["files"]] == ["model.onnx.data", "model.onnx"]
     for file in document["files"]:
@@ -229,14 +231,14 @@ def test_the_jobs_are_held_to_the_budget(trained, monkeypatch):
 def test_a_file_that_differs_is_kept_as_rejected(trained, monkeypatch):
     deploy(trained, "last")
     good, told = trained.onnx_file.read_bytes(), trained.export_file.read_bytes()
-    written = export.run(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
+    written = write_models(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
     new = trained.folder / "model.onnx.new"
     weight = onnx_file.stream_reader.read(new).weights["module2/head.linear.bias"]
     with new.open("r+b") as file:
         file.seek(weight.start)
         file.write(np.float32(weight.read()[0] + 0.01).tobytes())
     with pytest.raises(ExportRejectedError, match=r"at depth 2, over 16 images, .* is 0\.01,"):
-        check.run(trained, written=written, export_mb=0.0, others_mb=0.0, budget_mb=1e5)
+        check_models(trained, written=written, export_mb=0.0, others_mb=0.0, budget_mb=1e5)
     assert trained.onnx_file.read_bytes() == good
     assert trained.export_file.read_bytes() == told
     kept = json.loads((trained.folder / "model.onnx.rejected.json").read_text())
@@ -301,7 +303,7 @@ def test_a_damaged_module_is_named(trained):
 
 def test_one_module_is_in_memory_at_a_time(trained, monkeypatch):
     alive, most = set(), []
-    original = export.OpenRun.deployed
+    original = writing.OpenRun.deployed
 
     def deployed(opened, module, *, head):
         local = original(opened, module, head=head)
@@ -315,13 +317,13 @@ def test_one_module_is_in_memory_at_a_time(trained, monkeypatch):
 
         weakref.finalize(local, alive.discard, module)
 
-    monkeypatch.setattr(export.OpenRun, "deployed", deployed)
+    monkeypatch.setattr(writing.OpenRun, "deployed", deployed)
     deploy(trained, "all")
     assert most == [1, 1, 1]
 
 
 def test_the_check_loads_no_torch():
-    code = "import edge_trgl.jobs.check, sys; sys.exit('torch' in sys.modules)"
+    code = "import edge_trgl.export.check_models, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,0 +1,196 @@
+"""Write a smaller form of model.onnx, int8 or fp16, and publish it if it is as good. No torch here.
+
+The model is shown images module by module, in onnxruntime, the boundaries between them on disk: training images,
+as they are, to find the ranges that integers stand for; validation images to compare what a smaller file gives.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from edge_trgl.config.export_request import TARGETS, is_symmetric, output_names
+from edge_trgl.data import RecordReader, open_dataset
+from edge_trgl.export.compare.comparison import Tally
+from edge_trgl.export.compare.module_by_module import Array, Running, Spread, batches_of
+from edge_trgl.export.compare.verdicts import NEAR, Verdict, largest_loss, verdict, why_far, why_lossy
+from edge_trgl.export.fp16 import halved
+from edge_trgl.export.int8.activation_ranges import histograms, steps_of
+from edge_trgl.export.int8.histogram import Histogram
+from edge_trgl.export.int8.quantise import quantised, watched
+from edge_trgl.export.int8.ranges import METHODS, Method
+from edge_trgl.export.onnx_file import onnx_file, stream_reader
+from edge_trgl.export.onnx_file.made_weights import Made
+from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.storage import files
+
+CALIBRATED_IMAGES = 512
+JUDGED_IMAGES = 1024
+"""At most. A point of accuracy is some ten images."""
+
+BATCH_BYTES = 8 << 20
+"""Of a boundary, at a time."""
+
+
+def write_smaller(run: Run, *, form: str, others_mb: float, budget_mb: float) -> dict[str, Any]:
+    """Write model.int8.onnx or model.fp16.onnx beside the model.onnx of the last export.
+
+    Args:
+        run: exported.
+        form: `int8` or `fp16`.
+        others_mb: MiB at most of the parent.
+        budget_mb: for both.
+
+    Returns:
+        What export.json says of it.
+
+    Raises:
+        ExportRejectedError: it is not as good as it must be; it is kept as `.rejected`.
+        StorageError: a file is damaged, or the disk is full.
+    """
+    guard.set_guard(budget_mb - others_mb)
+    files.make_folder(run.scratch)
+    smaller = _Smaller(run, json.loads(run.export_file.read_text()))
+    try:
+        return smaller.int8() if form == "int8" else smaller.fp16()
+    finally:
+        smaller.close()
+
+
+class _Smaller:
+    """The model of a run, and what its smaller forms are held against. Modules are counted from 1."""
+
+    def __init__(self, run: Run, exported: Mapping[str, Any]) -> None:
+        self._run, self._target = run, exported["target"]
+        self._written = stream_reader.read(run.onnx_file)
+        self._exits = output_names([one["depth"] for one in exported["exits"]])
+        self._depth = max(self._exits)
+        self._weights = run.scratch / "smaller"
+        config, batch = run.config().train, exported["batch"]
+        self._threads = config.threads or 0
+        size = batch or min(_batch_size(self._written), config.batch_size)
+        self._batch = batch
+        self._calibration = _Samples(run, "train", CALIBRATED_IMAGES, size)
+        self._judged = _Samples(run, "val", JUDGED_IMAGES, size)
+        self._expected = self._logits(self._written)
+
+    def close(self) -> None:
+        """Remove the weights that were made."""
+        files.remove(self._weights)
+        self._calibration.reader.close()
+        self._judged.reader.close()
+
+    def fp16(self) -> dict[str, Any]:
+        """Write it in half precision."""
+        return self._finish("fp16", halved(self._written, Made(self._weights)), {})
+
+    def int8(self) -> dict[str, Any]:
+        """Write it with the first method of calibration that is as accurate as the best."""
+        symmetric = is_symmetric(self._target)
+        seen = histograms(
+            self._running(self._written),
+            self._calibration.batches,
+            self._calibration.images,
+            list(self._exits.values()),
+            watched(self._written, self._depth, symmetric=symmetric),
+        )
+        # One after another in the same file: a method is cheaper to repeat than its weights are to keep.
+        verdicts = {method: self._verdicts(self._quantised(seen, method)) for method in METHODS}
+        losses = {method: largest_loss(found) for method, found in verdicts.items()}
+        # Shares of a number of images: what is as near as may be must not fail by a rounding.
+        chosen = next(method for method in METHODS if losses[method] <= min(losses.values()) + NEAR + 1e-9)
+        facts = {
+            "form": "symmetric, for TensorRT" if symmetric else "uint8 activations, int8 weights",
+            "num_calibrated": self._calibration.count,
+            "method": chosen,
+            "methods": {
+                method: {
+                    "accuracy": found[-1].accuracy,
+                    "top1_agreement": min(one.top1_agreement for one in found),
+                    "loss": losses[method],
+                }
+                for method, found in verdicts.items()
+            },
+        }
+        return self._finish("int8", self._quantised(seen, chosen), facts)
+
+    def _quantised(self, seen: Mapping[str, Histogram], method: Method) -> Written:
+        symmetric = is_symmetric(self._target)
+        steps = steps_of(seen, method, symmetric=symmetric)
+        return quantised(self._written, self._depth, steps, Made(self._weights), symmetric=symmetric)
+
+    def _finish(self, form: str, model: Written, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the file, read it back, compare what it gives, publish or refuse it."""
+        path = self._run.smaller_file(form)
+        model.model.metadata_props.add(key="precision", value=form)
+        written = onnx_file.write(model.model, list(model.weights.values()), path)
+        verdicts = self._verdicts(onnx_file.check(written, TARGETS[self._target]))
+        described = [onnx_file.described(one) for one in written.unpublished]
+        document = {
+            "file": str(path),
+            "files": described,
+            "num_bytes": sum(file["num_bytes"] for file in described),
+            **facts,
+            "accuracy_fp32": verdicts[-1].accuracy_fp32,
+            "accuracy": verdicts[-1].accuracy,
+            "top1_agreement": min(one.top1_agreement for one in verdicts),
+            "max_relative_diff": max(one.max_relative_diff for one in verdicts),
+            "exits": [asdict(one) for one in verdicts],
+        }
+        reason = (why_lossy if form == "int8" else why_far)(path.name, verdicts)
+        if reason is not None:
+            onnx_file.refuse(written, {"reason": reason, **document}, hint="model.onnx is as it was")
+        onnx_file.publish(written)
+        return document
+
+    def _verdicts(self, model: Written) -> list[Verdict]:
+        """Of every exit, the deepest last."""
+        found, labels = self._logits(model), self._judged.images.labels(range(self._judged.count))
+        verdicts = []
+        for depth, name in self._exits.items():
+            tally = Tally()
+            tally.add(self._expected[name], found[name], labels)
+            verdicts.append(verdict(depth, tally))
+        return verdicts
+
+    def _logits(self, model: Written) -> dict[str, Array]:
+        """float32 [N, num_classes] of every exit, for the validation images."""
+        exits = list(self._exits.values())
+        parts: dict[str, list[Array]] = {name: [] for name in exits}
+
+        def keep(name: str, _: range, values: Array) -> None:
+            parts[name].append(values)
+
+        self._running(model).run(self._judged.batches, self._judged.images, exits, keep)
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def _running(self, model: Written) -> Running:
+        numbers = range(1, self._depth + 1)
+        return Running(model, numbers, scratch=self._run.scratch, batch=self._batch, threads=self._threads)
+
+
+class _Samples:
+    """At most `limit` images of a split, `size` at a time."""
+
+    def __init__(self, run: Run, split: str, limit: int, size: int) -> None:
+        self.reader = RecordReader(run.data, split, open_dataset(run.data))
+        self.count = min(len(self.reader), limit)
+        self.images = Spread(self.reader, self.count)
+        self.batches = batches_of(self.count, size)
+
+
+def _batch_size(written: Written) -> int:
+    graph = written.model.graph
+    shapes = [
+        [side.dim_value for side in value.type.tensor_type.shape.dim[1:]]
+        for value in (*graph.input, *graph.value_info)
+    ]
+    largest: int = max(4 * math.prod(shape) for shape in shapes)
+    return max(BATCH_BYTES // largest, 1)

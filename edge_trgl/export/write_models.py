@@ -1,0 +1,296 @@
+"""Write the ONNX model of a trained run, and what the network gives for some images, for `check_models`.
+
+With it, if asked for, the same network in stages, each a model. Module by module: each is read once, shown the
+images, and traced; its weights are then copied from file to file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from onnx import ModelProto
+from torch import Tensor
+
+from edge_trgl.config.export_request import (
+    COPIES,
+    TARGETS,
+    TargetName,
+    batch_of,
+    exits_of,
+    output_names,
+    stages_of,
+)
+from edge_trgl.data import spread
+from edge_trgl.engine import process_setup
+from edge_trgl.engine.batches import Feed
+from edge_trgl.engine.open_run import OpenRun, open_run
+from edge_trgl.engine.schedule import Span
+from edge_trgl.export.compare.boundary_files import put, take
+from edge_trgl.export.compare.module_by_module import batches_of
+from edge_trgl.export.early_exit.exits_folder import free_paths, spans_of
+from edge_trgl.export.graph.join import join
+from edge_trgl.export.graph.names import LOGITS, boundary_name, entry_name, logits_name
+from edge_trgl.export.graph.select_exits import giving
+from edge_trgl.export.graph.stage import Normalisation, Stage, describe
+from edge_trgl.export.graph.trace import Traced, trace
+from edge_trgl.export.onnx_file import onnx_file
+from edge_trgl.export.onnx_file.onnx_file import ModelFiles
+from edge_trgl.export.onnx_file.weights import Weight
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.errors import DoesNotFitError
+from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.storage import files, safetensors_file
+from edge_trgl.runtime.storage.boundary_spec import record_bytes
+
+Part = tuple[Traced, list[Weight]]
+"""The graph of a module, and where its weights are."""
+
+CHECKED_IMAGES = 256
+
+BATCH_BYTES = 8 << 20
+"""Of a boundary, at a time: activations are hardly a part of what an export takes for its heaviest module."""
+
+LOADED_MB = 40.0
+"""What torch's exporter and its kernels load when they are first used; onnxruntime in the check takes less."""
+
+
+def write_models(
+    run: Run,
+    *,
+    depth: str,
+    target: str | None,
+    batch: str,
+    budget_mb: float,
+    in_stages: bool = False,
+    stages: str | None = None,
+) -> dict[str, Any]:
+    """Write the model under another name than its own, for `check_models`; what that must know of it.
+
+    Args:
+        run: trained to its end.
+        depth: `chosen`, `last`, `all` or a number.
+        target: a key of `TARGETS`; None is that of the run's profile, or `generic`.
+        batch: `dynamic`, or how many samples the model takes at a time.
+        budget_mb: MiB for this process and its parent.
+        in_stages: whether the network is written in stages, too.
+        stages: the depths at which these end; None for every one that has a classifier.
+
+    Raises:
+        UsageError: there is no such depth, batch or stage.
+        DoesNotFitError: the largest module leaves no room, with the budget that would.
+        ExportRejectedError: an operation that the opset lacks, or a graph that ONNX's checker refuses.
+        StorageError: a module's file is damaged, or the disk is full.
+    """
+    samples = batch_of(batch)
+    opened = open_run(run, "cpu")
+    scores = opened.state.meta("result")["scores"]
+    exits = exits_of(depth, chosen=scores["chosen_depth"], first=scores["first_depth"], last=len(opened))
+    chosen = cast(TargetName, target or opened.config.board.target or "generic")
+    ends = stages_of(stages, first=scores["first_depth"], depth=max(exits)) if in_stages else ()
+    _keep_within(opened, (*exits, *ends), budget_mb)
+    exporting = _Exporting(opened, exits, ends, chosen, samples)
+    parts = [exporting.module(number) for number in range(1, max(exits) + 1)]
+    written = exporting.write(parts)
+    return {
+        "exits": list(exits),
+        "target": chosen,
+        "opset": TARGETS[chosen].opset,
+        "ir": TARGETS[chosen].ir,
+        "batch": samples,
+        "data": None if written.data is None else written.data.name,
+        "num_images": exporting.images.count,
+        "at_a_time": exporting.images.size,
+        "stages": exporting.write_stages(parts),
+    }
+
+
+def _keep_within(opened: OpenRun, exits: Sequence[int], budget_mb: float) -> None:
+    """Refuse what cannot fit, and hold this process to the budget."""
+    sizes = [_weights_mb(opened, module, exits) for module in range(max(exits))]
+    heaviest = max(range(len(sizes)), key=sizes.__getitem__)
+    others_mb = process_setup.others_mb()
+    needed_mb = process_memory.usage().rss + LOADED_MB + COPIES * sizes[heaviest] + others_mb
+    if needed_mb > budget_mb:
+        raise DoesNotFitError(
+            f"exporting depth {max(exits)} takes about {needed_mb:.0f} MiB, {COPIES * sizes[heaviest]:.0f} of "
+            f"them for its heaviest module, number {heaviest + 1}; the budget is {budget_mb:.0f} MiB",
+            hint=f"edge-trgl resume {opened.run.folder} --budget-mb {needed_mb + 1:.0f} --export",
+        )
+    guard.set_guard(budget_mb - others_mb)
+
+
+def _weights_mb(opened: OpenRun, module: int, exits: Sequence[int]) -> float:
+    parts = ("trunk.", "head.") if module + 1 in exits else ("trunk.",)
+    infos = safetensors_file.read_header(opened.file_of(module))
+    return (
+        sum(info.stop - info.start for name, info in infos.items() if name.startswith(parts)) / process_memory.MIB
+    )
+
+
+@dataclass(frozen=True)
+class _Images:
+    """`count` validation images from all over the set, `size` at a time."""
+
+    feed: Feed
+    count: int
+    size: int
+
+    def batches(self) -> list[range]:
+        """Their numbers."""
+        return batches_of(self.count, self.size)
+
+    def normalised(self, samples: range) -> Tensor:
+        """float32 [N, ...], as the first module reads them."""
+        span = Span("val", 0, 0, 1, shuffled=False, augmented=False)
+        chosen = spread(self.count, len(self.feed))
+        return self.feed.images(span, 0, chosen[samples.start : samples.stop])
+
+
+class _Exporting:
+    """The export of one run. Modules are counted from 1, as depths are.
+
+    `exits`: the depths whose logits are outputs. `ends`: where stages end, if there are any. `batch`: samples at a
+    time, None for any number.
+    """
+
+    def __init__(
+        self,
+        opened: OpenRun,
+        exits: Sequence[int],
+        ends: Sequence[int],
+        target: TargetName,
+        batch: int | None,
+    ) -> None:
+        self._opened = opened
+        self._exits = exits
+        self._ends = ends
+        self._target = target
+        self._batch = batch
+        self._depth = max(exits)
+        self._names = output_names(exits)
+        info = opened.info
+        self._normalisation = Normalisation(
+            mean=tuple(info.mean), std=tuple(info.std), scale=info.scale, input_shape=tuple(info.input_shape)
+        )
+        self._shapes = (self._normalisation.input_shape, *opened.workshop.layout.shapes)
+        feed = opened.feed("val")
+        self.images = _Images(feed, min(len(feed), CHECKED_IMAGES), batch or self._batch_size())
+        files.make_folder(opened.run.scratch)
+
+    def module(self, number: int) -> Part:
+        """The graph of a module and where its weights are; what it gives for the images is on disk then."""
+        is_exit, goes_on = number in (*self._exits, *self._ends), number < self._depth
+        local = self._opened.deployed(number - 1, head=is_exit)
+        self._show(local, number)
+        stage = Stage(
+            local.trunk,
+            local.head if is_exit else None,
+            goes_on=goes_on,
+            normalisation=self._normalisation if number == 1 else None,
+        )
+        exits = ([boundary_name(number)] if goes_on else []) + ([logits_name(number)] if is_exit else [])
+        traced = trace(stage, number, self._shapes[number - 1], exits, opset=TARGETS[self._target].opset)
+        del local, stage
+        process_memory.trim()
+        return traced, _weights(traced, self._opened.file_of(number - 1))
+
+    @torch.no_grad()
+    def _show(self, local: LocalModule, number: int) -> None:
+        entering, leaving = (self._scratch(f"torch-{name}") for name in (number - 1, number))
+        for samples in self.images.batches():
+            if number == 1:
+                x = self.images.normalised(samples)
+            else:
+                x = torch.from_numpy(take(entering, samples, self._shapes[number - 1]))
+            out = local.trunk(x)
+            if number < self._depth:
+                put(leaving, samples.start, out.numpy())
+            if number in (*self._exits, *self._ends):
+                put(self._scratch(logits_name(number)), samples.start, local.head(out).numpy())
+        files.remove(entering)
+
+    def write(self, parts: Sequence[Part]) -> ModelFiles:
+        """The model of all modules, checked as a graph, not yet published."""
+        return self._written(*self._whole(parts), self._opened.run.onnx_file)
+
+    def write_stages(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        """Each stage as a model, checked as a graph, not yet published: its files and its modules."""
+        if not self._ends:
+            return []
+        folder = self._opened.run.exits_folder
+        files.make_folder(folder)
+        described = []
+        for (first, last), path in zip(spans_of(self._ends), free_paths(folder, len(self._ends)), strict=True):
+            written = self._written(*self._stage(parts, first, last), path)
+            data = None if written.data is None else written.data.name
+            described.append({"file": path.name, "data": data, "modules": [first, last]})
+        return described
+
+    def _whole(self, parts: Sequence[Part]) -> tuple[ModelProto, list[Weight]]:
+        names = {logits_name(depth): name for depth, name in self._names.items()}
+        return self._joined(parts, 1, names, {"depth": ",".join(map(str, self._exits))})
+
+    def _stage(self, parts: Sequence[Part], first: int, last: int) -> tuple[ModelProto, list[Weight]]:
+        names = {logits_name(last): LOGITS}
+        if last < self._depth:
+            names |= {boundary_name(last): boundary_name(last)}
+        return self._joined(parts[first - 1 : last], first, names, {"modules": f"{first}-{last}"})
+
+    def _joined(
+        self, parts: Sequence[Part], first: int, outputs: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> tuple[ModelProto, list[Weight]]:
+        """A model of modules from `first` on, and its weights; `outputs`: what it gives, and its names there."""
+        last = first + len(parts) - 1
+        inner = {boundary_name(number): boundary_name(number) for number in range(first, last)}
+        chosen = [giving(traced, {**inner, **outputs}) for traced, _ in parts]
+        described = describe(self._normalisation, self._opened.info.class_names)
+        if first > 1:
+            del described["preprocessing"], described["scale"]  # they are of images
+        model = join(
+            chosen,
+            input_shape=self._shapes[first - 1],
+            outputs=list(outputs.values()),
+            target=TARGETS[self._target],
+            batch=self._batch,
+            metadata={**described, **metadata, "target": self._target},
+            entry=entry_name(first),
+        )
+        found = [
+            weight
+            for traced, (_, weights) in zip(chosen, parts, strict=True)
+            for weight in weights
+            if weight.name in traced.weights
+        ]
+        return model, found
+
+    def _written(self, model: ModelProto, weights: Sequence[Weight], path: Path) -> ModelFiles:
+        written = onnx_file.write(model, weights, path)
+        onnx_file.check(written, TARGETS[self._target])
+        return written
+
+    def _scratch(self, name: str) -> Path:
+        return self._opened.run.scratch / name
+
+    def _batch_size(self) -> int:
+        largest = max(record_bytes(shape, "float32") for shape in self._shapes[: self._depth + 1])
+        return min(self._opened.config.train.batch_size, max(BATCH_BYTES // largest, 1))
+
+
+def _weights(traced: Traced, path: Path) -> list[Weight]:
+    infos = safetensors_file.read_header(path)
+    return [
+        Weight(
+            name=name,
+            dtype=str(infos[own].dtype).removeprefix("torch."),
+            shape=infos[own].shape,
+            path=path,
+            start=infos[own].start,
+            num_bytes=infos[own].stop - infos[own].start,
+        )
+        for name, own in traced.weights.items()
+    ]

@@ -1,0 +1,202 @@
+"""Write report.html from what the database holds; for unfinished runs too."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_trgl.report.document import (
+    MAX_AGAINST,
+    Balance,
+    DepthAccuracy,
+    EarlyExit,
+    Event,
+    ExportedFile,
+    IoSample,
+    LossPoint,
+    MemorySample,
+    ModuleMemory,
+    OtherRun,
+    Report,
+)
+from edge_trgl.report.page import render
+from edge_trgl.run.exported_files import rows
+from edge_trgl.run.folder import Run
+from edge_trgl.run.summary import storage_use
+from edge_trgl.run.transport_share import influences
+from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.storage.state import Metric, RunState
+
+
+def write_report(run: Run, against: Sequence[str] = ()) -> None:
+    """Render the page. Nothing is computed here but means.
+
+    Args:
+        run: what it is of.
+        against: folders of other runs, to compare the accuracies of their depths with.
+
+    Raises:
+        UsageError: the run has no plan yet, there are too many others, or one of them is not trained to its end.
+    """
+    # matplotlib keeps a font cache; a run writes nothing outside its folder.
+    os.environ["MPLCONFIGDIR"] = str(run.folder / "cache")
+    state = run.state()
+    if state.meta("plan") is None:
+        raise UsageError(f"{run.folder} has no plan yet", hint=f"Run edge-trgl resume {run.folder} first.")
+    if len(against) > MAX_AGAINST:
+        raise UsageError(
+            f"{len(against)} runs are too many to compare with",
+            hint=f"Give at most {MAX_AGAINST} times --against.",
+        )
+    page = render(gather(run, state, tuple(map(_other, against))))
+    files.write_durable(run.report_file, [page.encode()])
+    state.close()
+
+
+def gather(run: Run, state: RunState, against: tuple[OtherRun, ...] = ()) -> Report:
+    """The report's plain data."""
+    samples = state.samples()
+    return Report(
+        name=run.folder.resolve().name,
+        summary=run.summary() or _unfinished(run, state),
+        config=run.config().document(),
+        memory=tuple(
+            MemorySample(time_s=s.time_s, phase=s.phase, rss_mb=s.rss_mb, peak_mb=s.peak_mb) for s in samples
+        ),
+        modules=_modules(state),
+        losses=_losses(state.metrics("train")),
+        influences=influences(state.metrics("train")),
+        accuracy=_accuracies(state),
+        against=against,
+        early_exit=_early_exit(run),
+        io=tuple(IoSample(time_s=s.time_s, read_mb=s.read_mb, written_mb=s.written_mb) for s in samples),
+        events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in state.events()),
+        exported=_exported(run),
+    )
+
+
+def _other(folder: str) -> OtherRun:
+    run = Run.open(Path(folder))
+    accuracy: tuple[DepthAccuracy, ...] = ()
+    if run.state_file.is_file():
+        state = run.state()
+        accuracy = _accuracies(state)
+        state.close()
+    if not accuracy:
+        raise UsageError(
+            f"{folder} is not trained to its end", hint=f"Run edge-trgl resume {folder} first, or leave it out."
+        )
+    return OtherRun(name=folder, config=run.config().document(), accuracy=accuracy)
+
+
+def _exported(run: Run) -> tuple[ExportedFile, ...]:
+    if not run.export_file.is_file():
+        return ()
+    return tuple(ExportedFile(**vars(row)) for row in rows(run, json.loads(run.export_file.read_text())))
+
+
+def _modules(state: RunState) -> tuple[ModuleMemory, ...]:
+    plan, layout, measured = state.meta("plan"), state.meta("layout"), state.meta("module_peaks", {})
+    return tuple(
+        ModuleMemory(
+            module=module,
+            name=name,
+            head=layout["heads"][module],
+            params=layout["num_params"][module],
+            planned_mb=plan["peaks_mb"][module],
+            measured_mb=measured.get(str(module)),
+        )
+        for module, name in enumerate(layout["names"])
+    )
+
+
+def _losses(metrics: list[Metric]) -> tuple[LossPoint, ...]:
+    # An epoch may have been committed in several parts.
+    parts: dict[tuple[int, int], list[Metric]] = defaultdict(list)
+    for metric in metrics:
+        parts[metric.module, metric.epoch].append(metric)
+    points = []
+    for (module, epoch), found in sorted(parts.items()):
+        images = sum(metric.num_images for metric in found)
+        points.append(
+            LossPoint(
+                module=module,
+                epoch=epoch,
+                loss=sum(metric.loss_sum for metric in found) / images,
+                accuracy=sum(metric.num_correct for metric in found) / images,
+                transport=sum(metric.transport_sum for metric in found) / images,
+            )
+        )
+    return tuple(points)
+
+
+def _accuracies(state: RunState) -> tuple[DepthAccuracy, ...]:
+    result = state.meta("result")
+    if result is None:
+        return ()
+    scores = result["scores"]
+    tests = scores["test_per_depth"] or [None] * len(scores["per_depth"])
+    return tuple(
+        DepthAccuracy(depth=depth, validation=validation, test=test)
+        for depth, (validation, test) in enumerate(
+            zip(scores["per_depth"], tests, strict=True), scores["first_depth"]
+        )
+    )
+
+
+def _early_exit(run: Run) -> EarlyExit | None:
+    """What the last export counted, if it was one in stages."""
+    if not run.export_file.is_file():
+        return None
+    early = json.loads(run.export_file.read_text())["early_exit"]
+    if early is None:
+        return None
+    scores = early["validation"]
+    return EarlyExit(
+        num_images=scores["num_images"],
+        common=tuple(map(_balance, scores["common"])),
+        searched=tuple(map(_balance, scores["searched"])),
+        chosen=_balance(scores),
+        test=None if early["test"] is None else _balance(early["test"]),
+    )
+
+
+def _balance(row: dict[str, Any]) -> Balance:
+    return Balance(accuracy=row["accuracy"], compute_share=row["compute_share"])
+
+
+def _unfinished(run: Run, state: RunState) -> dict[str, Any]:
+    """A summary of what is known so far."""
+    plan, layout, work = state.meta("plan"), state.meta("layout"), state.meta("work") or {}
+    peaks = [*state.meta("module_peaks", {}).values(), *(phase.peak_mb for phase in state.phases())]
+    return {
+        "schema": 1,
+        "regime": run.config().train.regime,
+        "modules": len(layout["starts"]),
+        "params": sum(layout["num_params"]),
+        "accuracy": {
+            "last": None,
+            "chosen": None,
+            "chosen_depth": None,
+            "per_depth": [],
+            "chosen_on": run.config().data.choose_on,
+        },
+        "memory": {
+            "budget_mb": state.meta("budget_mb"),
+            "peak_mb": max(peaks, default=None),
+            "planned_peak_mb": plan["peak_mb"],
+            "fixed_mb": plan["fixed_mb"],
+            "method": "",
+        },
+        "storage": storage_use(run.config(), state),
+        "time_s": work.get("seconds"),
+        "images_per_s": None,
+        "restarts": max(state.meta("starts", 1) - 1, 0),
+        "lossy": plan["lossy"],
+        "weights_sha256": None,
+    }
