@@ -26,6 +26,17 @@ def document_of(record: Any) -> Document:
     return asdict(record)
 
 
+def to_json(value: Any) -> Any:
+    """`value` with dataclasses as JSON objects, at any depth; `from_json` makes `value` of it again."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return document_of(value)
+    if isinstance(value, Mapping):
+        return {key: to_json(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(part) for part in value]
+    return value
+
+
 def read_record(kind: type[T], document: Mapping[str, Any]) -> T:
     """The dataclass `kind` of which `document_of` made `document`; fields that are left out have their defaults.
 
@@ -36,36 +47,36 @@ def read_record(kind: type[T], document: Mapping[str, Any]) -> T:
     unknown = document.keys() - hints.keys()
     if unknown:
         raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
-    return kind(**{name: _read(hints[name], value) for name, value in document.items()})
+    return kind(**{name: from_json(hints[name], value) for name, value in document.items()})
+
+
+def from_json(hint: Any, value: Any) -> Any:
+    """What JSON has as `value`, as a value of the type `hint`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        kinds = [one for one in arguments if one is not types.NoneType]
+        return from_json(kinds[0], value) if len(kinds) == 1 else value
+    if is_dataclass(hint) and isinstance(hint, type):
+        return read_record(hint, value)
+    if origin is tuple and arguments[1:] == (...,):
+        return tuple(from_json(arguments[0], one) for one in value)
+    if origin is tuple:
+        return tuple(from_json(one, part) for one, part in zip(arguments, value, strict=True))
+    if origin is not None and origin is not Literal and issubclass(origin, Mapping):
+        key, item = arguments
+        return {from_json(key, name): from_json(item, part) for name, part in value.items()}
+    if origin is not None and origin is not Literal and issubclass(origin, Sequence):
+        return [from_json(arguments[0], one) for one in value]
+    if hint is float:
+        return float(value)
+    if hint is int and isinstance(value, str):
+        return int(value)  # keys of a JSON object are strings
+    return value
 
 
 @cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}
-
-
-def _read(hint: Any, value: Any) -> Any:
-    """`value` as JSON has it, as a value of the type `hint`."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        kinds = [one for one in arguments if one is not types.NoneType]
-        return _read(kinds[0], value) if len(kinds) == 1 else value
-    if is_dataclass(hint) and isinstance(hint, type):
-        return read_record(hint, value)
-    if origin is tuple and arguments[1:] == (...,):
-        return tuple(_read(arguments[0], one) for one in value)
-    if origin is tuple:
-        return tuple(_read(one, part) for one, part in zip(arguments, value, strict=True))
-    if origin is not None and origin is not Literal and issubclass(origin, Mapping):
-        key, item = arguments
-        return {_read(key, name): _read(item, part) for name, part in value.items()}
-    if origin is not None and origin is not Literal and issubclass(origin, Sequence):
-        return [_read(arguments[0], one) for one in value]
-    if hint is float:
-        return float(value)
-    if hint is int and isinstance(value, str):
-        return int(value)  # keys of a JSON object are strings
-    return value

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.runtime.records import document_of, read_record
+from edge_trgl.runtime.records import document_of, from_json, read_record, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,12 @@ WHOLES = st.builds(
 @given(WHOLES)
 def test_a_record_comes_back_from_json_as_it_was(whole):
     assert read_record(Whole, json.loads(json.dumps(document_of(whole)))) == whole
+
+
+@given(st.lists(st.dictionaries(st.text(), PARTS, max_size=2), max_size=2))
+def test_records_in_lists_and_mappings_come_back_as_well(values):
+    document = json.loads(json.dumps(to_json(values)))
+    assert from_json(Sequence[Mapping[str, Part]], document) == values
 
 
 def test_what_is_left_out_has_its_default():
