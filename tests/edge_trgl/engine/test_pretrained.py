@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import sys
 import textwrap
 from dataclasses import replace
@@ -15,15 +14,15 @@ import torch
 from torch import nn
 
 from edge_trgl.config.sources import resolve
-from edge_trgl.engine import pretrained
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.engine.pretrained import Pretrained, open_weights
+from edge_trgl.engine.pretrained import Pretrained
+from edge_trgl.engine.weight_files import open_weights
 from edge_trgl.learning.local_module import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.cutting import model_factory
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import InputError, UsageError
+from edge_trgl.runtime.errors import InputError
 
 MODELS = """
     from torch import nn
@@ -104,7 +103,7 @@ class TestFiles:
         found = first_tensors(run)
         check_taken_over(found, state)
         assert found["1.head.linear.weight"].shape == (10, 6)
-        assert any("drawn anew" in event.text for event in run.state().events())
+        assert any("random weights" in event.text for event in run.state().events())
 
     def test_another_head(self, plan_run, tmp_path):
         state = state_dict()
@@ -176,7 +175,7 @@ class TestFrozenBlocksAlone:
     """With frozen modules a file may hold the weights of these and no others: those are as without a file."""
 
     def check(self, plan_run, name, state):
-        told = "the file has those of the frozen modules alone; modules 1 and up are drawn"
+        told = "the file holds only those of the frozen modules; modules 1 and up start from random weights"
         safetensors.torch.save_file(state, "w.safetensors")
         run = plan_run("run", model__name=name, model__pretrained="w.safetensors", train__freeze=1)
         plain = plan_run("plain", model__name=name, train__freeze=1)
@@ -291,41 +290,3 @@ class TestChecks:
         chain = Chain.from_blocks([lambda: nn.BatchNorm1d(5)], input_shape=(5,), num_classes=2)
         names = ("weight", "bias", "running_mean", "running_var")
         Pretrained(Recorded({f"blocks.0.{name}": torch.ones(5) for name in names}), chain, None)
-
-
-class TestRefused:
-    def test_no_file(self, tmp_path):
-        with pytest.raises(InputError, match=r"none.pth: there is no such file"):
-            open_weights(tmp_path / "none.pth")
-
-    def test_no_run(self, tmp_path):
-        with pytest.raises(UsageError, match="is not a run"):
-            open_weights(tmp_path)
-
-    def test_code_in_a_pickle_is_not_run(self, tmp_path):
-        class Evil:
-            def __reduce__(self):
-                return print, ("run",)
-
-        torch.save({"weight": Evil()}, tmp_path / "w.pth")
-        with pytest.raises(InputError, match="cannot be read as weights"):
-            open_weights(tmp_path / "w.pth")
-
-    @pytest.mark.parametrize("content", [b"", b"no weights at all, only text", pickle.dumps({"a": 1})])
-    def test_other_files(self, tmp_path, content):
-        (tmp_path / "w.pth").write_bytes(content)
-        with pytest.raises(InputError, match="cannot be read as weights"):
-            open_weights(tmp_path / "w.pth")
-
-    def test_no_state_dict(self, tmp_path):
-        torch.save([1, 2], tmp_path / "w.pth")
-        with pytest.raises(InputError, match="holds no state dict"):
-            open_weights(tmp_path / "w.pth")
-
-
-def test_sha256_of_several_files(tmp_path):
-    weights = Recorded({})
-    weights.paths = [tmp_path / "one", tmp_path / "two"]
-    for path, text in zip(weights.paths, (b"ab", b"c"), strict=True):
-        path.write_bytes(text)
-    assert pretrained.sha256(weights) == hashlib.sha256(b"abc").hexdigest()

@@ -1,0 +1,133 @@
+"""The first version of modules whose weights training does not draw itself, written once, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from edge_trgl.config.sections import RunConfig
+from edge_trgl.data import DatasetInfo, open_dataset
+from edge_trgl.engine import from_config, weight_files
+from edge_trgl.engine.from_config import ModuleFactory
+from edge_trgl.engine.pretrained import Pretrained
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.networks import cutting
+from edge_trgl.networks.cutting import Net
+from edge_trgl.run.chain_layout import ChainLayout
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.records import read_record
+from edge_trgl.runtime.storage.module_store import ModuleStore
+from edge_trgl.runtime.storage.state import ModuleRecord, RunState
+
+MakeModule = Callable[[int], LocalModule]
+"""Makes the module of this number, with its first weights."""
+
+Warn = Callable[[str], None]
+"""Tells the user one sentence."""
+
+
+def write_first_modules(run: Run, warn: Warn) -> None:
+    """Write the first version of every module and commit it.
+
+    Weights come from a pretrained file, else from the blocks themselves: those that the user built, or those that
+    the model's own constructor draws.
+
+    Args:
+        run: a planned run without modules.
+        warn: is told of what a pretrained file does not hold.
+
+    Raises:
+        InputError: the pretrained file cannot be read, or belongs to another model.
+    """
+    config, info, state = run.config(), open_dataset(run.data), run.state()
+    layout, net = read_record(ChainLayout, state.meta("layout")), from_config.stored_net(state)
+    source = _Source(config=config, info=info, layout=layout, net=net)
+    if config.model.pretrained is None:
+        make = source.constructed()
+    else:
+        make = source.read_from(Path(config.model.pretrained), state, warn)
+    num_modules = len(source.module_factory.chain)
+    store = ModuleStore(
+        run.modules,
+        build=source.module_factory.build,
+        initialise=make,
+        limits=[0] * num_modules,
+        committed={},
+    )
+    for module in range(num_modules):
+        store.open(module)
+    module_files = store.commit()
+    modules = [ModuleRecord(module=module, file=file) for module, file in module_files.items()]
+    state.commit(position=0, modules=modules, boundaries=[])
+    state.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What first modules are made from; `net`: the model, where the chain was cut from one."""
+
+    config: RunConfig
+    info: DatasetInfo
+    layout: ChainLayout
+    net: Net | None
+
+    @cached_property
+    def module_factory(self) -> ModuleFactory:
+        return ModuleFactory(
+            chain=from_config.planned_chain(self.config, self.info, self.layout, self.net),
+            layout=self.layout,
+            in_memory=True,
+            config=from_config.step_config(self.config),
+            device="cpu",
+            seed=self.config.train.seed,
+        )
+
+    def constructed(self) -> MakeModule:
+        """Return what makes modules with the weights that their blocks, or the model's constructor, give them."""
+        if self.net is None:
+            return self.module_factory.initialise
+        factory = cutting.model_factory(self.config.model.name, self.info.input_shape, self.info.num_classes)
+        first_weights = cutting.FirstWeights(self.net, factory)
+
+        def make(module: int) -> LocalModule:
+            local = self.module_factory.initialise(module)
+            for number, block in zip(self.module_factory.chain.module_blocks(module), local.trunk, strict=True):
+                first_weights.fill(number, block, self.config.train.seed)
+            return local
+
+        return make
+
+    def read_from(self, path: Path, state: RunState, warn: Warn) -> MakeModule:
+        """Return what makes modules with the weights of a file.
+
+        A file of the frozen modules alone is enough: the others are then made as if there were no file.
+        """
+        weights = weight_files.open_weights(path)
+        pretrained = Pretrained(weights, self.module_factory.chain, self.net)
+        state.set_meta("pretrained", {"file": str(path), "sha256": weight_files.sha256(weights)})
+        held = [pretrained.holds(module) for module in range(len(self.module_factory.chain))]
+        no_file = replace(self, config=replace(self.config, model=replace(self.config.model, pretrained=None)))
+        make_without = None if all(held) else no_file.constructed()
+
+        def tell(sentence: str) -> None:
+            warn(f"pretrained weights of {path}: {sentence}")
+            state.add_event("pretrained", sentence)
+
+        if make_without is not None:
+            tell(
+                "the file holds only those of the frozen modules; "
+                f"modules {held.index(False)} and up start from random weights"
+            )
+
+        def make(module: int) -> LocalModule:
+            if make_without is not None and not held[module]:
+                return make_without(module)
+            local = self.module_factory.initialise(module)
+            where_from = pretrained.fill(module, local)
+            if where_from is not None:
+                tell(where_from)
+            return local
+
+        return make
