@@ -21,12 +21,12 @@ venv: .venv/.made  ## the environment: .venv, from constraints.txt; TORCH=cpu fo
 .venv/.made: constraints.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edge-trgl needs Python 3.10 or newer; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	@$(if $(EXTRA_INDEX),,$(BIN)/python tools/_download_notice.py)
+	@$(if $(EXTRA_INDEX),,$(BIN)/python -m tools.install.download_notice)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: venv  ## train on the bundled images under 340 MiB (more with a CUDA build of torch), export, check, report
-	$(BIN)/edge-trgl train --budget-mb $$($(BIN)/python tools/_demo_budget.py) --export
+	$(BIN)/edge-trgl train --budget-mb $$($(BIN)/python -m tools.install.demo_budget) --export
 
 test: venv  ## the test suite, on two cores (WORKERS=2)
 	$(PYTEST) -m 'not tool'

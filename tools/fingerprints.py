@@ -1,6 +1,6 @@
 """Do short runs of every kind still give the weights that they gave? For changes that must change nothing.
 
-    python tools/fingerprints.py [--against FILE] [--json FILE|-] [--quick]
+    python -m tools.fingerprints [--against FILE] [--json FILE|-] [--quick]
 
 Before a change: `--json before.json`. After it, on the same machine: `--against before.json`, which ends with
 code 1 where the sha256 of a run's weights is another. They depend on the processor and on torch: no file is kept.
@@ -8,15 +8,15 @@ code 1 where the sha256 of a run's weights is another. They depend on the proces
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from _machine import machine
-from _processes import edge_trgl, output_of
+from tools.common.machine import machine
+from tools.common.options import command_line
+from tools.common.processes import edge_trgl, output_of
 
 COMMON = (
     *("--budget-mb", "2000", "--no-probe", "--threads", "1", "--epochs", "2", "--batch-size", "16"),
@@ -49,7 +49,7 @@ QUICK = ("parallel", "parallel, paged")
 
 def main() -> int:
     """Train each, print its fingerprint, compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("fingerprints", __doc__)
     parser.add_argument("--against", type=Path, help="a file that --json wrote")
     parser.add_argument("--json", metavar="FILE", help="write the document there; - prints it")
     parser.add_argument("--quick", action="store_true", help="two runs, to try the tool")

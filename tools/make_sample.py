@@ -1,6 +1,6 @@
 """Draw the sample that comes with the package from the full Fashion-MNIST set.
 
-    python tools/make_sample.py [--source DIR] [--out DIR] [--quick] [--json]
+    python -m tools.make_sample [--source DIR] [--out DIR] [--quick] [--json]
 
 DIR holds the four idx files of the full set, raw or gzipped. 500 training and 100 test images of each class
 are drawn with a fixed seed and kept in the order of the full set, so the same set gives the same images
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_trgl.data.sources import idx, sample
+from tools.common.options import command_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,7 +99,7 @@ def _gzip(content: bytes) -> bytes:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     cache = Path(os.environ.get("EDGE_TRGL_DATA", "~/.cache/edge-trgl-data")).expanduser()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command_line("make_sample", __doc__)
     parser.add_argument("--source", type=Path, default=cache / "fashion-mnist", help="the full set")
     parser.add_argument("--out", type=Path, help="default: edge_trgl/data/sample")
     parser.add_argument("--quick", action="store_true", help="draw a hundredth, to try the tool")

@@ -11,24 +11,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / "tools"
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    """Imports a file of tools/ by name, as the tools import each other."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module
+def tool():
+    """Imports a module of tools by its name in there: "bench.regimes"."""
+    return lambda name: importlib.import_module(f"tools.{name}")
 
 
 @pytest.fixture
 def run_tool():
-    """Runs a program of tools/ with more of an environment; whatever it prints is kept."""
+    """Runs `python -m tools.NAME` with more of an environment; whatever it prints is kept."""
 
     def run(name, *arguments, cwd, **environment):
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         return subprocess.run(
-            [sys.executable, str(TOOLS / name), *arguments],
+            [sys.executable, "-m", f"tools.{name}", *arguments],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": path, **environment},
             capture_output=True,
@@ -42,7 +40,7 @@ def run_tool():
 @pytest.fixture
 def seen(tool, monkeypatch, tmp_path):
     """What a watched program runs to wait until it was seen: a file stands for each time, and goes once it was."""
-    processes = tool("_processes")
+    processes = tool("common.processes")
     sample = processes.Marks.sample
 
     def sampled(marks):

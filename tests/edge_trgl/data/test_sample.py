@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.util
+import importlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +13,10 @@ import pytest
 from edge_trgl.data.sources import load
 from edge_trgl.data.sources.sample import FOLDER
 
-TOOL = Path(__file__).parents[3] / "tools" / "make_sample.py"
-
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("make_sample", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("tools.make_sample")
 
 
 def test_it_is_balanced_and_small():
@@ -36,7 +30,7 @@ def test_it_is_balanced_and_small():
 
 def test_its_licence_lies_beside_it():
     assert "Copyright © 2017 Zalando SE" in (FOLDER / "LICENSE").read_text()
-    assert "tools/make_sample.py" in (FOLDER / "README.md").read_text()
+    assert "python -m tools.make_sample" in (FOLDER / "README.md").read_text()
 
 
 def test_the_tool_draws_the_same_twice(tool, tmp_path, sets, capsys):

@@ -194,7 +194,7 @@ NAMES = {
     "timm:vit_tiny_patch16_224": 32,
     "timm:convnext_atto": 32,
 }
-"""Of the smaller models, with the side of an image; all are in tools/cut_models.py."""
+"""Of the smaller models, with the side of an image; all are in tools/models/cut.py."""
 
 
 @pytest.mark.slow

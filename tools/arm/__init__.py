@@ -1,0 +1,1 @@
+"""The product on an aarch64 board that qemu emulates."""

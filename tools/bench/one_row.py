@@ -1,0 +1,82 @@
+"""One row of tools.bench.regimes, in a process of its own.
+
+    python -m tools.bench.one_row JSON
+
+JSON: `run`, a run folder with prepared data (and a plan, for the product); `loop`: `product`, or one of the bare
+loops of `bare_loops.py`; `turns`: whether to wait on standard input before each epoch. Prints lines of JSON: the
+seconds of each turn, and last the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edge_trgl.data import open_dataset
+from edge_trgl.engine import from_config, process_setup, trainer
+from edge_trgl.engine.schedule import Visit
+from edge_trgl.engine.trainer import AfterVisit, EngineContext
+from edge_trgl.jobs import work
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import process_memory
+from tools.common.section import Section, Turns, tell
+
+
+def main() -> None:
+    spec = json.loads(sys.argv[1])
+    run, turns = Run(Path(spec["run"])), Turns() if spec["turns"] else None
+    if spec["loop"] == "product":
+        tell(product(run, turns))
+    else:
+        # Its imports are larger than the product's and would count against it.
+        from tools.bench import bare_loops
+
+        tell(bare_loops.measure(run, spec["loop"], turns))
+
+
+def product(run: Run, turns: Turns | None) -> dict[str, Any]:
+    """The training job as `edge-trgl train` runs it, its weights drawn before the clock starts."""
+    state = run.state()
+    budget_mb, layout, plan = (state.meta(name) for name in ("budget_mb", "layout", "plan"))
+    state.close()
+    figures: dict[str, Any] = {}
+
+    def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
+        process_setup.warm_up(run.config().train.device)
+        process_memory.hold_freed()
+        section = Section()
+        for module in range(len(layout["starts"])):
+            rooms.modules.open(module)
+        if turns:
+            after = _in_turns(after, turns, len(layout["starts"]) - 1, run)
+            turns.wait()
+        section.start()  # the weights are drawn: what follows is as long in every epoch
+        trainer.walk(visits, rooms, after, start=start)
+        rooms.meter.read()
+        figures.update(section.end(rooms.meter.highest))
+
+    vars(work)["walk"] = walk  # the one step of the job that is measured
+    result = work.run(run, budget_mb)
+    scored = {"accuracy": result["scores"]["last"], "peak_mb": result["peak_mb"]}
+    return {**figures, **scored, "budget_mb": budget_mb, "plan": plan}
+
+
+def _in_turns(after: AfterVisit, turns: Turns, last_module: int, run: Run) -> AfterVisit:
+    """`after`, and the end of a turn where an epoch ends."""
+    num_images = open_dataset(run.data).splits["train"].num_images
+    batches = from_config.job_shape(run.config(), last_module + 1, num_images).batches_per_epoch
+
+    def after_and_wait(position: int, visit: Visit, local: LocalModule) -> None:
+        after(position, visit, local)
+        if visit.module == last_module and visit.span.stop == batches:
+            turns.done()
+
+    return after_and_wait
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What boundaries and modules on disk cost."""

@@ -1,0 +1,21 @@
+"""Where the project lies, and how one tool starts another."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tools" / "results"
+
+
+def program(name: str, *arguments: str) -> list[str]:
+    """The command line of `python -m tools.NAME ARGUMENTS` under this interpreter."""
+    return [sys.executable, "-m", f"tools.{name}", *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment, in which the tools can be imported, and `more`."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, **more}

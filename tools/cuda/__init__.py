@@ -1,0 +1,1 @@
+"""What CUDA changes, checked on one GPU."""

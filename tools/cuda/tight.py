@@ -1,0 +1,34 @@
+"""The training job of edge-trgl, whose device has no room for a step: a real refusal, where its first tensors are.
+
+    python -m tools.cuda.tight work RUN JSON
+
+As `python -m edge_trgl.jobs`.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+from edge_trgl.engine import process_setup
+from edge_trgl.jobs import __main__ as jobs
+from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory.device import Device
+
+_begin = process_setup.begin
+
+
+def begin(device: Device, room_mb: float | None) -> None:
+    """As in the product, and then nothing more may be allocated."""
+    _begin(device, room_mb)
+    if device.name == "cpu":
+        data = int(process_memory.usage().data * process_memory.MIB)
+        resource.setrlimit(resource.RLIMIT_DATA, (data, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    else:
+        device.rest_mb()
+        device.set_limit(0.0)
+
+
+if __name__ == "__main__":
+    vars(process_setup)["begin"] = begin
+    sys.exit(jobs.main())

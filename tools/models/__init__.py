@@ -1,0 +1,1 @@
+"""Models of libraries: cut, exported, fine-tuned."""

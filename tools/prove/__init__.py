@@ -1,0 +1,1 @@
+"""The proof that the budget is kept, and kills at random moments."""

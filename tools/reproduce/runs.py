@@ -1,0 +1,125 @@
+"""One run of a paper table: its flags, its training, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_trgl.run.folder import Run
+from tools.common.images import CACHE
+from tools.common.processes import edge_trgl, output_of
+from tools.reproduce.tables import Case, Row, Table, WrongChoiceError
+
+QUICK = (
+    *("--model", "km-3-1", "--modules", "3", "--width", "4"),
+    *("--epochs", "1", "--laps", "1", "--batch-size", "32"),
+    *("--set", "model.downsample=[]"),  # a head that is shared reads maps of one size
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all runs of one call share.
+
+    `flags`: for every run, after those of its table, line and row. `faithful`: the authors' protocol.
+    """
+
+    table: str
+    flags: tuple[str, ...]
+    faithful: bool
+    device: str
+    budget_mb: str
+    runs: Path
+
+
+def row_of(table: Table, text: str) -> Row:
+    """The row that `NAME` or `NAME@TAU` stands for.
+
+    Raises:
+        WrongChoiceError: the table has no such row, or TAU is no number.
+    """
+    name, at, tau = text.partition("@")
+    if name not in table.rows:
+        known = ", ".join(table.rows)
+        raise WrongChoiceError(f"there is no row {name!r}; choose of {known}, with @TAU for another tau")
+    row = table.rows[name]
+    if not at:
+        return row
+    try:
+        return Row(recipes=row.recipes, flags=(*row.flags, "--tau", str(float(tau))))
+    except ValueError:
+        raise WrongChoiceError(f"the row {text!r} has no number after @") from None
+
+
+def recipe_of(job: Job, row: Row) -> str:
+    """What `edge-trgl train --recipe` takes."""
+    return ",".join((job.table, *row.recipes, *(("faithful",) if job.faithful else ())))
+
+
+def flags_of(table: Table, job: Job, case: Case, row: Row, seed: int) -> list[str]:
+    """The flags of one run.
+
+    All of the line's images are trained on. What the depth is chosen on, and other values of τ compared on, are
+    training images that the line leaves out; where it leaves none out, half of the test images.
+    """
+    flags = ["--recipe", recipe_of(job, row), "--data", str(CACHE / table.data), *case.flags, *row.flags]
+    if case.limit is not None:
+        flags += ["--set", f"data.limit={case.limit}"]
+    if not job.faithful:
+        flags += ["--set", f"data.choose_on={'half-test' if case.limit is None else 'unused'}"]
+    flags += [*job.flags, "--device", job.device, "--budget-mb", job.budget_mb]
+    return [*flags, "--seed", str(seed)]
+
+
+def result(table: Table, job: Job, case: str, row: str, seed: int) -> dict[str, Any]:
+    """Accuracies of one run, fractions, trained first if need be.
+
+    Raises:
+        CommandError: training failed, or the folder holds a run with other settings.
+    """
+    folder = job.runs / f"{case}-{row}-{seed}"
+    asked = row_of(table, row)
+    flags = flags_of(table, job, table.cases[case], asked, seed)
+    print(f"{table.case_title} {case}, {row}, seed {seed}: {folder}", file=sys.stderr)
+    if finished(folder, flags) is None:
+        output_of(edge_trgl("train", *flags, "--run", str(folder), "--json"))
+    named = {"case": case, "row": row, "seed": seed, "recipe": recipe_of(job, asked), "device": job.device}
+    found = {**named, **_scores(folder)}
+    _slim(Run(folder))
+    return found
+
+
+def finished(folder: Path, flags: Sequence[str]) -> dict[str, Any] | None:
+    """The summary of a finished run with exactly these settings."""
+    run = Run(folder)
+    if run.summary() is None or run.config_file.read_text() != output_of(edge_trgl("train", *flags, "--dry-run")):
+        return None  # training refuses a folder with other settings, and says which
+    return run.summary()
+
+
+def _scores(folder: Path) -> dict[str, Any]:
+    run = Run(folder)
+    state, summary = run.state(), json.loads(run.summary_file.read_text())
+    scores = state.meta("result")["scores"]
+    state.close()
+    return {
+        "last": scores["last"],
+        "best": max(scores["test_per_depth"]),
+        "chosen": scores["chosen"],
+        "chosen_depth": scores["chosen_depth"],
+        "validation": scores["per_depth"][-1],
+        "test_per_depth": scores["test_per_depth"],
+        "seconds": summary["time_s"],
+        "weights_sha256": summary["weights_sha256"],
+    }
+
+
+def _slim(run: Run) -> None:
+    """Leave the run's configuration, database, summary and report: a table has dozens of runs."""
+    for folder in (run.data, run.modules, run.boundaries, run.scratch):
+        shutil.rmtree(folder, ignore_errors=True)
