@@ -87,7 +87,7 @@ def _row(machine: str, python: str) -> dict[str, Any]:
 
 
 def _total(files: dict[str, File]) -> float:
-    return round(sum(found["mb"] for found in files.values()), 1)
+    return round(float(sum(found["mb"] for found in files.values())), 1)
 
 
 def _environment(python: str, machine: str) -> Environment:

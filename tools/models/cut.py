@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -158,7 +159,7 @@ def _planned(folder: Path, net: Net, source: Path, regime: str) -> Run:
     state.set_meta("net", net.document())
     state.close()
     costs.run(run, 1e5)
-    plan.run(run, 1e5)
+    plan.run(run, 1e5, disk_mb=math.inf)
     convert.run(run)
     return run
 

@@ -94,7 +94,7 @@ def _pretrained(folder: Path, num_images: int, epochs: int) -> tuple[Path, float
     model = model_factory(MODEL, tuple(x.shape[1:]), NUM_CLASSES)()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=2e-4)
     for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(x)), BATCH):
             optimizer.zero_grad()
             functional.cross_entropy(model(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -111,7 +111,7 @@ def _tensors(images: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
-    return float(torch.cat([model(part).argmax(1) for part in x.split(BATCH)]).eq(y).float().mean())
+    return float(torch.cat([model(part).argmax(1) for part in torch.split(x, BATCH)]).eq(y).float().mean())
 
 
 def _adapted(
