@@ -156,11 +156,11 @@ def plan_run(tmp_path: Path, _subnormal_numbers: None) -> Callable[..., Run]:
 @pytest.fixture(scope="session")
 def finish() -> Callable[[Run], Trained]:
     """Trains a planned run to its end."""
+    from edge_trgl.engine import training
     from edge_trgl.engine.open_run import open_run
-    from edge_trgl.jobs import work
 
     def finish(run: Run) -> Trained:
-        return Trained(run, work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[]))
+        return Trained(run, training.train(open_run(run), budget_mb=1e5, others_mb=0.0))
 
     return finish
 

@@ -16,7 +16,7 @@ PHASES = {
     "cut": "cutting the model into blocks",
     "plan": "planning",
     "convert": "taking the blocks' weights over",
-    "work": "training",
+    "train": "training",
     "evaluate": "evaluating every depth",
     "costs": "counting what each module takes",
     "probe": "measuring steps",

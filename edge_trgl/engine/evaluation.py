@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edge_trgl.engine import from_config, schedule
-from edge_trgl.engine.open_run import OpenRun
+from edge_trgl.engine import from_config, process_setup, schedule
+from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.engine.schedule import Split, Visit
 from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.totals import Totals
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import process_memory
 from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.process_memory import Meter
@@ -24,6 +25,15 @@ from edge_trgl.runtime.storage.module_store import ModuleStore
 SPLITS: tuple[Split, ...] = ("val", "test")
 Check = Callable[[Visit], None]
 """Called after every visit; raises to stop."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Score a trained run; returns the scores, as `evaluate` gives them, and the hash of the weights scored."""
+    opened = open_run(run)
+    process_memory.hold_freed()
+    modules, freed = opened.modules(), opened.freed(opened.state.meta("budget_mb"), process_setup.others_mb())
+    scores = evaluate(opened, modules, Meter(), freed, lambda visit: None)
+    return {**scores, "weights_sha256": weights_sha256(modules, len(opened))}
 
 
 def evaluate(
@@ -67,7 +77,7 @@ def _score(
     if num_images == 0:
         return []
     shape = from_config.job_shape(opened.config, len(opened), num_images)
-    rooms = EngineContext(
+    context = EngineContext(
         modules=modules,
         activations=ActivationStore(opened.run.scratch, num_images, shape.batch_size),
         feed=opened.feed(split),
@@ -79,7 +89,7 @@ def _score(
         work_mb=opened.work_mb(),
         freed=freed,
     )
-    rooms.activations.restore([])  # what an evaluation before this one left behind when it was killed
+    context.activations.restore([])  # what an evaluation before this one left behind when it was killed
     totals = [Totals() for _ in range(len(opened))]
 
     def after(position: int, visit: Visit, local: LocalModule) -> None:
@@ -87,9 +97,9 @@ def _score(
         check(visit)
 
     chunk = min(opened.plan.layout.chunk, shape.batches_per_pass)
-    walk(schedule.evaluation(shape, split, chunk), rooms, after)
-    rooms.activations.close()
-    rooms.feed.close()
+    walk(schedule.evaluation(shape, split, chunk), context, after)
+    context.activations.close()
+    context.feed.close()
     return [total.correct / total.num_images for total in totals if total.num_images]
 
 

@@ -13,7 +13,7 @@ import torch
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, is_prepared, open_survey
 from edge_trgl.engine import from_config, process_setup
-from edge_trgl.jobs import work as work  # its imports are part of the memory that is measured
+from edge_trgl.engine import training as training  # its imports are part of the memory that is measured
 from edge_trgl.learning.local_module import StepConfig
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.networks.chain import Chain, by_weight

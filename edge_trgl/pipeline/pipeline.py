@@ -172,7 +172,7 @@ class Pipeline:
             try:
                 self._count_start(state)
                 with self._cgroup(state, budget_mb) as cgroup:
-                    self._job(state, "work", cgroup=cgroup, budget_mb=budget_mb)
+                    self._job(state, "train", cgroup=cgroup, budget_mb=budget_mb)
             except (OverBudgetError, DiskFullError) as error:
                 stuck = stuck + 1 if state.position() == position else 1
                 try:
@@ -342,7 +342,7 @@ class Pipeline:
             cgroup=cgroup,
         )
         # The training process resets its high-water mark between visits and adds its maxima up itself.
-        child_mb = max(outcome.result["peak_mb"], outcome.peak_mb) if name == "work" else outcome.peak_mb
+        child_mb = max(outcome.result["peak_mb"], outcome.peak_mb) if name == "train" else outcome.peak_mb
         peak_mb = child_mb + process_memory.usage().peak
         state.set_meta("highest_child_mb", max(child_mb, state.meta("highest_child_mb", 0.0)))
         state.record_phase(name, peak_mb, outcome.seconds)

@@ -30,7 +30,7 @@ def test_from_a_plan_to_a_file(tmp_path, monkeypatch, forked_jobs):
     run = edge_trgl.train(budget_mb=5000, settings=FEW, listener=heard.append, **SMALL)
     assert run.folder.resolve() == tmp_path / "runs" / "0001"
     phases = [message["name"] for message in heard if message["kind"] == "phase"]
-    assert phases[-3:] == ["work", "evaluate", "report"]
+    assert phases[-3:] == ["train", "evaluate", "report"]
     assert run.summary == json.loads((run.folder / "summary.json").read_text())
     assert in_a_thread(run.evaluate)["per_depth"] == run.summary["accuracy"]["per_depth"]
     exported = run.export(depth=2, batch=4, exits=0.5, stages=[1, 2], fp16=True)

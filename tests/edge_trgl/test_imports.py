@@ -35,7 +35,7 @@ def test_the_parent_is_light(statement):
 @pytest.mark.slow
 def test_the_training_process_is_minimal():
     unwanted = {"torch._dynamo", "sympy", "torchvision", "onnx", "matplotlib", "PIL", "jinja2", "click"}
-    loaded = loaded_by("import edge_trgl.jobs.work")
+    loaded = loaded_by("import edge_trgl.jobs.train")
     assert not loaded & unwanted
     assert "numpy.random" in loaded  # what numpy would otherwise load under the guard
 
@@ -53,8 +53,8 @@ def test_whole_runs_never_load_dynamo(plan_run):
     folders = [str(plan_run(f"run{n}", **common, **more).folder) for n, more in enumerate(options)]
     code = (
         "from pathlib import Path\nfrom edge_trgl.run.folder import Run\n"
-        "from edge_trgl.jobs import costs, probe, work\n"
-        f"for folder in {folders!r}:\n    work.run(Run(Path(folder)), budget_mb=1e5)"
+        "from edge_trgl.jobs import costs, probe, train\n"
+        f"for folder in {folders!r}:\n    train.run(Run(Path(folder)), budget_mb=1e5)"
     )
     assert not loaded_by(code) & {"torch._dynamo", "sympy"}
 

@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from edge_trgl.engine import evaluation
+from edge_trgl.engine import evaluation, training
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.jobs import work
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError
 
@@ -27,7 +26,7 @@ def hungry(modules, num_modules):
 
 
 def trained(run, budget_mb):
-    return work.train(open_run(run), budget_mb=budget_mb, others_mb=0.0, stop=[])
+    return training.train(open_run(run), budget_mb=budget_mb, others_mb=0.0)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from edge_trgl.runtime.processes import supervisor
 
 # A process that does nothing else: the suite's has threads, and holds more from test to test.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_JOBS = [f"edge_trgl.jobs.{name}" for name in ("check", "costs", "export", "probe", "report", "work")]
+_JOBS = [f"edge_trgl.jobs.{name}" for name in ("check", "costs", "export", "probe", "report", "train")]
 _MODULES = ["edge_trgl.cli.app", *_JOBS, "edge_trgl.report.plots", "jinja2"]
 _CONTEXT.set_forkserver_preload(_MODULES)
 

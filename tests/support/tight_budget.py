@@ -13,7 +13,7 @@ from edge_trgl.runtime.memory import process_memory
 from edge_trgl.runtime.processes.supervisor import run_child
 
 FLOOR = """
-import edge_trgl.jobs.work
+import edge_trgl.jobs.train
 from edge_trgl.engine import process_setup
 from edge_trgl.runtime.memory import process_memory
 from edge_trgl.runtime.processes import messages
@@ -32,7 +32,7 @@ if __name__ == "__main__":
     # A parent stands beside its worker, and counts.
     options = json.dumps({"budget_mb": process_memory.usage().peak + floor_mb + 10})
     try:
-        child("-m", "edge_trgl.jobs", "work", sys.argv[1], options)
+        child("-m", "edge_trgl.jobs", "train", sys.argv[1], options)
         code = 0
     except EdgeTrglError as error:
         code = error.exit_code

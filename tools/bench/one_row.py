@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_trgl.data import open_dataset
-from edge_trgl.engine import from_config, process_setup, trainer
+from edge_trgl.engine import from_config, process_setup, trainer, training
 from edge_trgl.engine.schedule import Visit
 from edge_trgl.engine.trainer import AfterVisit, EngineContext
-from edge_trgl.jobs import work
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import process_memory
@@ -59,8 +58,8 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
         rooms.meter.read()
         figures.update(section.end(rooms.meter.highest))
 
-    vars(work)["walk"] = walk  # the one step of the job that is measured
-    result = work.run(run, budget_mb)
+    vars(training)["walk"] = walk  # the one step of the job that is measured
+    result = training.run(run, budget_mb)
     scored = {"accuracy": result["scores"]["last"], "peak_mb": result["peak_mb"]}
     return {**figures, **scored, "budget_mb": budget_mb, "plan": plan}
 

@@ -103,7 +103,7 @@ def tree(root: int) -> list[int]:
 
 
 def job_of(pid: int) -> str | None:
-    """The job that a process of edge-trgl does (`prepare`, `plan`, `work`, ...), None for any other process."""
+    """The job that a process of edge-trgl does (`prepare`, `plan`, `train`, ...), None for any other process."""
     try:
         words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except GONE:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_trgl.config import sources
-from edge_trgl.engine import process_setup
+from edge_trgl.engine import process_setup, training
 from edge_trgl.engine.open_run import OpenRun, open_run
-from edge_trgl.jobs import work
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import process_memory
@@ -99,7 +98,7 @@ def memory_check(setting: Setting) -> Result:
     document = Pipeline(run, _unheard).plan_only()
     opened, machine = _opened(run, setting.device)
     process_setup.begin(opened.device, PLENTY_MB)
-    result = work.train(opened, budget_mb=document["budget_mb"], others_mb=0.0, stop=[])
+    result = training.train(opened, budget_mb=document["budget_mb"], others_mb=0.0)
     driver_mb, by = _driver_mb(machine)
     highest_mb, reserved_mb = opened.device.memory_mb(), machine.reserved_mb()
     counted = Counted(

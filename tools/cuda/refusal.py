@@ -26,7 +26,7 @@ class Refused(Pipeline):
     _was_refused = False
 
     def _job(self, state: RunState, name: str, *, cgroup: Path | None = None, **options: Any) -> Outcome:
-        if name != "work" or self._was_refused:
+        if name != "train" or self._was_refused:
             return super()._job(state, name, cgroup=cgroup, **options)
         self._was_refused = True
         self.planned_mb = state.meta("plan")["peak_mb"]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from edge_trgl.config import sources
+from edge_trgl.engine import training
 from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.open_run import OpenRun, open_run
-from edge_trgl.jobs import costs, plan, prepare, work
+from edge_trgl.jobs import costs, plan, prepare
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
 from tools.cuda.checks import Setting
@@ -76,7 +77,7 @@ def trained(run: Run, *, disturbance: float = 0.0) -> Trained:
     if disturbance:
         shaken = _Shaken(**vars(opened.workshop), disturbance=disturbance)
         opened = replace(opened, workshop=shaken)
-    work.train(opened, budget_mb=PLENTY_MB, others_mb=0.0, stop=[])
+    training.train(opened, budget_mb=PLENTY_MB, others_mb=0.0)
     return _left_by(run)
 
 

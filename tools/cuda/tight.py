@@ -1,6 +1,6 @@
 """The training job of edge-trgl, whose device has no room for a step: a real refusal, where its first tensors are.
 
-    python -m tools.cuda.tight work RUN JSON
+    python -m tools.cuda.tight train RUN JSON
 
 As `python -m edge_trgl.jobs`.
 """

@@ -26,8 +26,9 @@ import torch
 from torch import nn
 
 from edge_trgl.config.sources import resolve
+from edge_trgl.engine import training
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.jobs import convert, costs, plan, prepare, work
+from edge_trgl.jobs import convert, costs, plan, prepare
 from edge_trgl.networks import catalogue, cutting
 from edge_trgl.networks.cutting import Net
 from edge_trgl.run.folder import RUNS, Run
@@ -136,7 +137,7 @@ def _trained(net: Net, side: int) -> dict[str, Any]:
         for regime in REGIMES:
             run = _planned(Path(scratch) / regime, net, source, regime)
             document = run.state().meta("plan")
-            result = work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])
+            result = training.train(open_run(run), budget_mb=1e5, others_mb=0.0)
             found["regimes"][regime] = {
                 "planned_mb": round(document["peak_mb"] - document["fixed_mb"]),
                 "steps_s": result["work"]["seconds"],

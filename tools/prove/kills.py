@@ -150,7 +150,7 @@ class Balloon:
 
 def worker_of(alive: Sequence[int]) -> int | None:
     """The training process among `alive`."""
-    return next((pid for pid in alive if job_of(pid) == "work"), None)
+    return next((pid for pid in alive if job_of(pid) == "train"), None)
 
 
 def position_of(folder: Path) -> int:

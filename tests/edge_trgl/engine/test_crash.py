@@ -43,7 +43,7 @@ TIGHT = Path(own_process.__file__).with_name("tight_budget.py")
 
 
 def start(run: Run, messages: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "edge_trgl.jobs", "work", str(run.folder), json.dumps({"budget_mb": 1e5})]
+    command = [sys.executable, "-m", "edge_trgl.jobs", "train", str(run.folder), json.dumps({"budget_mb": 1e5})]
     return subprocess.Popen(command, env={**os.environ, DESCRIPTOR: str(messages)}, pass_fds=[messages])
 
 
@@ -58,7 +58,7 @@ def position(run: Run) -> int:
 def kill_in_training(run: Run, moment: random.Random, errors: Path) -> None:
     """Start the worker, wait until it has committed something new, and kill it a little later."""
     before = position(run)
-    worker = preloaded.start("work", run.folder, errors, budget_mb=1e5)
+    worker = preloaded.start("train", run.folder, errors, budget_mb=1e5)
     while worker.is_alive() and position(run) == before:
         time.sleep(0.005)
     time.sleep(moment.uniform(0, 0.15))
@@ -80,7 +80,7 @@ def test_killed_and_resumed_gives_the_same_weights(plan_run, finish, follow, way
     moment, errors = random.Random(way), tmp_path / "errors"
     for _ in range(KILLS):
         kill_in_training(run, moment, errors)
-    last = preloaded.start("work", run.folder, errors, budget_mb=1e5)
+    last = preloaded.start("train", run.folder, errors, budget_mb=1e5)
     last.join()
     assert last.exitcode == 0, errors.read_text()
     state = run.state()

@@ -79,8 +79,8 @@ def test_weights_depend_on_the_seed(train_run):
 
 
 def test_placement_and_recompute_change_nothing(plan_run):
+    from edge_trgl.engine import training
     from edge_trgl.engine.open_run import open_run
-    from edge_trgl.jobs import work
 
     def trained(name, **changes):
         run = plan_run(name, model__name="km-2-2", budget__chunk="2")
@@ -88,7 +88,7 @@ def test_placement_and_recompute_change_nothing(plan_run):
         plan = state.meta("plan")
         state.set_meta("plan", {**plan, "layout": {**plan["layout"], **changes}})
         state.close()
-        return work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])["weights_sha256"]
+        return training.train(open_run(run), budget_mb=1e5, others_mb=0.0)["weights_sha256"]
 
     hashes = {
         (placement, recompute): trained(f"{placement} {recompute}", placement=placement, recompute=recompute)
@@ -99,8 +99,8 @@ def test_placement_and_recompute_change_nothing(plan_run):
 
 
 def test_cached_sequential_in_memory_and_on_disk(plan_run):
+    from edge_trgl.engine import training
     from edge_trgl.engine.open_run import open_run
-    from edge_trgl.jobs import work
 
     hashes = set()
     for placement in ("memory", "disk"):
@@ -109,7 +109,7 @@ def test_cached_sequential_in_memory_and_on_disk(plan_run):
         plan = state.meta("plan")
         state.set_meta("plan", {**plan, "layout": {**plan["layout"], "placement": placement}})
         state.close()
-        hashes.add(work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])["weights_sha256"])
+        hashes.add(training.train(open_run(run), budget_mb=1e5, others_mb=0.0)["weights_sha256"])
     assert len(hashes) == 1
 
 
@@ -151,8 +151,8 @@ def test_each_saving_can_be_switched_off_and_changes_nothing(train_run, regime, 
 
 @pytest.mark.parametrize(("name", "share"), [("fp16-boundaries", 2), ("int8-boundaries", 3.5)])
 def test_narrow_boundaries_change_results_and_say_so(train_run, plan_run, name, share):
+    from edge_trgl.engine import training
     from edge_trgl.engine.open_run import open_run
-    from edge_trgl.jobs import work
 
     run = plan_run("narrow", budget__allow=[name], train__regime="sequential")
     state = run.state()
@@ -162,7 +162,7 @@ def test_narrow_boundaries_change_results_and_say_so(train_run, plan_run, name, 
     state.set_meta("plan", {**plan, "layout": {**plan["layout"], "form": narrow}})
     state.set_meta("layout", state.meta("layouts")[narrow])
     state.close()
-    result = work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])
+    result = training.train(open_run(run), budget_mb=1e5, others_mb=0.0)
     exact = train_run("exact", train__regime="sequential")
     assert result["weights_sha256"] != exact.sha256
     (less, more) = (forms[number]["rows"][1] for number in (narrow, 0))

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from edge_trgl.engine import training
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.jobs import work
 from edge_trgl.learning.local_module import LocalModule, StepConfig
 from edge_trgl.method.losses import CrossEntropy, InfoPro, Mix, PredSim
 from edge_trgl.method.transport import Transport
@@ -211,7 +211,7 @@ def test_a_stopped_run_goes_on_with_the_same_auxiliary_weights(plan_run, train_r
     run = plan_run("stopped", **settings)
     for _ in range(3):
         with pytest.raises(StoppedError):
-            work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[1])
+            training.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop_requested=lambda: True)
     assert finish(run).sha256 == whole.sha256
 
 

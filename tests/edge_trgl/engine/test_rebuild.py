@@ -7,11 +7,11 @@ import itertools
 
 import pytest
 
+from edge_trgl.engine import training
 from edge_trgl.engine.commits import Ledger
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.engine.rebuild import can_rebuild, rebuilding
 from edge_trgl.engine.schedule import IMAGES, Shape, parallel, sequential
-from edge_trgl.jobs import work
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.runtime.errors import DamagedBoundaryError, StoppedError, StorageError
 
@@ -72,7 +72,7 @@ def stop_at(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(Ledger, "after", after)
             try:
-                work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=stop)
+                training.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop_requested=lambda: bool(stop))
             except StoppedError:
                 return True
         return False
@@ -120,7 +120,7 @@ def test_what_trained_modules_handed_on_cannot_come_back(plan_run, stop_at):
     (path,) = run.boundaries.iterdir()
     cut(path)
     with pytest.raises(DamagedBoundaryError, match="'stream1' is damaged") as raised:
-        work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])
+        training.train(open_run(run), budget_mb=1e5, others_mb=0.0)
     assert raised.value.exit_code == 5
     assert path.exists()
     with pytest.raises(StorageError, match="'stream1' is damaged"):
@@ -138,7 +138,7 @@ def test_a_boundary_that_is_damaged_again_ends_the_run(plan_run, stop_at, monkey
 
     monkeypatch.setattr("edge_trgl.runtime.storage.boundary.Boundary._verify", read)
     with pytest.raises(DamagedBoundaryError, match="it is damaged"):
-        work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[])
+        training.train(open_run(run), budget_mb=1e5, others_mb=0.0)
 
 
 def _names(visits):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.engine import evaluation
+from edge_trgl.engine import evaluation, training
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.jobs import plan, work
+from edge_trgl.jobs import plan
 from edge_trgl.runtime.errors import DoesNotFitError, StoppedError, UsageError
 from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.process_memory import Meter
@@ -56,7 +56,7 @@ NUM_VISITS = 12
 def _stopped(run):
     """Train until the first safe point."""
     with pytest.raises(StoppedError):
-        work.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop=[0])
+        training.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop_requested=lambda: True)
 
 
 def test_every_depth_is_scored_with_it(train_run):

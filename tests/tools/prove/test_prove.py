@@ -65,7 +65,7 @@ def row(planned_mb=300.0, instant_mb=300.0, measured_mb=300.0, **more):
         "layout": {"resident": 1},
         "instant_mb": instant_mb,
         "instant_layout": {"resident": 1},
-        "phases_mb": {"work": measured_mb - 1, "costs": measured_mb - 5},
+        "phases_mb": {"train": measured_mb - 1, "costs": measured_mb - 5},
         "summary_mb": measured_mb - 1,
         "outside_mb": measured_mb,
         "cgroup_mb": 280.0,
@@ -194,7 +194,7 @@ def test_the_table_shows_every_verdict(tool, book):
     targets = tool("prove.judge").judge(book)
     text = tool("prove.table").table(book.document({"no_cgroup": "not writable", "targets": targets}))
     verdicts = [line.split("  ")[-1].strip() for line in text.splitlines() if line.startswith("mlp")]
-    assert verdicts == ["kept", "PASSED, highest in work", "KILLED", "it ended"]
+    assert verdicts == ["kept", "PASSED, highest in train", "KILLED", "it ended"]
     assert "300.0~" in text
     assert "No memory cgroup: not writable" in text
     assert "MISSED rows that finished within their budget, none killed: 1, at least 4" in text
@@ -279,7 +279,7 @@ def test_the_balloon_makes_the_kernel_kill_its_neighbour_and_leaves(tool):
 def test_the_killer_takes_the_worker_first_and_then_all(tool, monkeypatch):
     kills = tool("prove.kills")
     killed, positions = [], iter((3, 5, 9, 12, 30))
-    monkeypatch.setattr(kills, "job_of", {10: "work", 11: "plan"}.get)
+    monkeypatch.setattr(kills, "job_of", {10: "train", 11: "plan"}.get)
     monkeypatch.setattr(kills, "position_of", lambda folder: next(positions))
     monkeypatch.setattr(kills.os, "kill", lambda pid, number: killed.append(pid))
     killer = kills.Killer(Path("run"), worker_at=5, all_at=10)

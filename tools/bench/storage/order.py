@@ -67,14 +67,13 @@ def lines(found: Mapping[str, Any]) -> Sequence[str]:
 def main() -> None:
     """Train a run, in the order that is asked for."""
     from edge_trgl.data import epoch_order
-    from edge_trgl.engine import batches
-    from edge_trgl.jobs import work
+    from edge_trgl.engine import batches, training
     from edge_trgl.run.folder import Run
 
     folder, order = Path(sys.argv[1]), sys.argv[2]
     if order == "full":
         vars(batches)["windowed_order"] = lambda count, seed, epoch, chunk: epoch_order(count, seed, epoch)
-    result = work.run(Run(folder), 1e5)
+    result = training.run(Run(folder), 1e5)
     sys.stdout.write(json.dumps({"accuracy": result["scores"]["last"]}) + "\n")
 
 

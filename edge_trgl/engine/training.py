@@ -1,9 +1,9 @@
-"""The training process: walk the schedule from the last commit to the end, then evaluate."""
+"""A training process from start to end: walk the schedule from the last commit, then evaluate."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -28,37 +28,48 @@ from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord
 from edge_trgl.runtime.storage.state import RunState
 
+StopRequested = Callable[[], bool]
+
 
 def run(run: Run, budget_mb: float) -> dict[str, Any]:
-    """Train what is left to train within `budget_mb`, evaluate; returns what the summary needs of this process."""
-    stop = _stop_flag()
+    """Train what is left to train within `budget_mb`, evaluate; returns what the summary needs of this process.
+
+    SIGTERM stops it at the next safe point, after a commit.
+
+    Raises:
+        OverBudgetError: the budget was passed.
+        StoppedError: a signal asked for it.
+    """
+    stop_requested = _sigterm_flag()
     opened = open_run(run)
     _warn_if_elsewhere(opened)
     others_mb = process_setup.others_mb()
     process_setup.begin(opened.device, budget_mb - others_mb)
-    return train(opened, budget_mb=budget_mb, others_mb=others_mb, stop=stop)
+    return train(opened, budget_mb=budget_mb, others_mb=others_mb, stop_requested=stop_requested)
 
 
-def train(opened: OpenRun, *, budget_mb: float, others_mb: float, stop: list[int]) -> dict[str, Any]:
+def train(
+    opened: OpenRun, *, budget_mb: float, others_mb: float, stop_requested: StopRequested = lambda: False
+) -> dict[str, Any]:
     """Walk the schedule from the last commit, evaluate, and store the result.
 
-    `others_mb`: the memory of the processes beside this one; `stop`: not empty once a signal came.
+    `others_mb`: the memory of the processes beside this one; `stop_requested`: asked between visits.
     """
-    rooms, ledger = _walked(opened, budget_mb, others_mb, stop)
+    context, ledger = _walked(opened, budget_mb, others_mb, stop_requested)
     ledger.commit()
     _warn_if_inert(opened.state)
-    rooms.activations.close()
+    context.activations.close()
     done = ledger.work()
     messages.send("phase", name="evaluate")
-    scores = evaluation.evaluate(opened, rooms.modules, rooms.meter, rooms.freed, ledger.check)
-    with rooms.meter.phase():
-        weights_sha256 = evaluation.weights_sha256(rooms.modules, len(opened))
+    scores = evaluation.evaluate(opened, context.modules, context.meter, context.freed, ledger.check)
+    with context.meter.phase():
+        weights_sha256 = evaluation.weights_sha256(context.modules, len(opened))
     guard.check(ledger.peak_mb(), budget_mb, "the checksum of the weights")
     result = {
         "scores": scores,
         "weights_sha256": weights_sha256,
         "work": done,
-        "peak_mb": rooms.meter.highest + opened.device.memory_mb(),
+        "peak_mb": context.meter.highest + opened.device.memory_mb(),
         "method": opened.device.method,
     }
     opened.state.set_meta("result", result)
@@ -66,7 +77,9 @@ def train(opened: OpenRun, *, budget_mb: float, others_mb: float, stop: list[int
     return result
 
 
-def _walked(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[EngineContext, Ledger]:
+def _walked(
+    opened: OpenRun, budget_mb: float, others_mb: float, stop_requested: StopRequested
+) -> tuple[EngineContext, Ledger]:
     """Walk to the end; where a boundary turns out to be damaged, once more from the last commit without it.
 
     Raises:
@@ -74,24 +87,24 @@ def _walked(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
     """
     given_up: dict[str, DamagedBoundaryError] = {}
     while True:
-        rooms, ledger = _engine(opened, budget_mb, others_mb, stop)
-        lost = rooms.activations.restore(_placed(opened), given_up)
+        context, ledger = _engine(opened, budget_mb, others_mb, stop_requested)
+        lost = context.activations.restore(_placed(opened), given_up)
         try:
-            _rebuild(opened, rooms, ledger, lost)
-            _walk(opened, rooms, ledger)
-            return rooms, ledger
+            _rebuild(opened, context, ledger, lost)
+            _walk(opened, context, ledger)
+            return context, ledger
         except DamagedBoundaryError as error:
             if error.boundary in given_up or not can_rebuild(error.boundary):
                 raise
             given_up[error.boundary] = error
-            rooms.activations.close()
-            rooms.feed.close()
-            del rooms, ledger  # their modules are not what the last commit names
+            context.activations.close()
+            context.feed.close()
+            del context, ledger  # their modules are not what the last commit names
 
 
 def _rebuild(
     opened: OpenRun,
-    rooms: EngineContext,
+    context: EngineContext,
     ledger: Ledger,
     lost: Sequence[tuple[BoundaryRecord, DamagedBoundaryError]],
 ) -> None:
@@ -111,26 +124,28 @@ def _rebuild(
         ledger.check(visit)
 
     once = _training(opened).frozen > 0
-    walk(rebuilding(_shape(opened), counts, rooms.activations.names, once=once), rooms, after)
+    walk(rebuilding(_shape(opened), counts, context.activations.names, once=once), context, after)
     ledger.commit()
 
 
-def _walk(opened: OpenRun, rooms: EngineContext, ledger: Ledger) -> None:
+def _walk(opened: OpenRun, context: EngineContext, ledger: Ledger) -> None:
     visits = _training(opened).visits(_shape(opened))
     if not opened.config.model.shared_head:
-        walk(visits, rooms, ledger.after, start=ledger.start)
+        walk(visits, context, ledger.after, start=ledger.start)
         return
-    head = SharedHead(rooms.modules, range(opened.config.train.freeze, len(opened)))
+    head = SharedHead(context.modules, range(opened.config.train.freeze, len(opened)))
     if ledger.start == 0:
         head.spread()
-    walk(visits, rooms, head.before(ledger.after), start=ledger.start)
+    walk(visits, context, head.before(ledger.after), start=ledger.start)
     head.spread()
 
 
-def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]) -> tuple[EngineContext, Ledger]:
+def _engine(
+    opened: OpenRun, budget_mb: float, others_mb: float, stop_requested: StopRequested
+) -> tuple[EngineContext, Ledger]:
     config, shape, training = opened.config, _shape(opened), _training(opened)
     rate = LearningRate(config, shape, training)
-    rooms = EngineContext(
+    context = EngineContext(
         modules=opened.modules(),
         activations=ActivationStore(
             opened.run.boundaries,
@@ -158,19 +173,19 @@ def _engine(opened: OpenRun, budget_mb: float, others_mb: float, stop: list[int]
         total_steps=sum(training.epochs_of(k) for k in range(len(opened))) * shape.batches_per_epoch,
         room_mb=lambda: opened.plan.disk_mb - disk_space.taken_mb(opened.run.folder),
         chunk=opened.plan.layout.chunk,
-        stop_requested=lambda: bool(stop),
+        stop_requested=stop_requested,
         learning_rate=rate,
     )
     ledger = Ledger(
         state=opened.state,
-        modules=rooms.modules,
-        activations=rooms.activations,
-        meter=rooms.meter,
+        modules=context.modules,
+        activations=context.activations,
+        meter=context.meter,
         device=opened.device,
         policy=policy,
         start=_start(opened),
     )
-    return rooms, ledger
+    return context, ledger
 
 
 def _start(opened: OpenRun) -> int:
@@ -217,12 +232,12 @@ def _warn_if_elsewhere(opened: OpenRun) -> None:
         opened.state.add_event("environment", text)
 
 
-def _stop_flag() -> list[int]:
-    """A list that SIGTERM fills; the loop looks at it between visits."""
+def _sigterm_flag() -> StopRequested:
+    """Whether SIGTERM has come, from here on."""
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
 
     signal.signal(signal.SIGTERM, note)
-    return came
+    return lambda: bool(came)
