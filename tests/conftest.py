@@ -22,8 +22,8 @@ from edge_trgl.data.sources import Source
 from edge_trgl.data.splits import Draw, draw_splits
 from edge_trgl.engine import commits
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import guard, process_memory
-from edge_trgl.runtime.memory.process_memory import Usage
+from edge_trgl.runtime.memory import counters, guard, high_water
+from edge_trgl.runtime.memory.counters import Usage
 from edge_trgl.runtime.processes import supervisor
 
 # Before torch is loaded, here and in the processes that tests start: each core has a worker of its own already.
@@ -77,14 +77,19 @@ def _no_limits() -> Iterator[None]:
         yield
 
 
-SIZE = Usage(rss=200.0, anonymous=150.0, file=50.0, shared=0.0, peak=200.0, data=500.0)
+SIZE = Usage(rss=200.0, anonymous=150.0, file=50.0, data=500.0)
 """Of a process that plans: the suite's own grows from test to test, and no plan may depend on that."""
+
+
+def _of_size(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(counters, "usage", lambda: SIZE)
+    patch.setattr(high_water, "peak_mb", lambda process=high_water.SELF: SIZE.rss)
 
 
 @pytest.fixture
 def process_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs in this process take it to be of `SIZE`."""
-    monkeypatch.setattr(process_memory, "usage", lambda status=process_memory.STATUS: SIZE)
+    _of_size(monkeypatch)
 
 
 def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -121,7 +126,7 @@ def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Map
     if run.config().model.imported:
         cut.run(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process_memory, "usage", lambda status=process_memory.STATUS: SIZE)
+        _of_size(patch)
         costs.run(run, budget_mb)
     assert plan.run(run, budget_mb, disk_mb)["wanted"] == []
     state = run.state()
@@ -242,11 +247,11 @@ def follow() -> Callable[[Run, str], None]:
 @pytest.fixture(scope="session")
 def place() -> Callable[[Run, Literal["memory", "disk"]], None]:
     """Has a planned run keep its boundaries in memory or on disk, whatever fits best."""
-    from edge_trgl.runtime.memory.process_memory import MIB
     from edge_trgl.runtime.planner.costing import Costing
     from edge_trgl.runtime.planner.demand import Demand
     from edge_trgl.runtime.planner.plan import Plan
     from edge_trgl.runtime.storage import disk_space
+    from edge_trgl.runtime.units import MIB
 
     def place(run: Run, placement: Literal["memory", "disk"]) -> None:
         state = run.state()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_trgl.run.exported_files import Row
-from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.units import MIB
 
 
 def table(found: Sequence[Row]) -> str:

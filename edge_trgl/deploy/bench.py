@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_trgl.deploy.network import Network
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import high_water
 
 WARM_UP_RUNS = 3
 MEASURED = (
@@ -75,7 +75,7 @@ def bench(
         "load_s": load_s,
         "warm_up_runs": len(warm_up),
         "first_run_ms": warm_up[0] * 1000,
-        "peak_rss_mb": process_memory.usage().peak,
+        "peak_rss_mb": high_water.peak_mb(),
         **statistics(times, size),
     }
 

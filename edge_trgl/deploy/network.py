@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_trgl.deploy.providers import NAMES, ProviderFailedError, load_runtime, take, why_not_loaded, with_slower
 from edge_trgl.runtime.errors import InputError
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.storage import files
 
 _ERRORS_ONLY = 3
@@ -66,7 +66,7 @@ class Network:
             provider, runtime.get_available_providers(), lambda name: self._open(runtime, name, lean=lean)
         )
         # What loading took and gave back would otherwise stay with the heap.
-        process_memory.trim()
+        allocator.trim()
         shapes = {value.name: value.shape for value in self._session.get_inputs()}
         self.inputs = {name: tuple(shape[1:]) for name, shape in shapes.items()}
         self._check_inputs()

@@ -11,13 +11,14 @@ from edge_trgl.engine.schedule import Visit, carries_chunk
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.totals import Totals
 from edge_trgl.runtime.errors import StoppedError
-from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory import allocator, counters, guard
 from edge_trgl.runtime.memory.device import Device
-from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.module_store import ModuleStore
 from edge_trgl.runtime.storage.state import Metric, ModuleRecord, RunState, VisitSample
+from edge_trgl.runtime.units import MIB
 
 NEAR = 0.9
 """Of the budget: a visit that comes this far, and farther than planned, sends the other modules to disk."""
@@ -80,7 +81,7 @@ class Ledger:
         )
         self._steps, self._images = 0, 0.0
         self._evictions, self._governed, self._diverged = 0, False, False
-        self._io_start = process_memory.io_mb()
+        self._io_start = counters.io_mb()
 
     def after(self, position: int, visit: Visit, local: LocalModule) -> None:
         """Book a visit; at this safe point stop, commit or go on.
@@ -125,7 +126,7 @@ class Ledger:
             self._governed = True
         if near or (self.policy.trim and self.modules.evictions != self._evictions):
             self._evictions = self.modules.evictions
-            process_memory.trim()
+            allocator.trim()
 
     def peak_mb(self) -> float:
         """The most that this process and those beside it have used so far."""
@@ -150,7 +151,7 @@ class Ledger:
 
     def work(self) -> dict[str, float]:
         """Seconds, steps, images (one counts when every module has trained on it) and MiB, over all starts."""
-        read, written = process_memory.io_mb()
+        read, written = counters.io_mb()
         return {
             "seconds": self._before["seconds"] + time.monotonic() - self._began,
             "steps": self._before["steps"] + self._steps,
@@ -171,7 +172,7 @@ class Ledger:
     def _has_room(self) -> bool:
         """Whether a commit takes no more of the disk than the plan says: boundaries in memory would be written."""
         added = self.activations.bytes_without_file
-        return added == 0 or (added + self.modules.bytes_to_write) / process_memory.MIB <= self.policy.room_mb()
+        return added == 0 or (added + self.modules.bytes_to_write) / MIB <= self.policy.room_mb()
 
     def _book(self, visit: Visit, local: LocalModule, peak: float) -> None:
         used_mb = peak + self.policy.others_mb + self.device.memory_mb()
@@ -209,7 +210,7 @@ class Ledger:
             time_s=work["seconds"],
             phase=visit.kind,
             module=visit.module,
-            rss_mb=process_memory.usage().rss + self.policy.others_mb,
+            rss_mb=counters.usage().rss + self.policy.others_mb,
             peak_mb=peak + self.policy.others_mb,
             cuda_mb=self.device.memory_mb(),
             read_mb=work["read_mb"],
@@ -255,7 +256,7 @@ class Ledger:
             loss=totals.loss / max(totals.num_images, 1),
             accuracy=totals.correct / max(totals.num_images, 1),
             images_per_s=work["images"] / max(work["seconds"], 1e-9),
-            rss_mb=process_memory.usage().rss + self.policy.others_mb,
+            rss_mb=counters.usage().rss + self.policy.others_mb,
             peak_mb=self.peak_mb(),
             budget_mb=self.policy.budget_mb,
             done=min(done / max(self.policy.total_steps, 1), 1.0),

@@ -16,9 +16,9 @@ from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.totals import Totals
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.headroom import Headroom
-from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.module_store import ModuleStore
 
@@ -30,7 +30,7 @@ Check = Callable[[Visit], None]
 def run(run: Run) -> dict[str, Any]:
     """Score a trained run; returns the scores, as `evaluate` gives them, and the hash of the weights scored."""
     opened = open_run(run)
-    process_memory.hold_freed()
+    allocator.hold_freed()
     modules, freed = opened.modules(), opened.freed(opened.state.meta("budget_mb"), process_setup.others_mb())
     scores = evaluate(opened, modules, Meter(), freed, lambda visit: None)
     return {**scores, "weights_sha256": weights_sha256(modules, len(opened))}
@@ -112,7 +112,7 @@ def weights_sha256(modules: ModuleStore[LocalModule], num_modules: int) -> str:
     digest = hashlib.sha256()
     for module in range(num_modules):
         # What is freed before a module stays beside it otherwise, up to 24 MiB of small layers.
-        process_memory.trim()
+        allocator.trim()
         for name, tensor in modules.open(module).final_tensors().items():
             head = f"{module} {name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"
             digest.update(head.encode())

@@ -18,7 +18,7 @@ from edge_trgl.engine.schedule import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.device import Device, open_device
 from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.planner.demand import FORWARD
@@ -27,6 +27,7 @@ from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage import safetensors_file
 from edge_trgl.runtime.storage.module_store import ModuleStore
 from edge_trgl.runtime.storage.state import RunState
+from edge_trgl.runtime.units import MIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class OpenRun:
         # Beside the heap's holes that are left of what made room for it, it would take more than where it was
         # measured: several MiB with two moments a weight.
         if "trim" not in self.config.budget.without:
-            process_memory.trim()
+            allocator.trim()
         return self.workshop.initialise(module)
 
     def work_mb(self) -> Callable[[Visit, int], float]:
@@ -92,7 +93,7 @@ class OpenRun:
 
         def work_mb(visit: Visit, num_samples: int) -> float:
             work = FORWARD if visit.kind in ("forward", "ascend") else level
-            return works[visit.module][work] * min(num_samples / size, 1) / process_memory.MIB
+            return works[visit.module][work] * min(num_samples / size, 1) / MIB
 
         return work_mb
 
@@ -102,9 +103,9 @@ class OpenRun:
             return Headroom(None)
         placeless = self.state.meta("placeless_bytes")
         margin = (
-            max(2 * placeless, process_memory.SMALL_BYTES) if placeless else 0.0
+            max(2 * placeless, allocator.SMALL_BYTES) if placeless else 0.0
         )  # two tensors, or a few small ones
-        return Headroom(min(budget_mb, self.plan.peak_mb) - others_mb, margin / process_memory.MIB)
+        return Headroom(min(budget_mb, self.plan.peak_mb) - others_mb, margin / MIB)
 
     def feed(self, split: str) -> Feed:
         """The images of `split`, where the modules are; none if it is empty."""

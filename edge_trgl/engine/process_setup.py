@@ -11,7 +11,7 @@ from edge_trgl import __version__
 from edge_trgl.learning.local_module import LocalModule, StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
-from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory import allocator, counters, guard, high_water
 from edge_trgl.runtime.memory.device import Device
 from edge_trgl.runtime.processes import processor
 
@@ -38,22 +38,21 @@ def warm_up(device: str) -> None:
 def begin(device: Device, room_mb: float | None) -> None:
     """Warm up; let this process grow to `room_mb` MiB and no further, as far as its device can be held to that."""
     if room_mb is not None:
-        device.set_limit(room_mb - process_memory.usage().rss)
+        device.set_limit(room_mb - counters.usage().rss)
     warm_up(device.name)
-    process_memory.hold_freed()
+    allocator.hold_freed()
     if room_mb is None:
         return
     if device.name == "cpu":  # a CUDA process maps far more memory than it uses
         guard.set_guard(room_mb)
     else:
-        device.set_limit(
-            room_mb - process_memory.usage().rss
-        )  # of the libraries that warming up loaded, hundreds of MiB
+        # Less the libraries that warming up loaded, hundreds of MiB.
+        device.set_limit(room_mb - counters.usage().rss)
 
 
 def others_mb() -> float:
     """MiB at most of the parent, which lives beside this process."""
-    return process_memory.usage(Path(f"/proc/{os.getppid()}/status")).peak
+    return high_water.peak_mb(Path(f"/proc/{os.getppid()}"))
 
 
 def environment(device: str) -> dict[str, str | int]:

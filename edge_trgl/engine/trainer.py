@@ -15,7 +15,7 @@ from edge_trgl.engine.schedule import IMAGES, Boundary, Span, Visit, passed
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.random_keys import key
 from edge_trgl.runtime.memory.headroom import Headroom
-from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 from edge_trgl.runtime.storage.module_store import ModuleStore

@@ -21,7 +21,7 @@ from edge_trgl.run import transport_share
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DamagedBoundaryError
 from edge_trgl.runtime.memory import guard
-from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.storage import disk_space
 from edge_trgl.runtime.storage.activation_store import ActivationStore

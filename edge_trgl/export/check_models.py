@@ -24,7 +24,7 @@ from edge_trgl.export.graph.names import LOGITS, logits_name
 from edge_trgl.export.onnx_file import onnx_file
 from edge_trgl.export.onnx_file.onnx_file import ModelFiles
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory import guard, high_water
 from edge_trgl.runtime.storage import files
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -77,7 +77,7 @@ def check_models(
     if calibrated is not None and manifest is not None:
         document["early_exit"] = _early_exit(run, checking, stages, written, manifest, calibrated)
     checking.close()
-    document["peak_mb"] = round(max(export_mb, process_memory.usage().peak + others_mb), 1)
+    document["peak_mb"] = round(max(export_mb, high_water.peak_mb() + others_mb), 1)
     for form in FORMS:
         # They were made of the model that now goes.
         onnx_file.withdraw(run.smaller_file(form))

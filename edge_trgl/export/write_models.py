@@ -43,9 +43,10 @@ from edge_trgl.export.onnx_file.weights import Weight
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory import allocator, counters, guard
 from edge_trgl.runtime.storage import files, safetensors_file
 from edge_trgl.runtime.storage.boundary_spec import record_bytes
+from edge_trgl.runtime.units import MIB
 
 Part = tuple[Traced, list[Weight]]
 """The graph of a module, and where its weights are."""
@@ -114,7 +115,7 @@ def _keep_within(opened: OpenRun, exits: Sequence[int], budget_mb: float) -> Non
     sizes = [_weights_mb(opened, module, exits) for module in range(max(exits))]
     heaviest = max(range(len(sizes)), key=sizes.__getitem__)
     others_mb = process_setup.others_mb()
-    needed_mb = process_memory.usage().rss + LOADED_MB + COPIES * sizes[heaviest] + others_mb
+    needed_mb = counters.usage().rss + LOADED_MB + COPIES * sizes[heaviest] + others_mb
     if needed_mb > budget_mb:
         raise DoesNotFitError(
             f"exporting depth {max(exits)} takes about {needed_mb:.0f} MiB, {COPIES * sizes[heaviest]:.0f} of "
@@ -127,9 +128,7 @@ def _keep_within(opened: OpenRun, exits: Sequence[int], budget_mb: float) -> Non
 def _weights_mb(opened: OpenRun, module: int, exits: Sequence[int]) -> float:
     parts = ("trunk.", "head.") if module + 1 in exits else ("trunk.",)
     infos = safetensors_file.read_header(opened.file_of(module))
-    return (
-        sum(info.stop - info.start for name, info in infos.items() if name.startswith(parts)) / process_memory.MIB
-    )
+    return sum(info.stop - info.start for name, info in infos.items() if name.startswith(parts)) / MIB
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ class _Exporting:
         exits = ([boundary_name(number)] if goes_on else []) + ([logits_name(number)] if is_exit else [])
         traced = trace(stage, number, self._shapes[number - 1], exits, opset=TARGETS[self._target].opset)
         del local, stage
-        process_memory.trim()
+        allocator.trim()
         return traced, _weights(traced, self._opened.file_of(number - 1))
 
     @torch.no_grad()

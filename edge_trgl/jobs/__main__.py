@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import ERRORS, EdgeTrglError, OverBudgetError
-from edge_trgl.runtime.memory import cgroup, process_memory
+from edge_trgl.runtime.memory import cgroup, high_water
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.processes.supervisor import CGROUP
 
@@ -44,7 +44,7 @@ def main() -> int:
             hint="edge-trgl resume RUN --budget-mb N goes on from the last commit with more.",
         )
         return _tell(refusal)
-    messages.send("result", value=value, peak_mb=process_memory.usage().peak + _device_mb())
+    messages.send("result", value=value, peak_mb=high_water.peak_mb() + _device_mb())
     return 0
 
 

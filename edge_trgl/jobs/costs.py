@@ -26,13 +26,14 @@ from edge_trgl.planning.without_values import Choice
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator, counters
+from edge_trgl.runtime.memory.allocator import Allocator
 from edge_trgl.runtime.memory.device import open_device
-from edge_trgl.runtime.memory.process_memory import Allocator
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.planner.candidates import NARROW
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, ModuleRow, Order
 from edge_trgl.runtime.storage.boundary_spec import record_bytes
+from edge_trgl.runtime.units import MIB
 
 WORKSPACE: dict[Allocator, float] = {"held": 0.25, "huge": 0.02, "own": 0.25}
 """What a step takes beside its tensors, as a share of them: what kernels allocate, and on a heap the places that
@@ -103,9 +104,9 @@ def run(run: Run, budget_mb: float | None) -> None:
     device = open_device(config.train.device)
     # Freed memory is not held here: what one module leaves would lie between the tensors of the next.
     process_setup.warm_up(device.name)
-    process_memory.trim()
+    allocator.trim()
     others_mb = max(process_setup.others_mb(), PARENT_MB)
-    fixed_mb = process_memory.usage().rss + FIRST_STEP_MB + others_mb + device.memory_mb()
+    fixed_mb = counters.usage().rss + FIRST_STEP_MB + others_mb + device.memory_mb()
     environment = process_setup.environment(config.train.device)
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
     state = run.state()
@@ -162,7 +163,7 @@ def _forms(
     whole_bytes = sum(WHOLE * cost.state_bytes + cost.steps["none"].peak(LARGER) for cost in costs)
     room_mb = 0.0 if budget_mb is None else budget_mb - fixed_mb
     pages = config.budget.resident != "auto"
-    if len(chain) == 1 or (whole_bytes / process_memory.MIB < room_mb and not pages):
+    if len(chain) == 1 or (whole_bytes / MIB < room_mb and not pages):
         whole = chain.regroup((0,))
         found += _variants("stream", whole, costing.chain_costs(whole, step, choice), size, text)
     if len(chain) > 1:
@@ -179,8 +180,8 @@ def _heap(config: RunConfig, costs: Sequence[ModuleCost], size: int, budget_mb: 
         return _Heap("own", 0)
     largest = sorted(max(step.largest(size) for step in cost.steps.values()) for cost in costs)
     usual, most = largest[len(largest) // 2], largest[-1]
-    small = usual < process_memory.SMALL_BYTES and most < 2 * process_memory.SMALL_BYTES
-    small = small and PLACELESS * most <= PLACELESS_SHARE * budget_mb * process_memory.MIB
+    small = usual < allocator.SMALL_BYTES and most < 2 * allocator.SMALL_BYTES
+    small = small and PLACELESS * most <= PLACELESS_SHARE * budget_mb * MIB
     return _Heap("held", most) if small else _Heap("huge", 0)
 
 

@@ -16,9 +16,10 @@ from edge_trgl.learning.local_module import LocalModule, StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator, high_water
 from edge_trgl.runtime.memory.cgroup import CgroupUnavailableError, memory_cgroup
 from edge_trgl.runtime.memory.device import THIS_MACHINE
+from edge_trgl.runtime.units import MIB
 
 BATCH_SIZE, SIDE, WIDTH = 32, 32, 64
 """The reference module: a K-M module with its encoder, on images of SIDE by SIDE."""
@@ -37,7 +38,7 @@ def run(run: Run) -> dict[str, Any]:
     `relative_speeds`: of a convolution in each type against fp32's, None where torch has none here.
     """
     process_setup.set_up(None)
-    process_memory.hold_freed()  # as training does
+    allocator.hold_freed()  # as training does
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
     return {
@@ -129,8 +130,8 @@ def _has_cgroups() -> bool:
 
 def _mark_falls() -> bool:
     # Not from the heap, which may keep what was freed.
-    with mmap.mmap(-1, 16 * process_memory.MIB) as held:
+    with mmap.mmap(-1, 16 * MIB) as held:
         held[:] = bytes(len(held))
-    before = process_memory.usage().peak
-    with process_memory.Meter().phase():
-        return process_memory.usage().peak < before
+    before = high_water.peak_mb()
+    with high_water.Meter().phase():
+        return high_water.peak_mb() < before

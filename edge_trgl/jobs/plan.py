@@ -12,7 +12,6 @@ from edge_trgl.config.export_request import COPIES
 from edge_trgl.engine.schedule import carries_chunk
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner import measurements_cache, planner
 from edge_trgl.runtime.planner.alternatives import alternatives
 from edge_trgl.runtime.planner.costing import boundary_bytes
@@ -23,6 +22,7 @@ from edge_trgl.runtime.planner.savings import missed
 from edge_trgl.runtime.planner.traffic import traffic_of
 from edge_trgl.runtime.storage import disk_space
 from edge_trgl.runtime.storage.state import RunState
+from edge_trgl.runtime.units import MIB
 
 SPARE_MB = 3.0
 """Between identical jobs before training the peak was seen to differ by up to 2 MiB."""

@@ -17,13 +17,15 @@ from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.learning.local_module import Emit, LocalModule
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory import allocator, counters, guard
+from edge_trgl.runtime.memory.allocator import Allocator
 from edge_trgl.runtime.memory.device import Device, open_device
-from edge_trgl.runtime.memory.process_memory import MIB, Allocator, Meter
+from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Measurement
 from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage.state import RunState
+from edge_trgl.runtime.units import MIB
 
 REPEATS = 2
 """Measured steps, after one that loads what it needs."""
@@ -99,8 +101,8 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
             if not guard.refused(error):
                 raise
             measurement, spoilt = REFUSED, guard.lasts(error)
-        process_memory.trim()  # outside of the handler, whose traceback keeps the tensors
-        found[one["key"]] = measurement, process_memory.usage().file
+        allocator.trim()  # outside of the handler, whose traceback keeps the tensors
+        found[one["key"]] = measurement, counters.usage().file
         _keep(state, {one["key"]: measurement})
         if spoilt:
             break
@@ -110,7 +112,7 @@ def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
 
 def _with_all_code(found: Mapping[str, tuple[Measurement, float]]) -> dict[str, Measurement]:
     """The measurements as if all that the later ones loaded had been there: a training process has it too."""
-    file_mb = process_memory.usage().file
+    file_mb = counters.usage().file
     return {
         key: replace(measurement, fixed_mb=measurement.fixed_mb + max(file_mb - then_mb, 0.0))
         for key, (measurement, then_mb) in found.items()
@@ -196,8 +198,8 @@ def _measured(work: _Work, size: int, room_mb: float, device: Device) -> Measure
 
 def _rest_mb(device: Device) -> float:
     """MiB of this process, and of its device, between steps."""
-    process_memory.trim()
-    return process_memory.usage().rss + device.rest_mb()
+    allocator.trim()
+    return counters.usage().rss + device.rest_mb()
 
 
 def _predicted_mb(work: _Work, size: int, device: Device) -> float:

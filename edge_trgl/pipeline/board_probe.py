@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tomli_w
 
 from edge_trgl.config.sources import own_profiles
 from edge_trgl.run.folder import RUNS
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import counters
 from edge_trgl.runtime.processes import processor
 from edge_trgl.runtime.processes.supervisor import run_child
 from edge_trgl.runtime.storage import files, storage_speed
@@ -21,7 +21,6 @@ from edge_trgl.runtime.storage import files, storage_speed
 MARK = "# Measured by edge-trgl probe, which replaces this file where it is told to.\n"
 REFERENCE = "training one K-M module of width 64, 32x32, batch 32"
 SAVE_ELSEWHERE = "Choose another --save."
-MEMINFO = process_memory.MEMINFO
 
 
 def probe(disk: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def probe(disk: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
         StoppedError: a signal came.
     """
     folder = disk or (RUNS if RUNS.is_dir() else Path())
-    available_mb = process_memory.available_mb(MEMINFO)
+    available_mb = counters.available_mb()
     say(f"measuring the disk of {folder.resolve()} ...")
     speed = storage_speed.measure(folder)
     say("measuring how fast this machine computes ...")
@@ -64,7 +63,7 @@ def _machine(folder: Path) -> dict[str, Any]:
 def _board(folder: Path, speed: storage_speed.StorageSpeed, machine: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": _name(),
-        "usable_mb": round(process_memory.read_kib(MEMINFO, ("MemTotal",))["MemTotal"] / 1024, 1),
+        "usable_mb": round(counters.total_mb(), 1),
         "gpu": machine["gpu"],
         "dtypes": _worthwhile(machine["relative_speeds"]),
         "storage": storage_speed.kind(folder),
@@ -78,7 +77,7 @@ def _board(folder: Path, speed: storage_speed.StorageSpeed, machine: dict[str, A
 
 def _name() -> str:
     name, kinds = processor.board_name(), processor.processor()
-    return name or f"{platform.machine() if kinds == 'unknown' else kinds}, {os.cpu_count()} CPUs"
+    return name or f"{platform.machine() if kinds == 'unknown' else kinds}, {psutil.cpu_count()} CPUs"
 
 
 def _worthwhile(relative_speeds: dict[str, float | None]) -> list[str]:

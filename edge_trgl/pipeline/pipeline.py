@@ -17,9 +17,9 @@ from edge_trgl.pipeline.smaller_files import add_smaller
 from edge_trgl.run.folder import Run
 from edge_trgl.run.summary import summarise
 from edge_trgl.runtime.errors import DiskFullError, OverBudgetError, UsageError
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import counters, high_water
+from edge_trgl.runtime.memory.allocator import Allocator
 from edge_trgl.runtime.memory.cgroup import CgroupUnavailableError, memory_cgroup
-from edge_trgl.runtime.memory.process_memory import Allocator
 from edge_trgl.runtime.planner.demand import REFUSED
 from edge_trgl.runtime.processes.supervisor import Message, Outcome, run_child
 from edge_trgl.runtime.storage import disk_space, files
@@ -289,7 +289,7 @@ class Pipeline:
         self, state: RunState, budget_mb: float, exits: str | None, options: dict[str, Any]
     ) -> dict[str, Any]:
         written = self._job(state, "export", budget_mb=budget_mb, **options)
-        others_mb = process_memory.usage().peak
+        others_mb = high_water.peak_mb()
         limits: dict[str, Any] = {"others_mb": others_mb, "budget_mb": budget_mb}
         peak_mb, calibrated = written.peak_mb, None
         if exits is not None:
@@ -343,7 +343,7 @@ class Pipeline:
         )
         # The training process resets its high-water mark between visits and adds its maxima up itself.
         child_mb = max(outcome.result["peak_mb"], outcome.peak_mb) if name == "train" else outcome.peak_mb
-        peak_mb = child_mb + process_memory.usage().peak
+        peak_mb = child_mb + high_water.peak_mb()
         state.set_meta("highest_child_mb", max(child_mb, state.meta("highest_child_mb", 0.0)))
         state.record_phase(name, peak_mb, outcome.seconds)
         budget_mb = state.meta("budget_mb")
@@ -359,7 +359,7 @@ class Pipeline:
 
     def _budget(self, state: RunState, asked_mb: float | None) -> float | None:
         """The budget in MiB; None where the plan is to find the least."""
-        available = process_memory.available_mb()
+        available = counters.available_mb()
         wanted = asked_mb or state.meta("budget_mb") or self.config.budget.mb
         if wanted == "min":
             return None

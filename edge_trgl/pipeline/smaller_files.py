@@ -9,7 +9,7 @@ from typing import Any
 from edge_trgl.config.export_request import Form
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import ExportRejectedError, OverBudgetError
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.processes.supervisor import Outcome
 from edge_trgl.runtime.storage import files
 
@@ -32,7 +32,7 @@ def add_smaller(
     Raises:
         ExportRejectedError: one is not as good as it must be; the others are written all the same.
     """
-    limits = {"others_mb": process_memory.usage().peak, "budget_mb": budget_mb}
+    limits = {"others_mb": high_water.peak_mb(), "budget_mb": budget_mb}
     smaller: dict[str, Any] = {}
     peaks_mb = [document["peak_mb"]]
     refused: ExportRejectedError | None = None

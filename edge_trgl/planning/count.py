@@ -22,7 +22,7 @@ from edge_trgl.networks.chain import Chain, Pieces, Shape
 from edge_trgl.planning.live_bytes import SMALL, Timeline, timeline_of
 from edge_trgl.planning.without_values import Choice, Tensors
 from edge_trgl.runtime.errors import InputError, UsageError
-from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory import allocator, guard
 
 REAL_MB = 40.0
 """MiB that counting one module may take: large images, or weights, pass it. Counting without values takes twice as
@@ -164,7 +164,7 @@ def _module_cost(
     except (MemoryError, OSError, RuntimeError) as error:
         if not guard.refused(error):
             raise
-    process_memory.trim()  # outside of the handler, whose traceback keeps the tensors
+    allocator.trim()  # outside of the handler, whose traceback keeps the tensors
     choice.give_up_values()
     return _counted(chain, module, config, shape, dtype, choice.tensors)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
 from edge_trgl.run.chain_layout import ChainLayout
+from edge_trgl.runtime.memory.allocator import Allocator
 from edge_trgl.runtime.memory.limits import Limits
-from edge_trgl.runtime.memory.process_memory import Allocator
 from edge_trgl.runtime.planner.alternatives import Alternative
 from edge_trgl.runtime.planner.demand import Demand, Measurement
 from edge_trgl.runtime.planner.plan import Plan

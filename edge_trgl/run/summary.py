@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from edge_trgl.config.sections import RunConfig
-from edge_trgl.runtime.memory import process_memory
-from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.storage.state import RunState
+from edge_trgl.runtime.units import MIB
 
 
 def summarise(config: RunConfig, state: RunState) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def summarise(config: RunConfig, state: RunState) -> dict[str, Any]:
     cgroup_mb = state.meta("cgroup_peak_mb")
     scores, work = result["scores"], result["work"]
     # With the mark that this process, their parent, has by now: somewhat above that of an earlier phase.
-    together_mb = state.meta("highest_child_mb") + process_memory.usage().peak
+    together_mb = state.meta("highest_child_mb") + high_water.peak_mb()
     peaks = [phase.peak_mb for phase in state.phases()] + list(state.meta("module_peaks", {}).values())
     return {
         "schema": 1,

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.units import MIB
 
 ROOT = Path("/sys/fs/cgroup")
 PROC = Path("/proc/self/cgroup")

@@ -14,7 +14,8 @@ from typing import Protocol
 import torch
 
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.runtime.memory.process_memory import MEMINFO, MIB, STATUS, available_mb, usage
+from edge_trgl.runtime.memory import counters
+from edge_trgl.runtime.units import MIB
 
 
 class Device(Protocol):
@@ -47,9 +48,15 @@ class Device(Protocol):
 class Machine(Protocol):
     """What is asked of torch.cuda and of the kernel. `nvmap`: Tegra's table of bytes by process, for root."""
 
-    status: Path
-    meminfo: Path
     nvmap: Path
+
+    def available_mb(self) -> float:
+        """MiB of the board's or the host's memory that a new process can have."""
+        ...
+
+    def anonymous_mb(self) -> float:
+        """MiB of private memory that this process has resident."""
+        ...
 
     def has_cuda(self) -> bool:
         """Whether there is a CUDA device and a torch that can use it."""
@@ -91,9 +98,15 @@ class Machine(Protocol):
 class ThisMachine:
     """The real one, with the current CUDA device."""
 
-    status = STATUS
-    meminfo = MEMINFO
     nvmap = Path("/sys/kernel/debug/nvmap/iovmm/clients")
+
+    def available_mb(self) -> float:
+        """MemAvailable."""
+        return counters.available_mb()
+
+    def anonymous_mb(self) -> float:
+        """Of the CPU's memory."""
+        return counters.usage().anonymous
 
     def has_cuda(self) -> bool:
         """As torch sees it."""
@@ -164,7 +177,7 @@ class Cpu:
 
     def available_mb(self) -> float:
         """MemAvailable."""
-        return available_mb(self._machine.meminfo)
+        return self._machine.available_mb()
 
     def set_limit(self, limit_mb: float) -> None:
         """Nothing to do: `budget.set_guard` limits what is in RSS."""
@@ -196,7 +209,7 @@ class _Gpu:
 
     def available_mb(self) -> float:
         """MemAvailable of the host or the board: the run's processes live there, and the GPU's bytes count too."""
-        return available_mb(self._machine.meminfo)
+        return self._machine.available_mb()
 
     def set_limit(self, limit_mb: float) -> None:
         """The fraction of torch's allocator: it refuses what would pass the limit."""
@@ -250,9 +263,11 @@ class Tegra(_Gpu):
 
 
 def room_mb(machine: Machine) -> float:
-    """MemAvailable as it would be without this process's private memory, which is in RSS already, in MiB."""
-    now = usage(machine.status)
-    return available_mb(machine.meminfo) + now.anonymous + now.shared
+    """MemAvailable as it would be without this process's private memory, which is in RSS already, in MiB.
+
+    Shared memory, of which CUDA makes a few MiB, is in RSS too and stays out: the context appears larger by it.
+    """
+    return machine.available_mb() + machine.anonymous_mb()
 
 
 def nvmap_mb(table: Path, pid: int) -> float | None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edge_trgl.runtime.errors import OverBudgetError
-from edge_trgl.runtime.memory.process_memory import MIB, usage
+from edge_trgl.runtime.memory.counters import usage
+from edge_trgl.runtime.units import MIB
 
 _MAPPED_MB = 32.0
 """Mapped later but hardly resident: the stack of the reading thread, the staging buffer of module files, a heap

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory import allocator, counters, guard
 
 
 class Headroom:
@@ -30,11 +30,11 @@ class Headroom:
 
     def after(self) -> None:
         """Make ready for a step like the one before."""
-        process_memory.keep_holes()
+        allocator.keep_holes()
         self._leave(self._placeless_mb)
 
     def _leave(self, room_mb: float) -> None:
         """Give what is freed back to the system where there is less than `room_mb` left."""
-        if self._limit_mb is not None and process_memory.resident_mb() + room_mb > self._limit_mb:
-            process_memory.trim()
+        if self._limit_mb is not None and counters.usage().rss + room_mb > self._limit_mb:
+            allocator.trim()
             guard.renew_guard()

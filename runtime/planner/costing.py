@@ -6,11 +6,11 @@ import functools
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurements, ModuleRow, work_key
 from edge_trgl.runtime.planner.disk_need import DiskNeed, disk_need
 from edge_trgl.runtime.planner.layouts import reads_batches_ahead, reads_modules_ahead
 from edge_trgl.runtime.planner.plan import Layout, Plan
+from edge_trgl.runtime.units import MIB
 
 OPTIMISM = 0.1
 """By how much of its work an estimate may be too high: within it, measuring decides."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_trgl.runtime.errors import StorageError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.demand import Measurement
 from edge_trgl.runtime.storage import files, storage_speed
 from edge_trgl.runtime.storage.storage_speed import StorageSpeed
+from edge_trgl.runtime.units import MIB
 
 DISK_BYTES = 16 * MIB
 """Written once to a disk that no profile tells of: enough to put layouts in order, and little wear."""

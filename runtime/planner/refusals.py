@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.candidates import NARROW, ladder, least_disk, least_memory
 from edge_trgl.runtime.planner.costing import Candidate, boundary_bytes
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Measurements
+from edge_trgl.runtime.units import MIB
 
 SHOWN = 3
 """Changes in a hint, beside the budget that would do."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.costing import loads_per_round
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurements, work_key
 from edge_trgl.runtime.planner.plan import Plan
+from edge_trgl.runtime.units import MIB
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from types import FrameType
 from typing import Any, TextIO
 
 from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError, UsageError
-from edge_trgl.runtime.memory.process_memory import Allocator, allocator_environment, usage
+from edge_trgl.runtime.memory import high_water
+from edge_trgl.runtime.memory.allocator import Allocator, allocator_environment
 from edge_trgl.runtime.processes import processor
 from edge_trgl.runtime.processes.messages import DESCRIPTOR
 
@@ -65,7 +66,7 @@ def run_child(
             library does not suit this processor.
         ChildCrashedError: it failed in a way that is not the user's to mend.
     """
-    start, own_mb = time.monotonic(), usage().peak
+    start, own_mb = time.monotonic(), high_water.peak_mb()
     with _signals() as signals:
         child, messages = _started(arguments, lambda writing: _environment(writing, threads, cgroup, allocator))
         try:

@@ -6,7 +6,9 @@ import math
 import os
 from pathlib import Path
 
-from edge_trgl.runtime.memory.process_memory import MIB
+import psutil
+
+from edge_trgl.runtime.units import MIB
 
 RESERVE_SHARE = 0.05
 RESERVE_MB = 256.0
@@ -56,8 +58,7 @@ def module_file(state: int, block_bytes: int) -> int:
 
 def free_mb(folder: Path) -> float:
     """MiB that a process without privileges can still write on the disk that holds `folder`."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize / MIB
+    return float(psutil.disk_usage(str(folder)).free / MIB)
 
 
 def limit_mb(folder: Path) -> float:

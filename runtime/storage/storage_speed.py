@@ -11,20 +11,22 @@ import mmap
 import os
 import random
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from edge_trgl.runtime.errors import StorageError
-from edge_trgl.runtime.memory.process_memory import MIB, page_size
 from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.units import MIB
 
 FILE_BYTES = 64 * MIB
 CHUNK_BYTES = MIB
 BLOCK_BYTES = 4096  # whatever a page has here: what data sheets tell of storage, and so do profiles
+PAGE_BYTES = mmap.PAGESIZE
 NUM_BLOCKS = 2000
 """Random reads at most."""
 
@@ -94,7 +96,8 @@ def kind(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
 
 
 def _size(folder: Path, max_bytes: int) -> int:
-    chunks = min(shutil.disk_usage(folder).free // SHARE_OF_FREE, max_bytes) // CHUNK_BYTES
+    free_bytes: int = psutil.disk_usage(str(folder)).free
+    chunks = min(free_bytes // SHARE_OF_FREE, max_bytes) // CHUNK_BYTES
     if chunks == 0:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return chunks * CHUNK_BYTES
@@ -162,7 +165,7 @@ def _random_iops(fd: int, block: memoryview, num_bytes: int) -> float:
     """Every page is read from once at most, without read-ahead: the page cache has none of them."""
     with suppress(OSError):
         files.system.fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-    places = range(0, num_bytes, max(BLOCK_BYTES, page_size()))
+    places = range(0, num_bytes, max(BLOCK_BYTES, PAGE_BYTES))
     order = random.Random(0).sample(places, min(len(places), NUM_BLOCKS))
     start, done, seconds = time.perf_counter(), 0, 0.0
     while done < len(order) and seconds < RANDOM_SECONDS:

@@ -7,8 +7,9 @@ import sys
 from dataclasses import asdict
 
 from edge_trgl.jobs import probe
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator, counters
 from edge_trgl.runtime.memory.device import Cpu
+from edge_trgl.runtime.units import MIB
 
 
 class Work:
@@ -23,7 +24,7 @@ class Work:
     def step(self, size):
         self.sizes.append(size)
         size += self.more if self.sizes.count(size) == self.at else 0
-        bytearray(size * process_memory.MIB)[::4096] = bytes(size * process_memory.MIB // 4096)
+        bytearray(size * MIB)[::4096] = bytes(size * MIB // 4096)
 
     def own_mb(self):
         return 0.0
@@ -45,8 +46,8 @@ class Gpu(Cpu):
 
 def measured(work, room_mb, device=None):
     """`work` on batches of 64, where so much more than the process has may be taken."""
-    process_memory.trim()  # as before a step measured
-    before_mb = process_memory.usage().rss
+    allocator.trim()  # as before a step measured
+    before_mb = counters.usage().rss
     found = probe._measured(work, 64, before_mb + room_mb, device or Cpu())
     return {"measurement": asdict(found), "sizes": work.sizes, "before_mb": before_mb}
 

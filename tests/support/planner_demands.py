@@ -8,9 +8,9 @@ import re
 import pytest
 
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, ModuleRow
 from edge_trgl.runtime.planner.planner import choose
+from edge_trgl.runtime.units import MIB
 
 PLENTY = 1e6
 LEVELS = {"none": 0.0, "some": 0.5, "all": 1.0}

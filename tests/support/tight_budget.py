@@ -9,17 +9,17 @@ import json
 import sys
 
 from edge_trgl.runtime.errors import EdgeTrglError
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.processes.supervisor import run_child
 
 FLOOR = """
 import edge_trgl.jobs.train
 from edge_trgl.engine import process_setup
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import counters, high_water
 from edge_trgl.runtime.processes import messages
 
 process_setup.warm_up("cpu")
-messages.send("result", value=process_memory.usage().rss, peak_mb=0)
+messages.send("result", value=counters.usage().rss, peak_mb=0)
 """
 
 
@@ -30,7 +30,7 @@ def child(*arguments: str):
 if __name__ == "__main__":
     floor_mb = child("-c", FLOOR)
     # A parent stands beside its worker, and counts.
-    options = json.dumps({"budget_mb": process_memory.usage().peak + floor_mb + 10})
+    options = json.dumps({"budget_mb": high_water.peak_mb() + floor_mb + 10})
     try:
         child("-m", "edge_trgl.jobs", "train", sys.argv[1], options)
         code = 0

@@ -53,7 +53,7 @@ TESTS = (
         "tests/runtime/processes/test_supervisor.py",
         "tests/runtime/storage/test_files.py",
     ),
-    *("tests/runtime/memory/test_guard.py::TestRefused", "tests/runtime/memory/test_process_memory.py"),
+    *("tests/runtime/memory/test_guard.py::TestRefused", "tests/runtime/memory/test_allocator.py"),
     "tests/runtime/storage/test_safetensors_file.py",
 )
 POLL_SECONDS = 0.05

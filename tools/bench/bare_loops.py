@@ -21,7 +21,7 @@ from edge_trgl.method.kinetic_energy import Measure
 from edge_trgl.method.transport import Residue, penalised
 from edge_trgl.networks.chain import Chain
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator, high_water
 from edge_trgl.runtime.memory.device import open_device
 from tools.common.section import Section, Turns
 
@@ -52,14 +52,14 @@ def measure(run: Run, loop: str, turns: Turns | None) -> dict[str, Any]:
     process_setup.set_up(config.train.threads)
     device = open_device(config.train.device)
     process_setup.warm_up(device.name)
-    process_memory.hold_freed()
+    allocator.hold_freed()
     _warm_up()
     section = Section()
     parts = build(from_config.make_chain(config, info), config)
     section.start()
     train(parts, run, loop, turns)
-    figures = section.end(process_memory.usage().peak)
-    peak_mb = process_memory.usage().peak + device.memory_mb()
+    figures = section.end(high_water.peak_mb())
+    peak_mb = high_water.peak_mb() + device.memory_mb()
     return {**figures, "accuracy": _accuracy(parts, run, config, info), "peak_mb": peak_mb}
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_trgl.run.folder import RUNS, Run
-from edge_trgl.runtime.memory import process_memory
 from edge_trgl.runtime.storage import safetensors_file
+from edge_trgl.runtime.units import MIB
 from tools.common.machine import machine
 from tools.common.options import command_line
 from tools.common.processes import CommandError, edge_trgl
@@ -130,8 +130,7 @@ def _train(*arguments: str) -> None:
 def _weights_mb(path: Path) -> float:
     infos = safetensors_file.read_header(path)
     return (
-        sum(info.stop - info.start for name, info in infos.items() if name.startswith(("trunk.", "head.")))
-        / process_memory.MIB
+        sum(info.stop - info.start for name, info in infos.items() if name.startswith(("trunk.", "head."))) / MIB
     )
 
 

@@ -21,7 +21,7 @@ from edge_trgl.engine.schedule import Visit
 from edge_trgl.engine.trainer import AfterVisit, EngineContext
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator
 from tools.common.section import Section, Turns, tell
 
 
@@ -46,7 +46,7 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
 
     def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
         process_setup.warm_up(run.config().train.device)
-        process_memory.hold_freed()
+        allocator.hold_freed()
         section = Section()
         for module in range(len(layout["starts"])):
             rooms.modules.open(module)

@@ -16,7 +16,7 @@ from edge_trgl.config import sources
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import EdgeTrglError
-from edge_trgl.runtime.memory.process_memory import Allocator
+from edge_trgl.runtime.memory.allocator import Allocator
 from edge_trgl.runtime.processes.supervisor import ChildCrashedError, library_settings, run_child
 from tools.bench.nets import GREEDY, NUM_HELD, ROWS, Net, Row
 from tools.common.intervals import median_ratio

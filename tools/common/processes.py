@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import high_water
 
 PROC = Path("/proc")
 GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -66,7 +66,7 @@ class Marks:
         alive = tree(self._root)
         for pid in alive:
             with suppress(*GONE):
-                mark = process_memory.usage(PROC / str(pid) / "status").peak
+                mark = high_water.peak_mb(PROC / str(pid))
                 self._highest[pid] = max(self._highest.get(pid, 0.0), mark)
         together = set(alive) & set(tree(self._root))  # one of a later moment may have come when one had gone
         self.peak_mb = max(self.peak_mb, sum(self._highest.get(pid, 0.0) for pid in together))

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import suppress
 
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator, counters, high_water
 
 
 class Section:
     """Memory and traffic from its making on, time from `start` on."""
 
     def __init__(self) -> None:
-        process_memory.trim()
-        with suppress(OSError):  # where it is forbidden, the mark of the start-up stands
-            process_memory.CLEAR_REFS.write_text("5")
-        self._before_mb = process_memory.usage().peak
-        self._io_mb = process_memory.io_mb()
+        allocator.trim()
+        high_water.reset()
+        self._before_mb = high_water.peak_mb()
+        self._io_mb = counters.io_mb()
         self._start = time.monotonic()
 
     def start(self) -> None:
@@ -28,7 +26,7 @@ class Section:
     def end(self, peak_mb: float) -> dict[str, float]:
         """The figures of the section; `peak_mb` is the most that the process held in it."""
         seconds = time.monotonic() - self._start
-        read, written = process_memory.io_mb()
+        read, written = counters.io_mb()
         return {
             "tensors_mb": peak_mb - self._before_mb,
             "rss_mb": peak_mb,

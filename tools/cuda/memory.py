@@ -13,7 +13,7 @@ from edge_trgl.engine import process_setup, training
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator, counters, high_water
 from edge_trgl.runtime.memory.device import THIS_MACHINE, Cuda, Machine, ThisMachine
 from edge_trgl.runtime.processes.supervisor import Message
 from tools.cuda.checks import Result, Setting
@@ -76,15 +76,15 @@ class Rehearsal(ThisMachine):
 
     def reserved_mb(self) -> float:
         """The private memory of this process."""
-        return process_memory.usage(self.status).anonymous
+        return counters.usage().anonymous
 
     def max_reserved_mb(self) -> float:
         """All of its memory, at most: no less than that."""
-        return process_memory.usage(self.status).peak
+        return high_water.peak_mb()
 
     def release(self) -> None:
         """The heap."""
-        process_memory.trim()
+        allocator.trim()
 
     def set_fraction(self, fraction: float) -> None:
         """It has no allocator to limit."""

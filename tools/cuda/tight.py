@@ -12,8 +12,9 @@ import sys
 
 from edge_trgl.engine import process_setup
 from edge_trgl.jobs import __main__ as jobs
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import counters
 from edge_trgl.runtime.memory.device import Device
+from edge_trgl.runtime.units import MIB
 
 _begin = process_setup.begin
 
@@ -22,7 +23,7 @@ def begin(device: Device, room_mb: float | None) -> None:
     """As in the product, and then nothing more may be allocated."""
     _begin(device, room_mb)
     if device.name == "cpu":
-        data = int(process_memory.usage().data * process_memory.MIB)
+        data = int(counters.usage().data * MIB)
         resource.setrlimit(resource.RLIMIT_DATA, (data, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     else:
         device.rest_mb()

@@ -13,8 +13,8 @@ ROOM_MB = 120
 
 LOADED = """
 import torch
-from edge_trgl.runtime.memory import process_memory
-print(process_memory.usage().peak)
+from edge_trgl.runtime.memory import high_water
+print(high_water.peak_mb())
 """
 
 

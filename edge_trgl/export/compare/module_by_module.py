@@ -13,7 +13,7 @@ from edge_trgl.export.compare.boundary_files import put, take
 from edge_trgl.export.compare.session import Session
 from edge_trgl.export.graph.names import INPUT
 from edge_trgl.export.onnx_file.stream_reader import Written
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.storage import files
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -108,7 +108,7 @@ class Running:
             if session.entry != INPUT:
                 files.remove(self._scratch / session.entry)
             del session
-            process_memory.trim()
+            allocator.trim()
 
     def _entering(self, name: str, samples: range, images: Images) -> Array:
         if name == INPUT:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -21,10 +22,11 @@ from edge_trgl.jobs import machine
 from edge_trgl.pipeline import board_probe
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import counters, high_water
 from edge_trgl.runtime.processes import processor
 from edge_trgl.runtime.storage import files, storage_speed
 from edge_trgl.runtime.storage.storage_speed import StorageSpeed
+from edge_trgl.runtime.units import MIB
 
 SPEED = StorageSpeed(read_mbs=88.14, write_mbs=30.2, random_iops=2811.0, method="O_DIRECT", file_mb=64.0)
 MACHINE = {
@@ -66,9 +68,9 @@ def probe(*arguments):
 
 class TestPrinting:
     def test_the_table(self, measured, tmp_path, monkeypatch):
-        (tmp_path / "meminfo").write_text("MemTotal: 8244480 kB\nMemFree: 102400 kB\nMemAvailable: 7577600 kB\n")
         monkeypatch.setattr(processor, "board_name", lambda: "Raspberry Pi 5 Model B Rev 1.0")
-        monkeypatch.setattr(board_probe, "MEMINFO", tmp_path / "meminfo")
+        monkeypatch.setattr(counters, "total_mb", lambda: 8051.25)
+        monkeypatch.setattr(counters, "available_mb", lambda: 7400.0)
         assert probe().stdout.splitlines() == [
             "machine     Raspberry Pi 5 Model B Rev 1.0",
             "memory      8051 MiB, 7400 available now",
@@ -261,8 +263,7 @@ class TestMachine:
 
     def test_a_mark_that_cannot_be_reset(self, monkeypatch):
         assert machine._mark_falls() == _mark_can_be_reset()
-        meter = machine.process_memory.Meter
-        monkeypatch.setattr(meter, "__init__", _forbidden(meter.__init__))
+        monkeypatch.setattr(high_water, "reset", lambda process=high_water.SELF: None)
         assert not machine._mark_falls()
 
 
@@ -272,10 +273,6 @@ def _mark_can_be_reset():
     except OSError:
         return False
     return True
-
-
-def _forbidden(initialise):
-    return lambda self: initialise(self, clear_refs=Path("/nowhere/clear_refs"))
 
 
 def command(*arguments):
@@ -321,16 +318,14 @@ def test_interrupted(tmp_path, start, number, code):
 def _wait_for_a_child(pid):
     """Until it computes, for a signal before it is listened for ends the parent alone."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    while not any(_is_a_job(Path("/proc", child)) for child in children.read_text().split()):
+    while not any(_is_a_job(int(child)) for child in children.read_text().split()):
         time.sleep(0.01)
 
 
-def _is_a_job(process):
+def _is_a_job(pid):
     # Its memory is the parent's until its command line is its own.
-    return (
-        b"edge_trgl.jobs" in (process / "cmdline").read_bytes()
-        and process_memory.usage(process / "status").rss > 20
-    )
+    process = psutil.Process(pid)
+    return "edge_trgl.jobs" in process.cmdline() and process.memory_info().rss > 20 * MIB
 
 
 def test_the_parent_is_light():

@@ -15,12 +15,12 @@ BASE = [sys.executable, "-m", "edge_trgl"]
 PEAK = """
 import sys
 from edge_trgl.cli.app import cli
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import high_water
 try:
     cli(sys.argv[1:], standalone_mode=False)
 finally:
     heavy = sorted({"torch", "onnx", "matplotlib", "torchvision"} & set(sys.modules))
-    print(process_memory.usage().peak, *heavy, file=sys.stderr)
+    print(high_water.peak_mb(), *heavy, file=sys.stderr)
 """
 
 

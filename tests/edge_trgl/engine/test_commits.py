@@ -10,8 +10,8 @@ from edge_trgl.engine.commits import SAMPLES, CommitPolicy, Ledger
 from edge_trgl.engine.schedule import IMAGES, Span, Visit
 from edge_trgl.learning.totals import Totals
 from edge_trgl.runtime.errors import StoppedError
-from edge_trgl.runtime.memory import process_memory
-from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.memory import allocator
+from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 from edge_trgl.runtime.storage.state import RunState
@@ -65,7 +65,7 @@ class Nothing:
 @pytest.fixture
 def trims(monkeypatch):
     calls = []
-    monkeypatch.setattr(process_memory, "trim", lambda: calls.append(1))
+    monkeypatch.setattr(allocator, "trim", lambda: calls.append(1))
     return calls
 
 

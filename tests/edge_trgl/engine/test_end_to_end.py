@@ -18,7 +18,7 @@ from edge_trgl.networks.chain import Chain, by_depth
 from edge_trgl.networks.zoo import km_resnet, resnet110
 from edge_trgl.random_keys import key
 from edge_trgl.runtime.memory.headroom import Headroom
-from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 from edge_trgl.runtime.storage.module_store import ModuleStore

@@ -23,9 +23,9 @@ from edge_trgl.engine.evaluation import choose_depth, evaluate, weights_sha256
 from edge_trgl.learning.local_module import LocalModule, StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.headroom import Headroom
-from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.storage.activation_store import BoundarySpec
 from edge_trgl.runtime.storage.module_store import ModuleStore
 
@@ -194,7 +194,7 @@ def test_the_digest_covers_weights_and_buffers_of_every_module_in_order():
 
 def test_the_heap_is_trimmed_before_the_digest_opens_a_module(monkeypatch):
     did = []
-    monkeypatch.setattr(process_memory, "trim", lambda: did.append("trim"))
+    monkeypatch.setattr(allocator, "trim", lambda: did.append("trim"))
     local = _initialise(0)
     weights_sha256(SimpleNamespace(open=lambda module: did.append(module) or local), 2)
     assert did == ["trim", 0, "trim", 1]

@@ -8,7 +8,7 @@ from edge_trgl.engine import open_run as opening
 from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.engine.schedule import Span, Visit
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator
 
 MB = 2**20
 
@@ -22,7 +22,7 @@ def test_a_module_is_first_made_where_freed_heap_was_given_back(plan_run, monkey
         done.append(module)
         return initialise(workshop, module)
 
-    monkeypatch.setattr(process_memory, "trim", lambda: done.append("trim"))
+    monkeypatch.setattr(allocator, "trim", lambda: done.append("trim"))
     monkeypatch.setattr(ModuleFactory, "initialise", noted)
     modules = opened.modules()
     for module in (0, 1, 0):

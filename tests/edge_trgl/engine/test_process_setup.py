@@ -10,15 +10,15 @@ import torch
 
 from edge_trgl.engine import open_run, process_setup
 from edge_trgl.jobs import __main__ as jobs
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import allocator, counters
 
 
 def test_what_warming_up_loads_leaves_a_gpus_allocator_less(monkeypatch):
     """The limit stands before the first step, whose workspace it limits, and is lower after it."""
     done, rss = [], iter((400.0, 900.0))
-    monkeypatch.setattr(process_memory, "usage", lambda: SimpleNamespace(rss=next(rss)))
+    monkeypatch.setattr(counters, "usage", lambda: SimpleNamespace(rss=next(rss)))
     monkeypatch.setattr(process_setup, "warm_up", lambda device: done.append(device))
-    monkeypatch.setattr(process_memory, "hold_freed", lambda: None)
+    monkeypatch.setattr(allocator, "hold_freed", lambda: None)
     process_setup.begin(SimpleNamespace(name="cuda", set_limit=done.append), 2000.0)
     assert done == [1600.0, "cuda", 1100.0]
 

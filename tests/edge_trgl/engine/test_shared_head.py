@@ -9,7 +9,7 @@ from edge_trgl.engine.open_run import open_run
 from edge_trgl.jobs import plan
 from edge_trgl.runtime.errors import DoesNotFitError, StoppedError, UsageError
 from edge_trgl.runtime.memory.headroom import Headroom
-from edge_trgl.runtime.memory.process_memory import Meter
+from edge_trgl.runtime.memory.high_water import Meter
 
 SHARED = {"model__shared_head": True, "model__downsample": ()}
 

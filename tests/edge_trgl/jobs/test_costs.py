@@ -14,10 +14,10 @@ from edge_trgl.method.transport import Transport
 from edge_trgl.planning.count import chain_costs
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.runtime.memory import process_memory
-from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.storage.storage_speed import StorageSpeed
+from edge_trgl.runtime.units import MIB
 
 PAGED = {"train__regime": "end-to-end", "model__name": "km-4-2", "model__width": 32}
 
@@ -102,9 +102,9 @@ def test_the_largest_tensor_decides_what_becomes_of_freed_memory(plan_run, monke
     assert held == "held"
     assert largest > 0
     assert planned("own", ["allocator"]) == ("own", 0)
-    monkeypatch.setattr(process_memory, "SMALL_BYTES", largest // 2 + 1)
+    monkeypatch.setattr(allocator, "SMALL_BYTES", largest // 2 + 1)
     assert planned("a few larger ones") == ("held", largest)
-    monkeypatch.setattr(process_memory, "SMALL_BYTES", largest // 2)
+    monkeypatch.setattr(allocator, "SMALL_BYTES", largest // 2)
     assert planned("larger") == ("huge", 0)
 
 

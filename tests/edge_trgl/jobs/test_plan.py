@@ -9,10 +9,10 @@ import pytest
 
 from edge_trgl.jobs import plan
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.demand import Demand
 from edge_trgl.runtime.planner.plan import Plan
 from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.units import MIB
 
 MODEL = """
     from torch import nn

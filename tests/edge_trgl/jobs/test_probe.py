@@ -12,7 +12,7 @@ import pytest
 from edge_trgl.config.sources import resolve
 from edge_trgl.jobs import costs, plan, prepare, probe
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import counters
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Demand, Measurement, ModuleRow
 from edge_trgl.runtime.processes.supervisor import run_child
@@ -115,8 +115,8 @@ def test_the_highest_of_the_measured_steps_counts(measured, place):
 
 def test_code_that_later_works_load_counts_for_all(monkeypatch):
     one = Measurement(work_mb=1.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
-    now = dataclasses.replace(process_memory.usage(), file=90.0)
-    monkeypatch.setattr(process_memory, "usage", lambda: now)
+    now = dataclasses.replace(counters.usage(), file=90.0)
+    monkeypatch.setattr(counters, "usage", lambda: now)
     found = probe._with_all_code({"early": (one, 80.0), "late": (one, 90.0)})
     assert (found["early"].fixed_mb, found["late"].fixed_mb) == (210.0, 200.0)
 

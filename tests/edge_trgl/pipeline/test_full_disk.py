@@ -17,8 +17,8 @@ from edge_trgl.jobs import plan as plan_job
 from edge_trgl.pipeline.pipeline import ATTEMPTS, Pipeline
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DiskFullError, DoesNotFitError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.storage import disk_space, files
+from edge_trgl.runtime.units import MIB
 from tests.conftest import TINY, flat
 
 LONG = {

@@ -87,7 +87,7 @@ from edge_trgl.networks.chain import Chain
 from edge_trgl.planning.count import chain_costs
 from edge_trgl.learning.local_module import StepConfig
 from edge_trgl.networks.zoo import km_resnet
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import counters, high_water
 from edge_trgl.method.transport import Transport
 from edge_trgl.planning.without_values import Choice, WithoutValues
 
@@ -96,7 +96,7 @@ config, choice = StepConfig(transport=Transport(tau=0.5)), Choice()
 first = lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 2**18))
 blocks = [first, partial(nn.Linear, 2**18, 2)]
 chain = Chain.from_blocks(blocks, input_shape=(1, 16, 16), num_classes=2, num_modules=2, head="linear")
-before = process_memory.usage().rss
+before = counters.usage().rss
 wide = chain_costs(chain, config, choice)
 chain = km_resnet(2, 1, input_shape=(3, 3000, 4000), num_classes=3, width=16)
 steps = [cost.steps["none"].peak(32) for cost in chain_costs(chain, config)]
@@ -105,7 +105,7 @@ found = {
     "shapes": [cost.output_shape for cost in wide],
     "weight_bytes": wide[0].weight_bytes,
     "step_bytes": max(steps),
-    "taken_mb": process_memory.usage().peak - before,
+    "taken_mb": high_water.peak_mb() - before,
 }
 print(json.dumps(found))
 """

@@ -20,7 +20,9 @@ import ctypes, json, os, resource
 import numpy as np
 import torch
 from edge_trgl.runtime.memory import guard
-from edge_trgl.runtime.memory.process_memory import MIB, trim, usage
+from edge_trgl.runtime.memory.allocator import trim
+from edge_trgl.runtime.memory.counters import usage
+from edge_trgl.runtime.units import MIB
 
 torch.set_num_threads(1)
 layer = torch.nn.Linear(64, 64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from edge_trgl.runtime.memory import guard, process_memory
+from edge_trgl.runtime.memory import allocator, counters, guard
 from edge_trgl.runtime.memory.headroom import Headroom
 
 
@@ -12,9 +14,9 @@ from edge_trgl.runtime.memory.headroom import Headroom
 def calls(monkeypatch):
     """What a process of 80 MiB does, in order."""
     made = []
-    monkeypatch.setattr(process_memory, "resident_mb", lambda: 80.0)
-    monkeypatch.setattr(process_memory, "keep_holes", lambda: made.append("keep"))
-    monkeypatch.setattr(process_memory, "trim", lambda: made.append("trim"))
+    monkeypatch.setattr(counters, "usage", lambda: SimpleNamespace(rss=80.0))
+    monkeypatch.setattr(allocator, "keep_holes", lambda: made.append("keep"))
+    monkeypatch.setattr(allocator, "trim", lambda: made.append("trim"))
     monkeypatch.setattr(guard, "renew_guard", lambda: made.append("renew"))
     return made
 

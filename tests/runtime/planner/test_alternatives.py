@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.alternatives import alternatives
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurement, ModuleRow, work_key
 from edge_trgl.runtime.planner.planner import choose
+from edge_trgl.runtime.units import MIB
 
 RECORD, STATE, SAMPLES, BATCHES = 1000, 50_000, 80, 8
 

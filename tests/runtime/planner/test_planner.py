@@ -9,11 +9,11 @@ import pytest
 from planner_demands import PLENTY, ROWS, demand_of, make_plan, row, shrunk, smallest_budget
 
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Demand, Measurement, work_key
 from edge_trgl.runtime.planner.layouts import DISK_CHUNK, MEMORY_CHUNK
 from edge_trgl.runtime.planner.plan import Plan
 from edge_trgl.runtime.planner.planner import choose, smallest, worth_measuring_mb
+from edge_trgl.runtime.units import MIB
 
 
 class TestBytes:

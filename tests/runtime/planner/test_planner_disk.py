@@ -8,9 +8,9 @@ import pytest
 from planner_demands import PLENTY, demand_of, row
 
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.demand import Form
 from edge_trgl.runtime.planner.planner import Begun, choose, lower, smallest
+from edge_trgl.runtime.units import MIB
 
 
 class TestDisk:

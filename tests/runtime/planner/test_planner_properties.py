@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from planner_demands import demand_of, make_plan, smallest_budget
 
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.demand import FORWARD, ModuleRow
 from edge_trgl.runtime.planner.planner import choose
+from edge_trgl.runtime.units import MIB
 
 
 @st.composite

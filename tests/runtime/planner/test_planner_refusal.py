@@ -8,10 +8,10 @@ import pytest
 from planner_demands import LEVELS, PLENTY, ROWS, demand_of, make_plan, row, shrunk
 
 from edge_trgl.runtime.errors import DoesNotFitError, UsageError
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.demand import FORWARD, Measurement, work_key
 from edge_trgl.runtime.planner.layouts import MEMORY_CHUNK
 from edge_trgl.runtime.planner.planner import Begun, choose, lower, smallest
+from edge_trgl.runtime.units import MIB
 
 
 def hint_of(demand, budget_mb):

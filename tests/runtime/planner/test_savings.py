@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 from planner_demands import demand_of, row
 
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.planner import choose
 from edge_trgl.runtime.planner.savings import missed
+from edge_trgl.runtime.units import MIB
 
 
 def _demand(order="stream"):

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurement, ModuleRow, work_key
 from edge_trgl.runtime.planner.planner import choose
 from edge_trgl.runtime.planner.traffic import passes, traffic_of
+from edge_trgl.runtime.units import MIB
 
 IMAGE, RECORD, STATE = 100, 1000, 50_000
 

@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 
 from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError, UsageError
-from edge_trgl.runtime.memory import process_memory
-from edge_trgl.runtime.memory.process_memory import allocator_environment
+from edge_trgl.runtime.memory import high_water
+from edge_trgl.runtime.memory.allocator import allocator_environment
 from edge_trgl.runtime.processes import processor
 from edge_trgl.runtime.processes.supervisor import SPINS, ChildCrashedError, run_child
 
 HEADER = """
 import os, signal, sys
-from edge_trgl.runtime.memory import process_memory
+from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.processes import messages
 
 def finish(value=None):
-    messages.send("result", value=value, peak_mb=process_memory.usage().peak)
+    messages.send("result", value=value, peak_mb=high_water.peak_mb())
 
 """
 
@@ -62,7 +62,7 @@ class TestResults:
         """What unloads libraries may take more than all that was before."""
         code = 'import atexit\natexit.register(lambda: b"x" * (256 << 20))\nfinish()'
         # What a child has from this process, and what it says itself, is less.
-        assert run(code).peak_mb > 256 or process_memory.usage().peak > 256
+        assert run(code).peak_mb > 256 or high_water.peak_mb() > 256
 
     def test_messages_arrive_in_order_while_the_child_lives(self, tmp_path):
         """The child goes on only when its first message was answered."""

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.storage import disk_space
+from edge_trgl.runtime.units import MIB
 
 
 @pytest.fixture

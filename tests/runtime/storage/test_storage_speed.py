@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from edge_trgl.runtime.errors import StorageError
-from edge_trgl.runtime.memory.process_memory import MIB, page_size
 from edge_trgl.runtime.storage import files, storage_speed
 from edge_trgl.runtime.storage.storage_speed import BLOCK_BYTES, CHUNK_BYTES, DIRECT, DROPPED
+from edge_trgl.runtime.units import MIB
 
 
 class Recorder(files.FileSystem):
@@ -81,13 +81,13 @@ def test_the_disk_is_asked_in_this_order(tmp_path, use_system):
     ]
     offsets = [offset for _, offset, _ in blocks]
     assert {(name, length) for name, _, length in blocks} == {("read", BLOCK_BYTES)}
-    assert sorted(offsets) == list(range(0, 2 * MIB, max(BLOCK_BYTES, page_size())))
+    assert sorted(offsets) == list(range(0, 2 * MIB, max(BLOCK_BYTES, storage_speed.PAGE_BYTES)))
     assert offsets != sorted(offsets)
 
 
 def test_of_a_larger_page_one_block_is_read(tmp_path, use_system, monkeypatch):
     """Else the page cache would have the next ones."""
-    monkeypatch.setattr(storage_speed, "page_size", lambda: 16_384)
+    monkeypatch.setattr(storage_speed, "PAGE_BYTES", 16_384)
     system = use_system(Recorder())
     measure(tmp_path)
     assert sorted(system.calls[8:]) == [("read", offset, BLOCK_BYTES) for offset in range(0, 2 * MIB, 16_384)]
@@ -169,7 +169,7 @@ def _flags(fd):
 
 class TestFreeSpace:
     def free(self, monkeypatch, mib):
-        monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=int(mib * MIB)))
+        monkeypatch.setattr(psutil, "disk_usage", lambda folder: SimpleNamespace(free=int(mib * MIB)))
 
     @pytest.mark.parametrize(("mib", "expected"), [(10, 1), (19.9, 1), (20, 2), (1e6, 2)])
     def test_a_tenth_of_it_is_the_most(self, tmp_path, monkeypatch, use_system, few_blocks, mib, expected):

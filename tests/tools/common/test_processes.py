@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -24,9 +23,7 @@ def test_watching_adds_up_the_processes_that_live_together(tool, seen):
 def test_a_process_that_came_when_another_had_gone_is_not_added_to_it(tool, monkeypatch):
     processes, alive = tool("common.processes"), iter([[1, 2], [1, 2], [1, 2, 3], [1, 3]])
     monkeypatch.setattr(processes, "tree", lambda root: next(alive))
-    monkeypatch.setattr(
-        processes.process_memory, "usage", lambda status: SimpleNamespace(peak=float(status.parent.name))
-    )
+    monkeypatch.setattr(processes.high_water, "peak_mb", lambda process: float(process.name))
     marks = processes.Marks(1)
     marks.sample()
     assert marks.peak_mb == 3

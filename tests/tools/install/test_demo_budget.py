@@ -11,7 +11,7 @@ def test_it_leaves_room_beside_torch(run_tool, tmp_path):
     printed = run_tool("install.demo_budget", cwd=tmp_path)
     taken = own_process.result_of(
         "-c",
-        "import torch; from edge_trgl.runtime.memory.process_memory import usage; print(usage().peak)",
+        "import torch; from edge_trgl.runtime.memory.high_water import peak_mb; print(peak_mb())",
     )
     assert abs(int(printed.stdout) - taken - 120) <= 20
     assert int(printed.stdout) % 10 == 0

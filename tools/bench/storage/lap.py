@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_trgl.runtime.memory.process_memory import allocator_environment
+from edge_trgl.runtime.memory.allocator import allocator_environment
 from tools.bench.regime_runs import Bench
 from tools.bench.storage.scale import Scale, target
 from tools.common.programs import program
@@ -74,9 +74,10 @@ def main() -> None:
     import torch
 
     from edge_trgl.data import stored_order, windowed_order
-    from edge_trgl.runtime.memory import process_memory
+    from edge_trgl.runtime.memory import counters
     from edge_trgl.runtime.storage.activation_store import ActivationStore
     from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
+    from edge_trgl.runtime.units import MIB
 
     folder, size, laps = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     num_samples = int(size * 1e9) // (4 * SHAPE[0] * SHAPE[1] * SHAPE[2]) // BATCH * BATCH
@@ -101,7 +102,7 @@ def main() -> None:
         store.drop(spec.name)
         store.commit()
         store.sweep()
-        row = {"cached_mb": most / MIB, "rss_mb": process_memory.usage().rss}
+        row = {"cached_mb": most / MIB, "rss_mb": counters.usage().rss}
         sys.stdout.write(json.dumps(row) + "\n")
         sys.stdout.flush()
 

@@ -1,25 +1,15 @@
-"""What a process uses now and at most, as the kernel counts it.
-
-RSS = RssAnon + RssFile + RssShmem of /proc/PID/status, in MiB throughout. VmHWM keeps every peak that polling
-would miss; writing 5 to /proc/self/clear_refs resets it, so that a phase has a peak of its own.
-"""
+"""How the C library keeps and returns freed memory: settings, trimming, huge pages."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-MIB = 2**20
-STATUS = Path("/proc/self/status")
-CLEAR_REFS = Path("/proc/self/clear_refs")
-STATM = Path("/proc/self/statm")
-MEMINFO = Path("/proc/meminfo")
+from edge_trgl.runtime.units import MIB
+
 MAPS = Path("/proc/self/maps")
 HUGE_PAGE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 
@@ -42,83 +32,21 @@ than the steps had been that were measured for the plan (K-M of width 256, Mobil
 5 to 30 MiB more. All measured on x86.
 """
 
-SMALL_BYTES = 4 << 20
+SMALL_BYTES = 4 * MIB
 """Where a heap is made of them, the tensors of most modules are smaller than this, all others than twice this."""
 
-_HELD_BYTES = 32 << 20
+_HELD_BYTES = 32 * MIB
 """The largest block that glibc lets the heap have: among small tensors, some are larger."""
 
-_TOP_BYTES = 8 << 20
+_TOP_BYTES = 8 * MIB
 """So much may stay free at the end of the heap: less, and steps give back what they ask for again."""
 
-_MAX_HUGE_BYTES = 2 << 20
+_MAX_HUGE_BYTES = 2 * MIB
 """The largest huge page that is worth having: the heap grows by whole ones, which are 32 MiB where a page has 16
 KiB (as on the Raspberry Pi 5) and 512 where it has 64."""
 
 _THRESHOLD, _TUNABLES, _HUGE_PAGES = "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    """One process, in MiB: resident now and at most, by kind, and the private writable memory it has mapped."""
-
-    rss: float
-    anonymous: float
-    file: float
-    shared: float
-    peak: float
-    data: float
-
-
-def read_kib(path: Path, names: tuple[str, ...]) -> dict[str, int]:
-    """The named `Name:   123 kB` lines of a /proc file, in KiB; absent ones are absent."""
-    found = {}
-    for line in path.read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if name in names:
-            found[name] = int(rest.split()[0])
-    return found
-
-
-def usage(status: Path = STATUS) -> Usage:
-    """The memory of the process that `status` describes."""
-    names = ("VmRSS", "RssAnon", "RssFile", "RssShmem", "VmHWM", "VmData")
-    kib = read_kib(status, names)
-    rss, anonymous, file, shared, peak, data = (kib.get(name, 0) / 1024 for name in names)
-    return Usage(rss=rss, anonymous=anonymous, file=file, shared=shared, peak=peak, data=data)
-
-
-def available_mb(meminfo: Path = MEMINFO) -> float:
-    """MiB that a new process can have without swapping: MemAvailable, on Jetson too."""
-    return read_kib(meminfo, ("MemAvailable",)).get("MemAvailable", 0) / 1024
-
-
-class Meter:
-    """The peak of this process over phases, accumulated before each reset of the kernel's high-water mark.
-
-    `highest`: MiB at most, as of the last reading.
-    """
-
-    def __init__(self, clear_refs: Path = CLEAR_REFS, status: Path = STATUS) -> None:
-        self._clear_refs = clear_refs
-        self._status = status
-        self.highest = 0.0
-
-    @contextmanager
-    def phase(self) -> Iterator[None]:
-        """Give what runs inside a high-water mark of its own; `read` tells it until the next one."""
-        self.read()
-        with suppress(OSError):  # some containers forbid it: the mark then simply never falls
-            self._clear_refs.write_text("5")
-        yield
-        self.read()
-
-    def read(self) -> float:
-        """MiB at most since the last phase began."""
-        peak = usage(self._status).peak
-        self.highest = max(self.highest, peak)
-        return peak
 
 
 def trim() -> None:
@@ -127,11 +55,6 @@ def trim() -> None:
     if release is not None:
         release(0)
         keep_holes()
-
-
-def resident_mb() -> float:
-    """The RSS of this process; it takes 15 µs where `usage` takes 35."""
-    return int(STATM.read_text().split()[1]) * page_size() / MIB
 
 
 def keep_holes() -> None:
@@ -168,7 +91,7 @@ def allocator_environment(allocator: Allocator = "held", huge_page: Path = HUGE_
     if allocator == "own":
         return {}
     settings = {
-        _THRESHOLD: str(1024 * 1024),
+        _THRESHOLD: str(MIB),
         "MALLOC_TRIM_THRESHOLD_": str(64 * 1024),
         "MALLOC_ARENA_MAX": "1",
         "MIMALLOC_PURGE_DELAY": "0",
@@ -201,18 +124,3 @@ def hold_freed() -> None:
         trim()
         option(_M_MMAP_THRESHOLD, _HELD_BYTES)
         option(_M_TRIM_THRESHOLD, _TOP_BYTES)
-
-
-def io_mb() -> tuple[float, float]:
-    """MiB that this process has read and written since it began.
-
-    Read: from files and pipes, the page cache included. Written: what a disk gets, in whole pages; what is removed
-    before the kernel has sent it is counted too, and nothing on file systems in memory.
-    """
-    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(counts["rchar"]) / MIB, int(counts["write_bytes"]) / MIB
-
-
-def page_size() -> int:
-    """Bytes of a memory page."""
-    return os.sysconf("SC_PAGE_SIZE")
