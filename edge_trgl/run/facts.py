@@ -117,7 +117,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How training ended. `peak_mb`: of the training process and its device; `method`: how the latter is counted."""
+    """How training ended. `peak_mb`: of the training process and its device; `method`: how that is counted."""
 
     scores: Scores
     weights_sha256: str

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_trgl.runtime.memory.allocator import allocator_environment
+from edge_trgl.runtime.units import MIB
 from tools.bench.regime_runs import Bench
 from tools.bench.storage.scale import Scale, target
 from tools.common.programs import program
 
 SHAPE, BATCH = (64, 14, 14), 64
-MIB = 1 << 20
+
 WHOLE, LAPS = (2.0, 1), (0.25, 20)
 """GB of the file, and laps."""
 
@@ -77,7 +78,6 @@ def main() -> None:
     from edge_trgl.runtime.memory import counters
     from edge_trgl.runtime.storage.activation_store import ActivationStore
     from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
-    from edge_trgl.runtime.units import MIB
 
     folder, size, laps = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     num_samples = int(size * 1e9) // (4 * SHAPE[0] * SHAPE[1] * SHAPE[2]) // BATCH * BATCH
