@@ -1,7 +1,7 @@
 """What each module of a chain costs: shapes, and bytes at any batch size, from local steps on tiny batches.
 
 The very step that training takes is run, gradients included, and its timeline tells the bytes at any batch size.
-Where that step would take more than `REAL_MB`, it is run on tensors without values.
+Where that step would take more than `calibrated.REAL_MB`, it is run on tensors without values.
 """
 
 from __future__ import annotations
@@ -19,14 +19,11 @@ from edge_trgl.learning.local_module import Emit, LocalModule, StepConfig
 from edge_trgl.learning.segments import laid_out
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.networks.chain import Chain, Pieces, Shape
+from edge_trgl.planning import calibrated
 from edge_trgl.planning.live_bytes import SMALL, Timeline, timeline_of
 from edge_trgl.planning.without_values import Choice, Tensors
 from edge_trgl.runtime.errors import InputError, UsageError
 from edge_trgl.runtime.memory import allocator, guard
-
-REAL_MB = 40.0
-"""MiB that counting one module may take: large images, or weights, pass it. Counting without values takes twice as
-much, whatever the module (torch's own Python), and is slower where the module is small: measured on x86."""
 
 _Entry = tuple[Shape, torch.dtype]
 """Shape and dtype of a sample that enters a module."""
@@ -159,7 +156,7 @@ def _module_cost(
     chain: Chain, module: int, config: StepConfig, shape: Shape, dtype: torch.dtype, choice: Choice
 ) -> ModuleCost:
     try:
-        with choice.limited(REAL_MB):
+        with choice.limited(calibrated.REAL_MB):
             return _counted(chain, module, config, shape, dtype, choice.tensors)
     except (MemoryError, OSError, RuntimeError) as error:
         if not guard.refused(error):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from edge_trgl.planning import calibrated
 from edge_trgl.runtime.errors import DoesNotFitError, EdgeTrglError
 from edge_trgl.runtime.planner import planner
 from edge_trgl.runtime.planner.demand import Demand
 from edge_trgl.runtime.planner.plan import Plan
-
-HOPE = 1.25
-"""Estimates are measured before a plan is refused for them, but not where they are so many times the budget."""
 
 SIDES = (224, 128, 64, 32)
 """In pixels, as they are proposed, the largest first."""
@@ -29,7 +27,7 @@ def check_fit(demand: Demand, budget_mb: float, at_side: Callable[[int], Demand]
     try:
         planner.choose(demand, budget_mb, {}, probing=False)
     except DoesNotFitError as error:
-        if _fits(demand, HOPE * budget_mb):
+        if _fits(demand, calibrated.HOPE * budget_mb):
             return
         sides = (side for side in SIDES if side < shortest)
         proposal = next((text for side in sides if (text := _proposal(side, budget_mb, at_side))), None)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from edge_trgl.runtime.planner.calibrated import MORE_COPIES
 from edge_trgl.runtime.planner.demand import Demand, Measurements
 from edge_trgl.runtime.planner.plan import Plan
 from edge_trgl.runtime.planner.traffic import Traffic, traffic_of
-
-MORE = 4
-"""Times the copies of the plan."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,7 @@ def alternatives(demand: Demand, plan: Plan, measured: Measurements, *, augmente
     form = demand.forms[plan.layout.form]
     if form.order != "cache":
         return
-    for copies in (demand.copies, MORE * demand.copies) if augmented else (demand.copies,):
+    for copies in (demand.copies, MORE_COPIES * demand.copies) if augmented else (demand.copies,):
         yield Alternative(copies=copies, traffic=traffic_of(replace(demand, copies=copies), plan, measured))
     streamed = replace(form, order="stream")
     forms = tuple(streamed if one is form else one for one in demand.forms)

@@ -6,20 +6,16 @@ import functools
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+<<<<<<< HEAD
+=======
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.planner.calibrated import COMPUTE_BYTES_PER_S, OPTIMISM, OPTIMISM_FIXED
+>>>>>>> a2e7366 (Planning holds what its jobs do: demand, forms, measure, choose, machine; tuned constants stand in one file with their origin)
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurements, ModuleRow, work_key
 from edge_trgl.runtime.planner.disk_need import DiskNeed, disk_need
 from edge_trgl.runtime.planner.layouts import reads_batches_ahead, reads_modules_ahead
 from edge_trgl.runtime.planner.plan import Layout, Plan
 from edge_trgl.runtime.units import MIB
-
-OPTIMISM = 0.1
-"""By how much of its work an estimate may be too high: within it, measuring decides."""
-
-OPTIMISM_FIXED = 0.04
-"""The same of the process before its first module."""
-
-_COMPUTE_BYTES_PER_S = 2e9
-"""A step's tensors over its time, and so over what computing its forward again adds three times: two x86 cores."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +221,7 @@ def _extra_seconds(demand: Demand, form: Form, layout: Layout) -> float:
         read = sum(row.reads for row in rows if row is not form.rows[0])
         each = sum(row.writes for row in rows) + (0 if reads_batches_ahead(demand, layout) else read)
         moved += times * each * demand.num_samples
-    return moved / speed + _again(demand, form, layout) / _COMPUTE_BYTES_PER_S
+    return moved / speed + _again(demand, form, layout) / COMPUTE_BYTES_PER_S
 
 
 def _again(demand: Demand, form: Form, layout: Layout) -> float:

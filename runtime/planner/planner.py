@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.planner import refusals
+from edge_trgl.runtime.planner.calibrated import OPTIMISM, STEP_DOWN
 from edge_trgl.runtime.planner.candidates import ladder, least_memory
-from edge_trgl.runtime.planner.costing import OPTIMISM, Candidate
+from edge_trgl.runtime.planner.costing import Candidate
 from edge_trgl.runtime.planner.demand import Demand, Measurements, work_key
 from edge_trgl.runtime.planner.plan import Plan
-
-STEP_DOWN = 0.1
-"""A step down the ladder gives back this share of what the plan can give back, where it can."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from edge_trgl.runtime.errors import DoesNotFitError
+<<<<<<< HEAD
+=======
+from edge_trgl.runtime.memory.process_memory import MIB
+from edge_trgl.runtime.planner.calibrated import SHORTFALL
+>>>>>>> a2e7366 (Planning holds what its jobs do: demand, forms, measure, choose, machine; tuned constants stand in one file with their origin)
 from edge_trgl.runtime.planner.candidates import NARROW, ladder, least_disk, least_memory
 from edge_trgl.runtime.planner.costing import Candidate, boundary_bytes
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Measurements
@@ -14,9 +19,6 @@ from edge_trgl.runtime.units import MIB
 
 SHOWN = 3
 """Changes in a hint, beside the budget that would do."""
-
-SHORTFALL = 0.02
-"""An estimated peak was at most this share too low."""
 
 
 def of_memory(

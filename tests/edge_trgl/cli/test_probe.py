@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -18,9 +19,8 @@ from click.testing import CliRunner
 
 from edge_trgl.cli.app import cli
 from edge_trgl.config.sources import read_profile, read_toml, resolve
-from edge_trgl.jobs import machine
 from edge_trgl.pipeline import board_probe
-from edge_trgl.run.folder import Run
+from edge_trgl.planning import machine
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
 from edge_trgl.runtime.memory import counters, high_water
 from edge_trgl.runtime.processes import processor
@@ -226,7 +226,7 @@ class TestMachine:
         torch.set_flush_denormal(False)
 
     def test_all_is_measured(self, quick):
-        found = machine.run(Run(Path("nowhere")))
+        found = asdict(machine.measure())
         assert set(found) == set(MACHINE)
         assert found["images_per_s"] > 0
         assert found["relative_speeds"]["fp32"] == 1

@@ -10,7 +10,10 @@ import own_process
 import pytest
 
 from edge_trgl.config.sources import resolve
-from edge_trgl.jobs import costs, plan, prepare, probe
+from edge_trgl.jobs import prepare
+from edge_trgl.planning import forms, measure
+from edge_trgl.planning.choose import choose
+from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import counters
 from edge_trgl.runtime.planner import measurements_cache
@@ -27,21 +30,21 @@ def planned(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run = Run.create(tmp_path / "run", resolve(TINY, {"budget": {"probe": True}}))
     prepare.run(run)
-    costs.run(run, PLENTY_MB)
-    return run, plan.run(run, PLENTY_MB, PLENTY_MB)["wanted"]
+    store_demand(run, PLENTY_MB)
+    return run, choose(run, PLENTY_MB, PLENTY_MB).wanted
 
 
 @pytest.mark.slow
 def test_a_plan_rests_on_steps_that_were_measured(planned):
     run, wanted = planned
-    assert {one["work"] for one in wanted} == {"none", FORWARD}
-    options = json.dumps({"wanted": wanted, "budget_mb": PLENTY_MB})
+    assert {one.work for one in wanted} == {"none", FORWARD}
+    options = json.dumps({"wanted": [dataclasses.asdict(one) for one in wanted], "budget_mb": PLENTY_MB})
     run_child(["-m", "edge_trgl.jobs", "probe", str(run.folder), options], on_message=lambda message: None)
-    assert plan.run(run, PLENTY_MB, PLENTY_MB)["wanted"] == []
+    assert choose(run, PLENTY_MB, PLENTY_MB).wanted == ()
     state = run.state()
     assert state.meta("plan")["probed"]
     assert all(row["step_s"] > 0 for row in state.meta("table"))
-    kept = measurements_cache.recall([one["key"] for one in wanted])
+    kept = measurements_cache.recall([one.key for one in wanted])
     assert {key: dataclasses.asdict(one) for key, one in kept.items()} == state.meta("measured")
     for one in kept.values():
         assert one.fixed_mb > 50  # a process with torch in it
@@ -54,13 +57,13 @@ def test_a_plan_rests_on_steps_that_were_measured(planned):
 def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monkeypatch, allocator, work_mb):
     run, wanted = planned
     one = Measurement(work_mb=100.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
-    monkeypatch.setattr(probe.process_setup, "begin", lambda device, room_mb: None)
-    monkeypatch.setattr(probe, "_prepared", lambda run, state, one, device: None)
-    monkeypatch.setattr(probe, "_measured", lambda work, size, room_mb, device: one)
+    monkeypatch.setattr(measure.process_setup, "begin", lambda device, room_mb: None)
+    monkeypatch.setattr(measure, "_prepared", lambda run, state, one, device: None)
+    monkeypatch.setattr(measure, "_measured", lambda work, size, room_mb, device: one)
     state = run.state()
     state.set_meta("allocator", allocator)
-    probe.run(run, wanted[:1], PLENTY_MB)
-    assert state.meta("measured")[wanted[0]["key"]]["work_mb"] == pytest.approx(work_mb)
+    measure.measure(run, wanted[:1], PLENTY_MB)
+    assert state.meta("measured")[wanted[0].key]["work_mb"] == pytest.approx(work_mb)
     state.close()
 
 
@@ -72,11 +75,11 @@ def test_after_a_lasting_refusal_the_rest_is_left_to_another_process(planned, mo
         raise RuntimeError(message)
 
     run, wanted = planned
-    monkeypatch.setattr(probe.process_setup, "begin", lambda device, room_mb: None)
-    monkeypatch.setattr(probe, "_prepared", refuse)
-    probe.run(run, wanted[:2], PLENTY_MB)
+    monkeypatch.setattr(measure.process_setup, "begin", lambda device, room_mb: None)
+    monkeypatch.setattr(measure, "_prepared", refuse)
+    measure.measure(run, wanted[:2], PLENTY_MB)
     state = run.state()
-    assert state.meta("measured") == {one["key"]: dataclasses.asdict(REFUSED) for one in wanted[:num_measured]}
+    assert state.meta("measured") == {one.key: dataclasses.asdict(REFUSED) for one in wanted[:num_measured]}
     state.close()
 
 
@@ -115,9 +118,15 @@ def test_the_highest_of_the_measured_steps_counts(measured, place):
 
 def test_code_that_later_works_load_counts_for_all(monkeypatch):
     one = Measurement(work_mb=1.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
+<<<<<<< HEAD:tests/edge_trgl/jobs/test_probe.py
     now = dataclasses.replace(counters.usage(), file=90.0)
     monkeypatch.setattr(counters, "usage", lambda: now)
     found = probe._with_all_code({"early": (one, 80.0), "late": (one, 90.0)})
+=======
+    now = dataclasses.replace(process_memory.usage(), file=90.0)
+    monkeypatch.setattr(process_memory, "usage", lambda: now)
+    found = measure._with_all_code({"early": (one, 80.0), "late": (one, 90.0)})
+>>>>>>> a2e7366 (Planning holds what its jobs do: demand, forms, measure, choose, machine; tuned constants stand in one file with their origin):tests/edge_trgl/planning/test_measure.py
     assert (found["early"].fixed_mb, found["late"].fixed_mb) == (210.0, 200.0)
 
 
@@ -130,5 +139,5 @@ def test_in_parts_all_gradients_are_there_while_the_next_part_is_computed(planne
     row = ModuleRow(
         kind="k", weights=5, momentum=8, opening=6, gradients=1, works={FORWARD: 10, "none": 20}, reads=0, writes=0
     )
-    parts = costs._in_parts(row, 4)
+    parts = forms._in_parts(row, 4)
     assert (parts.works, parts.gradients) == ({FORWARD: 10, "none": 24}, 4)

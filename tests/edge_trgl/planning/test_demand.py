@@ -8,9 +8,9 @@ from torch import nn
 import edge_trgl
 from edge_trgl.config.sources import resolve
 from edge_trgl.engine import process_setup
-from edge_trgl.jobs import costs
 from edge_trgl.learning.local_module import StepConfig
 from edge_trgl.method.transport import Transport
+from edge_trgl.planning import calibrated, demand, forms
 from edge_trgl.planning.count import chain_costs
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import UsageError
@@ -32,7 +32,7 @@ def paged(plan_run, process_size):
 
 
 def _orders(run, budget_mb):
-    costs.run(run, budget_mb)
+    demand.store_demand(run, budget_mb)
     return [form["order"] for form in run.state().meta("demand")["forms"]]
 
 
@@ -40,7 +40,7 @@ def _orders(run, budget_mb):
 def test_a_net_is_not_whole_where_its_weights_fit_but_no_step(paged):
     run, states = paged
     fixed_mb = run.state().meta("demand")["fixed_mb"]
-    room_mb = costs.WHOLE * states / MIB
+    room_mb = calibrated.WHOLE_FACTOR * states / MIB
     assert "stream" in _orders(run, fixed_mb + room_mb + 200)
     assert "stream" not in _orders(run, fixed_mb + room_mb + 1)
     assert "stream" not in _orders(run, None)
@@ -50,7 +50,7 @@ def test_a_net_is_not_whole_where_its_weights_fit_but_no_step(paged):
 def test_a_net_is_paged_where_that_is_asked_for(paged, plan_run):
     """Whatever room there is for the whole of it."""
     run, states = paged
-    plenty_mb = run.state().meta("demand")["fixed_mb"] + costs.WHOLE * states / MIB + 200
+    plenty_mb = run.state().meta("demand")["fixed_mb"] + calibrated.WHOLE_FACTOR * states / MIB + 200
     assert "stream" in _orders(run, plenty_mb)
     assert "stream" not in _orders(plan_run("two", **PAGED, budget__resident="2"), plenty_mb)
 
@@ -64,21 +64,21 @@ def single(nets):
 
 @pytest.mark.parametrize(("size", "sizes"), [(8, [8, 4, 2]), (9, [9]), (10, [10, 5, 2]), (11, [11])])
 def test_no_part_of_a_batch_is_one_image_where_a_batch_norm_needs_two(single, size, sizes):
-    offered = costs._variants("stream", *single, size, "")
+    offered = forms._variants("stream", *single, size, "")
     assert [shaped.form.size for shaped in offered] == sizes
 
 
 def test_a_batch_of_one_image_is_refused_where_a_batch_norm_needs_two(single):
-    costs._check_size(2, single[1])
+    forms._check_size(2, single[1])
     with pytest.raises(UsageError, match="a batch norm of module 0 sees a single position"):
-        costs._check_size(1, single[1])
+        forms._check_size(1, single[1])
 
 
 @pytest.mark.parametrize(
     ("board", "probe", "expected"),
     [
         ({}, True, (90.0, 40.0)),
-        ({}, False, (costs.STORAGE_MBS, costs.STORAGE_MBS)),
+        ({}, False, (calibrated.STORAGE_MBS, calibrated.STORAGE_MBS)),
         ({"storage_read_mbs": 45.0, "storage_write_mbs": 20.0}, True, (45.0, 20.0)),
         ({"storage_write_mbs": 20.0}, True, (90.0, 20.0)),
     ],
@@ -87,7 +87,7 @@ def test_the_profile_knows_the_disk_or_it_is_measured(tmp_path, monkeypatch, boa
     speed = StorageSpeed(read_mbs=90.0, write_mbs=40.0, random_iops=1.0, method="O_DIRECT", file_mb=16.0)
     monkeypatch.setattr(measurements_cache, "disk_speed", lambda folder: speed)
     config = resolve({"board": board, "budget": {"probe": probe}})
-    assert costs._disk_speed(config, Run(tmp_path)) == expected
+    assert demand._disk_speed(config, Run(tmp_path)) == expected
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run,
 
     found, tensor_mb = allocator("roomy", 1e5)
     assert found == "held"
-    monkeypatch.setattr(costs, "PLACELESS_SHARE", costs.PLACELESS * tensor_mb / 2e5)
+    monkeypatch.setattr(calibrated, "FRAGMENTED_SHARE", calibrated.FRAGMENTED_TENSORS * tensor_mb / 2e5)
     assert [allocator(f"{mb}", mb)[0] for mb in (200_001.0, 199_999.0, None)] == ["held", "huge", "huge"]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_trgl.jobs import plan
+from edge_trgl.planning import calibrated, choose
 from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.runtime.planner.demand import Demand
 from edge_trgl.runtime.planner.plan import Plan
@@ -27,7 +27,7 @@ def _planned_again(run, budget_mb=1e5, **peaks_mb):
     state = run.state()
     for name, peak_mb in peaks_mb.items():
         state.record_phase(name, peak_mb, seconds=1.0)
-    plan.run(run, budget_mb, 1e6)
+    choose.choose(run, budget_mb, 1e6)
     return state.meta("plan")["floor_mb"]
 
 
@@ -39,7 +39,7 @@ def test_no_job_before_training_is_forgotten(plan_run):
 def test_the_least_leaves_the_jobs_of_other_runs_a_little_more(plan_run):
     run = plan_run("run")
     assert _planned_again(run, costs=200.0) == 200.0
-    assert _planned_again(run, budget_mb=None, costs=200.0) == 200.0 + plan.SPARE_MB
+    assert _planned_again(run, budget_mb=None, costs=200.0) == 200.0 + calibrated.JOB_MARGIN_MB
 
 
 def test_a_refusal_names_a_budget_that_leaves_them_a_little_more(plan_run):
@@ -57,7 +57,7 @@ def test_a_model_that_is_cut_is_converted_beside_its_library(plan_run, tmp_path,
     rows = run.state().meta("demand")["forms"][0]["rows"]
     making = max(row["opening"] + row["weights"] for row in rows)
     assert making > 0
-    assert _planned_again(run, costs=200.0, cut=300.0) == 300.0 + making / MIB + plan.SPARE_MB
+    assert _planned_again(run, costs=200.0, cut=300.0) == 300.0 + making / MIB + calibrated.JOB_MARGIN_MB
     assert _planned_again(run, prepare=500.0) == 500.0
 
 
@@ -69,7 +69,7 @@ def _chunks_of(run, *names, position=1):
     state.commit(position=position, modules=[], boundaries=records)
     demand, before = Demand.from_document(state.meta("demand")), Plan.from_document(state.meta("plan"))
     before = replace(before, layout=replace(before.layout, chunk=12))
-    found = plan._begun(state, demand, before)
+    found = choose._begun(state, demand, before)
     assert found.live_bytes == 10 * (16 + 16) * len(names)
     state.close()
     return found.chunks
