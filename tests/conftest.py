@@ -107,7 +107,9 @@ def _few_tested(source: Source, **options: Any) -> dict[str, Draw]:
 
 def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Mapping[str, Any]) -> Run:
     """A prepared and planned run from `section__key=value` settings over TINY."""
-    from edge_trgl.jobs import convert, costs, cut, plan, prepare
+    from edge_trgl.jobs import convert, cut, prepare
+    from edge_trgl.planning.choose import choose
+    from edge_trgl.planning.demand import store_demand
 
     chosen: dict[str, dict[str, Any]] = {}
     for setting, value in settings.items():
@@ -127,8 +129,8 @@ def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Map
         cut.run(run)
     with pytest.MonkeyPatch.context() as patch:
         _of_size(patch)
-        costs.run(run, budget_mb)
-    assert plan.run(run, budget_mb, disk_mb)["wanted"] == []
+        store_demand(run, budget_mb)
+    assert not choose(run, budget_mb, disk_mb).wanted
     state = run.state()
     if state.meta("layout")["built"]:
         convert.run(run)

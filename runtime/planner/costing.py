@@ -6,11 +6,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-<<<<<<< HEAD
-=======
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.calibrated import COMPUTE_BYTES_PER_S, OPTIMISM, OPTIMISM_FIXED
->>>>>>> a2e7366 (Planning holds what its jobs do: demand, forms, measure, choose, machine; tuned constants stand in one file with their origin)
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurements, ModuleRow, work_key
 from edge_trgl.runtime.planner.disk_need import DiskNeed, disk_need
 from edge_trgl.runtime.planner.layouts import reads_batches_ahead, reads_modules_ahead

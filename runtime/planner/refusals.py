@@ -7,11 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from edge_trgl.runtime.errors import DoesNotFitError
-<<<<<<< HEAD
-=======
-from edge_trgl.runtime.memory.process_memory import MIB
 from edge_trgl.runtime.planner.calibrated import SHORTFALL
->>>>>>> a2e7366 (Planning holds what its jobs do: demand, forms, measure, choose, machine; tuned constants stand in one file with their origin)
 from edge_trgl.runtime.planner.candidates import NARROW, ladder, least_disk, least_memory
 from edge_trgl.runtime.planner.costing import Candidate, boundary_bytes
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Measurements

@@ -6,13 +6,8 @@ import json
 import sys
 from dataclasses import asdict
 
-<<<<<<< HEAD
-from edge_trgl.jobs import probe
-from edge_trgl.runtime.memory import allocator, counters
-=======
 from edge_trgl.planning import calibrated, measure
-from edge_trgl.runtime.memory import process_memory
->>>>>>> a2e7366 (Planning holds what its jobs do: demand, forms, measure, choose, machine; tuned constants stand in one file with their origin)
+from edge_trgl.runtime.memory import allocator, counters
 from edge_trgl.runtime.memory.device import Cpu
 from edge_trgl.runtime.units import MIB
 
@@ -51,15 +46,9 @@ class Gpu(Cpu):
 
 def measured(work, room_mb, device=None):
     """`work` on batches of 64, where so much more than the process has may be taken."""
-<<<<<<< HEAD
     allocator.trim()  # as before a step measured
     before_mb = counters.usage().rss
-    found = probe._measured(work, 64, before_mb + room_mb, device or Cpu())
-=======
-    process_memory.trim()  # as before a step measured
-    before_mb = process_memory.usage().rss
     found = measure._measured(work, 64, before_mb + room_mb, device or Cpu())
->>>>>>> a2e7366 (Planning holds what its jobs do: demand, forms, measure, choose, machine; tuned constants stand in one file with their origin)
     return {"measurement": asdict(found), "sizes": work.sizes, "before_mb": before_mb}
 
 

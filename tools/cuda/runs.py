@@ -14,8 +14,10 @@ from edge_trgl.config import sources
 from edge_trgl.engine import training
 from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.open_run import OpenRun, open_run
-from edge_trgl.jobs import costs, plan, prepare
+from edge_trgl.jobs import prepare
 from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.planning.choose import choose
+from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import Run
 from tools.cuda.checks import Setting
 
@@ -66,8 +68,8 @@ def planned(folder: Path, *layers: Sections) -> Run:
     """A run with its data and its plan, of which nothing is measured."""
     run = Run.create(folder, sources.resolve(*layers))
     prepare.run(run)
-    costs.run(run, PLENTY_MB)
-    assert plan.run(run, PLENTY_MB, PLENTY_MB)["wanted"] == []
+    store_demand(run, PLENTY_MB)
+    assert not choose(run, PLENTY_MB, PLENTY_MB).wanted
     return run
 
 

@@ -28,9 +28,11 @@ from torch import nn
 from edge_trgl.config.sources import resolve
 from edge_trgl.engine import training
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.jobs import convert, costs, plan, prepare
+from edge_trgl.jobs import convert, prepare
 from edge_trgl.networks import catalogue, cutting
 from edge_trgl.networks.cutting import Net
+from edge_trgl.planning.choose import choose
+from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import RUNS, Run
 from edge_trgl.runtime.errors import EdgeTrglError
 from tools.common.options import command_line
@@ -159,8 +161,8 @@ def _planned(folder: Path, net: Net, source: Path, regime: str) -> Run:
     state = run.state()
     state.set_meta("net", net.document())
     state.close()
-    costs.run(run, 1e5)
-    plan.run(run, 1e5, disk_mb=math.inf)
+    store_demand(run, 1e5)
+    choose(run, 1e5, disk_mb=math.inf)
     convert.run(run)
     return run
 

@@ -6,7 +6,7 @@ import pytest
 
 from edge_trgl.engine import evaluation, training
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.jobs import plan
+from edge_trgl.planning.choose import choose
 from edge_trgl.runtime.errors import DoesNotFitError, StoppedError, UsageError
 from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.high_water import Meter
@@ -90,7 +90,7 @@ def test_the_plan_keeps_every_module_in_memory(plan_run, monkeypatch, tmp_path):
     above = {name: one["peak_mb"] - one["fixed_mb"] for name, one in least.items()}  # the rest is this process
     assert above["shared"] > above["apart"] + 16
     with pytest.raises(DoesNotFitError):
-        plan.run(runs["shared"], least["shared"]["peak_mb"] - 8, 1e6)
+        choose(runs["shared"], least["shared"]["peak_mb"] - 8, 1e6)
 
 
 def test_modules_of_other_shapes_are_refused(plan_run):

@@ -13,8 +13,8 @@ import pytest
 
 from edge_trgl.config.sources import resolve
 from edge_trgl.engine.commits import Ledger
-from edge_trgl.jobs import plan as plan_job
 from edge_trgl.pipeline.pipeline import ATTEMPTS, Pipeline
+from edge_trgl.planning.choose import choose
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DiskFullError, DoesNotFitError
 from edge_trgl.runtime.storage import disk_space, files
@@ -224,7 +224,7 @@ def test_chunks_become_shorter_where_one_ends_and_the_weights_stay_the_same(plan
     assert disk.refusals == 1
     assert state.position() > 0
     run.remove_uncommitted(state)
-    changed = plan_job.run(run, plan["peak_mb"], disk.limit_mb, refused="disk")["changed"]
+    changed = choose(run, plan["peak_mb"], disk.limit_mb, refused="disk").changed
     assert "chunks of 20" in changed.split(" -> ")[0]
     assert "chunks of 5," in changed.split(" -> ")[1]
     assert finish(run).sha256 == undisturbed.sha256
@@ -300,6 +300,6 @@ def test_full_at_any_moment_it_goes_on_to_the_same_weights(
         except DiskFullError:
             num_full += 1
             run.remove_uncommitted(state)
-            plan_job.run(run, 1e5, 1e6, refused="disk")
+            choose(run, 1e5, 1e6, refused="disk")
     assert num_full > 1
     assert state.meta("result")["weights_sha256"] == undisturbed.sha256

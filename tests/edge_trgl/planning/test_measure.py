@@ -118,15 +118,9 @@ def test_the_highest_of_the_measured_steps_counts(measured, place):
 
 def test_code_that_later_works_load_counts_for_all(monkeypatch):
     one = Measurement(work_mb=1.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
-<<<<<<< HEAD:tests/edge_trgl/jobs/test_probe.py
     now = dataclasses.replace(counters.usage(), file=90.0)
     monkeypatch.setattr(counters, "usage", lambda: now)
-    found = probe._with_all_code({"early": (one, 80.0), "late": (one, 90.0)})
-=======
-    now = dataclasses.replace(process_memory.usage(), file=90.0)
-    monkeypatch.setattr(process_memory, "usage", lambda: now)
     found = measure._with_all_code({"early": (one, 80.0), "late": (one, 90.0)})
->>>>>>> a2e7366 (Planning holds what its jobs do: demand, forms, measure, choose, machine; tuned constants stand in one file with their origin):tests/edge_trgl/planning/test_measure.py
     assert (found["early"].fixed_mb, found["late"].fixed_mb) == (210.0, 200.0)
 
 
