@@ -25,7 +25,7 @@ from edge_trgl.config.flags import configuration
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.pipeline.pipeline import Listener, Pipeline
 from edge_trgl.run.folder import RUNS, Run, begin_or_continue, numbered
-from edge_trgl.runtime.errors import EdgeTrglError, UsageError
+from edge_trgl.runtime.errors import EdgeTrglError, UsageError, require_package
 from edge_trgl.runtime.processes.supervisor import Message
 
 __all__ = ["EdgeTrglError", "Training", "begin", "plan", "plan_of", "train", "warn"]
@@ -129,7 +129,12 @@ class Training:
 
 
 def begin(folder: Path | str, config: RunConfig, listener: Listener = warn) -> Training:
-    """The run in `folder`, not trained yet: a new one, or the one that was begun there in the same way."""
+    """The run in `folder`, not trained yet: a new one, or the one that was begun there in the same way.
+
+    Raises:
+        UsageError: torch is not installed, or the folder has something else in it.
+    """
+    require_package("torch", "training")
     return Training(begin_or_continue(Path(folder), config).folder, listener)
 
 
@@ -174,7 +179,12 @@ def plan(
 
 
 def plan_of(config: RunConfig, listener: Listener = warn) -> dict[str, Any]:
-    """The plan of a configuration."""
+    """The plan of a configuration.
+
+    Raises:
+        UsageError: torch is not installed.
+    """
+    require_package("torch", "planning")
     with _temporary_run(config) as run:
         return Pipeline(run, listener).plan_only()
 

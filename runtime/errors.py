@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 
 class EdgeTrglError(Exception):
     """A mistake or a limit that the user can do something about; shown without a traceback.
@@ -87,3 +89,29 @@ ERRORS = {
         StoppedError,
     )
 }
+
+PACKAGES = ("jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "PIL", "torch", "torchvision", "xxhash")
+"""What edge-trgl imports when it is needed, by the names of the modules."""
+
+
+def require_package(package: str, purpose: str) -> None:
+    """Refuse `purpose` ("training") where `package` is not installed; nothing is imported.
+
+    Raises:
+        UsageError: with the command that installs it.
+    """
+    if find_spec(package) is None:
+        raise _missing(package, purpose)
+
+
+def missing_package(error: ModuleNotFoundError, purpose: str) -> UsageError | None:
+    """What to tell the user of a failed import; None where the module is none of `PACKAGES`."""
+    package = (error.name or "").partition(".")[0]
+    return _missing(package, purpose) if package in PACKAGES else None
+
+
+def _missing(package: str, purpose: str) -> UsageError:
+    return UsageError(
+        f"{purpose} needs {package}, which is not installed here",
+        hint="pip install edge-trgl, or edge-trgl-run for predict and bench alone.",
+    )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -26,7 +26,7 @@ from edge_trgl.config.sections import RunConfig
 from edge_trgl.config.sources import parse_setting
 from edge_trgl.run.exported_files import rows
 from edge_trgl.run.folder import Run, newest_unfinished, numbered
-from edge_trgl.runtime.errors import EdgeTrglError, StoppedError
+from edge_trgl.runtime.errors import EdgeTrglError, StoppedError, missing_package
 from edge_trgl.runtime.processes.supervisor import ChildCrashedError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -43,10 +43,12 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except EdgeTrglError as error:
-        click.echo(f"edge-trgl: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"  {error.hint}", err=True)
-        sys.exit(error.exit_code)
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        refusal = missing_package(error, "this command")
+        if refusal is None:
+            raise
+        _refuse(refusal)
     except ChildCrashedError as error:
         # Its traceback has been printed by the child.
         click.echo(f"edge-trgl: {error}; this is a bug, please report it with the lines above", err=True)
@@ -55,6 +57,13 @@ def main() -> None:
         # Whoever read our output has left; Python would complain again while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _refuse(error: EdgeTrglError) -> NoReturn:
+    click.echo(f"edge-trgl: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  {error.hint}", err=True)
+    sys.exit(error.exit_code)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import ERRORS, EdgeTrglError, OverBudgetError
+from edge_trgl.runtime.errors import ERRORS, EdgeTrglError, OverBudgetError, missing_package
 from edge_trgl.runtime.memory import cgroup, high_water
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.processes.supervisor import CGROUP
@@ -29,21 +29,26 @@ def main() -> int:
         cgroup.enter(
             Path(os.environ[CGROUP])
         )  # before anything heavy: pages are charged where they are first touched
-    job = importlib.import_module(f"edge_trgl.jobs.{name}")
     try:
+        job = importlib.import_module(f"edge_trgl.jobs.{name}")
         value = job.run(Run(Path(folder)), **json.loads(options[0] if options else "{}"))
     except EdgeTrglError as error:
         return _tell(error)
+    except ModuleNotFoundError as error:
+        refusal = missing_package(error, f"the job {name}")
+        if refusal is None:
+            raise
+        return _tell(refusal)
     except Exception as error:
         from edge_trgl.runtime.memory import guard
 
         if not guard.refused(error):
             raise
-        refusal = OverBudgetError(
+        over_budget = OverBudgetError(
             "an allocation was refused: the budget leaves no room for it",
             hint="edge-trgl resume RUN --budget-mb N goes on from the last commit with more.",
         )
-        return _tell(refusal)
+        return _tell(over_budget)
     messages.send("result", value=value, peak_mb=high_water.peak_mb() + _device_mb())
     return 0
 

@@ -6,8 +6,8 @@ Nothing is installed. The pinned packages of constraints.txt are followed from w
 markers evaluated for the machine in question (pip evaluates them for the one it runs on, whatever its --platform),
 and pip says in a dry run which file of PyPI each would be. What torch pins itself, its CUDA libraries, is followed
 too. Sizes are those that the registry tells of its files. `developing` is what `make venv` takes, `deploying` what
-running an exported file takes. Ends with 1 where anything of CUDA would come to aarch64. Without --quick, pip
-fetches 3 GB for each Python on x86, for the registry does not serve the metadata of NVIDIA's wheels apart.
+running an exported file takes (run_only). Ends with 1 where anything of CUDA would come to aarch64. Without --quick,
+pip fetches 3 GB for each Python on x86, for the registry does not serve the metadata of NVIDIA's wheels apart.
 """
 
 from __future__ import annotations
@@ -34,9 +34,6 @@ from tools.common.programs import ROOT
 
 MACHINES = ("x86_64", "aarch64")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-DEPLOYING = ("click", "numpy", "onnxruntime", "pillow", "tomli; python_version < '3.11'", "tomli-w", "xxhash")
-"""What `edge-trgl predict` and `bench` load; the README names them."""
-
 CUDA = re.compile(r"nvidia|cuda|triton|pytorch-triton")
 GLIBCS = range(17, 29)
 Environment = dict[str, str]
@@ -71,7 +68,7 @@ def _row(machine: str, python: str) -> dict[str, Any]:
     pins = _applying(_requirements((ROOT / "constraints.txt").read_text()), environment)
     known = _files(frozenset(f"{one.name}{one.specifier}" for one in pins), python, machine)
     developing = _closure(_wanted(), known, environment)
-    deploying = _closure([Requirement(one) for one in DEPLOYING], known, environment)
+    deploying = _closure(_requirements(_setup("run_only")["options"]["install_requires"]), known, environment)
     largest = sorted(developing.items(), key=lambda item: -item[1]["mb"])[:8]
     return {
         "machine": machine,
@@ -108,10 +105,16 @@ def _requirements(text: str) -> list[Requirement]:
 
 
 def _wanted() -> list[Requirement]:
-    config = ConfigParser()
-    config.read(ROOT / "setup.cfg")
+    config = _setup("")
     extras = config["options.extras_require"]
     return _requirements(f"{config['options']['install_requires']}\n{extras['dev']}")
+
+
+def _setup(project: str) -> ConfigParser:
+    """The setup.cfg of a project of the tree."""
+    config = ConfigParser()
+    config.read(ROOT / project / "setup.cfg")
+    return config
 
 
 def _applying(requirements: list[Requirement], environment: Environment, extra: str = "") -> list[Requirement]:
