@@ -6,7 +6,7 @@ Nothing is installed. The pinned packages of constraints.txt are followed from w
 markers evaluated for the machine in question (pip evaluates them for the one it runs on, whatever its --platform),
 and pip says in a dry run which file of PyPI each would be. What torch pins itself, its CUDA libraries, is followed
 too. Sizes are those that the registry tells of its files. `developing` is what `make venv` takes, `deploying` what
-running an exported file takes (run_only). Ends with 1 where anything of CUDA would come to aarch64. Without --quick,
+running an exported file takes (run_only). Ends with 1 where CUDA would come to aarch64. Without --quick,
 pip fetches 3 GB for each Python on x86, for the registry does not serve the metadata of NVIDIA's wheels apart.
 """
 
