@@ -11,7 +11,7 @@ from edge_trgl.runtime.units import MIB
 
 
 def summarise(config: RunConfig, state: RunState) -> dict[str, Any]:
-    """The content of summary.json (schema in the README)."""
+    """The content of summary.json (described in runtime/README.md)."""
     result, plan, layout = state.meta("result"), state.meta("plan"), state.meta("layout")
     cgroup_mb = state.meta("cgroup_peak_mb")
     scores, work = result["scores"], result["work"]

@@ -74,7 +74,7 @@ def images(num_images, scale=255.0, seed=0):
 def run_file(path, x):
     """The outputs of the whole file for images, by name."""
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as the README says
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as edge_trgl/export/README.md says
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     found = session.run(names, {"input": x.numpy()})
