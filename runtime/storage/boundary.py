@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from edge_trgl.runtime.errors import DamagedBoundaryError, StorageError
-from edge_trgl.runtime.storage.boundary_index import Index, Rows, Samples, checksums
+from edge_trgl.runtime.storage.boundary_index import Index, Rows, Samples
 from edge_trgl.runtime.storage.boundary_spec import WINDOW_CHUNKS, BoundaryRecord, BoundarySpec
 from edge_trgl.runtime.storage.read_buffers import ReadBuffers
-from edge_trgl.runtime.storage.record_codec import decoded, empty_rows, encoded, steps, store
+from edge_trgl.runtime.storage.record_codec import decoded, empty_rows, encoded, store
 from edge_trgl.runtime.storage.record_file import DAMAGED_HINT, RecordFile, Traffic, runs_of
 from edge_trgl.runtime.storage.safetensors_file import bytes_of
+from edge_trgl.runtime.storage.stored_rows import StoredRows
 
 
 class Shared:
@@ -45,7 +45,7 @@ class Boundary:
         self._index = Index(spec, shared.num_samples)
         self._durable_counts = [0] * spec.copies
         self._sync_failed = False
-        self._file: RecordFile | None = None
+        self._stored: StoredRows | None = None
         # [N, ...]: rows as `empty_rows` makes them
         self._memory = empty_rows(spec, spec.num_records) if spec.in_memory else None
 
@@ -71,10 +71,8 @@ class Boundary:
         if self._memory is not None:
             store(self._memory[first : first + len(samples)], values, self.spec)
         else:
-            assert self._file is not None
-            data = bytes_of(encoded(values, self.spec))
-            self._file.write(first, data)
-            self._index.set_checksums(first, data)
+            assert self._stored is not None
+            self._stored.write(first, bytes_of(encoded(values, self.spec)))
         self._index.append(samples, copy)
 
     @property
@@ -107,13 +105,14 @@ class Boundary:
         rows = self._index.rows_of(samples, copy)
         if self._memory is not None:
             return decoded(self._remembered(self._memory, rows), self.spec)
-        found = self._shared.buffers.fetched(self, rows)
-        if found is None:
-            found = self._shared.buffers.current(self.spec)[: len(rows)]
-            self.fill(found, rows)
+        assert self._stored is not None
+        records = self._shared.buffers.fetched(self._stored, rows)
+        if records is None:
+            records = self._shared.buffers.current(self.spec)[: len(rows)]
+            self._stored.fill(records, rows)
         if then is not None:
-            self._look_ahead(self._index.known_rows_of(then, copy))
-        return decoded(found, self.spec)
+            self._look_ahead(self._stored, self._index.known_rows_of(then, copy))
+        return decoded(records, self.spec)
 
     def _remembered(self, memory: Tensor, rows: Rows) -> Tensor:
         if len(runs_of(rows)) == 1:
@@ -122,41 +121,11 @@ class Boundary:
         torch.index_select(memory, 0, torch.from_numpy(rows), out=buffer)
         return buffer
 
-    def _look_ahead(self, rows: Rows) -> None:
+    def _look_ahead(self, stored: StoredRows, rows: Rows) -> None:
         if self._shared.buffers.ahead and len(rows):
-            self._shared.buffers.fetch(self, rows)
+            self._shared.buffers.fetch(stored, rows)
         else:
-            self.expect(rows)
-
-    def expect(self, rows: Rows) -> None:
-        """Let the disk be at work on the chunks of `rows` [N] of a large file, and let go of all others."""
-        assert self._file is not None
-        if self._file.is_large:
-            self._file.expect(rows)
-
-    def fill(self, buffer: Tensor, rows: Rows) -> None:
-        """Read `rows` [B] from the file into `buffer` [B, ...], which is as `empty_rows` makes it.
-
-        Raises:
-            DamagedBoundaryError, StorageError: as `read`.
-        """
-        assert self._file is not None
-        stride, data = self.spec.record_bytes, bytes_of(buffer)
-        for run in runs_of(rows):
-            start = run.position * stride
-            self._file.read(run.row, data[start : start + run.length * stride])
-        self._verify(rows, data)
-
-    def _verify(self, rows: Rows, data: memoryview) -> None:
-        written = self._index.checksums(rows)
-        for row, found, expected in zip(rows, checksums(data, self.spec), written, strict=True):
-            if found != expected:
-                raise DamagedBoundaryError(
-                    f"boundary {self.spec.name!r}, record {row} in {self.path} is damaged: "
-                    f"its checksum is {found:016x} where {expected:016x} was written",
-                    hint=DAMAGED_HINT,
-                    boundary=self.spec.name,
-                )
+            stored.expect(rows)
 
     def make_file(self) -> None:
         """Make the file with all its space.
@@ -164,20 +133,21 @@ class Boundary:
         Raises:
             StorageError: the disk has no room for it; there is no file.
         """
-        self._file = RecordFile.create(self.spec, self.path, self._shared.traffic)
+        file = RecordFile.create(self.spec, self.path, self._shared.traffic)
+        self._stored = StoredRows(self.spec, self._index, file)
 
     def clear(self) -> None:
         """Forget all records and keep the space."""
         self._shared.buffers.settle()  # what is read ahead may be of rows that are written anew
-        self._index = Index(self.spec, self._shared.num_samples)
+        self._index.clear()
 
     def close(self) -> None:
         """Let go of the memory and close the file, which stays."""
         self._shared.buffers.settle()
         self._memory = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._stored is not None:
+            self._stored.file.close()
+            self._stored = None
 
     def commit(self) -> BoundaryRecord:
         """Make the records appended so far durable, all but the entry of the file in its folder.
@@ -186,11 +156,11 @@ class Boundary:
             StorageError: the last commit stands; the boundary is good for `reopen` only.
         """
         assert not self._sync_failed, "restore the store before the next commit"
-        if self._file is None:
+        if self._stored is None:
             self.make_file()
-        assert self._file is not None
+        assert self._stored is not None
         if not self.is_committed or self._durable_counts != self._index.counts:
-            self._persist(self._file)
+            self._persist(self._stored)
         self.is_committed = True
         return BoundaryRecord(
             spec=self.spec,
@@ -199,20 +169,15 @@ class Boundary:
             index_checksum=self._index.digest(),
         )
 
-    def _persist(self, file: RecordFile) -> None:
+    def _persist(self, stored: StoredRows) -> None:
         for first, stop in self._index.spans(self._durable_counts):
             if self._memory is not None:
-                self._persist_memory(file, self._memory, first, stop)
-            file.write_index(first, self._index.entry_bytes(first, stop))
+                stored.save(self._memory, first, stop)
+            stored.write_index(first, stop)
         self._sync_failed = True
-        file.sync()
+        stored.file.sync()
         self._sync_failed = False
         self._durable_counts = list(self._index.counts)
-
-    def _persist_memory(self, file: RecordFile, memory: Tensor, first: int, stop: int) -> None:
-        for row, data in steps(memory, first, stop):
-            self._index.set_checksums(row, data)
-            file.write(row, data)
 
     @classmethod
     def reopen(cls, record: BoundaryRecord, path: Path, shared: Shared) -> Boundary:
@@ -223,19 +188,20 @@ class Boundary:
             StorageError: it cannot be read.
         """
         boundary = cls(record.spec, path, shared)
-        boundary._file = RecordFile.reopen(record.spec, path, shared.traffic)
+        file = RecordFile.reopen(record.spec, path, shared.traffic)
+        boundary._stored = StoredRows(record.spec, boundary._index, file)
         try:
-            boundary._load(boundary._file, record)
+            boundary._load(boundary._stored, record)
         except StorageError:
             boundary.close()
             raise
         return boundary
 
-    def _load(self, file: RecordFile, record: BoundaryRecord) -> None:
+    def _load(self, stored: StoredRows, record: BoundaryRecord) -> None:
         self._index.counts = list(record.counts)
         spans = self._index.spans([0] * self.spec.copies)
         for first, stop in spans:
-            file.read_index(first, self._index.entry_bytes(first, stop))
+            stored.read_index(first, stop)
         if self._index.digest() != record.index_checksum:
             raise DamagedBoundaryError(
                 f"the index of boundary {self.spec.name!r} in {self.path} is damaged",
@@ -245,12 +211,6 @@ class Boundary:
         self._index.rebuild()
         if self._memory is not None:
             for first, stop in spans:
-                self._load_memory(file, self._memory, first, stop)
+                stored.load(self._memory, first, stop)
         self._durable_counts = list(record.counts)
         self.is_committed = True
-
-    def _load_memory(self, file: RecordFile, memory: Tensor, first: int, stop: int) -> None:
-        for row, data in steps(memory, first, stop):
-            file.read(row, data)
-            num_rows = len(data) // self.spec.record_bytes
-            self._verify(np.arange(row, row + num_rows, dtype=np.int32), data)

@@ -26,6 +26,11 @@ class Index:
         self._entries = np.zeros(spec.num_records, dtype=_ENTRY)
         self._rows = np.full((spec.copies, num_samples), -1, dtype=np.int32)
 
+    def clear(self) -> None:
+        """Forget all rows."""
+        self.counts = [0] * self._spec.copies
+        self._rows.fill(-1)
+
     def next_row(self, samples: Samples, copy: int) -> int:
         """Return the row of the first of `samples` to be appended."""
         count = self.counts[copy]

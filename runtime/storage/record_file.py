@@ -58,13 +58,15 @@ class RecordFile:
     """An open file of records; it keeps the page cache small.
 
     Attributes:
+        path: where it is.
         is_large: too large to lie in the page cache.
 
     Raises, from each of its methods:
         StorageError: the disk is full or fails, or the file is not as long as it was.
     """
 
-    def __init__(self, spec: BoundarySpec, fd: int, traffic: Traffic) -> None:
+    def __init__(self, spec: BoundarySpec, path: Path, fd: int, traffic: Traffic) -> None:
+        self.path = path
         self._spec = spec
         self._fd = fd
         self._traffic = traffic
@@ -82,7 +84,7 @@ class RecordFile:
             files.close_file(fd)
             files.remove(path)
             raise
-        return cls(spec, fd, traffic)
+        return cls(spec, path, fd, traffic)
 
     @classmethod
     def reopen(cls, spec: BoundarySpec, path: Path, traffic: Traffic) -> RecordFile:
@@ -105,7 +107,7 @@ class RecordFile:
                 hint=DAMAGED_HINT,
                 boundary=spec.name,
             )
-        return cls(spec, fd, traffic)
+        return cls(spec, path, fd, traffic)
 
     def close(self) -> None:
         """Close the file."""

@@ -136,7 +136,7 @@ def test_a_boundary_that_is_damaged_again_ends_the_run(plan_run, stop_at, monkey
     def read(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("edge_trgl.runtime.storage.boundary.Boundary._verify", read)
+    monkeypatch.setattr("edge_trgl.runtime.storage.stored_rows.StoredRows._verify", read)
     with pytest.raises(DamagedBoundaryError, match="it is damaged"):
         training.train(open_run(run), budget_mb=1e5, others_mb=0.0)
 

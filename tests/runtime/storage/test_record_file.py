@@ -64,13 +64,13 @@ def _full(store, *, in_memory=False, copies=1):
 def test_what_is_expected_is_fetched_once_and_the_rest_let_go_of(store, use_system):
     boundary, spy = _full(store), Spy()
     use_system(spy)
-    boundary.expect(np.arange(5, 30))
+    boundary._stored.expect(np.arange(5, 30))
     assert spy.chunks(WILL_NEED) == [0, 1, 2, 3]
     assert spy.chunks(DONT_NEED) == []
-    boundary.expect(np.array([100, 17, 20]))
+    boundary._stored.expect(np.array([100, 17, 20]))
     assert spy.chunks(WILL_NEED) == [12]
     assert sorted(spy.chunks(DONT_NEED)) == [0, 1, 3]
-    boundary.expect(np.array([], np.int64))
+    boundary._stored.expect(np.array([], np.int64))
     assert sorted(spy.chunks(DONT_NEED)) == [2, 12]
 
 
@@ -78,7 +78,7 @@ def test_a_chunk_is_fetched_in_pieces_that_no_kernel_cuts_short(store, use_syste
     boundary, spy = _full(store), Spy()
     monkeypatch.setattr(record_file, "_FETCH_BYTES", 5 * RECORD)
     use_system(spy)
-    boundary.expect(np.array([9]))
+    boundary._stored.expect(np.array([9]))
     assert spy.advised == [(WILL_NEED, 8 * RECORD, 5 * RECORD), (WILL_NEED, 13 * RECORD, 3 * RECORD)]
 
 
