@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.common.machine import machine
+from tools.common.machine import origin
 from tools.common.options import command_line
 from tools.common.processes import edge_trgl, output_of
 
@@ -58,7 +58,7 @@ def main() -> int:
         runs = {name: _trained(name, Path(scratch)) for name in (QUICK if options.quick else RUNS)}
     before = json.loads(options.against.read_text())["runs"] if options.against else {}
     differ = [name for name, run in runs.items() if name in before and run != before[name]]
-    document = {"setting": machine(threads=1), "runs": runs, "differ": differ, "ok": not differ}
+    document = {**origin(threads=1), "runs": runs, "differ": differ, "ok": not differ}
     for name, run in runs.items():
         known = "" if name not in before else "  DIFFERS" if name in differ else "  as before"
         print(f"{name:20s} {run['weights_sha256'][:16]}{known}", file=sys.stderr)

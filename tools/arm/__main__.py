@@ -35,6 +35,7 @@ from typing import Any
 from PIL import Image
 
 from tools.arm.root import QEMU, MissingError, Root, build, check_host, mounted
+from tools.common.machine import commit, today
 from tools.common.options import command_line
 from tools.common.processes import tree, wait_until_gone
 from tools.common.programs import RESULTS
@@ -238,7 +239,13 @@ def main(arguments: list[str] | None = None) -> int:
     pins = build(root, options.mirror, options.replaced)
     names = [name for name in STEPS if not (options.quick and name == "tests")]
     bench = Bench(root=root, logs=options.logs, tests=tuple(options.tests))
-    document = {"emulator": _version(), "processor": options.processor, "pins": pins}
+    document = {
+        "date": today(),
+        "commit": commit(),
+        "emulator": _version(),
+        "processor": options.processor,
+        "pins": pins,
+    }
     with mounted(root):
         steps = []
         for name in names:

@@ -27,7 +27,7 @@ from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy import Cascade, Predictor
 from edge_trgl.run.folder import Run
 from tools.common.intervals import median_ratio
-from tools.common.machine import machine
+from tools.common.machine import origin
 from tools.common.options import command_line
 
 THRESHOLDS = (1.0, 0.6, 0.0)
@@ -52,7 +52,7 @@ def main() -> None:
         for optimize in (False, True)
         for threshold in THRESHOLDS
     ]
-    document = {**machine(given.threads), "num_images": num_images, "rounds": rounds, "rows": rows}
+    document = {**origin(given.threads), "num_images": num_images, "rounds": rounds, "rows": rows}
     if given.json == "-":
         json.dump(document, sys.stdout, indent=2)
         return

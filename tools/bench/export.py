@@ -25,7 +25,7 @@ from typing import Any
 from edge_trgl.run.folder import RUNS, Run
 from edge_trgl.runtime.storage import safetensors_file
 from edge_trgl.runtime.units import MIB
-from tools.common.machine import machine
+from tools.common.machine import origin
 from tools.common.options import command_line
 from tools.common.processes import CommandError, edge_trgl
 from tools.common.programs import environment
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix=".export-", dir=RUNS) as scratch:
         rows = [measure(net, Path(scratch).absolute() / name, options.threads) for name, net in nets.items()]
     document = {
-        "machine": machine(options.threads),
+        **origin(options.threads),
         "rows": rows,
         "ok": all(row["within_limit"] and row["within_budget"] for row in rows),
     }

@@ -24,7 +24,7 @@ from typing import Any
 from edge_trgl.run.folder import RUNS
 from tools.bench.nets import GROWTH, GROWTH_MODULES, NETS, ROWS, TINY, Net
 from tools.bench.regime_runs import TRAINER, Bench
-from tools.common.machine import machine
+from tools.common.machine import origin
 from tools.common.options import command_line
 
 SECTIONS = ("overhead", "savings", "growth", "tree")
@@ -79,7 +79,7 @@ def measure(
     targets = judge(figures)
     failed = [item for section in figures.values() for item in section if "error" in item]
     return {
-        "machine": machine(bench.threads),
+        **origin(bench.threads),
         "note": NOTE,
         **figures,
         "targets": targets,

@@ -34,7 +34,7 @@ from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.zoo import km_resnet, resnet110
 from edge_trgl.planning.count import ModuleCost, chain_costs
 from tools.common.intervals import T_975, median_ratio
-from tools.common.machine import machine
+from tools.common.machine import origin
 from tools.common.options import command_line
 
 MEMORY_LIMIT, TIME_LIMIT = 1.001, 1.02
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = [row for name, net in nets.items() for row in measure(name, net, options.rounds)]
     targets = [target for row in rows for target in judge(row)]
     document = {
-        "machine": machine(options.threads),
+        **origin(options.threads),
         "rows": rows,
         "targets": targets,
         "ok": all(target["ok"] for target in targets),

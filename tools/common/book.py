@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tools.common.machine import today
+
 Item = dict[str, Any]
 
 
@@ -42,7 +44,7 @@ class Book:
 
     def document(self, more: Item) -> Item:
         """Everything, with `more`."""
-        return {"settings": self._settings, **more, "sections": self._sections}
+        return {"date": today(), "settings": self._settings, **more, "sections": self._sections}
 
     def save(self, more: Item) -> None:
         """Write the file, with `more`."""

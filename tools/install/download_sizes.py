@@ -29,6 +29,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tools.common.machine import today
 from tools.common.options import command_line
 from tools.common.programs import ROOT
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     with ThreadPoolExecutor(4) as pool:  # most of the time is the registry's
         rows = list(pool.map(lambda one: _row(*one), where))
     wrong = sorted({name for row in rows if row["machine"] == "aarch64" for name in row["cuda"]})
-    document = {"rows": rows, "ok": not wrong}
+    document = {"date": today(), "rows": rows, "ok": not wrong}
     text = json.dumps(document, indent=1)
     if options.json not in (None, "-"):
         Path(options.json).write_text(text + "\n")

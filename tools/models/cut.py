@@ -35,6 +35,7 @@ from edge_trgl.planning.choose import choose
 from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import RUNS, Run
 from edge_trgl.runtime.errors import EdgeTrglError
+from tools.common.machine import origin
 from tools.common.options import command_line
 from tools.common.programs import program
 from tools.models.library import LIBRARY_MODELS
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     models = options.models or (QUICK_MODELS if options.quick else MODELS)
     rows = [_in_a_process(name) for name in models]
-    document = {"rows": rows, "ok": all(row["ok"] for row in rows if not row["refused"])}
+    document = {**origin(threads=1), "rows": rows, "ok": all(row["ok"] for row in rows if not row["refused"])}
     text = json.dumps(document, indent=1)
     if options.json not in (None, "-"):
         Path(options.json).write_text(text + "\n")

@@ -31,6 +31,7 @@ from edge_trgl.engine.schedule import Span
 from edge_trgl.export.compare.module_by_module import Images, batches_of
 from edge_trgl.run.folder import RUNS, Run
 from tools.common.images import CACHE
+from tools.common.machine import origin
 from tools.common.options import command_line
 from tools.common.processes import edge_trgl, output_of
 from tools.common.programs import program
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"rows": rows, "ok": all(row["ok"] for row in rows)}
+    return {**origin(torch.get_num_threads()), "rows": rows, "ok": all(row["ok"] for row in rows)}
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -28,7 +28,7 @@ from edge_trgl.networks.cutting import model_factory
 from edge_trgl.run.folder import RUNS
 from tools.common.images import CACHE, save
 from tools.common.intervals import mean_interval
-from tools.common.machine import machine
+from tools.common.machine import origin
 from tools.common.options import command_line
 from tools.common.processes import CommandError, edge_trgl, watch
 
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             for row in ROWS
         ]
     document = {
-        **machine(options.threads),
+        **origin(options.threads),
         "budget_mb": options.budget_mb,
         "accuracy_on_the_first_set": before,
         "rows": [_row(row, [run for run in runs if run["row"] == row]) for row in ROWS],

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_trgl.run.folder import RUNS
+from tools.common.machine import origin
 from tools.common.options import command_line
 from tools.common.processes import CommandError, edge_trgl, job_of, output_of, tree, wait_until_gone
 
@@ -93,7 +94,7 @@ def judge(tallies: Sequence[Tally], num_kills: int, seed: int) -> dict[str, Any]
     ok = sum(tally.kills for tally in tallies) == num_kills and all(
         tally.equal > 0 and tally.different == 0 for tally in tallies
     )
-    return {"seed": seed, "regimes": [tally.document() for tally in tallies], "ok": ok}
+    return {**origin(threads=1), "seed": seed, "regimes": [tally.document() for tally in tallies], "ok": ok}
 
 
 def torment(regime: str, num_kills: int, lots: random.Random, scratch: Path) -> Tally:

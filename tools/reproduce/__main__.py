@@ -36,6 +36,7 @@ from typing import Any
 
 from tools.common.images import CACHE
 from tools.common.intervals import T_975
+from tools.common.machine import commit, today
 from tools.common.options import command_line
 from tools.common.programs import RESULTS
 from tools.reproduce import figure2, sample
@@ -138,6 +139,8 @@ def _begun(options: argparse.Namespace, table: Table) -> dict[str, Any]:
     changes = [f"with {change}" for change in options.set]
     changes += ["a try with a tiny net for one epoch"] if options.quick else []
     return {
+        "date": today(),
+        "commit": commit(),
         "table": _name(options),
         "of": options.table,
         "title": table.title,

@@ -16,6 +16,7 @@ from edge_trgl.run.folder import Run
 from edge_trgl.runtime.processes.supervisor import run_child
 from tools.common.images import CACHE
 from tools.common.intervals import mean_interval
+from tools.common.machine import commit, today
 from tools.common.processes import edge_trgl, output_of
 from tools.reproduce.runs import finished
 from tools.reproduce.summary import percent
@@ -41,7 +42,14 @@ def document(name: str, seeds: int, runs: Path, *, quick: bool) -> dict[str, Any
     runs.mkdir(parents=True, exist_ok=True)
     full = full_test(runs / "full-test.npz", QUICK_TEST if quick else None)
     results = [result(row, seed, flags, runs, full) for seed in range(seeds) for row in ROWS]
-    return {"table": name, "flags": list(flags), "rows": summarise(results), "runs": results}
+    return {
+        "date": today(),
+        "commit": commit(),
+        "table": name,
+        "flags": list(flags),
+        "rows": summarise(results),
+        "runs": results,
+    }
 
 
 def result(row: str, seed: int, shared: Sequence[str], runs: Path, full: Path | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from edge_trgl.run.folder import RUNS
 from tools.bench.regime_runs import Bench
 from tools.bench.storage import cached, lap, order, parallel, prefix
 from tools.bench.storage.scale import Scale
-from tools.common.machine import machine
+from tools.common.machine import origin
 from tools.common.options import command_line
 
 SECTIONS = {
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _document(figures: Mapping[str, Any], threads: int) -> dict[str, Any]:
     targets = [target for name, found in figures.items() for target in SECTIONS[name].judge(found)]
     ok = all(target["ok"] for target in targets)
-    return {"machine": machine(threads), "figures": figures, "targets": targets, "ok": ok}
+    return {**origin(threads), "figures": figures, "targets": targets, "ok": ok}
 
 
 def _table(document: Mapping[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""What was measured, as JSON, and the page that is made of it."""
