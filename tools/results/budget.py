@@ -97,8 +97,8 @@ def _verdict(rows: Sequence[Item]) -> str:
     planned, instant = 100 * _worst(rows, "planned_mb"), 100 * _worst(alike, "instant_mb")
     return (
         f"{kept} of {len(rows)} finish within their budget; {harmed or 'none'} killed, restarted or lossy. The "
-        f"probed plan is never off by more than {planned:.1f} %; the instant one, where it lays the run out alike, "
-        f"by {instant:.1f} %."
+        f"probed plan is never off by more than {planned:.1f} %; the instant one, where it lays the run out "
+        f"alike, by {instant:.1f} %."
     )
 
 

@@ -24,9 +24,10 @@ def rounded(value: float | None, places: int = 0) -> str:
 
 def percent(accuracy: Sequence[float | None] | None, *, signed: bool = False) -> str:
     """[mean, half its 95 % interval], fractions, in percent."""
-    if accuracy is None or accuracy[0] is None:
+    if accuracy is None:
         return NONE
     mean, half = accuracy
+    assert mean is not None
     text = f"{100 * mean:{'+' if signed else ''}.2f}".replace("-", "−")
     return text if half is None else f"{text} ± {100 * half:.2f}"
 
