@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from edge_trgl.engine.schedule import Visit, carries_chunk
 from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_kinds import trains
 from edge_trgl.learning.totals import Totals
 from edge_trgl.runtime.errors import StoppedError
 from edge_trgl.runtime.memory import allocator, counters, guard
@@ -178,7 +179,7 @@ class Ledger:
         used_mb = peak + self.policy.others_mb + self.device.memory_mb()
         self._peaks[visit.module] = max(self._peaks.get(visit.module, 0.0), used_mb)
         counted = local.take_totals()
-        if visit.kind in ("train", "backward"):
+        if trains(visit.kind):
             self._steps += visit.span.stop - visit.span.start
         if visit.kind == "train":
             book = (visit.module, visit.span.epoch)

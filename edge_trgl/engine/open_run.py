@@ -16,6 +16,7 @@ from edge_trgl.engine.batches import Feed
 from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.schedule import Visit
 from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_kinds import trains
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
@@ -92,7 +93,7 @@ class OpenRun:
         level = self.plan.layout.recompute
 
         def work_mb(visit: Visit, num_samples: int) -> float:
-            work = FORWARD if visit.kind in ("forward", "ascend") else level
+            work = level if trains(visit.kind) else FORWARD
             return works[visit.module][work] * min(num_samples / size, 1) / MIB
 
         return work_mb

@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
-Kind = Literal["train", "forward", "ascend", "backward"]
-"""train: forward, the module's own loss, backward, step. forward: a frozen pass. ascend: the forward of a step
-whose backward comes later, or never. backward: that backward, from the gradient of the output, and the step."""
+from edge_trgl.learning.step_kinds import StepKind
 
 Split = Literal["train", "val", "test"]
 
@@ -67,7 +65,7 @@ class Visit:
     one. `drops` names the boundaries that nobody reads after this visit.
     """
 
-    kind: Kind
+    kind: StepKind
     module: int
     span: Span
     reads: tuple[Boundary, ...]
@@ -188,7 +186,7 @@ def _training(shape: Shape, epoch: int, start: int, stop: int, lap: int = 0, sou
 
 
 def _stream(
-    shape: Shape, span: Span, kinds: tuple[Kind, ...], reads: Boundary = IMAGES, *, read_again: bool = False
+    shape: Shape, span: Span, kinds: tuple[StepKind, ...], reads: Boundary = IMAGES, *, read_again: bool = False
 ) -> Iterator[Visit]:
     """The batches of `span` through modules of the given kinds, from the one that `reads` enters on.
 
@@ -216,7 +214,7 @@ def _round(shape: Shape, span: Span) -> Iterator[Visit]:
         yield Visit("ascend", module, span, (inputs[module],), (inputs[module + 1],))
     back: tuple[Boundary, ...] = ()
     for module in reversed(range(shape.num_modules)):
-        kind: Kind = "train" if module == last else "backward"
+        kind: StepKind = "train" if module == last else "backward"
         reads, gradient = (inputs[module], *back), gradients[module]
         back = () if gradient is None else (gradient,)
         drops = tuple(name for boundary in reads for name in _named(boundary))
@@ -312,7 +310,7 @@ def _named(boundary: Boundary) -> tuple[str, ...]:
     return () if boundary is IMAGES else (boundary.name,)
 
 
-def _kinds(kind: Kind, count: int) -> tuple[Kind, ...]:
+def _kinds(kind: StepKind, count: int) -> tuple[StepKind, ...]:
     return (kind,) * count
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from edge_trgl.engine.batches import Feed, Samples
 from edge_trgl.engine.schedule import IMAGES, Boundary, Span, Visit, passed
 from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_kinds import trains
+from edge_trgl.learning.steps import Batch, StepOptions, take_step
 from edge_trgl.random_keys import key
 from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.high_water import Meter
@@ -71,23 +73,22 @@ def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, st
 
 def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, rooms: EngineContext) -> None:
     span = visit.span
-    above = _gradient(visit, samples, rooms)
-    x = _read(visit.reads[0], span, batch, samples, rooms)
-    y, image = rooms.feed.labels(samples), _images(visit, batch, samples, rooms)
-    emit = _writer(visit, visit.module + 1, samples, rooms)
-    send_back = _writer(visit, visit.module, samples, rooms)
-    seed = key(rooms.seed, "step", span.epoch, batch)
-    if visit.kind == "forward":
-        local.infer(x, y, emit)
-    elif visit.kind == "ascend":
-        local.ascend(x, seed=seed, emit=emit)
-    elif above is None:
-        lr, gauged = rooms.learning_rate(visit, batch), batch == 0
-        local.train_step(
-            x, y, lr=lr, seed=seed, lap=span.lap, gauged=gauged, image=image, emit=emit, send_back=send_back
-        )
-    else:
-        local.backward_step(x, above, lr=rooms.learning_rate(visit, batch), seed=seed, send_back=send_back)
+    gradient = _gradient(visit, samples, rooms)  # first: the store reads the input into the same memory
+    read = Batch(
+        x=_read(visit.reads[0], span, batch, samples, rooms),
+        y=rooms.feed.labels(samples),
+        image=_images(visit, batch, samples, rooms),
+        gradient=gradient,
+    )
+    options = StepOptions(
+        lr=rooms.learning_rate(visit, batch) if trains(visit.kind) else 0.0,
+        seed=key(rooms.seed, "step", span.epoch, batch),
+        lap=span.lap,
+        gauged=batch == 0,
+        emit=_writer(visit, visit.module + 1, samples, rooms),
+        send_back=_writer(visit, visit.module, samples, rooms),
+    )
+    take_step(local, visit.kind, read, options)
 
 
 def _gradient(visit: Visit, samples: Samples, rooms: EngineContext) -> Tensor | None:

@@ -15,8 +15,18 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from edge_trgl.learning.local_module import Emit, LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule, StepConfig
 from edge_trgl.learning.segments import laid_out
+from edge_trgl.learning.step_kinds import StepKind
+from edge_trgl.learning.steps import (
+    Batch,
+    StepOptions,
+    discard,
+    forward_kinds,
+    sends_back,
+    take_step,
+    training_kind,
+)
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.networks.chain import Chain, Pieces, Shape
 from edge_trgl.planning import calibrated
@@ -185,7 +195,6 @@ def _counted(
 
 def _cost_of(chain: Chain, local: LocalModule, config: StepConfig, entry: _Entry, output: Tensor) -> ModuleCost:
     module = local.index
-    send_back = _nobody if chain.end_to_end and module > 0 else None
     works = _Works(
         local=local,
         config=config,
@@ -193,7 +202,8 @@ def _cost_of(chain: Chain, local: LocalModule, config: StepConfig, entry: _Entry
         image=chain.input_shape if local.mix.wants_image else None,
         out=output,
         frozen=module < chain.frozen,
-        send_back=send_back,
+        forward_kinds=forward_kinds(chain, module),
+        sends_back=sends_back(chain, module),
     )
     momentum_bytes = _bytes(local.moments().values())
     return ModuleCost(
@@ -261,38 +271,41 @@ class _Works:
     image: Shape | None
     out: Tensor
     frozen: bool
-    send_back: Emit | None
+    forward_kinds: tuple[StepKind, ...]
+    sends_back: bool
     laps: Iterator[int] = field(default_factory=itertools.count)
 
     def step(self, recompute: Recompute, size: int) -> Callable[[], None]:
+        """The step that trains the module; frozen, it has its forward work alone."""
         if self.frozen:
             return self.forward(size)
         parts, part = (2, size) if self.config.micro_batch else (1, None)
         self.local.config = replace(self.config, recompute=recompute, micro_batch=part)
-        x = _batch(parts * size, *self.x)
-        options: dict[str, Any] = {"lr": 0.0, "seed": 0, "send_back": self.send_back}
-        if not self.local.has_head:
-            above = _batch(parts * size, tuple(self.out.shape[1:]), self.out.dtype)
-            return lambda: self.local.backward_step(x, above, **options)
-        y = torch.zeros((parts * size,), dtype=torch.int64)
+        kind, num_samples = training_kind(self.local), parts * size
+        gradient = _batch(num_samples, tuple(self.out.shape[1:]), self.out.dtype) if kind == "backward" else None
+        batch = Batch(
+            x=_batch(num_samples, *self.x),
+            y=_labels(num_samples),
+            image=None if self.image is None else _batch(num_samples, self.image, torch.float32),
+            gradient=gradient,
+        )
         # Always the first step of a lap: others may do more for λ.
-        lap = next(self.laps)
-        image = None if self.image is None else _batch(parts * size, self.image, torch.float32)
-        return lambda: self.local.train_step(x, y, lap=lap, image=image, emit=_nobody, **options)
+        options = StepOptions(lap=next(self.laps), send_back=discard if self.sends_back else None)
+        return lambda: take_step(self.local, kind, batch, options)
 
     def forward(self, size: int) -> Callable[[], None]:
-        x, y = _batch(size, *self.x), torch.zeros((size,), dtype=torch.int64)
+        """The passes that train nothing."""
+        batch = Batch(x=_batch(size, *self.x), y=_labels(size))
 
         def run() -> None:
-            if not (self.local.has_head or self.frozen):
-                self.local.ascend(x, seed=0, emit=_nobody)
-            self.local.infer(x, y, None)
+            for kind in self.forward_kinds:
+                take_step(self.local, kind, batch, StepOptions())
 
         return run
 
 
-def _nobody(values: Tensor) -> None:
-    """Takes what a work emits and forgets it."""
+def _labels(size: int) -> Tensor:
+    return torch.zeros((size,), dtype=torch.int64)
 
 
 def _output(chain: Chain, module: int, trunk: nn.Sequential, config: StepConfig, x: Tensor) -> Tensor:

@@ -13,7 +13,17 @@ from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config, process_setup
 from edge_trgl.engine import training as training  # its imports are part of the memory that is measured
 from edge_trgl.engine.from_config import ModuleFactory
-from edge_trgl.learning.local_module import Emit, LocalModule
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_kinds import StepKind
+from edge_trgl.learning.steps import (
+    Batch,
+    StepOptions,
+    discard,
+    forward_kinds,
+    sends_back,
+    take_step,
+    training_kind,
+)
 from edge_trgl.planning import calibrated
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
@@ -30,42 +40,39 @@ from edge_trgl.runtime.units import MIB
 
 @dataclass(frozen=True)
 class _Work:
-    """One work of one module, with a batch for it; `parts`: so many times the size that is asked for.
+    """One work of one module: steps of these `kinds`, with a batch for them.
 
-    Two parts stand for any number: the second one meets the gradients of the first.
+    `parts`: a step takes this many micro-batches of the size that is asked for. Two stand for any number: the
+    second one meets the gradients of the first.
     """
 
     local: LocalModule
-    name: str
+    kinds: tuple[StepKind, ...]
     parts: int
     opening_mb: float
-    x: Tensor
-    y: Tensor
-    image: Tensor | None
-    gradient: Tensor
-    ascends: bool
-    send_back: Emit | None
+    batch: Batch
+    sends_back: bool
 
     def step(self, size: int) -> None:
-        """Do it on parts of the first samples, of `size` each."""
-        x, y, gradient = (values[: self.parts * size] for values in (self.x, self.y, self.gradient))
+        """Do it on the first samples, as many as the parts have of `size` each."""
         if self.parts > 1:
             self.local.config = replace(self.local.config, micro_batch=size)
-        if self.name == FORWARD:
-            if self.ascends:
-                self.local.ascend(x, seed=0, emit=_ignore)
-            self.local.infer(x, y, _ignore)
-        elif self.local.has_head:
-            image = None if self.image is None else self.image[: self.parts * size]
-            self.local.train_step(x, y, lr=0.0, seed=0, image=image, emit=_ignore, send_back=self.send_back)
-        else:
-            self.local.backward_step(x, gradient, lr=0.0, seed=0, send_back=self.send_back)
+        options = StepOptions(send_back=discard if self.sends_back else None)
+        batch = self._first(self.parts * size)
+        for kind in self.kinds:
+            take_step(self.local, kind, batch, options)
         self.local.take_totals()
+
+    def _first(self, num_samples: int) -> Batch:
+        found = {name: values[:num_samples] for name, values in self._tensors().items()}
+        return replace(self.batch, **found)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: values for name, values in vars(self.batch).items() if values is not None}
 
     def own_mb(self) -> float:
         """MiB of the module and its batch."""
-        held = [*self.local.tensors().values(), self.x, self.y, self.gradient]
-        held += [] if self.image is None else [self.image]
+        held = [*self.local.tensors().values(), *self._tensors().values()]
         return sum(tensor.nbytes for tensor in held) / MIB
 
 
@@ -141,15 +148,16 @@ def _prepared(run: Run, state: RunState, wanted: Wanted, device: Device) -> _Wor
     above = () if local.has_head else shapes[module + 1]
     return _Work(
         local=local,
-        name=wanted.work,
+        kinds=forward_kinds(chain, module) if wanted.work == FORWARD else (training_kind(local),),
         parts=wanted.parts,
         opening_mb=meter.read() + device.peak_mb() - before_mb,
-        x=_noise(num_samples, shapes[module], where).to(entering),
-        y=torch.zeros(num_samples, dtype=torch.int64, device=where),
-        image=_noise(num_samples, chain.input_shape, where) if local.mix.wants_image else None,
-        gradient=_noise(num_samples, above, where).to(leaving),
-        ascends=chain.end_to_end and not local.has_head,
-        send_back=_ignore if chain.end_to_end and module > 0 else None,
+        batch=Batch(
+            x=_noise(num_samples, shapes[module], where).to(entering),
+            y=torch.zeros(num_samples, dtype=torch.int64, device=where),
+            image=_noise(num_samples, chain.input_shape, where) if local.mix.wants_image else None,
+            gradient=_noise(num_samples, above, where).to(leaving),
+        ),
+        sends_back=sends_back(chain, module),
     )
 
 
@@ -161,10 +169,6 @@ def _as_read(dtype: str) -> torch.dtype:
 def _noise(size: int, shape: tuple[int, ...], device: str) -> Tensor:
     values = torch.rand(size, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
-
-
-def _ignore(out: Tensor) -> None:
-    """Drop what a step emits."""
 
 
 def _measured(work: _Work, size: int, room_mb: float, device: Device) -> Measurement:
