@@ -190,6 +190,22 @@ def test_every_setting_is_named():
                 assert named or f"--{field.name}`" in text, f"{section.name}.{field.name}"
 
 
+def test_the_table_of_boards_is_that_of_the_profiles():
+    text = (ROOT / "profiles/README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w[\w-]*)` \|(.*)$", text, re.MULTILINE))
+    files = {file.stem: file for file in (ROOT / "profiles").glob("*.toml")}
+    assert set(rows) == set(files)
+    for name, file in files.items():
+        profile = read_profile(str(file))
+        board = profile["board"]
+        memory = f"{board['usable_mb']:,.0f}" if "usable_mb" in board else ""
+        cells = [cell.strip() for cell in rows[name].split("|")]
+        assert cells[0] == memory
+        assert cells[1].startswith(profile.get("train", {}).get("device", "cpu"))
+        assert cells[2].startswith(board.get("storage", ""))
+        assert cells[3] == board.get("target", "")
+
+
 def test_the_first_page_is_short():
     assert len(README.read_bytes()) <= 8192
 
