@@ -28,6 +28,7 @@ from edge_trgl.run.exported_files import rows
 from edge_trgl.run.folder import Run, newest_unfinished, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, StoppedError, missing_package
 from edge_trgl.runtime.processes.supervisor import ChildCrashedError
+from edge_trgl.runtime.units import MIB
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -276,7 +277,7 @@ def _export_text(document: dict[str, Any]) -> str:
     depths = [one["depth"] for one in document["exits"]]
     depth = f"depths {depths[0]} to {depths[-1]}" if len(depths) > 1 else f"depth {depths[0]}"
     text = (
-        f"{document['file']}  {depth}, {document['num_bytes'] / 2**20:.1f} MiB, opset {document['opset']}; "
+        f"{document['file']}  {depth}, {document['num_bytes'] / MIB:.1f} MiB, opset {document['opset']}; "
         f"over {document['num_images']} images logits differ by {document['max_abs_diff']:.1e} at most, "
         f"{document['top1_agreement']:.1%} of the predictions agree; peak {document['peak_mb']:.0f} MiB"
     )

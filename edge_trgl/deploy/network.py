@@ -16,10 +16,11 @@ from edge_trgl.deploy.providers import NAMES, ProviderFailedError, load_runtime,
 from edge_trgl.runtime.errors import InputError
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.units import MIB
 
 _ERRORS_ONLY = 3
 _SILENT = 4
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = MIB
 _EXACT_INTEGERS = "session.x64quantprecision"
 _SOURCE = re.compile(r"\S+\.(?:cc|h):\d+ .*?\) ")
 

@@ -18,8 +18,9 @@ from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import InputError
 from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage import files, safetensors_file
+from edge_trgl.runtime.units import MIB
 
-_HASHED_AT_ONCE = 1 << 20  # bytes
+_HASHED_AT_ONCE = MIB  # bytes
 
 
 class WeightFiles(Protocol):

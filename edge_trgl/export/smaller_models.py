@@ -30,12 +30,13 @@ from edge_trgl.export.onnx_file.stream_reader import Written
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.units import MIB
 
 CALIBRATED_IMAGES = 512
 JUDGED_IMAGES = 1024
 """At most. A point of accuracy is some ten images."""
 
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 8 * MIB
 """Of a boundary, at a time."""
 
 

@@ -53,7 +53,7 @@ Part = tuple[Traced, list[Weight]]
 
 CHECKED_IMAGES = 256
 
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 8 * MIB
 """Of a boundary, at a time: activations are hardly a part of what an export takes for its heaviest module."""
 
 LOADED_MB = 40.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_trgl.runtime.memory.allocator import Allocator
+from edge_trgl.runtime.units import MIB
 
 if TYPE_CHECKING:  # choosing a plan loads no torch
     from edge_trgl.method.recompute import Recompute
@@ -50,7 +51,7 @@ FIRST_STEP_MB = 7.0
 PARENT_MB = 22.0
 """MiB that the parent process, which starts the jobs, grows to in the course of a run. [x86]"""
 
-ENGINE_BYTES = 7 << 20
+ENGINE_BYTES = 7 * MIB
 """Bytes that training holds beside modules and data, and measuring does not.
 
 Files, database, threads, and mapped pages of libraries (the kernel also maps neighbouring pages that its cache

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge_trgl.runtime.units import MIB
+
 MAX_AGAINST = 4
 """Runs that one is compared with: more lines than that are not told apart."""
 
@@ -123,7 +125,7 @@ class ExportedFile:
 
     @property
     def size_mb(self) -> float | None:
-        return None if self.num_bytes is None else self.num_bytes / 2**20
+        return None if self.num_bytes is None else self.num_bytes / MIB
 
 
 @dataclass(frozen=True, kw_only=True)

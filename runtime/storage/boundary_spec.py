@@ -9,10 +9,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edge_trgl.runtime.units import MIB
+
 ENTRY_BYTES = 16
 """One entry of a boundary's index on disk."""
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = MIB
 """About so much is fetched at a time, and let go of: single small records are slow on every disk."""
 
 WINDOW_CHUNKS = 16

@@ -15,11 +15,12 @@ from torch import Tensor
 from edge_trgl.runtime.storage.boundary_spec import SCALE_BYTES, BoundarySpec, num_scales
 from edge_trgl.runtime.storage.safetensors_file import bytes_of
 from edge_trgl.runtime.storage.write_behind import STEP_BYTES
+from edge_trgl.runtime.units import MIB
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _LEVELS = 127
-_PART_BYTES = 1 << 20
+_PART_BYTES = MIB
 """About so much is encoded at a time: the float32 values between need no more memory."""
 
 

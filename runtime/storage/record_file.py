@@ -14,6 +14,7 @@ from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.boundary_index import Rows
 from edge_trgl.runtime.storage.boundary_spec import ENTRY_BYTES, BoundarySpec
 from edge_trgl.runtime.storage.write_behind import WriteBehind
+from edge_trgl.runtime.units import MIB
 
 DAMAGED_HINT = (
     "`edge-trgl resume` goes back to the last commit; "
@@ -21,7 +22,7 @@ DAMAGED_HINT = (
 )
 """For boundaries that nothing but the training itself could write again."""
 
-_LARGE_FILE_BYTES = 64 << 20
+_LARGE_FILE_BYTES = 64 * MIB
 
 _FETCH_BYTES = 128 << 10
 """The kernel cuts a longer wish short, on some disks to this."""

@@ -21,9 +21,10 @@ from edge_trgl.runtime.errors import StorageError
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.checksum import Checksum
 from edge_trgl.runtime.storage.files import FileRecord
+from edge_trgl.runtime.units import MIB
 
-SLICE_BYTES = 8 << 20
-MAX_HEADER_BYTES = 100 << 20
+SLICE_BYTES = 8 * MIB
+MAX_HEADER_BYTES = 100 * MIB
 _PREFIX_BYTES = 8
 
 _DTYPES = {

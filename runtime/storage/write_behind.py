@@ -8,8 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from edge_trgl.runtime.errors import StorageError
 from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.units import MIB
 
-STEP_BYTES = 4 << 20
+STEP_BYTES = 4 * MIB
 """How much is moved, or let go of, at a time."""
 
 STEPS_UNDER_WAY = 2

@@ -33,6 +33,7 @@ from edge_trgl.method.transport import Residue, Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.zoo import km_resnet, resnet110
 from edge_trgl.planning.count import ModuleCost, chain_costs
+from edge_trgl.runtime.units import MIB
 from tools.common.intervals import T_975, median_ratio
 from tools.common.machine import origin
 from tools.common.options import command_line
@@ -103,7 +104,7 @@ def measure(name: str, net: Net, num_rounds: int) -> Iterator[dict[str, Any]]:
             "net": name,
             "recompute": recompute,
             "rounds": num_rounds,
-            "peak_mb": {arm: max(found) / (1 << 20) for arm, found in peaks.items()},
+            "peak_mb": {arm: max(found) / MIB for arm, found in peaks.items()},
             "memory": {arm: max(map(truediv, peaks[arm], peaks["without"])) for arm in ARMS[1:]},
             "time": {
                 arm: dict(zip(("median", "low", "high"), ratio, strict=True)) for arm, ratio in ratios.items()

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edge_trgl.runtime.errors import InputError
+from edge_trgl.runtime.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-BATCH_BYTES = 1 << 20
+BATCH_BYTES = MIB
 MAX_IMAGE_BYTES = 1 << 26
 FOLDERS = "image folders"
 """The layout whose images are files, of any size."""

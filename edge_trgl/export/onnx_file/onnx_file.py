@@ -18,8 +18,9 @@ from edge_trgl.export.onnx_file.stream_reader import Written
 from edge_trgl.export.onnx_file.weights import SLICE_BYTES, Weight
 from edge_trgl.runtime.errors import ExportRejectedError, StorageError
 from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.units import MIB
 
-MAX_INSIDE_BYTES = 512 << 20
+MAX_INSIDE_BYTES = 512 * MIB
 """A model up to this size is one file. A runtime that opens one holds its weights twice for a while; weights in a
 file of their own are mapped. Beyond 2 GiB there is no choice: readers count a protobuf message in 32 bits."""
 

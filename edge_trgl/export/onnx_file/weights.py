@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 
 from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.units import MIB
 
-SLICE_BYTES = 8 << 20
+SLICE_BYTES = 8 * MIB
 
 
 @dataclass(frozen=True, kw_only=True)
