@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one live line on a terminal, plain lines elsewhere. To stderr."""
+"""Progress of a run on stderr: one live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ PHASES = {
     "prepare": "reading the images",
     "cut": "cutting the model into blocks",
     "plan": "planning",
-    "convert": "taking the blocks' weights over",
+    "convert": "copying weights",
     "train": "training",
     "evaluate": "evaluating every depth",
-    "costs": "counting what each module takes",
+    "costs": "counting the costs of each module",
     "probe": "measuring steps",
     "export": "exporting",
-    "calibrate": "trying when to leave early",
+    "calibrate": "searching early-exit thresholds",
     "check": "comparing the file with the network",
-    "smaller": "writing a smaller file and comparing it",
+    "smaller": "writing and checking a smaller file",
     "latency": "measuring the files",
     "report": "writing the report",
 }
 
 WITHOUT_LOSS = {
-    "forward": "frozen, passing images on",
-    "ascend": "on the way up",
-    "backward": "on the way down",
+    "forward": "frozen, forward only",
+    "ascend": "forward pass",
+    "backward": "backward pass",
 }
-"""Visits that have no loss to show."""
+"""What to show for visits that have no loss."""
 
 
 class Terminal:
-    """Shows messages; a library for this would cost the run 4 MiB of its budget."""
+    """Shows the messages of jobs. A library for this would cost the run 4 MiB of its budget."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -74,7 +74,7 @@ class Terminal:
 
 
 def progress_line(message: Message) -> str:
-    """One line of: how far, module, epoch, loss, accuracy, speed, memory now / peak / budget in MiB, time left."""
+    """Format progress: share done, module, epoch, loss, accuracy, speed, MiB now / peak / budget, time left."""
     lap = f" lap {message['lap'] + 1}" if message["lap"] else ""
     if message["phase"] in WITHOUT_LOSS:
         doing = WITHOUT_LOSS[message["phase"]]
@@ -88,7 +88,7 @@ def progress_line(message: Message) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people write them: 45s, 12m 05s, 3h 20m."""
+    """Format seconds: 45s, 12m 05s, 3h 20m."""
     minutes, rest = divmod(int(seconds), 60)
     if minutes == 0:
         return f"{rest}s"

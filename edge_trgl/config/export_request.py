@@ -1,4 +1,4 @@
-"""What an export is asked to be: for which runtime, of which depth, for how many samples at a time; its exits."""
+"""What an export is asked for: its runtime, its depths, its batch size, and its early exits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TargetName = Literal["generic", "jetpack4", "jetpack5", "jetpack6", "ort"]
 
 @dataclass(frozen=True)
 class Target:
-    """The newest `opset` of the default domain, and version `ir` of the format, that a runtime is given."""
+    """What a runtime can read: up to version `opset` of the default operators, and version `ir` of the format."""
 
     opset: int
     ir: int
@@ -30,64 +30,64 @@ TARGETS: dict[TargetName, Target] = {
 }
 
 COPIES = 2.2
-"""Of its heaviest module's weights that an export holds at most: themselves, and what its layers make of them."""
+"""Peak of an export, in sizes of its heaviest module's weights: these, and what its layers make of them."""
 
 Form = Literal["int8", "fp16"]
 FORMS: tuple[Form, ...] = ("int8", "fp16")
-"""Smaller files beside model.onnx."""
+"""Smaller files that an export can write beside model.onnx."""
 
 
 def is_symmetric(target: TargetName) -> bool:
-    """Whether an int8 file for this target has the form that TensorRT reads, and not the one for CPUs."""
+    """Whether an int8 file for this target has the form that TensorRT reads rather than the one for CPUs."""
     return target.startswith("jetpack")
 
 
 def exits_of(depth: str, *, chosen: int, first: int, last: int) -> tuple[int, ...]:
-    """The depths whose logits are outputs, counted in modules from 1.
+    """List the depths whose logits are outputs, counted in modules from 1.
 
     Args:
         depth: `chosen`, `last`, `all` or a number.
-        chosen: the depth that did best on validation.
-        first: the first depth that has a head; so have all from there to `last`.
+        chosen: the depth with the best validation accuracy.
+        first: the first depth that has a classifier; every later one up to `last` has one too.
 
     Raises:
-        UsageError: it is none of these, or that depth has no head.
+        UsageError: `depth` is none of these, or that depth has no classifier.
     """
     known = {"chosen": (chosen,), "last": (last,), "all": tuple(range(first, last + 1))}
     if depth in known:
         return known[depth]
     if not depth.isdecimal():
-        raise UsageError(f"--depth {depth}: expected chosen, last, all or a number")
+        raise UsageError(f"--depth must be chosen, last, all or a number, not {depth}")
     if not first <= int(depth) <= last:
-        exits = f"depths {first} to {last} have" if first < last else f"depth {last} alone has"
-        raise UsageError(f"--depth {depth}: there is no classifier; {exits} one")
+        exits = f"depths {first} to {last} have" if first < last else f"only depth {last} has"
+        raise UsageError(f"--depth {depth} has no classifier; {exits} one")
     return (int(depth),)
 
 
 def output_names(exits: Sequence[int]) -> dict[int, str]:
-    """The name of each exit's logits: `logits`, or `logits_K` of depth K where there are several."""
+    """Name the logits of each exit: `logits` for a single one, `logits_K` for depth K among several."""
     return {depth: f"logits_{depth}" if len(exits) > 1 else "logits" for depth in exits}
 
 
 def batch_of(text: str) -> int | None:
-    """Samples that the file takes at a time; None for any number.
+    """Read the number of samples that the file takes at a time; None for any number.
 
     Raises:
-        UsageError: it is neither `dynamic` nor a number from 1.
+        UsageError: it is neither `dynamic` nor a number of at least 1.
     """
     if text == "dynamic":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch {text}: expected dynamic or a number of samples")
+        raise UsageError(f"--batch must be dynamic or a number of samples, not {text}")
     return int(text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaving:
-    """When a sample may leave a network early: from one probability on, or by a search.
+    """When a sample may leave a network early: from one probability on, or from thresholds that a search finds.
 
-    `threshold`: 0 to 1, of every exit but the last. `points`: percentage points of validation accuracy that the
-    thresholds to be found may lose. One of the two is None.
+    `threshold`: from 0 to 1, shared by all exits except the last. `points`: percentage points of validation
+    accuracy that the thresholds to be found may lose. One of the two is None.
     """
 
     threshold: float | None
@@ -95,7 +95,7 @@ class Leaving:
 
 
 def leaving_of(text: str) -> Leaving:
-    """What `--exits` asks for: a probability, or `auto:` and a number of points.
+    """Read what `--exits` asks for: a probability, or `auto:` and a number of points.
 
     Raises:
         UsageError: it is neither.
@@ -105,24 +105,24 @@ def leaving_of(text: str) -> Leaving:
         number = float(text.removeprefix("auto:"))
     except ValueError:
         number = math.nan
-    if not 0 <= number <= (100 if searched else 1):  # NaN is not, either
+    if not 0 <= number <= (100 if searched else 1):  # false for NaN, too
         raise UsageError(
-            f"--exits {text}: expected a probability from 0 to 1, or auto:POINTS",
+            f"--exits must be a probability from 0 to 1, or auto:POINTS, not {text}",
             hint="auto:0.2 loses at most 0.2 percentage points of validation accuracy.",
         )
     return Leaving(threshold=None if searched else number, points=number if searched else None)
 
 
 def stages_of(text: str | None, *, first: int, depth: int) -> tuple[int, ...]:
-    """The depths at which the stages of a network end, the last one `depth`.
+    """List the depths at which the stages of a network end, the last one being `depth`.
 
     Args:
-        text: depths, separated by commas; None for every one that has a classifier.
-        first: the first depth that has one; so have all from there on.
-        depth: of the exported network.
+        text: depths, separated by commas; None for every depth that has a classifier.
+        first: the first depth that has a classifier; every later one has one too.
+        depth: the depth of the exported network.
 
     Raises:
-        UsageError: it says something else, or leaves nothing to exit by before the end.
+        UsageError: it is not such a list, or leaves no exit before the end.
     """
     if text is None:
         ends = tuple(range(first, depth + 1))
@@ -132,12 +132,12 @@ def stages_of(text: str | None, *, first: int, depth: int) -> tuple[int, ...]:
         rising = all(low < high for low, high in itertools.pairwise(ends))
         if len(ends) != len(parts) or not rising or ends[0] < first or ends[-1] != depth:
             raise UsageError(
-                f"--stages {text}: expected rising depths from {first} on, the last one {depth}",
+                f"--stages must be rising depths from {first} on, ending with {depth}, not {text}",
                 hint="The last stage ends where model.onnx does; --depth chooses that.",
             )
     if len(ends) == 1:
         raise UsageError(
-            f"--exits: up to depth {depth} there is one classifier, and nothing to leave by before it",
+            f"--exits needs a classifier before depth {depth}, and there is none",
             hint="Export deeper, with --depth last, or name an earlier depth in --stages.",
         )
     return ends

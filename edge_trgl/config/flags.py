@@ -1,21 +1,25 @@
 """The options that have a name of their own, the same on the command line and in Python.
 
-`--budget-mb 500` is `budget_mb=500`, `--no-transport` is `no_transport=True`. Every other option of a
-configuration goes by its section and key.
+`--budget-mb 500` is `budget_mb=500`, `--no-transport` is `no_transport=True`. Every other setting of a
+configuration goes by its section and key. What an option means, takes and defaults to stands at the field that it
+sets.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from edge_trgl.config import sources
-from edge_trgl.config.head_choice import NAMES
-from edge_trgl.config.sections import RunConfig
-from edge_trgl.runtime.errors import UsageError
+from edge_trgl.config.fields import Setting, expected, settings_of, shown, words_of
+from edge_trgl.config.sections import SECTIONS, Document, RunConfig
+
+Group = Literal["data", "model", "training", "budget", "output"]
+"""The heading under which an option is listed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,190 +28,192 @@ class Flag:
 
     Args:
         name: in Python; on the command line `--` and dashes.
-        key: the `section.key` of the configuration that it sets.
-        kind: how its value is read.
-        choices: the words that it may be, and what each stands for in the configuration; empty for any value.
-        value: what it stands for where it is a switch, which takes no value; None where it is none.
+        key: the `section.key` of the setting.
+        group: its heading in a list of options.
+        metavar: what stands for its value in a list of options.
+        common: whether the short list has it.
+        choices: the words that it takes, and the setting's value for each; empty where it takes these as they are.
+        switched: the setting's value where the option is a switch, which takes no value; None where it is not one.
+        doc: its own sentence where that of the field reads the other way round.
     """
 
     name: str
     key: str
-    help: str
-    kind: type[str | int | float] = str
-    choices: Mapping[str, Any] = field(default_factory=dict)
-    value: Any = None
+    group: Group
+    metavar: str = ""
+    common: bool = False
+    choices: Mapping[str, object] = field(default_factory=dict)
+    switched: bool | None = None
+    doc: str = ""
 
     @property
     def option(self) -> str:
-        """On the command line."""
+        """Its name on the command line."""
         return f"--{self.name.replace('_', '-')}"
 
 
-def _words(*words: str) -> dict[str, str]:
-    return {word: word for word in words}
-
-
-MODEL_HELP = (
-    "km-K-M, km-K-M-encoder, resnet50, resnet101, resnet110, resnet110-heavy, resnet152, swin-tiny, vgg19, "
-    "torchvision:NAME, timm:NAME or module:factory [km-10-1]"
-)
-
-HEAD_HELP = (
-    f"auxiliary classifiers: {', '.join(NAMES)}; one for each module, as conv,conv,linear; auto, or "
-    "auto:pooled,linear, for the cheapest in memory [the model's own]"
-)
-
 FLAGS = (
+    Flag(name="data", key="data.source", group="data", metavar="SOURCE", common=True),
+    Flag(name="image_size", key="data.image_size", group="data", metavar="N", common=True),
+    Flag(name="no_augment", key="data.augment", group="data", switched=False, doc="take the images as they are"),
+    Flag(name="model", key="model.name", group="model", metavar="NAME", common=True),
+    Flag(name="width", key="model.width", group="model", metavar="N"),
+    Flag(name="modules", key="model.modules", group="model", metavar="N", common=True),
+    Flag(name="head", key="model.head", group="model", metavar="NAMES", common=True),
+    Flag(name="shared_head", key="model.shared_head", group="model", switched=True),
+    Flag(name="pretrained", key="model.pretrained", group="model", metavar="PATH", common=True),
+    Flag(name="regime", key="train.regime", group="training", metavar="NAME", common=True),
+    Flag(name="epochs", key="train.epochs", group="training", metavar="EPOCHS", common=True),
+    Flag(name="laps", key="train.laps", group="training", metavar="N"),
+    Flag(name="batch_size", key="train.batch_size", group="training", metavar="N", common=True),
+    Flag(name="lr", key="train.lr", group="training", metavar="RATE", common=True),
+    Flag(name="loss", key="loss.name", group="training", metavar="NAME"),
+    Flag(name="tau", key="transport.tau", group="training", metavar="TAU", common=True),
     Flag(
-        name="budget_mb",
-        key="budget.mb",
-        help="MiB of memory for everything the run does, auto or min [2000]",
+        name="no_transport",
+        key="transport.enabled",
+        group="training",
+        switched=False,
+        doc="leave the transport term out (VanGL)",
     ),
-    Flag(
-        name="disk_mb",
-        key="budget.disk_mb",
-        kind=float,
-        help="MiB that the run's folder may take on its disk [what is free]",
-    ),
-    Flag(name="data", key="data.source", help="sample, a folder, or a .npz file [sample]"),
-    Flag(name="image_size", key="data.image_size", kind=int, help="resize image files to this side"),
-    Flag(name="model", key="model.name", help=MODEL_HELP),
-    Flag(name="width", key="model.width", kind=int, help="filters of a K-M net [32]"),
-    Flag(name="modules", key="model.modules", kind=int, help="regroup the blocks into this many modules"),
-    Flag(name="head", key="model.head", help=HEAD_HELP),
-    Flag(
-        name="regime",
-        key="train.regime",
-        choices=_words("parallel", "multi-lap", "sequential", "end-to-end"),
-        help="order of training [parallel]",
-    ),
-    Flag(
-        name="chunk",
-        key="budget.chunk",
-        help="batches a module is trained on at a time: a number, epoch or auto [auto]",
-    ),
-    Flag(name="resident", key="budget.resident", help="modules kept in memory: a number or auto [auto]"),
-    Flag(
-        name="epochs",
-        key="train.epochs",
-        help="passes over the data of each module: 30, 50+10k, or 5,6,7 [10]",
-    ),
-    Flag(name="laps", key="train.laps", kind=int, help="laps of multi-lap training [1]"),
-    Flag(name="batch_size", key="train.batch_size", kind=int, help="images a step [32]"),
-    Flag(name="lr", key="train.lr", kind=float, help="learning rate [0.02]"),
-    Flag(
-        name="tau",
-        key="transport.tau",
-        kind=float,
-        help="transport weight is 1/(2 tau); doubled in the second half [0.5]",
-    ),
-    Flag(
-        name="loss",
-        key="loss.name",
-        choices=_words("cross-entropy", "predsim", "infopro", "infopro-contrast"),
-        help="local loss, the transport term apart [cross-entropy]",
-    ),
-    Flag(
-        name="pretrained",
-        key="model.pretrained",
-        help="weights to begin with: safetensors, a state dict, a run's folder",
-    ),
-    Flag(
-        name="freeze",
-        key="train.freeze",
-        kind=int,
-        help="modules, the first ones, that are not trained [0]",
-    ),
-    Flag(name="views", key="train.views", kind=int, help="augmented copies in a cached boundary [1]"),
+    Flag(name="freeze", key="train.freeze", group="training", metavar="N", common=True),
+    Flag(name="views", key="train.views", group="training", metavar="N"),
     Flag(
         name="cache",
         key="train.cache",
+        group="training",
+        metavar="WHERE",
         choices={"boundary": True, "none": False},
-        help="of sequential and multi-lap training, and of what --freeze leaves as it is [boundary]",
     ),
-    Flag(name="seed", key="train.seed", kind=int, help="keys everything random [0]"),
-    Flag(name="device", key="train.device", choices=_words("cpu", "cuda"), help="where to compute [cpu]"),
+    Flag(name="seed", key="train.seed", group="training", metavar="N", common=True),
+    Flag(name="device", key="train.device", group="training", metavar="NAME", common=True),
+    Flag(name="precision", key="train.precision", group="training", metavar="NAME"),
+    Flag(name="threads", key="train.threads", group="training", metavar="N", common=True),
+    Flag(name="budget_mb", key="budget.mb", group="budget", metavar="MIB", common=True),
+    Flag(name="disk_mb", key="budget.disk_mb", group="budget", metavar="MIB", common=True),
+    Flag(name="chunk", key="budget.chunk", group="budget", metavar="N"),
+    Flag(name="resident", key="budget.resident", group="budget", metavar="N"),
+    Flag(name="allow", key="budget.allow", group="budget", metavar="NAMES"),
+    Flag(name="without", key="budget.without", group="budget", metavar="NAMES"),
     Flag(
-        name="precision",
-        key="train.precision",
-        choices=_words("fp32", "bf16"),
-        help="arithmetic of the forward pass [fp32]",
+        name="no_probe",
+        key="budget.probe",
+        group="budget",
+        switched=False,
+        doc="plan by estimates, without measuring steps",
     ),
-    Flag(name="threads", key="train.threads", kind=int, help="CPU threads [as the system says]"),
-    Flag(
-        name="allow",
-        key="budget.allow",
-        help="what may change results to fit: micro-batch, fp16-boundaries, int8-boundaries",
-    ),
-    Flag(
-        name="without",
-        key="budget.without",
-        help="savings to switch off, to measure them: paging, disk, recompute, ...",
-    ),
-    Flag(name="no_transport", key="transport.enabled", value=False, help="no transport term (VanGL)"),
-    Flag(
-        name="shared_head",
-        key="model.shared_head",
-        value=True,
-        help="one classifier for all modules, which then stay in memory",
-    ),
-    Flag(name="no_augment", key="data.augment", value=False, help="images as they are"),
-    Flag(name="no_probe", key="budget.probe", value=False, help="plan by estimates, without measured steps"),
-    Flag(name="cgroup", key="budget.cgroup", value=True, help="train in a memory cgroup of the budget"),
-    Flag(
-        name="force",
-        key="budget.force",
-        value=True,
-        help="train though the plan says that it does not fit",
-    ),
+    Flag(name="cgroup", key="budget.cgroup", group="budget", switched=True),
+    Flag(name="force", key="budget.force", group="budget", switched=True),
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SettingReference:
+    """What a list of options says of one setting, all of it from the setting's field.
+
+    Args:
+        key: its `section.key`.
+        doc: one sentence.
+        more: the forms and units that only a full list has; may be empty.
+        takes: the values that it takes, in words.
+        default: what stands where nothing is given, in words.
+        words: the words that it takes, or that the items of its list may be; none where it takes other values.
+    """
+
+    key: str
+    doc: str
+    more: str
+    takes: str
+    default: str
+    words: tuple[str, ...]
+
+
+def setting_references() -> dict[str, SettingReference]:
+    """Describe every setting of a configuration, by `section.key`."""
+    return {
+        f"{section}.{key}": _reference(f"{section}.{key}", about, hints[key], defaults[key])
+        for section, kind in SECTIONS.items()
+        for hints, defaults in [(typing.get_type_hints(kind), {one.name: one.default for one in fields(kind)})]
+        for key, about in settings_of(kind).items()
+    }
+
+
+def _reference(key: str, about: Setting, hint: object, default: object) -> SettingReference:
+    return SettingReference(
+        key=key,
+        doc=about.doc,
+        more=about.more,
+        takes=expected(hint, about),
+        default=about.unset if default is None or default == () else _plain(default),
+        words=words_of(hint),
+    )
+
+
+def _plain(value: object) -> str:
+    """A value as it stands in a list of options."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def configuration(
-    flags: Mapping[str, Any],
+    flags: Mapping[str, object],
     *,
     profile: str | None = None,
     recipe: str | None = None,
     config_file: Path | None = None,
-    values: Iterable[Mapping[str, Any]] = (),
+    values: Iterable[sources.Source] = (),
+    mistakes: Sequence[str] = (),
 ) -> RunConfig:
-    """The configuration of defaults < profile < recipes < file < `values` < `flags`.
+    """Build the configuration of defaults < profile < recipes < file < `values` < `flags`.
 
     Args:
-        flags: by name; None, and False of a switch, stand for one that was not given.
+        flags: by name; None, and False for a switch, stand for one that was not given.
         profile: a board's, by name or file.
-        recipe: names, with commas.
+        recipe: names, separated by commas.
         config_file: in TOML.
         values: by section and key.
+        mistakes: sentences about mistakes that were found before; they are told together with those found here.
 
     Raises:
-        UsageError: naming every mistake.
+        UsageError: with one line for each mistake.
         InputError: a file cannot be read.
     """
-    layers: list[Mapping[str, Any]] = []
+    layers: list[sources.Source] = []
     if profile:
         layers.append(sources.read_profile(profile))
     if recipe:
         layers += sources.read_recipes(recipe)
     if config_file:
         layers.append(sources.read_toml(config_file))
-    return sources.resolve(*layers, *values, _sections(flags))
+    given, wrong = _sections(flags)
+    return sources.resolve(*layers, *values, given, mistakes=[*mistakes, *wrong])
 
 
-def _sections(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _sections(flags: Mapping[str, object]) -> tuple[Document, list[str]]:
+    """The settings that flags give, and a sentence for each flag that is wrong."""
     known = {flag.name: flag for flag in FLAGS}
-    sections: dict[str, dict[str, Any]] = {}
-    for name, given in flags.items():
+    sections: Document = {}
+    mistakes = []
+    for name, value in flags.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            raise UsageError(
-                f"there is no option {name}" + (f", did you mean {near[0]}?" if near else ""),
-                hint="edge-trgl train --help lists the options.",
-            )
+            mistakes.append(f"{name} is not an option" + (f"; did you mean {near[0]}?" if near else ""))
+            continue
         flag = known[name]
-        if given is None or (flag.value is not None and given is False):
+        if value is None or (flag.switched is not None and value is False):
+            continue
+        if isinstance(value, str) and flag.choices and value not in flag.choices:
+            mistakes.append(f"{flag.key} ({flag.option}) must be {' or '.join(flag.choices)}, not {shown(value)}")
             continue
         section, _, key = flag.key.partition(".")
-        value = given if flag.value is None else flag.value
-        sections.setdefault(section, {})[key] = flag.choices.get(value, value)
-    return sections
+        sections.setdefault(section, {})[key] = _setting_value(flag, value)
+    return sections, mistakes
+
+
+def _setting_value(flag: Flag, value: object) -> object:
+    if flag.switched is not None:
+        return flag.switched
+    return flag.choices[value] if isinstance(value, str) and flag.choices else value

@@ -1,29 +1,34 @@
-"""Which heads the user wants, as text: plain Python, for the command line too."""
+"""Which heads the user asks for, as text: plain Python, for the command line too."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
 
+from edge_trgl.runtime.errors import UsageError
+
 NAMES = ("conv", "deep", "linear", "pooled", "tokens")
-"""Of the heads that there are."""
+"""Names of the available heads."""
 
 AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadChoice:
-    """`names`: one for all modules, or one for each; with `auto`, those of which a module has its cheapest."""
+    """The heads of a network: one name for all modules, or one for each.
+
+    `auto`: each module takes the cheapest in memory of the heads that `names` lists.
+    """
 
     names: tuple[str, ...]
     auto: bool = False
 
 
 def parse_heads(text: str) -> HeadChoice:
-    """The choice in `conv`, `conv,conv,linear` (one for each module), `auto` or `auto:pooled,linear`.
+    """Read `conv`, `conv,conv,linear` (one for each module), `auto` or `auto:pooled,linear`.
 
     Raises:
-        ValueError: a name is none of a head.
+        UsageError: a name is not that of a head.
     """
     word, colon, listed = text.partition(":")
     auto = word.strip() == AUTO
@@ -33,6 +38,6 @@ def parse_heads(text: str) -> HeadChoice:
     for name in names:
         if name not in NAMES:
             near = difflib.get_close_matches(name, (*NAMES, AUTO), n=1)
-            known = f"did you mean {near[0]}?" if near else f"known: {', '.join((*NAMES, AUTO))}"
-            raise ValueError(f"{name!r} is no head, {known}")
+            known = f"did you mean {near[0]}?" if near else f"choose from {', '.join((*NAMES, AUTO))}"
+            raise UsageError(f"model.head names {name!r}, which is not a head; {known}")
     return HeadChoice(names=names, auto=auto)

@@ -1,70 +1,87 @@
 """Where a configuration comes from: profile, recipes, TOML file and flags, read and merged.
 
-Later sources win: built-in defaults < profile < recipes < file < flags. Every mistake is collected and shown at
-once, by the dotted name that the user typed.
+Later sources win: built-in defaults < profile < recipes < file < flags. All mistakes are collected and told at
+once, one a line, each by its dotted name.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
-import types
 import typing
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
+from edge_trgl.config.conversion import NotUtf8Error, convert
+from edge_trgl.config.fields import expected, settings_of, shown
+from edge_trgl.config.sections import SECTIONS, Document, RunConfig
 from edge_trgl.runtime.errors import InputError, UsageError
-from edge_trgl.runtime.storage import files
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-from edge_trgl.config.sections import RunConfig
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
-def resolve(*sources: Mapping[str, Any]) -> RunConfig:
-    """The configuration that nested `sources` give, later ones winning.
+Section = Mapping[str, object]
+Source = Mapping[str, object]
+"""Sections by name, not checked yet: what stands for a section may be anything."""
+
+
+def resolve(*sources: Source, mistakes: Sequence[str] = ()) -> RunConfig:
+    """Build the configuration that `sources` give, later ones winning.
+
+    `mistakes`: sentences about mistakes that were found before; they are told together with those found here.
 
     Raises:
-        UsageError: naming every mistake.
+        UsageError: with one line for each mistake.
     """
-    merged: dict[str, dict[str, Any]] = {}
-    mistakes: list[str] = []
-    sections = {item.name: _section_type(item.name) for item in fields(RunConfig)}
-    for source in sources:
-        for section, values in source.items():
-            if section not in sections:
-                mistakes.append(_unknown(section, list(sections)))
-            elif not isinstance(values, Mapping):
-                mistakes.append(f"{section} must be a section, [{section}]")
-            else:
-                merged.setdefault(section, {}).update(values)
+    merged, wrong = _merged(sources)
+    wrong = [*mistakes, *wrong]
     built = {}
-    for section, kind in sections.items():
-        values, wrong = _typed(section, kind, merged.get(section, {}))
-        mistakes += wrong
+    for section, kind in SECTIONS.items():
+        values, mistyped = _typed(section, kind, merged[section])
+        wrong += mistyped
         built[section] = kind(**values)
     config = RunConfig(**built)
-    told = {mistake.split()[0] for mistake in mistakes}
-    mistakes += [problem for problem in config.problems() if not any(name in problem for name in told)]
-    if mistakes:
-        raise UsageError("; ".join(mistakes), hint="edge-trgl train --help lists the options.")
+    wrong += config.mistakes()
+    # A value that is wrong by itself is told once; what it would conflict with is not known.
+    told = {sentence.split()[0] for sentence in wrong}
+    wrong += [sentence for sentence in config.conflicts() if told.isdisjoint(re.split(r"[^\w.]+", sentence))]
+    if wrong:
+        raise UsageError("\n".join(wrong), hint="edge-trgl train --help-all lists every option and setting.")
     return config
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A configuration file.
+def _merged(sources: Iterable[Source]) -> tuple[dict[str, dict[str, object]], list[str]]:
+    """The values of each section, and a sentence for what is not a section."""
+    merged: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
+    mistakes = []
+    for source in sources:
+        for section, values in source.items():
+            if section not in SECTIONS:
+                mistakes.append(_unknown(section, SECTIONS))
+            elif not isinstance(values, Mapping):
+                mistakes.append(f"{section} must be a section, [{section}], not {shown(values)}")
+            else:
+                merged[section].update(values)
+    return merged, mistakes
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """Read a configuration file.
 
     Raises:
         InputError: it cannot be read or is not TOML.
     """
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_text())
+        document: dict[str, object] = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(
             f"{path} cannot be read as TOML: {error}", hint="Check the path and the syntax."
@@ -76,19 +93,19 @@ PROFILES = Path(__file__).parent.parent / "profiles"
 
 
 def own_profiles() -> Path:
-    """The folder of the profiles that `edge-trgl probe --save NAME` writes, there or not."""
-    # The specification of that variable: a relative path is none.
+    """The folder to which `edge-trgl probe --save NAME` writes profiles; it may not exist."""
+    # The XDG specification tells programs to ignore a relative path.
     base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".config") / "edge-trgl" / "profiles"
 
 
-def read_profile(name: str) -> dict[str, Any]:
-    """What a profile gives `resolve`: the sections of its `[defaults]`, and its `[board]`.
+def read_profile(name: str) -> Source:
+    """Read a profile as a source for `resolve`: the sections of its `[defaults]`, and its `[board]`.
 
-    `name`: of a saved profile, of a bundled one, or a path ending in .toml.
+    `name`: that of a saved profile or a bundled one, or a path ending in .toml.
 
     Raises:
-        UsageError: no such profile, or it has another form.
+        UsageError: there is no such profile, or its `defaults` are not sections.
         InputError: the file cannot be read.
     """
     path = Path(name) if name.endswith(".toml") else _named("profile", name, _profiles(), "; or give a .toml file")
@@ -103,14 +120,17 @@ def read_profile(name: str) -> dict[str, Any]:
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
-def read_recipes(names: str) -> list[dict[str, Any]]:
-    """What the recipes of a comma-separated list give `resolve`, in its order: later ones win.
+def read_recipes(names: str) -> list[Source]:
+    """Read the recipes of a comma-separated list as sources for `resolve`, in its order: later ones win.
 
     Raises:
-        UsageError: no such recipe.
+        UsageError: there is no such recipe.
     """
     known = {file.stem: file for file in RECIPES.glob("*.toml")}
-    return [read_toml(_named("recipe", name.strip(), known, "; several with commas")) for name in names.split(",")]
+    return [
+        read_toml(_named("recipe", name.strip(), known, "; separate several by commas"))
+        for name in names.split(",")
+    ]
 
 
 def _profiles() -> dict[str, Path]:
@@ -118,7 +138,7 @@ def _profiles() -> dict[str, Path]:
 
 
 def _named(kind: str, name: str, files: Mapping[str, Path], more: str) -> Path:
-    """The file of that name; `more` ends the hint that lists the names there are."""
+    """The file of that name; `more` ends the hint that lists the known names."""
     if name in files:
         return files[name]
     near = [known for known in files if name and name in known] or difflib.get_close_matches(name, files)
@@ -128,16 +148,18 @@ def _named(kind: str, name: str, files: Mapping[str, Path], more: str) -> Path:
     )
 
 
-def parse_setting(text: str) -> dict[str, dict[str, Any]]:
-    """`section.key=value` as a source; the value is TOML, or else the text itself.
+def parse_setting(text: str) -> Document:
+    """Read `section.key=value` as a source; the value is TOML, or else the text itself.
 
     Raises:
-        UsageError: it has another form.
+        UsageError: the text has another form.
     """
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
     if not equals or not dot:
-        raise UsageError(f"--set {text}: expected section.key=value", hint="For example --set train.momentum=0.8")
+        raise UsageError(
+            f"--set {text} must have the form section.key=value", hint="For example --set train.momentum=0.8"
+        )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -145,79 +167,38 @@ def parse_setting(text: str) -> dict[str, dict[str, Any]]:
     return {section: {key: parsed}}
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The dotted names whose values differ between two documents, with both values."""
-    found = []
+def differences(old: Document, new: Document) -> list[str]:
+    """The dotted names whose values differ between two documents, each with both values."""
+    differing = []
     for section in sorted({*old, *new}):
         before, after = old.get(section, {}), new.get(section, {})
-        found += [
+        differing += [
             f"{section}.{name}: {before.get(name)} in the run, {after.get(name)} now"
             for name in sorted({*before, *after})
             if before.get(name) != after.get(name)
         ]
-    return found
+    return differing
 
 
-def _section_type(name: str) -> Any:
-    return typing.get_type_hints(RunConfig)[name]
-
-
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(name: str, known: Iterable[str]) -> str:
+    known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
-    return f"{name} is not known" + (f", did you mean {near[0]}?" if near else f"; known: {', '.join(known)}")
+    return f"{name} is not known; " + (f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}")
 
 
-def _typed(section: str, kind: Any, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    hints = typing.get_type_hints(kind)
-    good, mistakes = {}, []
+def _typed(section: str, kind: type[DataclassInstance], values: Section) -> tuple[dict[str, object], list[str]]:
+    """The values of a section in the types of its fields, and a sentence for each that has another one."""
+    hints, settings = typing.get_type_hints(kind), settings_of(kind)
+    typed, mistakes = {}, []
     for name, value in values.items():
-        if name not in hints:
-            mistakes.append(_unknown(f"{section}.{name}", [f"{section}.{known}" for known in hints]))
+        if name not in settings:
+            mistakes.append(_unknown(f"{section}.{name}", [f"{section}.{known}" for known in settings]))
             continue
         try:
-            good[name] = _convert(value, hints[name])
-        except ValueError as error:
-            mistakes.append(f"{section}.{name} = {value!r}: {error}")
-    return good, mistakes
-
-
-def _convert_union(value: Any, hints: list[Any]) -> Any:
-    """`value` as the first of `hints` that takes it."""
-    for hint in hints[:-1]:
-        try:
-            return _convert(value, hint)
+            typed[name] = convert(value, hints[name])
+        except NotUtf8Error:
+            mistakes.append(f"{section}.{name} is not valid UTF-8: {value!r}; rename the file or folder")
         except ValueError:
-            continue
-    return _convert(value, hints[-1])
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`, for the few types that the sections use."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _convert_union(value, [a for a in arguments if a is not type(None)])
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"choose one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        items = value if isinstance(value, (list, tuple)) else str(value).split(",")
-        return tuple(_convert(item, arguments[0]) for item in items if item != "")
-    if hint is bool:
-        if not isinstance(value, bool):
-            raise ValueError("expected true or false")
-        return value
-    if isinstance(value, bool):
-        raise ValueError(f"expected {hint.__name__}")
-    if hint is str:
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        if not files.is_utf8(text):
-            raise ValueError("expected a name in UTF-8; rename it")
-        return text
-    try:
-        converted = hint(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"expected {hint.__name__}") from None
-    if hint is int and isinstance(value, float) and converted != value:
-        raise ValueError("expected a whole number")
-    return converted
+            wanted = expected(hints[name], settings[name])
+            mistakes.append(f"{section}.{name} must be {wanted}, not {shown(value)}")
+    return typed, mistakes

@@ -8,7 +8,8 @@ from typing import cast
 
 import torch
 
-from edge_trgl.config.sections import RunConfig, parse_epochs
+from edge_trgl.config.epochs import parse_epochs
+from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import Augment, DatasetInfo
 from edge_trgl.engine import schedule
 from edge_trgl.engine.schedule import Boundary, Program, Visit

@@ -1,4 +1,4 @@
-"""What `edge-trgl probe` does: measures the machine at hand, shows it, makes a profile of it. No torch here."""
+"""What `edge-trgl probe` does: measures the machine at hand and makes a profile of it. No torch here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from edge_trgl.runtime.processes.supervisor import run_child
 from edge_trgl.runtime.storage import files, storage_speed
 
 MARK = "# Measured by edge-trgl probe, which replaces this file where it is told to.\n"
-REFERENCE = "training one K-M module of width 64, 32x32, batch 32"
 SAVE_ELSEWHERE = "Choose another --save."
 
 
@@ -128,35 +127,3 @@ def save(document: dict[str, Any], path: Path) -> None:
     except StorageError as error:
         error.hint = SAVE_ELSEWHERE  # there is no run to go on with
         raise
-
-
-def describe(document: dict[str, Any]) -> str:
-    """The measurements as a short table."""
-    board = document["board"]
-    device = document["defaults"]["train"]["device"]
-    file = f"{document['storage_file_mb']:.0f} MiB, {document['storage_method']}"
-    rows = {
-        "machine": board["name"],
-        "memory": f"{board['usable_mb']:.0f} MiB, {document['available_mb']:.0f} available now",
-        "GPU": board["gpu"],
-        "disk": f"{board['storage']}, under {document['folder']}",
-        "  write": f"{board['storage_write_mbs']:.0f} MB/s ({file})",
-        "  read": f"{board['storage_read_mbs']:.0f} MB/s",
-        "  at random": f"{board['storage_random_iops']:.0f} reads of 4 KiB a second",
-        "speed": f"{board['images_per_s']:.0f} images/s on {device} ({REFERENCE})",
-        "arithmetic": _arithmetic(document["relative_speeds"]),
-        "counters": ", ".join(board["counters"]),
-    }
-    lines = [f"{title:11s} {text}" for title, text in rows.items()]
-    if board["storage"].startswith(("tmpfs", "ramfs")):
-        lines.append(f"{document['folder']} lies in memory; --disk FOLDER measures the disk of another folder")
-    return "\n".join(lines)
-
-
-def _arithmetic(relative_speeds: dict[str, float | None]) -> str:
-    narrow = [
-        f"{name} not supported" if speed is None else f"{name} {speed:.2g} times as fast"
-        for name, speed in relative_speeds.items()
-        if name != "fp32"
-    ]
-    return ", ".join(["fp32", *narrow])

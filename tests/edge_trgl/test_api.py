@@ -40,7 +40,7 @@ def test_from_a_plan_to_a_file(tmp_path, monkeypatch, forked_jobs):
     assert not (run.folder / "model.int8.onnx").exists()
     assert sorted(path.name for path in (run.folder / "model.exits").glob("*.onnx")) != []
     assert run.report().read_text().startswith("<!doctype html>")
-    with pytest.raises(edge_trgl.EdgeTrglError, match="there is no classifier"):
+    with pytest.raises(edge_trgl.EdgeTrglError, match="has no classifier"):
         run.export(depth=9)
     assert run.resume() == run.summary
     as_the_command_trains(run)

@@ -255,18 +255,26 @@ def test_plan_trains_nothing_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
     text = command(tmp_path, "plan", *SMALL).stdout
     assert re.search(r"^peak \d+ MiB of 2000 MiB: fits;", text, re.MULTILINE)
-    assert re.search(r"^on the disk \d+ MiB at most of \d+ MiB: fits$", text, re.MULTILINE)
-    assert re.search(r"^exporting the network takes \d+ MiB at most: fits$", text, re.MULTILINE)
+    assert re.search(r"^disk at most \d+ MiB of \d+ MiB: fits$", text, re.MULTILINE)
+    assert re.search(r"^exporting the network takes at most \d+ MiB: fits$", text, re.MULTILINE)
 
 
 WRONG = {
-    "a flag that is not there": (["train", "--budget", "3"], 2, "--budget-mb"),
-    "a setting that is not there": (["train", "--set", "train.epoch=3"], 2, "did you mean train.epochs"),
-    "a bound": (["train", "--lr", "-1"], 2, "train.lr must be above 0"),
-    "all mistakes at once": (
-        ["train", "--lr", "-1", "--batch-size", "0"],
+    "a flag that is not there": (
+        ["train", "--budget", "3"],
         2,
-        "batch_size must be at least 1; train.lr",
+        "--budget is not an option; did you mean --budget-mb?",
+    ),
+    "a setting that is not there": (["train", "--set", "train.epoch=3"], 2, "did you mean train.epochs"),
+    "a bound": (["train", "--lr", "-1"], 2, "train.lr must be a finite number above 0, not -1.0"),
+    "all mistakes at once": (
+        ["train", "--lr", "-1", "--batch-size", "many", "--cache", "disk", "--budget", "3", "--set", "lr"],
+        2,
+        "edge-trgl: --budget is not an option; did you mean --budget-mb?\n"
+        "edge-trgl: --set lr must have the form section.key=value\n"
+        "edge-trgl: train.cache (--cache) must be boundary or none, not 'disk'\n"
+        "edge-trgl: train.batch_size must be a whole number of at least 1, not 'many'\n"
+        "edge-trgl: train.lr must be a finite number above 0, not -1.0\n",
     ),
     "no such folder": (["train", "--data", "nowhere"], 4, "nowhere"),
     "an empty folder": (["train", "--data", "empty"], 4, "empty"),
@@ -280,6 +288,13 @@ WRONG = {
     ),
     "a factory that is not there": (["train", "--model", "nothing:here"], 4, "nothing"),
     "chunk where it means nothing": (["train", "--regime", "sequential", "--chunk", "4"], 2, "budget.chunk"),
+    "three mistakes in a file": (
+        ["train", "--config", "wrong.toml"],
+        2,
+        "edge-trgl: trian is not known; did you mean train?\n"
+        "edge-trgl: model.width must be an even whole number of at least 2, not 3\n"
+        "edge-trgl: train.momentum must be a number of at least 0 and below 1, not 1.0\n",
+    ),
     "resume of no run": (["resume", "empty"], 2, "is not a run"),
     "resume of nothing": (["resume", "nowhere"], 2, "is not a run"),
     "a run folder with other things in it": (["train", "--run", "."], 2, "neither a run nor empty"),
@@ -294,6 +309,7 @@ def test_mistakes(tmp_path, case):
     arguments, code, text = WRONG[case]
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.npz").write_text("no zip archive")
+    (tmp_path / "wrong.toml").write_text("[trian]\nlr = 1\n[train]\nmomentum = 1\n[model]\nwidth = 3\n")
     result = command(tmp_path, *arguments)
     assert result.returncode == code, result.stderr
     assert text in result.stderr

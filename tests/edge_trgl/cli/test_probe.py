@@ -102,7 +102,7 @@ class TestPrinting:
 
     def test_memory_that_looks_like_a_disk_is_named(self, measured, tmp_path, monkeypatch):
         monkeypatch.setattr(storage_speed, "kind", lambda folder: "tmpfs on tmpfs")
-        assert f"{tmp_path.resolve()} lies in memory; --disk FOLDER" in probe().stdout.splitlines()[-1]
+        assert f"{tmp_path.resolve()} is in memory; --disk FOLDER" in probe().stdout.splitlines()[-1]
 
     def test_a_machine_without_a_device_tree_is_named_by_its_processor(self, measured, tmp_path, monkeypatch):
         monkeypatch.setattr(processor, "board_name", lambda: None)

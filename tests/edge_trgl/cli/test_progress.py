@@ -57,7 +57,7 @@ def test_the_line_of_progress():
     assert progress_line(PROGRESS) == LINE
     assert progress_line({**PROGRESS, "lap": 2}).startswith(" 25% lap 3 module 3 epoch 2 ")
     assert progress_line({**PROGRESS, "done": 1.0}).startswith("100% module")
-    assert progress_line({**PROGRESS, "phase": "forward"}).startswith(" 25% module 3 frozen, passing images on  ")
+    assert progress_line({**PROGRESS, "phase": "forward"}).startswith(" 25% module 3 frozen, forward only  ")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_flags_win_over_values_and_these_over_files(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        ({"budget": 500}, "no option budget, did you mean budget_mb"),
+        ({"budget": 500}, "budget is not an option; did you mean budget_mb"),
         ({"budget_mb": "much"}, "budget.mb"),
         ({"cache": "disk"}, "train.cache"),
         ({"regime": "backwards"}, "train.regime"),

@@ -11,7 +11,7 @@ import pytest
 from preloaded import command
 from torch import nn
 
-from edge_trgl.cli.plan_text import plan_text
+from edge_trgl.cli.plan import plan_text
 from edge_trgl.config.head_choice import NAMES, parse_heads
 from edge_trgl.config.sources import resolve
 from edge_trgl.data import open_dataset
@@ -53,14 +53,14 @@ def test_choices(text, names, auto):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("pool", "'pool' is no head, did you mean pooled?"),
-        ("conv,lineer", "'lineer' is no head, did you mean linear?"),
-        ("autos", "'autos' is no head, did you mean auto?"),
-        ("auto:", "'' is no head, known: conv, deep, linear, pooled, tokens, auto"),
-        ("auto:auto", "'auto' is no head"),
-        ("conv,auto", "'auto' is no head"),
-        ("conv:linear", "'conv:linear' is no head"),
-        ("", "'' is no head"),
+        ("pool", "names 'pool', which is not a head; did you mean pooled?"),
+        ("conv,lineer", "names 'lineer', which is not a head; did you mean linear?"),
+        ("autos", "names 'autos', which is not a head; did you mean auto?"),
+        ("auto:", "names '', which is not a head; choose from conv, deep, linear, pooled, tokens, auto"),
+        ("auto:auto", "names 'auto', which is not a head"),
+        ("conv,auto", "names 'auto', which is not a head"),
+        ("conv:linear", "names 'conv:linear', which is not a head"),
+        ("", "names '', which is not a head"),
     ],
 )
 def test_what_is_no_choice_is_named(text, message):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from edge_trgl.config.sections import BoardConfig
+from edge_trgl.config.board import BoardConfig
 from edge_trgl.config.sources import PROFILES, own_profiles, read_profile, read_toml, resolve
 from edge_trgl.runtime.errors import InputError, UsageError
 
@@ -174,16 +174,16 @@ def test_defaults_that_are_no_sections(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("board = 3", "board must be a section, [board]"),
-        ("[board]\nusable_mb = 'much'", "board.usable_mb = 'much': expected float"),
-        ("[board]\nusable_mb = 0", "board.usable_mb must be above 0 and finite"),
-        ("[board]\nstorage_read_mbs = nan", "board.storage_read_mbs must be above 0 and finite"),
-        ("[board]\nendurance_tb = inf", "board.endurance_tb must be above 0 and finite"),
+        ("board = 3", "board must be a section, [board], not 3"),
+        ("[board]\nusable_mb = 'much'", "board.usable_mb must be a finite number above 0, not 'much'"),
+        ("[board]\nusable_mb = 0", "board.usable_mb must be a finite number above 0, not 0.0"),
+        ("[board]\nstorage_read_mbs = nan", "board.storage_read_mbs must be a finite number above 0, not nan"),
+        ("[board]\nendurance_tb = inf", "board.endurance_tb must be a finite number above 0, not inf"),
         ("[board]\nstorage_reed_mbs = 3", "did you mean board.storage_read_mbs?"),
-        ("[board]\ndtypes = ['fp8']", "board.dtypes = ['fp8']: choose one of fp32, fp16, bf16"),
-        ("[board]\nestimates = ['gpu']", "board.estimates names gpu, which the board does not give"),
-        ("[board]\nestimates = ['problems']", "board.estimates names problems, which the board does not give"),
-        ("[default.train]\nlr = 3\n[defaults.trian]\nlr = 3", "trian is not known, did you mean train?"),
+        ("[board]\ndtypes = ['fp8']", "board.dtypes must be any of fp32, fp16, bf16, not ['fp8']"),
+        ("[board]\nestimates = ['gpu']", "board.estimates names gpu, which the board does not state"),
+        ("[board]\nestimates = ['problems']", "board.estimates names problems, which the board does not state"),
+        ("[default.train]\nlr = 3\n[defaults.trian]\nlr = 3", "trian is not known; did you mean train?"),
     ],
 )
 def test_mistakes_are_told_by_the_dotted_name(tmp_path, text, message):

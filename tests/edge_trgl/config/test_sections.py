@@ -9,7 +9,8 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.config.sections import RunConfig, parse_epochs
+from edge_trgl.config.epochs import parse_epochs
+from edge_trgl.config.sections import RunConfig
 from edge_trgl.config.sources import resolve
 from edge_trgl.runtime.errors import UsageError
 
@@ -59,17 +60,17 @@ def test_values_at_a_bound_are_taken(section, name, value):
 def test_values_past_a_bound_are_named(section, name, value):
     with pytest.raises(UsageError) as caught:
         resolve({section: {name: value}})
-    assert {text.split()[0] for text in caught.value.message.split("; ")} == {f"{section}.{name}"}
+    assert {text.split()[0] for text in caught.value.message.splitlines()} == {f"{section}.{name}"}
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"train": {"laps": 2}}, "train.laps above 1 is for train.regime multi-lap"),
+        ({"train": {"laps": 2}}, "train.laps 2 needs train.regime multi-lap, not parallel"),
         (
             {"train": {"laps": 5, "regime": "multi-lap", "epochs": "4"}},
-            "train.epochs must be at least one a lap",
+            "train.epochs must be at least one per lap, and train.laps is 5",
         ),
         (
             {"train": {"laps": 2, "regime": "multi-lap", "epochs": "5"}},
@@ -85,24 +86,24 @@ def test_values_past_a_bound_are_named(section, name, value):
         ),
         (
             {"train": {"views": 2}},
-            "train.views 2 are augmented copies of what is cached; nothing is cached with train.regime parallel",
+            "train.views 2 asks for augmented copies of what is cached; train.regime parallel caches nothing",
         ),
         (
             {"train": {"views": 2, "regime": "sequential", "cache": False}},
-            "with train.regime sequential and train.cache = false",
+            "train.regime sequential caches nothing with train.cache = false",
         ),
         (
             {"train": {"views": 2, "freeze": 1}, "data": {"augment": False}},
-            "train.views 2 are augmented copies of what is cached; nothing is augmented",
+            "train.views 2 asks for augmented copies of what is cached; data.augment is false",
         ),
-        ({"model": {"gain": 0}}, "model.gain must be above 0 and finite"),
+        ({"model": {"gain": 0}}, "model.gain must be a finite number above 0, not 0.0"),
         ({"model": {"partition": "weight"}}, "model.partition weight needs model.modules"),
         ({"train": {"lr_schedule": "steps"}}, "train.lr_schedule steps needs train.lr_milestones"),
         ({"train": {"prefix": "train-mode"}}, "train.prefix train-mode needs train.cache = false"),
-        ({"train": {"epochs": "50+10k"}}, "parallel trains every module for the same number"),
+        ({"train": {"epochs": "50+10k"}}, "train.epochs must be one number, not '50+10k': train.regime parallel"),
         (
             {"train": {"epochs": "5,6", "regime": "end-to-end"}},
-            "end-to-end trains every module for the same number",
+            "train.epochs must be one number, not '5,6': train.regime end-to-end",
         ),
         (
             {"train": {"epochs": "9,3", "regime": "sequential", "warmup_epochs": 3}},
@@ -110,7 +111,7 @@ def test_values_past_a_bound_are_named(section, name, value):
         ),
         (
             {"train": {"regime": "sequential"}, "budget": {"chunk": "4"}},
-            "budget.chunk is for parallel training, or without a cache; train.regime is sequential",
+            "budget.chunk 4 needs parallel training or train.cache = false; train.regime is sequential",
         ),
         (
             {"train": {"regime": "end-to-end", "cache": False}, "budget": {"chunk": "4"}},
@@ -118,27 +119,27 @@ def test_values_past_a_bound_are_named(section, name, value):
         ),
         (
             {"model": {"shared_head": True}, "train": {"regime": "sequential"}},
-            "model.shared_head is for parallel training; train.regime is sequential",
+            "model.shared_head needs parallel training; train.regime is sequential",
         ),
         (
             {"model": {"shared_head": True}, "budget": {"chunk": "8"}},
-            "model.shared_head needs budget.chunk 1, and it is 8",
+            "model.shared_head needs budget.chunk 1, not 8",
         ),
         (
             {"model": {"shared_head": True}, "budget": {"resident": "2"}},
-            "model.shared_head keeps all modules in memory; budget.resident is 2, leave it at auto",
+            "model.shared_head keeps all modules in memory; budget.resident must be auto, not 2",
         ),
         (
             {"model": {"shared_head": True, "head": "conv,linear"}},
-            "model.shared_head is one classifier; model.head is conv,linear",
+            "model.shared_head needs one classifier, and model.head asks for conv,linear",
         ),
         (
             {"model": {"shared_head": True, "head": "auto"}},
-            "model.shared_head is one classifier; model.head is auto",
+            "model.shared_head needs one classifier, and model.head asks for auto",
         ),
         (
             {"budget": {"resident": "1", "without": ["paging"]}},
-            "budget.resident says nothing with budget.without paging",
+            "budget.resident 1 has no effect with budget.without paging",
         ),
     ],
 )
@@ -190,12 +191,12 @@ def test_the_papers_epochs_come_to_950():
 @pytest.mark.parametrize(
     ("text", "num_modules", "message"),
     [
-        ("", 2, "'' is not a number, a form like 50"),
-        ("x", 2, "'x' is not a number"),
-        ("10k", 2, "'10k' is not a number"),
-        ("5+k", 2, "is not a number"),
-        ("1.5", 2, "is not a number"),
-        ("5,6,", 3, "is not a number"),
+        ("", 2, "must be a number, a form like 50+10k, or a list like 5,6,7, not ''"),
+        ("x", 2, "not 'x'"),
+        ("10k", 2, "not '10k'"),
+        ("5+k", 2, "not '5+k'"),
+        ("1.5", 2, "not '1.5'"),
+        ("5,6,", 3, "not '5,6,'"),
         ("5,6,7", 2, "lists 3 numbers for 2 modules"),
         ("0", 2, "must be at least 1"),
         ("5,0", 2, "must be at least 1"),
@@ -249,15 +250,21 @@ def test_a_document_names_every_value_but_none():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"loss": {"beta": 0.0}}, "loss.beta must be above 0 and at most 1"),
-        ({"loss": {"lambda1": [1.0]}}, "loss.lambda1 must be two weights"),
-        ({"loss": {"lambda2": [1.0, -1.0]}}, "loss.lambda2 must be two weights"),
+        ({"loss": {"beta": 0.0}}, "loss.beta must be a number above 0 and at most 1, not 0.0"),
+        ({"loss": {"lambda1": [1.0]}}, "loss.lambda1 must be two finite numbers, each at least 0, not [1.0]"),
+        (
+            {"loss": {"lambda2": [1.0, -1.0]}},
+            "loss.lambda2 must be two finite numbers, each at least 0, not [1.0, -1.0]",
+        ),
         ({"loss": {"lambda1": [0.0, 1.0], "lambda2": [0.0, 1.0]}}, "must not both be 0"),
-        ({"loss": {"name": "infoproo"}}, "choose one of cross-entropy, predsim, infopro, infopro-contrast"),
-        ({"loss": {"name": "predsim"}, "train": {"regime": "end-to-end"}}, "predsim is for local training"),
+        (
+            {"loss": {"name": "infoproo"}},
+            "must be cross-entropy, predsim, infopro or infopro-contrast, not 'infoproo'",
+        ),
+        ({"loss": {"name": "predsim"}, "train": {"regime": "end-to-end"}}, "loss.name predsim is a local loss"),
         (
             {"loss": {"name": "infopro-contrast"}, "budget": {"allow": ["micro-batch"]}},
-            "budget.allow micro-batch is not for loss.name infopro-contrast",
+            "budget.allow micro-batch excludes loss.name infopro-contrast",
         ),
     ],
 )

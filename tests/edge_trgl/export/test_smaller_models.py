@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
-from edge_trgl.cli.deploy_verbs import predict
+from edge_trgl.cli.predict import predict
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy import Predictor, latency
 from edge_trgl.deploy.latency import measure_latency

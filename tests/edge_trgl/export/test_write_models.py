@@ -173,9 +173,9 @@ def test_weights_beside_the_model(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": "4"}, "--depth 4: there is no classifier; depths 1 to 3 have one"),
-        ({"depth": "deepest"}, "--depth deepest: expected chosen, last, all or a number"),
-        ({"batch": "0"}, "--batch 0: expected dynamic or a number of samples"),
+        ({"depth": "4"}, "--depth 4 has no classifier; depths 1 to 3 have one"),
+        ({"depth": "deepest"}, "--depth must be chosen, last, all or a number, not deepest"),
+        ({"batch": "0"}, "--batch must be dynamic or a number of samples, not 0"),
         ({"batch": "many"}, "--batch many"),
     ],
 )

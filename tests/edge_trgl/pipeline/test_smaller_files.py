@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from edge_trgl.cli.exported_files import table
+from edge_trgl.cli.export import table
 from edge_trgl.pipeline.smaller_files import add_smaller
 from edge_trgl.run.exported_files import rows
 from edge_trgl.run.folder import Run

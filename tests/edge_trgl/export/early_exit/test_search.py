@@ -186,7 +186,7 @@ def test_stages_say_what_they_are(trained):
 def test_frozen_modules_are_in_the_first_stage(train_run):
     run = train_run("run", train__freeze=1).run
     assert [stage["modules"] for stage in deploy(run)["early_exit"]["stages"]] == [[1, 2], [3, 3]]
-    with pytest.raises(UsageError, match="expected rising depths from 2 on"):
+    with pytest.raises(UsageError, match="must be rising depths from 2 on"):
         written_by(run, stages="1,3")
 
 
@@ -291,7 +291,7 @@ def cut_at(name, files):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"stages": "2,3"}, "--stages goes with --exits"), ({"exits": "2"}, "--exits 2: expected a probability")],
+    [({"stages": "2,3"}, "--stages goes with --exits"), ({"exits": "2"}, "--exits must be a probability")],
 )
 def test_mistakes_are_told_before_anything_is_done(trained, monkeypatch, options, message):
     monkeypatch.setattr(Pipeline, "_job", lambda *arguments, **named: pytest.fail("a job was started"))

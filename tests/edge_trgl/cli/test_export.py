@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_trgl.cli.exits_text import early_exit_text
+from edge_trgl.cli.export import early_exit_text
 
 SCORES = {"accuracy": 0.9, "per_exit": [0.85, 0.91], "compute_share": 0.4, "num_images": 600}
 EARLY = {
@@ -19,8 +19,8 @@ EARLY = {
 
 def test_stages_and_both_sets_of_images():
     assert early_exit_text(EARLY).splitlines() == [
-        "runs/0001/model.exits  2 stages, left from a probability of 0.8765 on; all of them take 1.25 times the "
-        "FLOPs of model.onnx; over 256 images logits differ by 2.0e-06 at most",
+        "runs/0001/model.exits  2 stages, left from a probability of 0.8765 on; together they take 1.25 times the "
+        "FLOPs of model.onnx; over 256 images logits differ by at most 2.0e-06",
         "  validation: accuracy 90.00% (last exit 91.00%) at 40.0% of the FLOPs of all stages, over 600 images",
         "  test: accuracy 88.00% (last exit 91.00%) at 40.0% of the FLOPs of all stages, over 1000 images",
     ]

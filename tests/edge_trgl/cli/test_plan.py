@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.cli.plan_text import _alternatives, _missed
+from edge_trgl.cli.plan import _alternatives, _missed
 
 
 def _one(copies, written_mb, seconds):
@@ -24,16 +24,16 @@ FOUND = [_one(1, 800.0, 100.0), _one(4, 3200.0, 130.0), _one(0, 1.0, 320.0)]
         (
             "disk",
             FOUND,
-            "cached boundaries show every epoch the same augmented copy of an image; --views 4 varies them more, "
-            "writes 3.1 GiB in all, takes 1.3 times as long; --cache none draws anew in every epoch, writes "
-            "1 MiB in all, takes 3.2 times as long",
+            "cached boundaries show the same augmented copy of an image in every epoch; --views 4 varies the "
+            "images more, writes 3.1 GiB in all, takes 1.3 times as long; --cache none augments anew in every "
+            "epoch, writes 1 MiB in all, takes 3.2 times as long",
         ),
         (
             "memory",
             FOUND,
-            "cached boundaries show every epoch the same augmented copy of an image; --views 4 varies them more, "
-            "fills as many times their memory, takes 1.3 times as long; --cache none draws anew in every epoch, "
-            "keeps none, takes 3.2 times as long",
+            "cached boundaries show the same augmented copy of an image in every epoch; --views 4 varies the "
+            "images more, takes as many times their memory, takes 1.3 times as long; --cache none augments anew "
+            "in every epoch, keeps none, takes 3.2 times as long",
         ),
         (
             "disk",

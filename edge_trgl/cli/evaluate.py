@@ -1,0 +1,47 @@
+"""`edge-trgl evaluate`: the accuracies of a trained run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_trgl.api import Training
+from edge_trgl.cli.progress import Terminal
+from edge_trgl.cli.verb import Verb, option
+
+
+@click.command(cls=Verb)
+@click.argument("run", type=Path)
+@option("--json", "as_json", is_flag=True, help="print the scores as one JSON document")
+def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
+    """Score a trained run at every depth."""
+    scores = Training(run, Terminal()).evaluate()
+    click.echo(json.dumps(scores) if as_json else _scores_text(scores))
+
+
+def _scores_text(scores: dict[str, Any]) -> str:
+    images = validation_images(scores["chosen_on"])
+    lines = []
+    for depth, accuracy in enumerate(scores["per_depth"], scores["first_depth"]):
+        mark = "  chosen" if depth == scores["chosen_depth"] else ""
+        lines.append(f"depth {depth:3d}  {images} {accuracy:.2%}{mark}")
+    return "\n".join([*lines, test_text(scores)])
+
+
+def validation_images(chosen_on: str) -> str:
+    """Name the images on which the depth was chosen."""
+    return "half of the test images" if chosen_on == "half-test" else "validation"
+
+
+def test_text(scores: dict[str, Any]) -> str:
+    """Say how a trained run scores on the test set."""
+    if scores["chosen"] is None:
+        return f"chosen depth {scores['chosen_depth']}; there is no test set"
+    chosen = f"test accuracy {scores['chosen']:.2%} at the chosen depth {scores['chosen_depth']}"
+    text = f"{chosen}, {scores['last']:.2%} at the last"
+    if scores["chosen_on"] != "half-test":
+        return text
+    return f"{text}\nscored as the paper's authors did: the depth was chosen on half of the test images"

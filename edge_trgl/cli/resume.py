@@ -1,0 +1,45 @@
+"""`edge-trgl resume`: continue a run from its last commit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_trgl.api import Training
+from edge_trgl.cli.progress import Terminal
+from edge_trgl.cli.train import AS_JSON, EXPORT, finish
+from edge_trgl.cli.verb import Verb, option
+
+
+@click.command(cls=Verb)
+@click.argument("run", type=Path)
+@option(
+    "--budget-mb",
+    type=float,
+    metavar="MIB",
+    group="Budget",
+    help="continue with this budget",
+    default_text="the run's",
+)
+@option(
+    "--disk-mb",
+    type=float,
+    metavar="MIB",
+    group="Budget",
+    help="continue with this disk limit",
+    default_text="the run's",
+)
+@EXPORT
+@AS_JSON
+def resume(
+    run: Path,
+    budget_mb: float | None,
+    disk_mb: float | None,
+    then_export: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Continue a run from its last commit."""
+    terminal = Terminal()
+    training = Training(run, terminal)
+    finish(training, terminal, budget_mb=budget_mb, disk_mb=disk_mb, then_export=then_export, as_json=as_json)

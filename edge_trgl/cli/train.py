@@ -1,0 +1,96 @@
+"""`edge-trgl train`: train a network from a configuration, and what it says when it is done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_trgl.api import Training, begin
+from edge_trgl.cli.configured import ConfiguredVerb, configured, read_configuration
+from edge_trgl.cli.evaluate import test_text
+from edge_trgl.cli.export import export_text
+from edge_trgl.cli.progress import Terminal, duration
+from edge_trgl.cli.verb import option
+from edge_trgl.run.folder import Run, newest_unfinished, numbered
+
+EXPORT = option("--export", "then_export", is_flag=True, group="Output", help="export to ONNX after training")
+AS_JSON = option("--json", "as_json", is_flag=True, group="Output", help="print the summary as one JSON document")
+
+
+@click.command(cls=ConfiguredVerb)
+@configured
+@option(
+    "--run",
+    "run_folder",
+    type=Path,
+    metavar="FOLDER",
+    group="Output",
+    help="folder of the run",
+    default_text="a new numbered one under runs/",
+)
+@EXPORT
+@option("--dry-run", is_flag=True, group="Output", help="print the resolved configuration and stop")
+@AS_JSON
+def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bool, **given: Any) -> None:  # noqa: FBT001
+    """Train a network; every option has a default."""
+    import tomli_w
+
+    config = read_configuration(given)
+    if dry_run:
+        click.echo(tomli_w.dumps(config.document()), nl=False)
+        return
+    terminal = Terminal()
+    if run_folder is None:
+        unfinished = newest_unfinished()
+        if unfinished:
+            terminal.line(f"{unfinished.folder} is unfinished; edge-trgl resume {unfinished.folder} continues it")
+        run_folder = numbered()
+    finish(begin(run_folder, config, terminal), terminal, then_export=then_export, as_json=as_json)
+
+
+def finish(
+    training: Training,
+    terminal: Terminal,
+    *,
+    budget_mb: float | None = None,
+    disk_mb: float | None = None,
+    then_export: bool,
+    as_json: bool,
+) -> None:
+    """Train a run to its end, export it where that is asked for, and print the summary.
+
+    `budget_mb`, `disk_mb`: limits in MiB in place of those that the run was begun with.
+    """
+    terminal.line(f"run {training.folder}")
+    summary = training.resume(budget_mb=budget_mb, disk_mb=disk_mb)
+    exported = training.export() if then_export else None
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    click.echo(_summary_text(summary, training.folder))
+    if exported:
+        click.echo(export_text(exported))
+
+
+def _summary_text(summary: dict[str, Any], folder: Path) -> str:
+    memory = summary["memory"]
+    lines = [
+        f"peak {memory['peak_mb']:.0f} MiB of {memory['budget_mb']:.0f} MiB"
+        f" (planned {memory['planned_peak_mb']:.0f}, fixed {memory['fixed_mb']:.0f})",
+        test_text(summary["accuracy"]),
+        f"{summary['images_per_s']:.0f} images/s, {duration(summary['time_s'])}",
+        _storage_text(summary["storage"]),
+        f"report {Run(folder).report_file}",
+    ]
+    return "\n".join(lines)
+
+
+def _storage_text(storage: dict[str, Any]) -> str:
+    text = (
+        f"read {storage['read_mb']:.0f} MiB, wrote {storage['written_mb']:.0f} MiB"
+        f" (planned {storage['planned_written_mb']:.0f})"
+    )
+    return text if storage["wear"] is None else f"{text}, {storage['wear']:.2%} of the storage's endurance"

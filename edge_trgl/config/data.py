@@ -1,0 +1,37 @@
+"""The section `data`: which images, and how they are augmented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_trgl.config.fields import AT_LEAST_ONE, NOT_NEGATIVE, Bounds, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images a run trains on, how they are split, and how they are augmented."""
+
+    source: str = setting(
+        "sample",
+        "sample, a folder of images, or a .npz file",
+        more="sample is bundled: 6,000 images of Fashion-MNIST",
+    )
+    image_size: int | None = setting(
+        None, "resize image files to this side, in pixels", unset="their own size", bounds=AT_LEAST_ONE
+    )
+    limit: int | None = setting(
+        None, "number of training images to use, drawn per class", unset="all", bounds=AT_LEAST_ONE
+    )
+    validation: float = setting(0.1, "share of the training images held out", bounds=Bounds(above=0, below=1))
+    choose_on: Literal["validation", "unused", "half-test"] = setting(
+        "validation",
+        "images that choose the best depth",
+        more="the validation images; a share of those that data.limit leaves unused; or every other test image, "
+        "as the paper's authors did",
+    )
+    augment: bool = setting(True, "crop and flip the training images at random")
+    crop_padding: int | None = setting(
+        None, "pixels of padding before a random crop", unset="a sixteenth of the side", bounds=NOT_NEGATIVE
+    )
+    flip: bool = setting(True, "mirror half of the training images")

@@ -1,0 +1,33 @@
+"""The section `transport`: the weight of the transport term of TRGL."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_trgl.config.fields import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, Bounds, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportConfig:
+    """How much each module's loss weighs its transport cost: by τ, or by the multipliers of appendix D."""
+
+    enabled: bool = setting(True, "add the transport term to the loss", more="without it, training is VanGL")
+    tau: float = setting(
+        0.5,
+        "the transport term has weight 1/(2 tau)",
+        more="tau of the first half of the modules, in units of transport.reduction; doubled in the second half",
+        bounds=POSITIVE,
+    )
+    reduction: Literal["mean", "sum"] = setting("mean", "reduction of the transport cost over a feature map")
+    p: float = setting(2.0, "power of the norm in the transport cost", bounds=Bounds(at_least=1, below=math.inf))
+    multipliers: bool = setting(False, "weigh the transport by multipliers (appendix D), not by tau")
+    lambda_first: float = setting(1.0, "first multiplier", bounds=POSITIVE)
+    lambda_start: Literal["same", "by-depth"] = setting(
+        "same",
+        "how the first multiplier depends on the module",
+        more="by-depth: module k, from 1, begins with k times lambda_first, as in the authors' scripts",
+    )
+    growth: float = setting(1.0, "growth of a multiplier", bounds=NOT_NEGATIVE)
+    every: int = setting(50, "steps between two updates of a multiplier", bounds=AT_LEAST_ONE)
