@@ -18,8 +18,11 @@ import pytest
 from PIL import Image
 
 from edge_trgl.cli.app import cli
+from edge_trgl.cli.configured import MISTAKES
+from edge_trgl.config.flags import FLAGS, configuration
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.config.sources import parse_setting, read_profile, read_recipes
+from edge_trgl.runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -90,7 +93,10 @@ def parsed(words):
         verb = cli.get_command(group, words[0])
         if verb is None:
             raise click.UsageError(f"there is no verb {words[0]}")
-        return verb.make_context(words[0], words[1:], parent=group).params
+        context = verb.make_context(words[0], words[1:], parent=group)
+        if MISTAKES in context.meta:
+            raise click.UsageError("; ".join(context.meta[MISTAKES]))
+        return context.params
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -104,6 +110,19 @@ def test_commands_parse(page):
         except click.ClickException as error:
             pytest.fail(f"edge-trgl {' '.join(words)}: {error.format_message()}")
         check_names(given)
+        check_values(given)
+
+
+def check_values(given):
+    """Options of a configuration have values that it takes; a page may leave out what they go with."""
+    flags = {flag.name: given[flag.name] for flag in FLAGS if flag.name in given}
+    section_of = {flag.name: flag.key.partition(".") for flag in FLAGS}
+    for name, value in flags.items():
+        try:
+            configuration({name: value})
+        except UsageError as error:
+            section, _, key = section_of[name]
+            assert f"{section}.{key} must be" not in error.message, error.message
 
 
 def check_names(given):
