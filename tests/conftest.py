@@ -19,7 +19,7 @@ from preloaded import Forked
 from edge_trgl.config.sources import resolve
 from edge_trgl.data import prepare as preparation
 from edge_trgl.data.sources import Source
-from edge_trgl.data.splits import Draw, draw_splits
+from edge_trgl.data.splits import Selection, draw_splits
 from edge_trgl.engine import commits
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import counters, guard, high_water
@@ -97,10 +97,10 @@ def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{name}__{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
-def _few_tested(source: Source, **options: Any) -> dict[str, Draw]:
+def _few_tested(source: Source, **options: Any) -> dict[str, Selection]:
     """Every 20th image of the sample's test set: to evaluate a run on all takes longer than to train it."""
     draws = draw_splits(source, **options)
-    if source.layout == "sample":
+    if source.format == "sample":
         draws["test"] = replace(draws["test"], samples=draws["test"].samples[::20])
     return draws
 

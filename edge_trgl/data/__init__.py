@@ -1,6 +1,6 @@
-"""Data: sets of images become record files on disk, and records become batches.
+"""Data sets: images and windows become record files on disk, and records become batches.
 
-Preparing (`edge_trgl.data.prepare`) is a job of its own; what is named here is light enough for training.
+Preparing (`edge_trgl.data.prepare`) runs in a process of its own; what is named here is light enough for training.
 """
 
 from edge_trgl.data.augment import Augment

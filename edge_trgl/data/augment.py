@@ -1,4 +1,4 @@
-"""Random crops and flips of one batch, keyed so that a resume draws them again."""
+"""Random crops and flips of a batch, keyed so that a resumed run draws the same ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Augment:
-    """Zero-pad, crop at random to the same size, and mirror every second image on average.
+    """Pads with zeros, crops at random to the same size, and mirrors images.
 
     Args:
-        crop_padding: pixels of zeros added on each side before the crop; 0 keeps the position.
-        flip: mirror left to right with probability one half.
+        crop_padding: pixels of zeros added on each side before the crop; 0 does not crop.
+        flip: mirror each image left to right with probability one half.
+
+    Raises:
+        UsageError: `crop_padding` is negative.
     """
 
     crop_padding: int
@@ -33,11 +36,11 @@ class Augment:
             )
 
     def draws(self, num_images: int, key: int) -> NDArray[np.int64]:
-        """What each image of a batch draws: its shift, and whether it is mirrored.
+        """Draw a crop and a flip for each image of a batch.
 
         Args:
-            num_images: B, on which every one of the draws depends.
-            key: names the draw (`edge_trgl.random_keys.key`); equal keys give equal results.
+            num_images: B; a batch of another size draws other values.
+            key: names the draw (`edge_trgl.random_keys.key`); equal keys and sizes give equal values.
 
         Returns:
             int64 [B, 3]: row and column of the padded image where the crop begins, and 1 for mirrored.
@@ -48,14 +51,14 @@ class Augment:
         return np.stack([top, left, mirrored & self.flip], axis=1)
 
     def apply(self, images: NDArray[Any], draws: NDArray[np.int64]) -> NDArray[Any]:
-        """Augment a batch, each image as its own row of `draws` says.
+        """Crop and flip a batch.
 
         Args:
-            images: uint8 or float32 [B, H, W, C], or of any shape where nothing is to be done; not changed.
-            draws: int64 [B, 3], as `draws` gives them, in the order of the images.
+            images: uint8 or float32 [B, H, W, C]; any shape if there is neither crop nor flip. Not changed.
+            draws: int64 [B, 3], one row for each image, as `draws` returns them.
 
         Returns:
-            The same dtype and shape. `Augment(0, False)` returns `images` itself.
+            An array of the same dtype and shape; `images` itself if there is neither crop nor flip.
         """
         if self.crop_padding == 0 and not self.flip:
             return images

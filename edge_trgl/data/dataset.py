@@ -1,4 +1,4 @@
-"""A prepared data set: what its folder holds, and the check that it is all there."""
+"""A prepared data set: the description in its folder, and the check that every file is there."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PREPARE_AGAIN = "Prepare the data again."
 
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """One split on disk: `NAME.images`, `NAME.labels` and the checksums of its records, `NAME.checksums`.
+    """One split on disk: the files `NAME.images`, `NAME.labels` and `NAME.checksums`.
 
     Args:
         num_images: records in each of the three files.
         images_bytes: size of `NAME.images`.
-        labels_checksum: of `NAME.labels`.
-        records_checksum: of `NAME.checksums`.
+        labels_checksum: checksum of `NAME.labels`.
+        records_checksum: checksum of `NAME.checksums`, which holds one checksum for each image.
     """
 
     num_images: int
@@ -41,16 +41,16 @@ class SplitInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What `dataset.json` says.
+    """The content of `dataset.json`.
 
     Args:
-        shape: (H, W, C) of every image, or (L, C) where they are windows.
+        shape: (H, W, C) of every image, or (L, C) of every window.
         dtype: "uint8" or "float32".
         num_classes: labels run from 0 to num_classes - 1.
-        class_names: one name a label.
-        splits: keys "train", "val", "test"; a split may hold no image.
-        mean, std: per channel over the training split, on a scale of 0–1 for uint8, as they are for float32.
-        fingerprint: sha256 (hex) over `.checksums` and `.labels` of train, val and test, in that order.
+        class_names: one name for each label.
+        splits: under "train", "val" and "test"; a split may have no images.
+        mean, std: of each channel over the training split; uint8 is scaled to 0–1 first, float32 is not scaled.
+        fingerprint: SHA-256 (hex) over `.checksums` and `.labels` of train, val and test, in that order.
     """
 
     shape: tuple[int, ...]
@@ -64,31 +64,31 @@ class DatasetInfo:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """One sample as a network reads it: (C, H, W) or (C, L)."""
+        """The shape of one sample as a network reads it: (C, H, W) or (C, L)."""
         return (self.shape[-1], *self.shape[:-1])
 
     @property
     def scale(self) -> float:
-        """Divide stored values by this before taking `mean` and `std`: 255 for uint8, 1 for float32."""
+        """What stored values are divided by before `mean` and `std` apply: 255 for uint8, 1 for float32."""
         return 255.0 if self.dtype == "uint8" else 1.0
 
     @property
     def record_bytes(self) -> int:
-        """Size of one image on disk."""
+        """Bytes of one image on disk."""
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 def encode(info: DatasetInfo) -> bytes:
-    """The content of `dataset.json`."""
+    """Return the bytes of `dataset.json`."""
     document = {"schema": SCHEMA, **asdict(info)}
     return _canonical({**document, "checksum": checksum_of(_canonical(document))})
 
 
 def open_dataset(folder: Path) -> DatasetInfo:
-    """Read a prepared folder's `dataset.json` and check the sizes of the files it names.
+    """Read the `dataset.json` of a prepared folder, and check the sizes of its other files.
 
     Raises:
-        StorageError: the file is missing or damaged, or another file is missing or has the wrong size.
+        StorageError: a file is missing, damaged, of the wrong size, or was written by another version.
     """
     info = _decode(folder / DATASET_FILE)
     for name, split in info.splits.items():
@@ -99,15 +99,17 @@ def open_dataset(folder: Path) -> DatasetInfo:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the set in a folder was decoded, to its end."""
+    """Return whether the data set in a folder was decoded completely."""
     return (folder / DATASET_FILE).is_file()
 
 
 def open_survey(folder: Path) -> DatasetInfo:
-    """Read a prepared folder as `open_dataset` does; one that was only surveyed, as far as that goes.
+    """Read the description of a data set that may only have been surveyed; see `open_dataset`.
+
+    A survey knows shapes and numbers of images; mean, std and checksums are left empty.
 
     Raises:
-        StorageError: what is there is damaged, or nothing is there.
+        StorageError: the description is missing or damaged, or so is the data set if it was decoded.
     """
     if is_prepared(folder) or not (folder / SURVEY_FILE).is_file():
         return open_dataset(folder)
@@ -115,6 +117,7 @@ def open_survey(folder: Path) -> DatasetInfo:
 
 
 def _canonical(document: Mapping[str, Any]) -> bytes:
+    """Return the one form of a document that its checksum is taken of."""
     return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
@@ -141,8 +144,10 @@ def _from_document(document: dict[str, Any]) -> DatasetInfo:
 
 def _check_size(path: Path, expected: int) -> None:
     try:
-        found = path.stat().st_size
+        num_bytes = path.stat().st_size
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}", hint=PREPARE_AGAIN) from error
-    if found != expected:
-        raise StorageError(f"{path} is damaged: it has {found} bytes, {expected} were written", hint=PREPARE_AGAIN)
+    if num_bytes != expected:
+        raise StorageError(
+            f"{path} is damaged: it has {num_bytes} bytes, {expected} were written", hint=PREPARE_AGAIN
+        )

@@ -1,4 +1,4 @@
-"""Decoding a data set once, into record files that training reads with no decoder in memory."""
+"""Decodes a data set once into record files, which training reads without a decoder in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_trgl.data.dataset import DATASET_FILE, SPLITS, SURVEY_FILE, DatasetInfo, SplitInfo, encode
-from edge_trgl.data.sources import FOLDERS, load
+from edge_trgl.data.sources import IMAGE_FOLDERS, load
 from edge_trgl.data.splits import draw_splits
 from edge_trgl.data.statistics import channel_statistics
 from edge_trgl.runtime.errors import UsageError
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_trgl.data.sources import Source
-    from edge_trgl.data.splits import ChooseOn, Draw
+    from edge_trgl.data.splits import ChooseOn, Selection
 
 LARGE_PIXELS = 512 * 512
-"""Image files with more, taken as they are, make training so heavy that it is planned before they are decoded."""
+"""Training on larger images may not fit the budget: it is planned before they are decoded."""
 
 
 def prepare(
@@ -39,34 +39,34 @@ def prepare(
     choose_on: ChooseOn = "validation",
     survey_large: bool = False,
 ) -> DatasetInfo:
-    """Write a data set's record files and, last of all, the `dataset.json` that makes them exist.
+    """Write the record files of a data set and, last of all, the `dataset.json` that makes them valid.
 
-    For each of train, val and test: `NAME.images` (records [H, W, C] or, of windows, [L, C]; no header),
-    `NAME.labels` (int64 little-endian), `NAME.checksums` (of each record, uint64 little-endian).
+    The files of train, val and test are `NAME.images` (records [H, W, C] or [L, C] without a header),
+    `NAME.labels` (int64, little-endian) and `NAME.checksums` (uint64, little-endian, one for each record).
 
     Args:
         spec: `sample`, a directory or a `FILE.npz`; see `edge_trgl.data.sources.load`.
-        folder: created where missing (its parent must exist); an earlier preparation in it is replaced.
-        seed: of the splits that are drawn.
-        validation: fraction of training held out where the set has no validation split; 0 for none.
-        image_size: side in pixels for folders of image files.
-        limit: keep this many training images, balanced over the classes, before validation is held out.
-        choose_on: where validation images come from (`edge_trgl.data.splits.draw_splits`).
-        survey_large: decode nothing where images are large and no `image_size` is given; `survey.json` is written
-            instead, which says of the set what is known without its pixels.
+        folder: is created if it is missing (its parent must exist); an earlier data set in it is replaced.
+        seed: the seed of the splits that are drawn.
+        validation: fraction of the training images to hold out if the set has no validation split; 0 for none.
+        image_size: side in pixels that image files are resized to; None keeps their size.
+        limit: number of training images to keep, balanced over the classes, before validation is held out.
+        choose_on: where validation images come from (see `edge_trgl.data.splits.draw_splits`).
+        survey_large: if images are large and no `image_size` is given, decode nothing and write `survey.json`,
+            which describes the set as far as it is known without its pixels.
 
     Raises:
         InputError: the set cannot be read.
-        StorageError: the disk is full or refuses.
+        StorageError: the disk is full, or writing fails.
         UsageError: an option is out of range.
     """
     _check_validation(validation)
     source = load(spec, image_size=image_size)
-    draws = draw_splits(source, seed=seed, validation=validation, limit=limit, choose_on=choose_on)
+    selections = draw_splits(source, seed=seed, validation=validation, limit=limit, choose_on=choose_on)
     statistics = channel_statistics(source.dtype, source.shape[-1])
     files.make_folder(folder)
     if survey_large and image_size is None and _is_large(source):
-        info = _surveyed(source, draws)
+        info = _survey(source, selections)
         files.write_durable(folder / SURVEY_FILE, [encode(info)])
         return info
     files.remove(folder / DATASET_FILE)
@@ -75,7 +75,7 @@ def prepare(
     splits = {}
     for name in SPLITS:
         observe = statistics.add if name == "train" else _ignore
-        splits[name] = _write_split(folder, name, draws[name], observe, fingerprint.update)
+        splits[name] = _write_split(folder, name, selections[name], observe, fingerprint.update)
     info = DatasetInfo(
         shape=source.shape,
         dtype=source.dtype,
@@ -91,25 +91,25 @@ def prepare(
 
 
 def _is_large(source: Source) -> bool:
-    return source.layout == FOLDERS and source.shape[0] * source.shape[1] > LARGE_PIXELS
+    return source.format == IMAGE_FOLDERS and source.shape[0] * source.shape[1] > LARGE_PIXELS
 
 
-def _surveyed(source: Source, draws: Mapping[str, Draw]) -> DatasetInfo:
-    """Shapes and numbers; what only the pixels tell is left empty."""
+def _survey(source: Source, selections: Mapping[str, Selection]) -> DatasetInfo:
+    """Describe a set without reading its pixels: statistics and checksums are left empty."""
     return DatasetInfo(
         shape=source.shape,
         dtype=source.dtype,
         num_classes=len(source.class_names),
         class_names=source.class_names,
-        splits={name: _counted(draws[name]) for name in SPLITS},
+        splits={name: _counted(selections[name]) for name in SPLITS},
         mean=(),
         std=(),
         fingerprint="",
     )
 
 
-def _counted(draw: Draw) -> SplitInfo:
-    return SplitInfo(num_images=len(draw.samples), images_bytes=0, labels_checksum="", records_checksum="")
+def _counted(selection: Selection) -> SplitInfo:
+    return SplitInfo(num_images=len(selection.samples), images_bytes=0, labels_checksum="", records_checksum="")
 
 
 def _check_validation(validation: float) -> None:
@@ -123,19 +123,20 @@ def _check_validation(validation: float) -> None:
 def _write_split(
     folder: Path,
     name: str,
-    draw: Draw,
+    selection: Selection,
     observe: Callable[[NDArray[Any]], None],
     fingerprint: Callable[[bytes], None],
 ) -> SplitInfo:
-    checksums = np.empty(len(draw.samples), "<u8")
-    images = files.write_durable(folder / f"{name}.images", _records(draw, checksums, observe))
-    contents = {"checksums": checksums.tobytes(), "labels": draw.labels.astype("<i8").tobytes()}
+    """Write the files of a split; `observe` is given every image, `fingerprint` the checksums and the labels."""
+    checksums = np.empty(len(selection.samples), "<u8")
+    images = files.write_durable(folder / f"{name}.images", _records(selection, checksums, observe))
+    contents = {"checksums": checksums.tobytes(), "labels": selection.labels.astype("<i8").tobytes()}
     written = {}
     for kind, content in contents.items():
         written[kind] = files.write_durable(folder / f"{name}.{kind}", [content])
         fingerprint(content)
     return SplitInfo(
-        num_images=len(draw.samples),
+        num_images=len(selection.samples),
         images_bytes=images.num_bytes,
         labels_checksum=written["labels"].checksum,
         records_checksum=written["checksums"].checksum,
@@ -143,16 +144,16 @@ def _write_split(
 
 
 def _records(
-    draw: Draw, checksums: NDArray[np.uint64], observe: Callable[[NDArray[Any]], None]
+    selection: Selection, checksums: NDArray[np.uint64], observe: Callable[[NDArray[Any]], None]
 ) -> Iterator[memoryview]:
-    """The bytes of all images, batch by batch; fills in the checksum of each as it passes."""
+    """Yield the bytes of all images, batch by batch, and fill in their `checksums` on the way."""
     first = 0
-    for images in draw.origin.batches(draw.samples):
+    for images in selection.split.batches(selection.samples):
         checksums[first : first + len(images)] = [checksum_of(image) for image in images]
         first += len(images)
         observe(images)
         yield images.data.cast("B")
-    assert first == len(draw.samples), "the source gave another number of images than was asked for"
+    assert first == len(selection.samples), "the source returned another number of images than was asked for"
 
 
 def _ignore(images: NDArray[Any]) -> None:

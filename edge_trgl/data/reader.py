@@ -1,4 +1,4 @@
-"""Reading prepared images while training: checked records in a reused buffer."""
+"""Reads prepared images during training: records with checked checksums, in a reused buffer."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ if TYPE_CHECKING:
 
 
 class RecordReader:
-    """One split of a prepared data set, read a batch at a time.
+    """Reads one split of a prepared data set, a batch at a time.
 
-    Plain reads into one buffer keep the process as small as a batch, whatever the size of the set.
+    Reading into one buffer keeps the memory of the process independent of the size of the set.
 
     Args:
         folder: a prepared folder.
         split: "train", "val" or "test".
-        info: what `open_dataset(folder)` returned.
+        info: the description that `open_dataset(folder)` returned.
+
+    Attributes:
+        labels: int64 [N].
 
     Raises:
-        StorageError: labels or checksums are damaged.
+        StorageError: the labels or checksums are damaged.
     """
 
     def __init__(self, folder: Path, split: str, info: DatasetInfo) -> None:
-        about = info.splits[split]
+        stored = info.splits[split]
         self._path = folder / f"{split}.images"
         self._shape, self._dtype = info.shape, np.dtype(info.dtype)
         self._record_bytes = info.record_bytes
-        self._checksums = _load(folder / f"{split}.checksums", "<u8", about.num_images, about.records_checksum)
-        labels = _load(folder / f"{split}.labels", "<i8", about.num_images, about.labels_checksum)
+        self._checksums = _load(folder / f"{split}.checksums", "<u8", stored.num_images, stored.records_checksum)
+        labels = _load(folder / f"{split}.labels", "<i8", stored.num_images, stored.labels_checksum)
         self.labels: NDArray[np.int64] = labels.astype(np.int64, copy=False)
         self._buffer = np.empty((0, self._record_bytes), np.uint8)
         self._fd = files.open_file(self._path, os.O_RDONLY)
@@ -51,13 +54,14 @@ class RecordReader:
         return len(self.labels)
 
     def read(self, samples: NDArray[np.int64]) -> NDArray[Any]:
-        """The images of `samples`, in that order.
+        """Read some of the images.
 
         Args:
-            samples: int64 [B], each from 0 to len(self) - 1.
+            samples: int64 [B], positions from 0 to len(self) - 1 in any order.
 
         Returns:
-            uint8 or float32 [B, *info.shape]: a view of the reader's buffer, valid until the next read.
+            The images in that order, uint8 or float32 [B, *info.shape]: a view of the reader's buffer, valid until
+            the next call.
 
         Raises:
             StorageError: a record does not match its checksum, or the file is cut short.
@@ -66,7 +70,7 @@ class RecordReader:
         if len(samples) > len(self._buffer):
             self._buffer = np.empty((len(samples), self._record_bytes), np.uint8)
         records = self._buffer[: len(samples)]
-        for start, stop in _runs(samples):
+        for start, stop in _contiguous(samples):
             offset = int(samples[start]) * self._record_bytes
             files.read_into(self._fd, records[start:stop].data.cast("B"), offset)
         self._verify(samples, records)
@@ -94,8 +98,8 @@ def _load(path: Path, dtype: str, num_records: int, checksum: str) -> NDArray[An
     return values
 
 
-def _runs(samples: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Start and stop of each stretch of `samples` that lies in one piece on disk."""
+def _contiguous(samples: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield the start and stop of each part of `samples` that is contiguous on disk."""
     breaks = np.flatnonzero(np.diff(samples) != 1) + 1
     edges = [0, *breaks.tolist(), len(samples)]
     return ((start, stop) for start, stop in itertools.pairwise(edges) if start < stop)

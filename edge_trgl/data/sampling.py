@@ -1,4 +1,4 @@
-"""Which images make which batch, and in which order they are kept on disk."""
+"""The order of the images in an epoch and in cached boundaries, and the number of batches."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ if TYPE_CHECKING:
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of one epoch: a permutation of the sample numbers, int64 [num_samples]."""
+    """Return the order of one epoch: a random permutation of the sample numbers, int64 [num_samples]."""
     generator = np.random.Generator(np.random.PCG64(key(seed, "order", epoch)))
     return generator.permutation(num_samples).astype(np.int64, copy=False)
 
 
 def stored_order(num_samples: int, seed: int) -> NDArray[np.int64]:
-    """The order in which cached records are written, int64 [num_samples]: a permutation, so that no chunk of
-    records is a stretch of a data set that is sorted by label."""
+    """Return the order in which cached records are written: a random permutation, int64 [num_samples].
+
+    Without it, the records of a chunk could all have the same label: data sets may be sorted.
+    """
     generator = np.random.Generator(np.random.PCG64(key(seed, "stored")))
     return generator.permutation(num_samples).astype(np.int64, copy=False)
 
 
 def windowed_order(num_samples: int, seed: int, epoch: int, chunk: int) -> NDArray[np.int64]:
-    """The order of one epoch over cached records, int64 [num_samples], that a slow disk can follow.
+    """Return an order of one epoch over cached records, int64 [num_samples], that reads the disk in large parts.
 
-    Chunks of `chunk` records that were written one after the other come in a random order; the records of every
-    `WINDOW_CHUNKS` chunks in a row are shuffled. What is all one window is shuffled like images: `epoch_order`.
+    Chunks of `chunk` records that were written one after the other are shuffled, and then the records within every
+    window of `WINDOW_CHUNKS` chunks. If everything fits one window, this is `epoch_order`.
     """
     if num_samples <= WINDOW_CHUNKS * chunk:
         return epoch_order(num_samples, seed, epoch)
@@ -45,17 +47,17 @@ def windowed_order(num_samples: int, seed: int, epoch: int, chunk: int) -> NDArr
 
 
 def spread(count: int, num_samples: int) -> NDArray[np.int64]:
-    """`count` ascending sample numbers from all over a set, int64 [count]: classes may come one after another."""
+    """Return `count` ascending sample numbers, evenly spaced over a set that may be sorted: int64 [count]."""
     return np.arange(count, dtype=np.int64) * num_samples // max(count, 1)
 
 
 def num_batches(num_samples: int, batch_size: int, *, drop_last: bool) -> int:
-    """How many batches one pass makes.
+    """Return the number of batches in one pass.
 
     Args:
-        num_samples: images in the split.
-        batch_size: images in a full batch, at least 1.
-        drop_last: leave out a short last batch, as training does; a set smaller than one batch keeps it.
+        num_samples: number of images in the split.
+        batch_size: number of images in a full batch, at least 1.
+        drop_last: leave out a short last batch, unless it is the only one.
     """
     assert batch_size >= 1, "a batch holds at least one image"
     full, rest = divmod(num_samples, batch_size)

@@ -1,4 +1,4 @@
-"""Which images of a source become training, validation and test images."""
+"""Chooses which images of a source become training, validation and test images."""
 
 from __future__ import annotations
 
@@ -18,104 +18,107 @@ if TYPE_CHECKING:
 TEST_FRACTION = 0.1
 
 ChooseOn = Literal["validation", "unused", "half-test"]
-"""Whose images the depth is chosen on: held out of training, left out of it by a limit, half of the test set's."""
+"""The images that the depth is chosen on: held out of training, left over by a limit, or half of the test set."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """Some images of one of the source's splits.
+class Selection:
+    """Some images of one split of a source.
 
     Args:
-        origin: the split they come from.
-        samples: int64, ascending positions in it.
+        split: the split that they come from.
+        samples: their positions in it, ascending, int64 [N].
     """
 
-    origin: Split
+    split: Split
     samples: NDArray[np.int64]
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """int64, one a sample."""
-        return self.origin.labels[self.samples]
+        """The label of each image, int64 [N]."""
+        return self.split.labels[self.samples]
 
 
 def draw_splits(
     source: Source, *, seed: int, validation: float, limit: int | None, choose_on: ChooseOn = "validation"
-) -> dict[str, Draw]:
-    """Draw the three splits; each draw has its own key, so none depends on whether another was made.
+) -> dict[str, Selection]:
+    """Choose the images of the three splits. Each random draw has its own key, so it does not depend on others.
 
-    A test set that the source lacks is taken out of training first, then training is cut to `limit`, then
-    a validation set that the source lacks is taken out of what is left, unless `choose_on` says otherwise.
+    First, a tenth of the training images becomes the test set if the source has none. Then training is cut to
+    `limit`. Then validation images are held out of the rest, unless the source has some or `choose_on` says
+    otherwise.
 
     Args:
         source: the images.
-        seed: of the run.
-        validation: fraction of training to hold out, at least 0 and less than 1.
-        limit: how many training images to keep, balanced over the classes; None keeps all.
-        choose_on: where validation images come from; `unused` takes the fraction of what `limit` leaves out.
+        seed: the seed of the run.
+        validation: fraction of the training images to hold out, at least 0 and less than 1.
+        limit: number of training images to keep, balanced over the classes; None keeps all.
+        choose_on: where validation images come from. "validation": the source's own, or held out of training.
+            "unused": the fraction `validation` of those that `limit` leaves over. "half-test": every other test
+            image.
 
     Returns:
-        Draws under "train", "val" and "test"; empty for validation where `validation` is 0.
+        Selections under "train", "val" and "test"; "val" is empty if `validation` is 0.
 
     Raises:
-        InputError: no training image would be left.
-        UsageError: `limit` is less than one image of each class, or more than there are; or it leaves none out
-            to validate on.
+        InputError: a class would have no training image left.
+        UsageError: `limit` is less than one image of each class or more than there are, or leaves none over for
+            validation.
     """
-    # An empty split is one that the source lacks; without training images the sentence is another.
+    # An empty split counts as missing, except for training: that it is empty is reported elsewhere.
     given = {name: split for name, split in source.splits.items() if name == "train" or len(split.labels)}
-    draws = {name: _everything(split) for name, split in given.items()}
-    if "test" not in draws:
-        draws["train"], draws["test"] = _hold_out(draws["train"], TEST_FRACTION, key(seed, "test"))
-    everything = draws["train"]
+    chosen = {name: _everything(split) for name, split in given.items()}
+    if "test" not in chosen:
+        chosen["train"], chosen["test"] = _hold_out(chosen["train"], TEST_FRACTION, key(seed, "test"))
+    everything = chosen["train"]
     if limit is not None:
-        draws["train"] = _limited(draws["train"], limit, key(seed, "limit"))
+        chosen["train"] = _limited(chosen["train"], limit, key(seed, "limit"))
     if choose_on == "half-test":
-        draws["val"] = _every_other(draws["test"])
+        chosen["val"] = _every_other(chosen["test"])
     elif choose_on == "unused":
-        draws["val"] = _some_unused(everything, draws["train"], validation, key(seed, "validation"))
-    elif "val" not in draws:
-        draws["train"], draws["val"] = _hold_out(draws["train"], validation, key(seed, "validation"))
-    return draws
+        chosen["val"] = _some_unused(everything, chosen["train"], validation, key(seed, "validation"))
+    elif "val" not in chosen:
+        chosen["train"], chosen["val"] = _hold_out(chosen["train"], validation, key(seed, "validation"))
+    return chosen
 
 
-def _everything(split: Split) -> Draw:
-    return Draw(origin=split, samples=np.arange(len(split.labels), dtype=np.int64))
+def _everything(split: Split) -> Selection:
+    return Selection(split=split, samples=np.arange(len(split.labels), dtype=np.int64))
 
 
-def _every_other(draw: Draw) -> Draw:
-    """Half of the images, whatever order the classes come in."""
-    return Draw(origin=draw.origin, samples=draw.samples[::2])
+def _every_other(selection: Selection) -> Selection:
+    """Return every other image: half of each class, if the set is sorted by class."""
+    return Selection(split=selection.split, samples=selection.samples[::2])
 
 
-def _some_unused(everything: Draw, used: Draw, fraction: float, draw_key: int) -> Draw:
-    """`fraction` of the images that training leaves over, every class giving its share."""
+def _some_unused(everything: Selection, used: Selection, fraction: float, draw_key: int) -> Selection:
+    """Draw `fraction` of the images that training leaves over, from every class in proportion."""
     left = np.setdiff1d(everything.samples, used.samples, assume_unique=True)
     if len(left) == 0:
         raise UsageError(
             "data.choose_on is unused, but no training image is left over",
             hint="Give a smaller data.limit, or data.choose_on=validation.",
         )
-    over = Draw(origin=everything.origin, samples=left)
+    over = Selection(split=everything.split, samples=left)
     sizes = np.bincount(over.labels)
     counts = _shares(sizes.astype(np.float64) * fraction, sizes, max(1, round(fraction * len(left))))
-    return Draw(origin=over.origin, samples=_choose(over, counts, draw_key))
+    return Selection(split=over.split, samples=_choose(over, counts, draw_key))
 
 
-def _hold_out(draw: Draw, fraction: float, draw_key: int) -> tuple[Draw, Draw]:
-    """What stays and what is held out; every class gives its share and keeps at least one image."""
-    num_held = max(1, round(fraction * len(draw.samples))) if fraction > 0 else 0
-    sizes = np.bincount(draw.labels)
+def _hold_out(selection: Selection, fraction: float, draw_key: int) -> tuple[Selection, Selection]:
+    """Return what stays and what is held out, in proportion to the classes; each keeps at least one image."""
+    num_held = max(1, round(fraction * len(selection.samples))) if fraction > 0 else 0
+    sizes = np.bincount(selection.labels)
     counts = _shares(sizes.astype(np.float64) * fraction, np.maximum(sizes - 1, 0), num_held)
-    held = _choose(draw, counts, draw_key)
-    kept = np.setdiff1d(draw.samples, held, assume_unique=True)
-    return Draw(origin=draw.origin, samples=kept), Draw(origin=draw.origin, samples=held)
+    held = _choose(selection, counts, draw_key)
+    kept = np.setdiff1d(selection.samples, held, assume_unique=True)
+    return Selection(split=selection.split, samples=kept), Selection(split=selection.split, samples=held)
 
 
-def _limited(draw: Draw, limit: int, draw_key: int) -> Draw:
-    """`limit` images, as even over the classes as there are images; smaller draws lie within larger ones."""
-    sizes = np.bincount(draw.labels)
-    least, most = np.count_nonzero(sizes), len(draw.samples)
+def _limited(selection: Selection, limit: int, draw_key: int) -> Selection:
+    """Draw `limit` images, balanced over the classes; a smaller limit draws a subset of a larger one."""
+    sizes = np.bincount(selection.labels)
+    least, most = np.count_nonzero(sizes), len(selection.samples)
     if not least <= limit <= most:
         raise UsageError(
             f"data.limit is {limit}; it must be from {least}, one image of each class, to {most}, all there are",
@@ -129,11 +132,11 @@ def _limited(draw: Draw, limit: int, draw_key: int) -> Draw:
             counts[unfilled] += np.minimum(share, sizes[unfilled] - counts[unfilled])
         else:
             counts[unfilled[:left]] += 1
-    return Draw(origin=draw.origin, samples=_choose(draw, counts, draw_key))
+    return Selection(split=selection.split, samples=_choose(selection, counts, draw_key))
 
 
 def _shares(wanted: NDArray[np.float64], most: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Whole numbers near `wanted`, none above `most`, that sum to `total`: largest remainders first."""
+    """Round `wanted` to whole numbers, none above `most`, that sum to `total` (largest remainder method)."""
     counts = np.minimum(np.floor(wanted).astype(np.int64), most)
     if total > most.sum():
         raise InputError(
@@ -146,9 +149,11 @@ def _shares(wanted: NDArray[np.float64], most: NDArray[np.int64], total: int) ->
     return counts
 
 
-def _choose(draw: Draw, counts: NDArray[np.int64], draw_key: int) -> NDArray[np.int64]:
-    """`counts[label]` samples of each label, ascending."""
+def _choose(selection: Selection, counts: NDArray[np.int64], draw_key: int) -> NDArray[np.int64]:
+    """Draw `counts[label]` samples of each label; returns their positions, ascending."""
     generator = np.random.Generator(np.random.PCG64(draw_key))
-    labels = draw.labels
-    chosen = [generator.permutation(draw.samples[labels == label])[:count] for label, count in enumerate(counts)]
+    labels = selection.labels
+    chosen = [
+        generator.permutation(selection.samples[labels == label])[:count] for label, count in enumerate(counts)
+    ]
     return np.sort(np.concatenate(chosen))

@@ -93,7 +93,7 @@ class Pretrained:
 
     def _is_outside(self, name: str) -> bool:
         """Return whether a weight belongs to the head or to the model's classifier, not to a block."""
-        return name.startswith("head.") or (self._net is not None and name in self._net.left)
+        return name.startswith("head.") or (self._net is not None and name in self._net.outside)
 
     def _refuse(self, problem: str, names: Sequence[str]) -> None:
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""

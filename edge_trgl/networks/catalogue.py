@@ -1,4 +1,4 @@
-"""From what the user calls a model to its chain."""
+"""From the name of a model to its chain."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import partial
 
 from torch import nn
 
-from edge_trgl.networks.chain import Chain, Shape, by_depth
-from edge_trgl.networks.cutting import Factory, Net, cut, hollow, model_factory
+from edge_trgl.networks.chain import Chain, Shape, split_by_depth
+from edge_trgl.networks.cutting import Factory, Net, cut, model_factory, parameters_on_meta
 from edge_trgl.networks.zoo.km_resnet import km_resnet
 from edge_trgl.networks.zoo.resnet import resnet
 from edge_trgl.networks.zoo.resnet110 import resnet110
@@ -27,10 +27,10 @@ NETS: dict[str, Callable[..., Chain]] = {
     "swin-tiny": swin_tiny,
     "vgg19": vgg19,
 }
-"""Networks of one depth, which choose their modules for a number of them."""
+"""Networks whose depth is fixed; each knows how to split itself into a given number of modules."""
 
 NAMES = ("km-10-1", "km-2-7", "km-20-1", "km-20-1-encoder", *NETS)
-"""Examples that stand for all: any km-K-M is understood, and km-K-M-encoder, whose encoder is a module apart."""
+"""Names to suggest. Any km-K-M is a model, and any km-K-M-encoder, whose encoder is a module of its own."""
 
 
 def build_chain(
@@ -43,15 +43,22 @@ def build_chain(
     downsample: tuple[int, ...] | None = None,
     net: Net | None = None,
 ) -> Chain:
-    """The chain that `name` stands for: km-K-M, one of `NETS`, torchvision:NAME, timm:NAME, or module:factory.
+    """Build the chain of a model, with the model's own heads.
 
-    It has its own heads. `num_modules` regroups its blocks. A factory is called with `input_shape` and
-    `num_classes` and returns a `Chain`. `net`: what `open_net` gave, which alone makes a chain of other models.
+    Args:
+        name: km-K-M, one of `NETS`, torchvision:NAME, timm:NAME, or module:factory. The factory of a user takes
+            `input_shape` and `num_classes` and returns a `Chain`, or an `nn.Module` that `open_net` cuts.
+        input_shape: one sample, (C, H, W) or (C, L).
+        num_classes: number of logits.
+        width: channels of the first module of a km-K-M.
+        num_modules: number of modules to group the blocks into; None keeps the model's own.
+        downsample: the modules of a km-K-M that halve the map; None is the paper's choice.
+        net: what `open_net` returned for `name`; without it, a user's factory must return a `Chain`.
 
     Raises:
-        UsageError: no such model, it reads other samples, has fewer blocks than modules were asked for, or cannot
-            halve the map where it should.
-        InputError: the user's factory cannot be imported or fails.
+        UsageError: there is no such model, it reads samples of another shape, has fewer blocks than `num_modules`,
+            or cannot halve the map where it should.
+        InputError: the user's factory cannot be imported, or fails.
     """
     km = re.fullmatch(r"km-(\d+)-(\d+)(-encoder)?", name)
     if km and int(km[1]) and int(km[2]):
@@ -72,7 +79,7 @@ def build_chain(
         make = partial(NETS[name], input_shape=_image_shape(name, input_shape), num_classes=num_classes)
         if num_modules is None:
             return make()
-        _check_count(name, num_modules, len(make().blocks))
+        _check_num_modules(name, num_modules, len(make().blocks))
         return make(num_modules=num_modules)
     if ":" in name:
         chain = net.chain() if net else _chain_of(name, model_factory(name, input_shape, num_classes))
@@ -90,28 +97,28 @@ def _image_shape(name: str, input_shape: Shape) -> tuple[int, int, int]:
     if len(input_shape) != 3:
         raise UsageError(
             f"--model {name} reads images [C, H, W]; a sample of this data set is {list(input_shape)}",
-            hint="Choose km-K-M, as km-10-1, or give a network for it as module:factory.",
+            hint="Choose km-K-M, such as km-10-1, or give a network of your own as module:factory.",
         )
     return input_shape
 
 
 def _regroup(chain: Chain, num_modules: int) -> Chain:
-    _check_count(chain.name, num_modules, len(chain.blocks))
-    return chain.regroup(by_depth(len(chain.blocks), num_modules))
+    _check_num_modules(chain.name, num_modules, len(chain.blocks))
+    return chain.regroup(split_by_depth(len(chain.blocks), num_modules))
 
 
 def _check_downsample(name: str, downsample: tuple[int, ...] | None, num_modules: int) -> None:
-    """Module 0 of a K-M net halves nothing; others have no choice at all."""
+    """Refuse modules that cannot halve the map: module 0 of a km-K-M, and every module of other models."""
     wrong = [module for module in downsample or () if not 0 < module < num_modules]
     if wrong:
-        later = f"modules 1 to {num_modules - 1}" if num_modules > 1 else "no module"
+        allowed = f"modules 1 to {num_modules - 1}" if num_modules > 1 else "no module"
         raise UsageError(
-            f"model.downsample names module {wrong[0]}; {later} of {name} can halve the map",
+            f"model.downsample names module {wrong[0]}; {allowed} of {name} can halve the map",
             hint="Choose among these, or leave it out.",
         )
 
 
-def _check_count(name: str, num_modules: int, num_blocks: int) -> None:
+def _check_num_modules(name: str, num_modules: int, num_blocks: int) -> None:
     if not 1 <= num_modules <= num_blocks:
         raise UsageError(
             f"--modules {num_modules}: {name} has {num_blocks} blocks and so 1 to {num_blocks} modules",
@@ -120,22 +127,27 @@ def _check_count(name: str, num_modules: int, num_blocks: int) -> None:
 
 
 def open_net(name: str, *, input_shape: Shape, num_classes: int) -> Net | None:
-    """The model that `name` stands for, cut into blocks; None where it is a chain already.
+    """Import a model and cut it into blocks; return None if it is a chain already.
+
+    Args:
+        name: as in `build_chain`.
+        input_shape: one sample, (C, H, W) or (C, L).
+        num_classes: number of logits.
 
     Raises:
         UsageError: the library has no such model.
-        InputError: it cannot be imported, or cut; says where and why.
+        InputError: the model cannot be imported, or cannot be cut; the message says where and why.
     """
     if ":" not in name:
         return None
     factory = model_factory(name, input_shape, num_classes)
-    with hollow():
-        made: object = factory()
-    if isinstance(made, Chain):
+    with parameters_on_meta():
+        model: object = factory()
+    if isinstance(model, Chain):
         return None
-    if not isinstance(made, nn.Module):
+    if not isinstance(model, nn.Module):
         raise InputError(
-            f"--model {name}: the factory returned {type(made).__name__}, neither a Chain nor a module",
+            f"--model {name}: the factory returned {type(model).__name__}, neither a Chain nor a module",
             hint="Return an nn.Module that gives logits, or Chain.from_blocks(blocks, ...).",
         )
     return cut(factory, name=name, input_shape=input_shape, num_classes=num_classes)
@@ -143,5 +155,5 @@ def open_net(name: str, *, input_shape: Shape, num_classes: int) -> Net | None:
 
 def _chain_of(name: str, factory: Factory) -> Chain:
     chain: object = factory()
-    assert isinstance(chain, Chain), f"{name} gave a chain before"
+    assert isinstance(chain, Chain), f"{name} was a chain when it was opened, and is none now"
     return chain

@@ -15,33 +15,37 @@ from edge_trgl.networks.heads import PoolRule, build_head, to_two_by_two
 from edge_trgl.random_keys import key
 
 BlockFactory = Callable[[], nn.Module]
-"""Makes one block. A block leaves its input untouched."""
+"""Makes one block. A block does not change its input."""
 
 Shape = tuple[int, ...]
+"""The shape of one sample, without the batch."""
 
 
 class Pieces(nn.Sequential):
-    """A block in parts that are recomputed, and asked for their residues, one by one: a stem and what follows it.
+    """A block in several parts, such as a stem and the residual block that follows it.
 
-    Each part leaves its input untouched.
+    Parts are recomputed one by one, and each has a residue of its own. A part does not change its input.
     """
 
 
-def by_depth(num_blocks: int, num_modules: int) -> tuple[int, ...]:
-    """First block of each of `num_modules` modules of as equal depth as can be, the deeper ones first."""
+def split_by_depth(num_blocks: int, num_modules: int) -> tuple[int, ...]:
+    """Return the first block of each module, for modules of equal depth; deeper ones come first."""
     depth, rest = divmod(num_blocks, num_modules)
     return tuple(depth * module + min(module, rest) for module in range(num_modules))
 
 
-def by_weight(weights: Sequence[float], num_modules: int) -> tuple[int, ...]:
-    """First block of each module such that the heaviest module is as light as can be.
+def split_by_weight(weights: Sequence[float], num_modules: int) -> tuple[int, ...]:
+    """Return the first block of each module such that the heaviest module is as light as possible.
 
-    `weights`: one number a block, in any unit. Dynamic programming over the last cut.
+    Args:
+        weights: one number a block, in any unit.
+        num_modules: from 1 to the number of blocks.
     """
     totals = [0.0]
     for weight in weights:
         totals.append(totals[-1] + weight)
-    # best[n] = (weight of the heaviest module, starts) for the first n blocks in as many modules as so far.
+    # Dynamic programming over the last cut: best[n] = (weight of the heaviest module, starts) for the first n
+    # blocks in as many modules as there were rounds.
     best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
     for _ in range(num_modules):
         best = {
@@ -60,12 +64,22 @@ def by_weight(weights: Sequence[float], num_modules: int) -> tuple[int, ...]:
 class Chain:
     """An ordered list of blocks, grouped into modules, with a head for each module.
 
-    `starts`: the first block of each module. `input_shape`: one image, (C, H, W), or one sample of any
-    shape. `gain`: of the orthogonal initialisation; None keeps what the blocks' own constructors drew.
-    `encoder_exempt`: no transport cost for module 0, which holds the encoder (paper, appendix G).
-    `built`: the factories give blocks that already carry weights to be kept. `end_to_end`: the loss is that of
-    the last module alone, which alone has a head. `head`: the name of one, for all modules, or one for each, None
-    where a module has none. `frozen`: so many modules, the first ones, are not trained, and have none.
+    Args:
+        name: the network's name, for messages and reports.
+        blocks: a factory for each block.
+        starts: the first block of each module.
+        input_shape: one image, (C, H, W), or one sample of any shape.
+        num_classes: number of logits.
+        head: the name of the head of all modules, or one name for each; None where a module has no head.
+        pool: the average pooling of heads that pool.
+        gain: gain of the orthogonal initialisation; None keeps what the blocks' constructors draw.
+        encoder_exempt: no transport cost for module 0, which holds the encoder (paper, appendix G).
+        built: the factories return blocks whose weights are to be kept.
+        end_to_end: only the last module has a head, and its loss trains all of them.
+        frozen: number of leading modules that are not trained and have no head.
+
+    Raises:
+        ValueError: `starts` are not rising block numbers from 0, or there are more or fewer heads than modules.
     """
 
     name: str
@@ -102,17 +116,23 @@ class Chain:
         name: str = "blocks",
         head: str | tuple[str, ...] = "linear",
     ) -> Chain:
-        """A chain of the user's own blocks, one module a block unless `num_modules` says otherwise.
+        """Make a chain of a user's own blocks.
 
-        Built blocks keep their weights; factories are called when a module is first opened, so that the
-        whole network is never in memory.
+        Args:
+            blocks: modules, which keep their weights, or factories, which are called when a module is first
+                opened, so that the whole network is never in memory.
+            input_shape: one sample, (C, H, W) or any other shape.
+            num_classes: number of logits.
+            num_modules: number of modules to group the blocks into; None makes a module of every block.
+            name: for messages and reports.
+            head: the name of the head of all modules, or one name for each.
         """
         items = list(blocks.children()) if isinstance(blocks, nn.Sequential) else list(blocks)
         factories = tuple(_copier(item) if isinstance(item, nn.Module) else item for item in items)
         return cls(
             name=name,
             blocks=factories,
-            starts=by_depth(len(items), num_modules or len(items)),
+            starts=split_by_depth(len(items), num_modules or len(items)),
             input_shape=tuple(input_shape),
             num_classes=num_classes,
             head=head,
@@ -124,9 +144,9 @@ class Chain:
         return len(self.starts)
 
     def regroup(self, starts: tuple[int, ...]) -> Chain:
-        """The same blocks in other modules; their first weights stay the same.
+        """Return a chain of the same blocks in other modules; the blocks' first weights stay the same.
 
-        Of a head for each module, a new one has the head of the old one that holds its last block.
+        Where each module has a head of its own, a new module gets that of the old one that holds its last block.
         """
         head = self.head
         if not isinstance(head, str):
@@ -135,59 +155,61 @@ class Chain:
         return replace(self, starts=starts, head=head)
 
     def module_blocks(self, module: int) -> range:
-        """The indices of the blocks of `module`."""
+        """Return the numbers of the blocks of `module`."""
         stops = (*self.starts[1:], len(self.blocks))
         return range(self.starts[module], stops[module])
 
     def trunk(self, module: int) -> nn.Sequential:
-        """The blocks of `module`, as their factories make them; without gradients if it is frozen."""
+        """Build the blocks of `module`; they have no gradients if it is frozen."""
         trunk = nn.Sequential(*(self.blocks[index]() for index in self.module_blocks(module)))
         return trunk.requires_grad_(requires_grad=False) if module < self.frozen else trunk
 
     def has_head(self, module: int) -> bool:
-        """Whether `module` has a classifier, and so a loss and a score."""
+        """Return whether `module` has a classifier, and so a loss and a score."""
         return module >= (len(self) - 1 if self.end_to_end else self.frozen)
 
     def head_of(self, module: int) -> str | None:
-        """The name of the head of `module`, if it has one."""
+        """Return the name of the head of `module`, or None if it has no head."""
         if not self.has_head(module):
             return None
         return self.head if isinstance(self.head, str) else self.head[module]
 
     def classifier(self, module: int, output_shape: Shape) -> nn.Module:
-        """The auxiliary classifier of `module`, which has this output.
+        """Build the head of `module`, whose output for one sample has `output_shape`.
 
         Raises:
-            ValueError: there is no such head, or it cannot read the output.
+            ValueError: there is no such head, or it cannot read such an output.
         """
         name = self.head_of(module)
         assert name is not None
         return build_head(name, output_shape, self.num_classes, self.pool)
 
     def initialise(self, module: int, trunk: nn.Sequential, head: nn.Module, seed: int) -> None:
-        """Draw the weights of a newly built module in place: each block's from a generator keyed by (seed, block),
-        the head's from what is left of that of the block before it."""
+        """Draw the weights of a newly built module in place; without a gain, do nothing.
+
+        Each block draws from a generator keyed by (seed, block); the head goes on with that of the last block.
+        """
         if self.gain is None:
             return
         for number, block in zip(self.module_blocks(module), trunk, strict=True):
             generator = torch.Generator().manual_seed(key(seed, "init", number))
             if not self.built:
-                _draw(block, self.gain, generator)
-        _draw(head, self.gain, generator)
+                _draw_orthogonal(block, self.gain, generator)
+        _draw_orthogonal(head, self.gain, generator)
 
     def seeded(self, seed: int) -> Chain:
-        """The same chain, each block keying the default generator by (seed, block) before it is made.
+        """Return the chain with factories that key torch's default generator by (seed, block) before each block.
 
-        Blocks that draw in their constructors draw from it.
+        What a block draws in its constructor is then independent of the order in which blocks are built.
         """
         blocks = tuple(
-            partial(_made_after_seeding, block, key(seed, "build", number))
+            partial(_build_after_seeding, block, key(seed, "build", number))
             for number, block in enumerate(self.blocks)
         )
         return replace(self, blocks=blocks)
 
 
-def _draw(part: nn.Module, gain: float, generator: torch.Generator) -> None:
+def _draw_orthogonal(part: nn.Module, gain: float, generator: torch.Generator) -> None:
     for layer in part.modules():
         if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
             nn.init.orthogonal_(layer.weight, gain, generator=generator)
@@ -195,11 +217,11 @@ def _draw(part: nn.Module, gain: float, generator: torch.Generator) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _made_after_seeding(block: BlockFactory, seed: int) -> nn.Module:
+def _build_after_seeding(block: BlockFactory, seed: int) -> nn.Module:
     torch.default_generator.manual_seed(seed)
     return block()
 
 
 def _copier(block: nn.Module) -> BlockFactory:
-    # Each opening gets its own copy, so that two residents never share a tensor.
+    # Each opening gets its own copy, so that two modules in memory never share a tensor.
     return lambda: copy.deepcopy(block)

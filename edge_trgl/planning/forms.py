@@ -10,7 +10,7 @@ from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo
 from edge_trgl.engine import from_config
 from edge_trgl.learning.local_module import StepConfig
-from edge_trgl.networks.chain import Chain, by_weight
+from edge_trgl.networks.chain import Chain, split_by_weight
 from edge_trgl.networks.cutting import Net
 from edge_trgl.planning import calibrated, count
 from edge_trgl.planning.calibrated import LEVELS
@@ -117,7 +117,7 @@ def _chain(
     chain = from_config.make_chain(config, info, net, paged=True)
     if config.model.partition == "weight" and config.model.modules:
         weights = count.block_weights(chain, step, size, _allowed_heads(config, chain), choice)
-        chain = from_config.with_heads(config, chain.regroup(by_weight(weights, config.model.modules)))
+        chain = from_config.with_heads(config, chain.regroup(split_by_weight(weights, config.model.modules)))
     chain = replace(chain, frozen=config.train.freeze)
     wanted = config.model.heads()
     if wanted is None or not wanted.auto:

@@ -22,7 +22,7 @@ from edge_trgl.data.splits import draw_splits
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_trgl.data.splits import Draw
+    from edge_trgl.data.splits import Selection
 
 CACHE = Path(os.environ.get("EDGE_TRGL_DATA", "~/.cache/edge-trgl-data")).expanduser()
 """Where full image sets are looked for, each in a folder of its name."""
@@ -47,9 +47,9 @@ def save(file: str, *, source: str, side: int | None, train: int, val: int, test
     np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def _images(draw: Draw, count: int, side: int | None) -> NDArray[Any]:
+def _images(draw: Selection, count: int, side: int | None) -> NDArray[Any]:
     """uint8 [count, H, W, C]."""
-    images = np.concatenate(list(draw.origin.batches(draw.samples[:count])))
+    images = np.concatenate(list(draw.split.batches(draw.samples[:count])))
     return images if side is None else np.stack([_resized(image, side) for image in images])
 
 

@@ -110,7 +110,7 @@ def _difference(net: Net) -> float | None:
     values = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
     for number, block in enumerate(trunk):
         tensors = cutting.tensors_of(block)
-        cutting.fill(tensors, net.names(number, tensors), values)
+        cutting.copy_by_name(values, tensors, net.names(number, tensors))
     largest = 0.0
     for size in (3, 1):
         x = torch.randn(size, *net.input_shape, generator=torch.Generator().manual_seed(size))

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as published for Python."""
+"""The Python editions of CIFAR-10 and CIFAR-100, which are pickles."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from edge_trgl.data.sources.reading import GET_AGAIN, reading, records
-from edge_trgl.data.sources.safe_pickle import ArrayPlace, load_pickle
+from edge_trgl.data.sources.safe_pickle import ArrayLocation, load_pickle
 from edge_trgl.data.sources.source import Source, StreamedSplit, check_range
+from edge_trgl.data.sources.streams import GET_AGAIN, as_input_error, read_records
 from edge_trgl.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LAYOUT = "data_batch_1 … data_batch_5, test_batch (CIFAR-10) or train, test, meta (CIFAR-100), or the folder above"
-_PIXELS = 3072
+FILE_NAMES = (
+    "data_batch_1 … data_batch_5, test_batch (CIFAR-10) or train, test, meta (CIFAR-100), or the folder above"
+)
+_PIXELS = 3 * 32 * 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Edition:
+    """How one of the two sets is published; `labels` and `names` are keys of the pickled dictionaries."""
+
     folder: str
-    layout: str
+    format: str
     files: dict[str, tuple[str, ...]]
     labels: bytes
     meta: str
@@ -42,7 +46,7 @@ class _Edition:
 _EDITIONS = (
     _Edition(
         folder="cifar-10-batches-py",
-        layout="CIFAR-10 (Python)",
+        format="CIFAR-10 (Python)",
         files={"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)},
         labels=b"labels",
         meta="batches.meta",
@@ -51,7 +55,7 @@ _EDITIONS = (
     ),
     _Edition(
         folder="cifar-100-python",
-        layout="CIFAR-100 (Python)",
+        format="CIFAR-100 (Python)",
         files={"train": ("train",), "test": ("test",)},
         labels=b"fine_labels",
         meta="meta",
@@ -62,20 +66,20 @@ _EDITIONS = (
 
 
 def detect(folder: Path) -> list[Path]:
-    """The folders that hold such files: `folder` or some inside it."""
-    candidates = [(one, path) for one in _EDITIONS for path in (folder, folder / one.folder)]
+    """Return the folders that hold such files: `folder`, or some inside it."""
+    candidates = [(edition, path) for edition in _EDITIONS for path in (folder, folder / edition.folder)]
     return [path for edition, path in candidates if edition.is_in(path)]
 
 
 def load(folder: Path) -> Source:
-    """Read the labels and find the images.
+    """Read the labels, and where in the files the images are.
 
     Raises:
-        InputError: a file is missing, damaged or asks for more than arrays.
+        InputError: a file is missing or damaged, or holds objects other than plain arrays.
     """
-    edition = next(one for one in _EDITIONS if one.is_in(folder))
+    edition = next(edition for edition in _EDITIONS if edition.is_in(folder))
     return Source(
-        layout=edition.layout,
+        format=edition.format,
         shape=(32, 32, 3),
         dtype="uint8",
         class_names=_class_names(folder / edition.meta, edition),
@@ -97,22 +101,28 @@ def _class_names(path: Path, edition: _Edition) -> tuple[str, ...]:
 def _split(folder: Path, names: tuple[str, ...], edition: _Edition) -> StreamedSplit:
     paths = [folder / name for name in names]
     batches = [_batch(path, edition) for path in paths]
-    places = [(path, place) for path, (_, place) in zip(paths, batches, strict=True)]
-    return StreamedSplit(labels=np.concatenate([labels for labels, _ in batches]), blocks=partial(_blocks, places))
+    locations = [(path, location) for path, (_, location) in zip(paths, batches, strict=True)]
+    return StreamedSplit(
+        labels=np.concatenate([labels for labels, _ in batches]), read_all=partial(_read_images, locations)
+    )
 
 
-def _batch(path: Path, edition: _Edition) -> tuple[NDArray[np.int64], ArrayPlace]:
+def _batch(path: Path, edition: _Edition) -> tuple[NDArray[np.int64], ArrayLocation]:
     content = load_pickle(path)
     labels = _labels(path, content.get(edition.labels))
     check_range(path, labels, edition.num_classes)
-    place = content.get(b"data")
+    location = content.get(b"data")
     expected = (len(labels), _PIXELS)
-    if not isinstance(place, ArrayPlace) or place.shape != expected or place.num_bytes != len(labels) * _PIXELS:
+    if (
+        not isinstance(location, ArrayLocation)
+        or location.shape != expected
+        or location.num_bytes != len(labels) * _PIXELS
+    ):
         raise InputError(
             f"{path} has {len(labels)} labels, but its images are not an array of {expected} bytes",
             hint=GET_AGAIN,
         )
-    return labels, place
+    return labels, location
 
 
 def _labels(path: Path, labels: Any) -> NDArray[np.int64]:
@@ -121,18 +131,18 @@ def _labels(path: Path, labels: Any) -> NDArray[np.int64]:
     return np.array(labels, np.int64)
 
 
-def _blocks(places: list[tuple[Path, ArrayPlace]]) -> Iterator[NDArray[np.uint8]]:
-    for path, place in places:
-        with _opened_at(path, place) as stream:
-            for block in records(path, stream, place.num_bytes // _PIXELS, _PIXELS):
-                yield block.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+def _read_images(locations: list[tuple[Path, ArrayLocation]]) -> Iterator[NDArray[np.uint8]]:
+    for path, location in locations:
+        with _open_at(path, location) as stream:
+            for records in read_records(path, stream, location.num_bytes // _PIXELS, _PIXELS):
+                yield records.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 @contextmanager
-def _opened_at(path: Path, place: ArrayPlace) -> Iterator[BinaryIO]:
-    if place.content:
-        yield io.BytesIO(place.content)
+def _open_at(path: Path, location: ArrayLocation) -> Iterator[BinaryIO]:
+    if location.content:
+        yield io.BytesIO(location.content)
         return
-    with reading(path), path.open("rb") as stream:
-        stream.seek(place.start)
+    with as_input_error(path), path.open("rb") as stream:
+        stream.seek(location.start)
         yield stream

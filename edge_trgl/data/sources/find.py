@@ -1,4 +1,4 @@
-"""Finding out what a data set is."""
+"""Finds out which format a data set has, and opens it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class _Format(Protocol):
-    """What the module of a format with fixed file names offers."""
+    """The module of a format that is known by its file names."""
 
-    LAYOUT: str
+    FILE_NAMES: str
 
     def detect(self, folder: Path) -> list[Path]: ...
 
@@ -28,15 +28,15 @@ _FORMATS: tuple[_Format, ...] = (idx, cifar_pickle, cifar_binary, stl10)
 
 
 def load(spec: str, *, image_size: int | None = None) -> Source:
-    """Open a data set; labels are read now, images when they are asked for.
+    """Open a data set: read its labels now, and its images when they are asked for.
 
     Args:
         spec: `sample`, a directory, or a `FILE.npz`.
-        image_size: for folders of image files, the side in pixels that every image is turned into.
+        image_size: for folders of image files, the side in pixels of the square that every image becomes.
 
     Raises:
-        InputError: the set is missing, damaged, of an unknown layout, or has fewer than two classes.
-        UsageError: image_size is less than 1, or given for a set whose images all have one size already.
+        InputError: the set is missing, damaged, of an unknown format, or has fewer than two classes.
+        UsageError: `image_size` is less than 1, or is given for a set whose images have one size already.
     """
     if image_size is not None and image_size < 1:
         raise UsageError(f"--image-size is {image_size}; it must be 1 or more", hint="Give pixels: 96.")
@@ -67,24 +67,24 @@ def _open(spec: str, image_size: int | None) -> Source:
 
 
 def _open_folder(folder: Path, image_size: int | None) -> Source:
-    found = [(layout, path) for layout in _FORMATS for path in layout.detect(folder)]
-    if len(found) > 1:
+    sets = [(set_format, path) for set_format in _FORMATS for path in set_format.detect(folder)]
+    if len(sets) > 1:
         raise InputError(
-            f"{folder} holds {len(found)} data sets",
-            hint=f"Give one of them: {', '.join(str(path) for _, path in found)}",
+            f"{folder} holds {len(sets)} data sets",
+            hint=f"Give one of them: {', '.join(str(path) for _, path in sets)}",
         )
-    if found:
-        layout, path = found[0]
-        return layout.load(path)
-    # Pillow costs memory, which only folders of image files need to spend.
+    if sets:
+        set_format, path = sets[0]
+        return set_format.load(path)
+    # Imported here: only folders of image files need Pillow, which costs memory.
     from edge_trgl.data.sources import image_folder
 
     if image_folder.detect(folder):
         return image_folder.load(folder, image_size=image_size)
-    layouts = [*(layout.LAYOUT for layout in _FORMATS), image_folder.LAYOUT]
+    known = [*(set_format.FILE_NAMES for set_format in _FORMATS), image_folder.FILE_NAMES]
     raise InputError(
-        f"{folder} is not a data set of a known layout",
-        hint="\n".join(["A directory holds one of:", *(f"  {layout}" for layout in layouts)]),
+        f"{folder} is not a data set of a known format",
+        hint="\n".join(["A directory holds one of:", *(f"  {names}" for names in known)]),
     )
 
 

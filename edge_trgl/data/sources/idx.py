@@ -1,4 +1,4 @@
-"""MNIST-family idx files, raw or gzipped: MNIST, Fashion-MNIST, KMNIST, EMNIST and their like."""
+"""The idx files of MNIST, Fashion-MNIST, KMNIST, EMNIST and similar sets, raw or gzipped."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_trgl.data.sources.reading import GET_AGAIN, all_records, opened
 from edge_trgl.data.sources.source import Source, StreamedSplit, check_image_bytes, renumber
+from edge_trgl.data.sources.streams import GET_AGAIN, open_stream, read_all_records
 from edge_trgl.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LAYOUT = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-… (MNIST family; raw or .gz)"
+FILE_NAMES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-… (MNIST family; raw or .gz)"
 _IMAGES_MAGIC, _LABELS_MAGIC = 0x0803, 0x0801
 _PREFIXES = {"train": "train", "test": "t10k"}
 _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
 
 def detect(folder: Path) -> list[Path]:
-    """`folder`, where at least one file has a name of this format."""
+    """Return `folder` if at least one file in it has a name of this format."""
     names = ((prefix, kind) for prefix in _PREFIXES.values() for kind in _KINDS)
     return [folder] if any(_path(folder, *name).is_file() for name in names) else []
 
@@ -46,16 +46,16 @@ def load(folder: Path) -> Source:
         )
     class_names, numbered = renumber(folder, labels)
     splits = {
-        split: StreamedSplit(labels=numbered[split], blocks=partial(_blocks, path, shapes[split]))
+        split: StreamedSplit(labels=numbered[split], read_all=partial(_read_images, path, shapes[split]))
         for split, path in paths.items()
     }
     return Source(
-        layout="idx files", shape=(*shapes["train"], 1), dtype="uint8", class_names=class_names, splits=splits
+        format="idx files", shape=(*shapes["train"], 1), dtype="uint8", class_names=class_names, splits=splits
     )
 
 
 def _path(folder: Path, prefix: str, kind: str) -> Path:
-    """The file that exists among the four spellings, else the plain one."""
+    """Return the file under whichever of the four spellings exists; the plain one if none does."""
     name = f"{prefix}-{kind}"
     dotted = name.replace("-idx", ".idx")
     candidates = [folder / f"{stem}{suffix}" for stem in (name, dotted) for suffix in ("", ".gz")]
@@ -63,11 +63,11 @@ def _path(folder: Path, prefix: str, kind: str) -> Path:
 
 
 def _header(path: Path, content: bytes, magic: int) -> tuple[int, ...]:
-    """The sizes in a header of `4 + 4 * rank` bytes."""
+    """Return the sizes that a header of `4 + 4 * rank` bytes gives; `magic` is what it must begin with."""
     if len(content) < 4 or int.from_bytes(content[:4], "big") != magic:
         raise InputError(
             f"{path} does not begin with the idx magic number {magic:#010x}",
-            hint="It must hold unsigned bytes in the idx format; get the file again.",
+            hint="It must hold unsigned bytes in the idx format; download or copy the file again.",
         )
     rank = magic & 0xFF
     if len(content) < 4 + 4 * rank:
@@ -76,14 +76,14 @@ def _header(path: Path, content: bytes, magic: int) -> tuple[int, ...]:
 
 
 def _labels(path: Path) -> NDArray[np.int64]:
-    with opened(path) as stream:
+    with open_stream(path) as stream:
         (num_labels,) = _header(path, stream.read(8), _LABELS_MAGIC)
-        columns = [block[:, 0] for block in all_records(path, stream, num_labels, 1)]
+        columns = [records[:, 0] for records in read_all_records(path, stream, num_labels, 1)]
     return np.concatenate([np.empty(0, np.uint8), *columns]).astype(np.int64)
 
 
 def _image_shape(path: Path, num_labels: int) -> tuple[int, int]:
-    with opened(path) as stream:
+    with open_stream(path) as stream:
         num_images, height, width = _header(path, stream.read(16), _IMAGES_MAGIC)
     check_image_bytes(path, height * width)
     if num_images != num_labels:
@@ -94,9 +94,9 @@ def _image_shape(path: Path, num_labels: int) -> tuple[int, int]:
     return height, width
 
 
-def _blocks(path: Path, shape: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+def _read_images(path: Path, shape: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
     height, width = shape
-    with opened(path) as stream:
+    with open_stream(path) as stream:
         num_images, *_ = _header(path, stream.read(16), _IMAGES_MAGIC)
-        for block in all_records(path, stream, num_images, height * width):
-            yield block.reshape(-1, height, width, 1)
+        for records in read_all_records(path, stream, num_images, height * width):
+            yield records.reshape(-1, height, width, 1)

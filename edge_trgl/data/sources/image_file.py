@@ -1,4 +1,4 @@
-"""One image file: what it is, and its pixels."""
+"""One image file: its header and its pixels."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _GREY = ("1", "L", "LA", "La")
-_TURNED = (5, 6, 7, 8)
+_QUARTER_TURNS = (5, 6, 7, 8)
+"""Values of the EXIF orientation that exchange height and width."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """What a file's header says.
+    """What the header of a file says.
 
     Args:
-        height, width: pixels, as a viewer shows it.
-        grey: it has no colours.
+        height, width: pixels, of the image as a viewer shows it.
+        grey: whether it has no colours.
     """
 
     height: int
@@ -36,33 +37,33 @@ class ImageHeader:
 
 
 def read_header(path: str) -> ImageHeader:
-    """Look at a file without decoding it.
+    """Read the header of a file without decoding its pixels.
 
     Raises:
-        InputError: it is not an image that can be read.
+        InputError: the file is not an image that can be read.
     """
-    with _opened(path) as image:
+    with _open_image(path) as image:
         width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+        if image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS:
             width, height = height, width
         return ImageHeader(height=height, width=width, grey=_is_grey(image))
 
 
 def decode(path: str, *, size: tuple[int, int] | None, channels: int) -> NDArray[np.uint8]:
-    """The pixels of a file, turned as a viewer shows them.
+    """Decode a file, turned the way a viewer shows it.
 
     Args:
-        path: any format that Pillow opens; transparency is dropped, 16-bit grey is scaled to 8.
-        size: (H, W): cut what is too long to a centred part of this shape and resize it; None keeps the image.
+        path: a file of any format that Pillow opens; transparency is dropped, 16-bit grey is scaled to 8 bits.
+        size: (H, W) to crop to the aspect ratio of, around the centre, and to resize to; None keeps the size.
         channels: 1 for grey, 3 for RGB.
 
     Returns:
         uint8 [H, W, channels].
 
     Raises:
-        InputError: it is not an image that can be read.
+        InputError: the file is not an image that can be read.
     """
-    with _opened(path) as image:
+    with _open_image(path) as image:
         upright = ImageOps.exif_transpose(_eight_bit(image)).convert("L" if channels == 1 else "RGB")
         if size is not None and upright.size != size[::-1]:
             upright = ImageOps.fit(upright, size[::-1], Image.Resampling.BILINEAR)
@@ -70,8 +71,8 @@ def decode(path: str, *, size: tuple[int, int] | None, channels: int) -> NDArray
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
-    # Pillow's decoders raise all of these on damaged files, besides the errors of its own.
+def _open_image(path: str) -> Iterator[Image.Image]:
+    # The decoders of Pillow raise all of these on damaged files.
     try:
         with Image.open(path) as image:
             yield image
@@ -96,7 +97,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit; Pillow's own conversion would clip it to white."""
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip it to white."""
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers")
     if not image.mode.startswith("I"):

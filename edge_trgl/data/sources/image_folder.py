@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_trgl.data.sources.image_file import decode, read_header
-from edge_trgl.data.sources.reading import reading
-from edge_trgl.data.sources.source import FOLDERS, Source, batch_size, check_image_bytes
+from edge_trgl.data.sources.source import IMAGE_FOLDERS, Source, batch_size, check_image_bytes
+from edge_trgl.data.sources.streams import as_input_error
 from edge_trgl.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LAYOUT = "train/CLASS/… with val/CLASS/… and test/CLASS/… beside it, or CLASS/… (image files)"
+FILE_NAMES = "train/CLASS/… with val/CLASS/… and test/CLASS/… beside it, or CLASS/… (image files)"
 _SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSplit:
-    """Image files of one split, each opened when it is wanted.
+    """Image files of one split, each opened when it is read.
 
     Args:
         labels: int64 [N].
         paths: N files.
-        shape: (H, W, C) that every image is turned into.
-        size: side to resize to; None where all images have the same size.
+        shape: (H, W, C) that every image becomes.
+        size: side in pixels to resize to; None if all images have the same size.
     """
 
     labels: NDArray[np.int64]
@@ -40,7 +40,7 @@ class FolderSplit:
     size: int | None
 
     def batches(self, samples: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-        """See `Split.batches`."""
+        """Decode some of the images; see `Split.batches`."""
         step = batch_size(int(np.prod(self.shape)))
         for first in range(0, len(samples), step):
             yield np.stack([self._image(sample) for sample in samples[first : first + step].tolist()])
@@ -51,22 +51,22 @@ class FolderSplit:
 
 
 def detect(folder: Path) -> bool:
-    """Whether it has one of the three split folders, or a sub-folder with a file in it."""
+    """Return whether `folder` has one of the three split folders, or a sub-folder with a file in it."""
     has_split = any((folder / name).is_dir() for name in _SPLITS)
     return has_split or any(_has_file(child) for child in _subfolders(folder))
 
 
 def load(folder: Path, *, image_size: int | None) -> Source:
-    """List the files and look at every header.
+    """List the files and read every header.
 
     Args:
-        folder: one of the two layouts.
-        image_size: side in pixels of the square that every image is turned into; may be None where all
-            images have the same size.
+        folder: holds class folders, or split folders that hold class folders.
+        image_size: side in pixels of the square that every image becomes; may be None if all images have the
+            same size.
 
     Raises:
-        InputError: a class folder is empty or unknown, an image cannot be read, or sizes differ and no
-            image_size was given.
+        InputError: a class folder is empty or not among those of the training images, an image cannot be read,
+            or sizes differ and no `image_size` is given.
     """
     folders = _split_folders(folder)
     class_names = tuple(child.name for child in _subfolders(folders["train"]))
@@ -74,7 +74,7 @@ def load(folder: Path, *, image_size: int | None) -> Source:
     shape = _shape([path for paths, _ in files.values() for path in paths], image_size)
     check_image_bytes(folder, int(np.prod(shape)))
     return Source(
-        layout=FOLDERS,
+        format=IMAGE_FOLDERS,
         shape=shape,
         dtype="uint8",
         class_names=class_names,
@@ -86,22 +86,22 @@ def load(folder: Path, *, image_size: int | None) -> Source:
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:
-    found = {name: folder / name for name in _SPLITS if (folder / name).is_dir()}
-    if found and "train" not in found:
+    folders = {name: folder / name for name in _SPLITS if (folder / name).is_dir()}
+    if folders and "train" not in folders:
         raise InputError(
-            f"{folder} has {' and '.join(found)} but no train folder",
+            f"{folder} has {' and '.join(folders)} but no train folder",
             hint="Put the training images in train/CLASS/…",
         )
-    return found or {"train": folder}
+    return folders or {"train": folder}
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    with reading(folder):
+    with as_input_error(folder):
         return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def walk(folder: Path) -> Iterator[str]:
-    """The paths of every file below a folder, in order; hidden ones are left out."""
+    """Yield the path of every file below a folder in alphabetical order, leaving out hidden ones."""
     for parent, children, names in os.walk(folder, followlinks=True):
         children[:] = sorted(child for child in children if not child.startswith("."))
         yield from (f"{parent}/{name}" for name in sorted(names) if not name.startswith("."))
@@ -112,7 +112,7 @@ def _has_file(folder: Path) -> bool:
 
 
 def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The files of one split and the label of each, int64 [N]."""
+    """Return the files of one split, and the label of each, int64 [N]."""
     paths: list[str] = []
     labels: list[int] = []
     for child in _subfolders(folder):
@@ -121,16 +121,16 @@ def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[tuple[str, ...],
                 f"{child} is a class that the training images do not have",
                 hint=f"The classes are: {', '.join(class_names[:10])}{' …' if len(class_names) > 10 else ''}",
             )
-        found = list(walk(child))
-        if not found:
+        class_paths = list(walk(child))
+        if not class_paths:
             raise InputError(f"the class folder {child} is empty", hint="Put images in it or remove it.")
-        paths += found
-        labels += [class_names.index(child.name)] * len(found)
+        paths += class_paths
+        labels += [class_names.index(child.name)] * len(class_paths)
     return tuple(paths), np.array(labels, np.int64)
 
 
 def _shape(paths: list[str], image_size: int | None) -> tuple[int, int, int]:
-    """(H, W, C) of all images; every header is looked at, so that a broken file is found at once."""
+    """Return (H, W, C) of all images; reads every header, so that a broken file is noticed at once."""
     first, all_grey = None, True
     for path in paths:
         header = read_header(path)

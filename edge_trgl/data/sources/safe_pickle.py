@@ -1,7 +1,7 @@
-"""Reading the pickles that CIFAR is published in, without trusting them and without loading the images.
+"""Reads the pickles that CIFAR is published in, without trusting them and without loading the images.
 
-A pickle may name any function and have it called. This reader knows three names, the ones a plain numpy
-array needs, and gives each a stand-in that only takes notes: nothing of what the file says is run.
+A pickle may name any function and have it called. This reader knows only the names that a plain numpy array needs,
+and replaces each by a stand-in that records its arguments: nothing that the file names is run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from edge_trgl.data.sources.reading import GET_AGAIN, reading
+from edge_trgl.data.sources.streams import GET_AGAIN, as_input_error
 from edge_trgl.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ _MALFORMED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrayPlace:
-    """A uint8 array inside a pickle: where its bytes lie, not the bytes.
+class ArrayLocation:
+    """Where the bytes of a uint8 array are inside a pickle.
 
     Args:
         shape: as the file gives it; not checked.
-        num_bytes: how many bytes there are.
-        start: where they begin in the file.
-        content: the bytes themselves where they are few (then `start` means nothing), else empty.
+        num_bytes: bytes of the array.
+        start: the position in the file of the first byte.
+        content: the bytes themselves, if they are few (`start` is then not used); else empty.
     """
 
     shape: tuple[int, ...]
@@ -50,12 +50,12 @@ class ArrayPlace:
 
 
 def load_pickle(path: Path) -> Any:
-    """The dicts, lists, numbers and byte strings of a pickle; each array is an `ArrayPlace`.
+    """Load a pickled dictionary of lists, numbers, byte strings and arrays; each array is an `ArrayLocation`.
 
     Raises:
-        InputError: the file is damaged, or asks for anything but plain uint8 arrays.
+        InputError: the file is damaged, or holds anything but plain uint8 arrays.
     """
-    with reading(path), path.open("rb") as stream:
+    with as_input_error(path), path.open("rb") as stream:
         unpickler = _Unpickler(_Stream(stream, path.stat().st_size), encoding="bytes")
         try:
             return _resolved(unpickler.load())
@@ -64,14 +64,14 @@ def load_pickle(path: Path) -> Any:
 
 
 class _Span(bytes):
-    """Stands for a long byte string of the file: empty, but it knows where the bytes are."""
+    """Stands in for a long byte string of the file: empty, but with the position of the bytes."""
 
     start: int
     num_bytes: int
 
 
 class _Stream:
-    """A file in which reads of a long string skip it and give a `_Span`."""
+    """A file whose long reads skip the bytes and return a `_Span`."""
 
     def __init__(self, stream: BinaryIO, num_bytes: int) -> None:
         self._stream = stream
@@ -93,20 +93,20 @@ class _Stream:
 
 
 class _Type:
-    """Stand-in for numpy.dtype: `u1` is all that is asked of it."""
+    """Stands in for numpy.dtype; `u1` is the only one that is accepted."""
 
     def __init__(self, code: bytes | str, align: int = 0, copy: int = 1) -> None:
         if code not in (b"u1", "u1"):
             raise pickle.UnpicklingError(f"it holds an array of {code!r}, not of unsigned bytes")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and flags mean nothing for single bytes."""
+        """Ignore byte order and flags, which mean nothing for single bytes."""
 
 
 class _Array:
-    """Stand-in for the array that numpy's `_reconstruct` would make."""
+    """Stands in for the array that numpy's `_reconstruct` would make."""
 
-    place: ArrayPlace
+    location: ArrayLocation
 
     def __init__(self, kind: object, shape: object, code: object) -> None:
         pass
@@ -116,9 +116,9 @@ class _Array:
         if not isinstance(dtype, _Type) or column_major or not isinstance(content, bytes):
             raise pickle.UnpicklingError("its array is not plain unsigned bytes, row by row")
         if isinstance(content, _Span):
-            self.place = ArrayPlace(shape=tuple(shape), num_bytes=content.num_bytes, start=content.start)
+            self.location = ArrayLocation(shape=tuple(shape), num_bytes=content.num_bytes, start=content.start)
         else:
-            self.place = ArrayPlace(shape=tuple(shape), num_bytes=len(content), content=content)
+            self.location = ArrayLocation(shape=tuple(shape), num_bytes=len(content), content=content)
 
 
 # numpy.ndarray is named in these files but never called, so a string stands in for it.
@@ -130,7 +130,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
-# The Unpickler in C insists on real bytes from `read`; the one in Python passes a _Span through.
+# The Unpickler written in C accepts only bytes from `read`; the one written in Python passes a _Span through.
 class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -142,4 +142,4 @@ class _Unpickler(pickle._Unpickler):
 def _resolved(value: Any) -> Any:
     if not isinstance(value, dict):
         raise pickle.UnpicklingError("it does not hold a dictionary")
-    return {name: item.place if isinstance(item, _Array) else item for name, item in value.items()}
+    return {name: item.location if isinstance(item, _Array) else item for name, item in value.items()}

@@ -27,5 +27,5 @@ CLASS_NAMES = (
 
 
 def load() -> Source:
-    """Fashion-MNIST's classes by name; 28×28 grey images."""
-    return replace(idx.load(FOLDER), layout="sample", class_names=CLASS_NAMES)
+    """Read the labels of the sample; its images are 28×28 pixels, grey."""
+    return replace(idx.load(FOLDER), format="sample", class_names=CLASS_NAMES)

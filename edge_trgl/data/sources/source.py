@@ -1,4 +1,4 @@
-"""What every format is turned into: splits that stream their images a small batch at a time."""
+"""What every format becomes: splits that stream their images, about a megabyte at a time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = MIB
 MAX_IMAGE_BYTES = 1 << 26
-FOLDERS = "image folders"
-"""The layout whose images are files, of any size."""
+IMAGE_FOLDERS = "image folders"
+"""The format of sources whose images are files of their own, of any size."""
 
 
 class Split(Protocol):
@@ -26,16 +26,20 @@ class Split(Protocol):
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """int64 [N], from 0 to the number of classes - 1."""
+        """Labels from 0 to the number of classes - 1, int64 [N]."""
 
     def batches(self, samples: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
-        """The images of `samples` (ascending), in order.
+        """Stream some of the images.
+
+        Args:
+            samples: int64, ascending positions from 0 to N - 1.
 
         Yields:
-            Contiguous [B, *shape] arrays of about a megabyte, or of one image where an image is larger.
+            The images in that order, as contiguous [B, *shape] arrays of about a megabyte, or of one image where
+            an image is larger.
 
         Raises:
-            InputError: a file turns out to be damaged or cut short.
+            InputError: a file is damaged or cut short.
         """
 
 
@@ -44,14 +48,14 @@ class Source:
     """A set of labelled images, or of windows: stretches of a time series. "Image" stands for both here.
 
     Args:
-        layout: the format's name, for messages.
+        format: the name of the format.
         shape: (H, W, C) of every image, (L, C) of every window.
         dtype: "uint8" or "float32".
-        class_names: one name a label.
+        class_names: one name for each label.
         splits: "train" and, where the set has them, "val" and "test".
     """
 
-    layout: str
+    format: str
     shape: tuple[int, ...]
     dtype: str
     class_names: tuple[str, ...]
@@ -60,36 +64,43 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedSplit:
-    """A split whose images lie one after the other and are read from the first to the last.
+    """A split whose images are stored one after the other and are read from the first to the last.
 
     Args:
         labels: int64 [N].
-        blocks: starts a pass; yields all N images as [B, *shape] arrays.
+        read_all: yields all N images in order, as [B, *shape] arrays; called once for each pass.
     """
 
     labels: NDArray[np.int64]
-    blocks: Callable[[], Iterator[NDArray[Any]]]
+    read_all: Callable[[], Iterator[NDArray[Any]]]
 
     def batches(self, samples: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
-        """See `Split.batches`; the rest of the stream is read too, so damage anywhere is found."""
+        """Stream some of the images; see `Split.batches`.
+
+        The stream is read to its end, so that damage anywhere is noticed.
+        """
         first = 0
-        for block in self.blocks():
-            start, stop = np.searchsorted(samples, (first, first + len(block)))
+        for images in self.read_all():
+            start, stop = np.searchsorted(samples, (first, first + len(images)))
             if start < stop:
-                yield np.ascontiguousarray(block[samples[start:stop] - first])
-            first += len(block)
+                yield np.ascontiguousarray(images[samples[start:stop] - first])
+            first += len(images)
 
 
 def batch_size(record_bytes: int) -> int:
-    """Images in an array of about BATCH_BYTES, at least one."""
+    """Return how many records make about a megabyte, at least one."""
     return max(1, BATCH_BYTES // record_bytes)
 
 
 def check_image_bytes(where: object, record_bytes: int) -> None:
-    """Refuse the size of image that only a damaged header gives.
+    """Refuse an image size that only a damaged header gives.
+
+    Args:
+        where: the file or array, for the message.
+        record_bytes: bytes of one image.
 
     Raises:
-        InputError: an image of no byte, or of more than 64 MiB.
+        InputError: an image has no bytes, or more than 64 MiB.
     """
     if not 0 < record_bytes <= MAX_IMAGE_BYTES:
         raise InputError(
@@ -99,15 +110,20 @@ def check_image_bytes(where: object, record_bytes: int) -> None:
 
 
 def numbered_classes(num_classes: int) -> tuple[str, ...]:
-    """Names for classes that have none: "0", "1", …"""
+    """Return names for classes that have none: "0", "1", …"""
     return tuple(str(label) for label in range(num_classes))
 
 
 def check_range(where: object, labels: NDArray[np.int64], num_classes: int) -> None:
     """Check the labels of a set whose number of classes is known.
 
+    Args:
+        where: the file, for the message.
+        labels: int64 [N].
+        num_classes: labels run from 0 to num_classes - 1.
+
     Raises:
-        InputError: a label is not from 0 to num_classes - 1.
+        InputError: a label is out of range.
     """
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if len(outside):
@@ -120,27 +136,27 @@ def check_range(where: object, labels: NDArray[np.int64], num_classes: int) -> N
 def renumber(
     where: object, labels: Mapping[str, NDArray[np.int64]]
 ) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
-    """Number the classes found in training from 0 without gaps; a class is named by its own label.
+    """Number the classes of the training split from 0 without gaps.
 
     Args:
         where: the set, for messages.
-        labels: for each split, int64 [N] as found.
+        labels: the labels of each split as the set has them, int64 [N].
 
     Returns:
-        The class names, and the labels as positions among them.
+        The class names, which are the old labels; and the labels of each split by position among these names.
 
     Raises:
-        InputError: a label is negative, or a split has a class that training lacks.
+        InputError: a label is negative, or does not occur in the training split.
     """
     classes = np.unique(labels["train"])
-    numbered = {}
-    for name, found in labels.items():
-        unknown = found[(found < 0) | ~np.isin(found, classes)]
+    renumbered = {}
+    for name, split_labels in labels.items():
+        unknown = split_labels[(split_labels < 0) | ~np.isin(split_labels, classes)]
         if len(unknown):
             raise InputError(
                 f"{where}: the {name} split holds the label {unknown[0]}, which is "
                 f"{'negative' if unknown[0] < 0 else 'not a class of the training split'}",
                 hint="Leave such images out, or give training images of every class.",
             )
-        numbered[name] = np.searchsorted(classes, found).astype(np.int64)
-    return tuple(str(label) for label in classes.tolist()), numbered
+        renumbered[name] = np.searchsorted(classes, split_labels).astype(np.int64)
+    return tuple(str(label) for label in classes.tolist()), renumbered

@@ -1,4 +1,4 @@
-"""STL-10's labelled images in the binary edition."""
+"""The labelled images of STL-10, in its binary edition."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_trgl.data.sources.reading import count_records, opened, read_names, records
 from edge_trgl.data.sources.source import Source, StreamedSplit, check_range, numbered_classes
+from edge_trgl.data.sources.streams import count_records, open_stream, read_names, read_records
 from edge_trgl.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LAYOUT = "train_X.bin, train_y.bin, test_X.bin, test_y.bin (STL-10), or the folder above"
+FILE_NAMES = "train_X.bin, train_y.bin, test_X.bin, test_y.bin (STL-10), or the folder above"
 _SIDE, _NUM_CLASSES = 96, 10
 _RECORD_BYTES = 3 * _SIDE * _SIDE
 
 
 def detect(folder: Path) -> list[Path]:
-    """The folders that hold such files: `folder` or `stl10_binary` inside it."""
+    """Return the folders that hold such files: `folder`, or `stl10_binary` inside it."""
     return [path for path in (folder, folder / "stl10_binary") if (path / "train_X.bin").is_file()]
 
 
@@ -34,7 +34,7 @@ def load(folder: Path) -> Source:
         InputError: a file is missing, cut short, or does not match the others.
     """
     return Source(
-        layout="STL-10",
+        format="STL-10",
         shape=(_SIDE, _SIDE, 3),
         dtype="uint8",
         class_names=read_names(folder / "class_names.txt", _NUM_CLASSES) or numbered_classes(_NUM_CLASSES),
@@ -50,20 +50,20 @@ def _split(folder: Path, name: str) -> StreamedSplit:
             f"{images} holds {num_images} images, but there are {len(labels)} labels for them",
             hint="The two files must come from the same set.",
         )
-    return StreamedSplit(labels=labels, blocks=partial(_blocks, images, num_images))
+    return StreamedSplit(labels=labels, read_all=partial(_read_images, images, num_images))
 
 
 def _labels(path: Path) -> NDArray[np.int64]:
     num_labels = count_records(path, 1)
-    with opened(path) as stream:
-        found = np.concatenate([block[:, 0] for block in records(path, stream, num_labels, 1)])
-    labels = found.astype(np.int64) - 1
+    with open_stream(path) as stream:
+        columns = [records[:, 0] for records in read_records(path, stream, num_labels, 1)]
+    labels = np.concatenate(columns).astype(np.int64) - 1
     check_range(f"{path} (counted from 1 there)", labels, _NUM_CLASSES)
     return labels
 
 
-def _blocks(path: Path, num_images: int) -> Iterator[NDArray[np.uint8]]:
-    with opened(path) as stream:
-        for block in records(path, stream, num_images, _RECORD_BYTES):
-            # The file keeps each channel column by column.
-            yield block.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 3, 2, 1)
+def _read_images(path: Path, num_images: int) -> Iterator[NDArray[np.uint8]]:
+    with open_stream(path) as stream:
+        for records in read_records(path, stream, num_images, _RECORD_BYTES):
+            # The file holds each channel column by column.
+            yield records.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 3, 2, 1)

@@ -1,4 +1,4 @@
-"""Cut a model into a net of blocks."""
+"""Cuts a model into a net of blocks."""
 
 from __future__ import annotations
 
@@ -6,71 +6,74 @@ from itertools import accumulate
 
 import torch
 
-from edge_trgl.networks.cutting.cut_points import CONTAINERS, flow_of
-from edge_trgl.networks.cutting.layers import has_matrix
-from edge_trgl.networks.cutting.net import Block, Net, Shape
+from edge_trgl.networks.chain import Shape
+from edge_trgl.networks.cutting.cut_points import CONTAINERS
+from edge_trgl.networks.cutting.layers import has_weight_matrix
+from edge_trgl.networks.cutting.net import Net, NetBlock
 from edge_trgl.networks.cutting.partition import Partition, partition
-from edge_trgl.networks.cutting.recorder import record
-from edge_trgl.networks.cutting.source_writer import Model, Stretch, names_in, write
-from edge_trgl.networks.cutting.without_weights import Factory, numbers
+from edge_trgl.networks.cutting.recorded_model import CallRange, RecordedModel
+from edge_trgl.networks.cutting.source_writer import write_piece
+from edge_trgl.networks.cutting.without_weights import Factory
 from edge_trgl.runtime.errors import InputError
 
 
 def cut(factory: Factory, *, name: str, input_shape: Shape, num_classes: int) -> Net:
-    """The model that `factory` makes, as a chain of blocks between which one tensor alone is alive.
+    """Cut a model into blocks between which one tensor alone is alive; its weights are never in memory.
 
-    Its weights are never in memory. `input_shape`: of one sample, whatever its number of dimensions.
+    Args:
+        factory: makes the model.
+        name: the model's name, for messages and reports.
+        input_shape: one sample, of any number of dimensions.
+        num_classes: number of logits.
 
     Raises:
-        InputError: it cannot be followed, or there is no place to cut it; says where and why.
+        InputError: the model cannot be followed, or there is no place to cut it; the message says where and why.
     """
     try:
-        with torch.device("cpu"):  # whatever the caller makes tensors on
-            model = _followed(factory, input_shape)
+        with torch.device("cpu"):  # whatever device the caller has set
+            model = RecordedModel.of(factory, input_shape)
             return _net(model, partition(model), name, input_shape, num_classes)
     except InputError as error:
         raise InputError(f"{name}: {error.message}", hint=error.hint) from error
 
 
-def _followed(factory: Factory, input_shape: Shape) -> Model:
-    net, _ = numbers(factory)
-    buffers = {name: buffer.detach().clone() for name, buffer in net.named_buffers()}
-    recording = record(net.to("meta"), input_shape)
-    return Model(net=net, buffers=buffers, recording=recording, flow=flow_of(recording))
-
-
-def _net(model: Model, found: Partition, name: str, input_shape: Shape, num_classes: int) -> Net:
+def _net(model: RecordedModel, parts: Partition, name: str, input_shape: Shape, num_classes: int) -> Net:
     pieces: dict[str, int] = {}
     blocks = []
-    for block in found.blocks:
-        writings = [write(model, stretch, _title(model, stretch)) for stretch in block]
-        numbers = [pieces.setdefault(writing.text, len(pieces)) for writing in writings]
-        blocks.append(Block(pieces=tuple(numbers), prefixes=tuple(writing.prefix for writing in writings)))
+    for block in parts.blocks:
+        written = [write_piece(model, call_range, _title(model, call_range)) for call_range in block]
+        numbers = [pieces.setdefault(piece.text, len(pieces)) for piece in written]
+        blocks.append(NetBlock(pieces=tuple(numbers), prefixes=tuple(piece.prefix for piece in written)))
     return Net(
         name=name,
         input_shape=tuple(input_shape),
         num_classes=num_classes,
         pieces=tuple(pieces),
         blocks=tuple(blocks),
-        classifier=found.classifier,
-        left=_left(model, found),
+        classifier=parts.classifier,
+        outside=_names_outside(model, parts),
     )
 
 
-def _left(model: Model, found: Partition) -> tuple[str, ...]:
-    used = {name for block in found.blocks for stretch in block for name in names_in(model, stretch)}
+def _names_outside(model: RecordedModel, parts: Partition) -> tuple[str, ...]:
+    """Return the names of the weights and buffers that no block uses."""
+    used = {name for block in parts.blocks for call_range in block for name in model.names_in(call_range)}
     named = [*model.net.named_parameters(remove_duplicate=False), *model.net.named_buffers(remove_duplicate=False)]
     return tuple(name for name, _ in named if used.isdisjoint(accumulate(name.split("."), "{}.{}".format)))
 
 
-def _title(model: Model, stretch: Stretch) -> str:
-    """The class of the outermost module with a matrix of weights that lies in a stretch, or of a layer."""
+def _title(model: RecordedModel, call_range: CallRange) -> str:
+    """Return the name of the class that a piece stands for.
+
+    Of the modules that lie wholly inside the range it is the outermost that has a matrix of weights, else the
+    outermost of all; of bare layers, the first.
+    """
     calls = model.recording.calls
-    inside = calls[stretch.start : stretch.stop]
-    outside = {scope for call in (*calls[: stretch.start], *calls[stretch.stop :]) for scope in call.scope}
+    inside = calls[call_range.start : call_range.stop]
+    outside = {scope for call in (*calls[: call_range.start], *calls[call_range.stop :]) for scope in call.scope}
     scopes = [model.recording.scopes[scope] for call in inside for scope in call.scope if scope not in outside]
-    layers = [call.target.removeprefix("layer ") for call in inside if call.target.startswith("layer ")]
+    layers = [call.layer_name for call in inside if call.layer_name is not None]
     parts = [model.net.get_submodule(name) for name in (*(scope.name for scope in scopes), *layers)]
-    named = [part for part in parts if not isinstance(part, CONTAINERS)]
-    named.sort(key=lambda part: not has_matrix(part))  # the first of those that have one
-    return type(named[0]).__name__ if named else "Piece"
+    candidates = [part for part in parts if not isinstance(part, CONTAINERS)]
+    candidates.sort(key=lambda part: not has_weight_matrix(part))  # stable: those with a matrix come first
+    return type(candidates[0]).__name__ if candidates else "Piece"

@@ -1,14 +1,14 @@
 """The arguments and results of calls as plain values that JSON can hold.
 
-None, bool, int, float and str stand for themselves. All else is a list that begins with what it is:
+None, bool, int, float and str stand for themselves. Everything else is a list that begins with its kind:
 
-    ["value", n]            a tensor that was computed before
+    ["value", n]            a tensor that an earlier call computed
     ["weight", name]        a parameter, buffer or constant
     ["batch", k]            k times the number of samples
     ["mode", a, b]          a in training, b in evaluation
-    ["device"]              where the input is
+    ["device"]              the device of the input
     ["dtype", name], ["format", name], ["slice", start, stop, step], ["ellipsis"]
-    ["list", ...], ["tuple", ...], ["dict", [key, value], ...]
+    ["list", ...], ["tuple", ...], ["dict", ["item", key, value], ...]
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ import torch
 from torch import Tensor, nn
 
 Expression = Any
-"""See above; nested."""
+"""A nested value of the kinds above."""
 
 
-def encode(value: Any, find: Callable[[Tensor], Expression]) -> Expression:
-    """`value` as an expression; `find` names the tensors.
+def encode(value: Any, encode_tensor: Callable[[Tensor], Expression]) -> Expression:
+    """Return `value` as an expression; `encode_tensor` says how tensors are written.
 
     Raises:
-        TypeError: there is no expression for it.
+        TypeError: there is no expression for a value of this type.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Tensor):
-        return find(value)
+        return encode_tensor(value)
     if isinstance(value, (list, tuple)):
-        return ["list" if isinstance(value, list) else "tuple", *(encode(item, find) for item in value)]
+        return ["list" if isinstance(value, list) else "tuple", *(encode(item, encode_tensor) for item in value)]
     if isinstance(value, dict):
-        return ["dict", *(["item", key, encode(item, find)] for key, item in value.items())]
+        return ["dict", *(["item", key, encode(item, encode_tensor)] for key, item in value.items())]
     if isinstance(value, slice):
-        return ["slice", *(encode(part, find) for part in (value.start, value.stop, value.step))]
+        return ["slice", *(encode(part, encode_tensor) for part in (value.start, value.stop, value.step))]
     if value is Ellipsis:
         return ["ellipsis"]
     if isinstance(value, (torch.dtype, torch.memory_format)):
@@ -51,8 +51,15 @@ def encode(value: Any, find: Callable[[Tensor], Expression]) -> Expression:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What an expression may refer to."""
+class Bindings:
+    """What the names in an expression stand for.
+
+    Args:
+        values: the tensors computed so far, by number.
+        weights: parameters, buffers and constants, by name.
+        x: the input, [B, ...].
+        training: whether the module is in training mode.
+    """
 
     values: Mapping[int, Tensor]
     weights: Mapping[str, Tensor]
@@ -60,55 +67,55 @@ class Surroundings:
     training: bool
 
 
-def decode(expression: Expression, around: Surroundings) -> Any:
-    """What an expression stands for."""
+def decode(expression: Expression, bindings: Bindings) -> Any:
+    """Return the value of an expression."""
     if not isinstance(expression, list):
         return expression
     kind, *parts = expression
     if kind == "value":
-        return around.values[parts[0]]
+        return bindings.values[parts[0]]
     if kind == "weight":
-        return around.weights[parts[0]]
+        return bindings.weights[parts[0]]
     if kind == "list":
-        return [decode(part, around) for part in parts]
+        return [decode(part, bindings) for part in parts]
     if kind == "tuple":
-        return tuple(decode(part, around) for part in parts)
+        return tuple(decode(part, bindings) for part in parts)
     if kind == "dict":
-        return {name: decode(part, around) for _, name, part in parts}
-    return _decoded_rest(kind, parts, around)
+        return {key: decode(part, bindings) for _, key, part in parts}
+    return _decode_setting(kind, parts, bindings)
 
 
-def _decoded_rest(kind: str, parts: list[Any], around: Surroundings) -> Any:
+def _decode_setting(kind: str, parts: list[Expression], bindings: Bindings) -> Any:
     if kind == "batch":
-        return parts[0] * around.x.shape[0]
+        return parts[0] * bindings.x.shape[0]
     if kind == "mode":
-        return decode(parts[0 if around.training else 1], around)
+        return decode(parts[0 if bindings.training else 1], bindings)
     if kind == "slice":
-        return slice(*(decode(part, around) for part in parts))
+        return slice(*(decode(part, bindings) for part in parts))
     if kind == "device":
-        return around.x.device
+        return bindings.x.device
     if kind == "ellipsis":
         return Ellipsis
     return getattr(torch, parts[0])
 
 
-def function(name: str) -> Callable[..., Any]:
-    """The function of torch with this full name, such as `torch.nn.functional.relu`.
+def torch_function(name: str) -> Callable[..., Any]:
+    """Return the function of torch with this full name, such as `torch.nn.functional.relu`.
 
     Raises:
-        AttributeError: there is none.
+        AttributeError: torch has no such function.
     """
-    first, *names = name.split(".")
+    first, *path = name.split(".")
     if first != "torch":
         raise AttributeError(f"{name} is not of torch")
-    found: Any = torch
-    for part in names:
-        found = nn if found is torch and part == "nn" else getattr(found, part)
-    return found  # type: ignore[no-any-return]
+    attribute: Any = torch
+    for part in path:
+        attribute = nn if attribute is torch and part == "nn" else getattr(attribute, part)
+    return attribute  # type: ignore[no-any-return]
 
 
 def references(expression: Expression, kind: str) -> Iterator[Any]:
-    """The numbers (`value`) or names (`weight`) that an expression refers to."""
+    """Yield the numbers (`kind` "value") or names ("weight") that an expression refers to."""
     if isinstance(expression, list):
         if expression[0] == kind:
             yield expression[1]
@@ -117,10 +124,10 @@ def references(expression: Expression, kind: str) -> Iterator[Any]:
                 yield from references(part, kind)
 
 
-def renamed(expression: Expression, kind: str, names: Mapping[Any, Any]) -> Expression:
-    """The same with other numbers or names."""
+def renamed(expression: Expression, kind: str, new_names: Mapping[Any, Any]) -> Expression:
+    """Return the expression with other numbers (`kind` "value") or names ("weight")."""
     if not isinstance(expression, list):
         return expression
     if expression[0] == kind:
-        return [kind, names[expression[1]]]
-    return [expression[0], *(renamed(part, kind, names) for part in expression[1:])]
+        return [kind, new_names[expression[1]]]
+    return [expression[0], *(renamed(part, kind, new_names) for part in expression[1:])]

@@ -1,26 +1,31 @@
-"""Layers of torch.nn, written down as their class and the options of its constructor."""
+"""Layers of torch.nn, described by their class and the options of its constructor."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edge_trgl.networks.cutting.expressions import Surroundings, decode, encode
+from edge_trgl.networks.cutting.expressions import Bindings, decode, encode
+from edge_trgl.networks.cutting.piece_source import LayerSource
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
-_DROPS = {"DropPath": ("drop_prob", "scale_by_keep"), "StochasticDepth": ("p", "mode")}
-"""Classes by other libraries that drop a whole branch at random, with the options that they have."""
+_STOCHASTIC_DEPTH = "StochasticDepth"
+
+_DROP_OPTIONS = {"DropPath": ("drop_prob", "scale_by_keep"), _STOCHASTIC_DEPTH: ("p", "mode")}
+"""Classes of other libraries that drop whole branches at random, and the names of their two options."""
 
 
 class StochasticDepth(nn.Module):
-    """In training drops the branches of some samples (of all, where `mode` is batch) with probability `rate`.
+    """Drop branches at random in training (Huang et al., Deep Networks with Stochastic Depth, 2016).
 
-    `scaled`: what is left is divided by the probability to be so.
+    Args:
+        rate: the probability that a branch is dropped.
+        mode: "row" draws for every sample, "batch" once for all.
+        scaled: divide what is kept by the probability of being kept.
     """
 
     def __init__(self, rate: float, mode: str = "row", *, scaled: bool = True) -> None:
@@ -39,90 +44,95 @@ class StochasticDepth(nn.Module):
 
 
 def is_layer(part: nn.Module) -> bool:
-    """Whether `part` is called as a whole, and can be built again from what `written` says of it."""
-    if type(part).__name__ in _DROPS:
+    """Return whether `part` is called as a whole and can be built again from its description."""
+    if type(part).__name__ in _DROP_OPTIONS:
         return True
-    own = type(part).__module__.startswith("torch.nn.modules.") and not isinstance(part, nn.Identity)
-    if not own or (list(part.children()) and not isinstance(part, nn.MultiheadAttention)):
+    of_torch = type(part).__module__.startswith("torch.nn.modules.") and not isinstance(part, nn.Identity)
+    if not of_torch or (list(part.children()) and not isinstance(part, nn.MultiheadAttention)):
         return False
-    return not isinstance(part, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) and _is_rebuilt(part)
+    return not isinstance(part, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) and _can_be_rebuilt(part)
 
 
-def has_matrix(part: nn.Module) -> bool:
-    """Whether `part` has weights that mix features; norms and scales do not."""
+def has_weight_matrix(part: nn.Module) -> bool:
+    """Return whether `part` has weights that mix features; norms and scales do not."""
     return any(weight.dim() > 1 for weight in part.parameters())
 
 
-def norm_class(part: nn.Module) -> type[nn.Module] | None:
-    """The batch norm of torch's own that `part` is, or is derived from."""
-    kinds = (kind for kind in type(part).__mro__ if kind.__module__ == BatchNorm.__module__)
-    return next(kinds, None) if isinstance(part, BatchNorm) else None
+def batch_norm_class(part: nn.Module) -> type[nn.Module] | None:
+    """Return the batch norm class of torch that `part` is or derives from; None if there is none."""
+    classes = (cls for cls in type(part).__mro__ if cls.__module__ == BatchNorm.__module__)
+    return next(classes, None) if isinstance(part, BatchNorm) else None
 
 
-def written(part: nn.Module) -> dict[str, Any]:
-    """`class` and `options` of a layer."""
+def describe_layer(part: nn.Module) -> LayerSource:
+    """Describe a layer by its class and the options of its constructor.
+
+    Raises:
+        AttributeError, TypeError: the layer does not keep an option, or it cannot be written down.
+    """
     name = type(part).__name__
-    if name in _DROPS:
-        return {"class": "StochasticDepth", "options": _drop_options(part, name)}
-    kind = norm_class(part) or type(part)
-    options = {key: encode(value, _no_tensor) for key, value in _options(part, kind).items()}
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", "options": options}
+    if name in _DROP_OPTIONS:
+        return LayerSource(class_name=_STOCHASTIC_DEPTH, options=_drop_options(part, name))
+    layer_class = batch_norm_class(part) or type(part)
+    options = {key: encode(value, _refuse_tensor) for key, value in _options(part, layer_class).items()}
+    return LayerSource(class_name=f"{layer_class.__module__}.{layer_class.__qualname__}", options=options)
 
 
-def built(layer: Mapping[str, Any]) -> nn.Module:
-    """The layer that was written down, its weights as its constructor draws them."""
-    options = {name: decode(value, _NOWHERE) for name, value in layer["options"].items()}
-    if layer["class"] == "StochasticDepth":
+def build_layer(source: LayerSource) -> nn.Module:
+    """Build the layer that was described; its constructor draws the weights."""
+    options = {name: decode(value, _NOTHING_BOUND) for name, value in source.options.items()}
+    if source.class_name == _STOCHASTIC_DEPTH:
         return StochasticDepth(**options)
-    found: Any = torch
-    for name in layer["class"].split(".")[1:]:
-        found = getattr(found, name)
-    part: nn.Module = found(**options)
-    return part
+    layer_class: Any = torch
+    for name in source.class_name.split(".")[1:]:
+        layer_class = getattr(layer_class, name)
+    layer: nn.Module = layer_class(**options)
+    return layer
 
 
-_NOWHERE = Surroundings(values={}, weights={}, x=torch.empty(0), training=False)
+_NOTHING_BOUND = Bindings(values={}, weights={}, x=torch.empty(0), training=False)
 
 
-def _no_tensor(tensor: Tensor) -> Any:
+def _refuse_tensor(tensor: Tensor) -> Any:
     raise TypeError("an option that is a tensor cannot be written down")
 
 
 def _drop_options(part: nn.Module, name: str) -> dict[str, Any]:
-    rate, other = (getattr(part, option, None) for option in _DROPS[name])
-    options: dict[str, Any] = {"rate": float(rate or 0.0)}
-    if name == "StochasticDepth":
-        return {**options, "mode": other}
-    return {**options, "scaled": bool(other)}
+    rate, other = (getattr(part, option, None) for option in _DROP_OPTIONS[name])
+    if name == _STOCHASTIC_DEPTH:
+        return {"rate": float(rate or 0.0), "mode": other}
+    return {"rate": float(rate or 0.0), "scaled": bool(other)}
 
 
-def _options(part: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
-    """What the constructor would have to be told, as far as the layer remembers it."""
-    found = {}
-    for name, parameter in inspect.signature(kind.__init__).parameters.items():
+def _options(part: nn.Module, layer_class: type[nn.Module]) -> dict[str, Any]:
+    """Return the options of the constructor that differ from its defaults, as far as the layer keeps them."""
+    options = {}
+    for name, parameter in inspect.signature(layer_class.__init__).parameters.items():
         if name in ("self", "device", "dtype") or parameter.kind is parameter.VAR_KEYWORD:
             continue
         value = _option(part, name)
         if value is not parameter.default:
-            found[name] = value
-    return found
+            options[name] = value
+    return options
 
 
 def _option(part: nn.Module, name: str) -> Any:
     if name == "bias":
-        given = getattr(part, "bias", None)
-        return (given if given is not None else getattr(part, "in_proj_bias", None)) is not None
-    if name in ("add_bias_kv",):
+        bias = getattr(part, "bias", None)
+        return (bias if bias is not None else getattr(part, "in_proj_bias", None)) is not None
+    if name == "add_bias_kv":
         return getattr(part, "bias_k", None) is not None
     return getattr(part, name)
 
 
-def _is_rebuilt(part: nn.Module) -> bool:
-    """Whether a layer remembers all that its constructor was told."""
+def _can_be_rebuilt(part: nn.Module) -> bool:
+    """Return whether a layer keeps everything that its constructor was told."""
     try:
         with torch.device("meta"):
-            again = built(written(part))
+            rebuilt = build_layer(describe_layer(part))
     except (AttributeError, TypeError, ValueError):
         return False
-    ours, theirs = ({k: v.shape for k, v in one.state_dict().items()} for one in (part, again))
-    return ours == theirs and repr(part) == repr(again)
+    shapes, rebuilt_shapes = (
+        {name: tensor.shape for name, tensor in layer.state_dict().items()} for layer in (part, rebuilt)
+    )
+    return shapes == rebuilt_shapes and repr(part) == repr(rebuilt)

@@ -1,4 +1,4 @@
-"""Where models come from: torchvision, timm, and the user's own modules."""
+"""Factories of models: of torchvision, of timm, and of the user's own modules."""
 
 from __future__ import annotations
 
@@ -13,34 +13,41 @@ from typing import Any
 import torch
 from torch import library
 
+from edge_trgl.networks.chain import Shape
 from edge_trgl.networks.cutting.without_weights import Factory
 from edge_trgl.runtime.errors import InputError, UsageError
 
-Shape = tuple[int, ...]
-
 _declared: list[library.Library] = []
+"""Operators of torchvision that were declared here; a declaration ends when its library is collected."""
 
 
 def model_factory(name: str, input_shape: Shape, num_classes: int) -> Factory:
-    """What makes the model `torchvision:NAME`, `timm:NAME` or `importable.module:factory`, with random weights.
+    """Return what makes the model `torchvision:NAME`, `timm:NAME` or `importable.module:factory`.
+
+    Its weights are random. A user's factory is called with `input_shape` and `num_classes`.
+
+    Args:
+        name: the model.
+        input_shape: one sample, (C, H, W) or (C, L).
+        num_classes: number of logits.
 
     Raises:
-        UsageError: the library has no such model, or it reads other images.
+        UsageError: the library has no such model, or its models read other images.
         InputError: the library or the user's module cannot be imported.
     """
-    origin, _, model = name.partition(":")
-    known = {"torchvision": _torchvision, "timm": _timm}
-    if origin in known:
-        return known[origin](model, input_shape, num_classes)
+    package, _, model = name.partition(":")
+    libraries = {"torchvision": _torchvision, "timm": _timm}
+    if package in libraries:
+        return libraries[package](model, input_shape, num_classes)
     factory = user_factory(name)
     return partial(factory, input_shape=input_shape, num_classes=num_classes)
 
 
 def user_factory(name: str) -> Callable[..., Any]:
-    """The user's function `importable.module:function`.
+    """Import the user's function `importable.module:function`; the current folder is searched too.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such module or function.
     """
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
@@ -60,11 +67,13 @@ def _torchvision(name: str, input_shape: Shape, num_classes: int) -> Factory:
     if input_shape[0] != 3:
         raise UsageError(
             f"the models of torchvision read 3 channels; the data has {input_shape[0]}",
-            hint="Take one of timm, or wrap it in a factory of your own with another first layer.",
+            hint="Choose a model of timm, or write a factory of your own that replaces the first layer.",
         )
     models = _imported("torchvision.models", "torchvision")
     if name not in models.list_models(models):
-        raise UsageError(f"torchvision has no model {name!r}", hint=f"It has {_some(models.list_models(models))}.")
+        raise UsageError(
+            f"torchvision has no model {name!r}", hint=f"It has {_shortened(models.list_models(models))}."
+        )
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if name.startswith("vit_"):
         options["image_size"] = input_shape[-1]
@@ -75,16 +84,17 @@ def _timm(name: str, input_shape: Shape, num_classes: int) -> Factory:
     timm = _imported("timm", "timm")
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*") or timm.list_models()
-        raise UsageError(f"timm has no model {name!r}", hint=f"It has {_some(near)}.")
+        raise UsageError(f"timm has no model {name!r}", hint=f"It has {_shortened(near)}.")
     options: dict[str, Any] = {"pretrained": False, "num_classes": num_classes, "in_chans": input_shape[0]}
     if "img_size" in inspect.getsource(inspect.getmodule(timm.model_entrypoint(name))):  # type: ignore[arg-type]
         sized = partial(timm.create_model, name, **options, img_size=tuple(input_shape[1:]))
-        if _takes(sized):
+        if _accepts_options(sized):
             return sized
     return partial(timm.create_model, name, **options)
 
 
-def _takes(factory: Factory) -> bool:
+def _accepts_options(factory: Factory) -> bool:
+    """Return whether the constructor knows all options that it is given."""
     try:
         with torch.device("meta"):
             factory()
@@ -93,7 +103,7 @@ def _takes(factory: Factory) -> bool:
     return True
 
 
-def _some(names: list[str]) -> str:
+def _shortened(names: list[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
@@ -105,13 +115,15 @@ def _imported(module: str, package: str) -> Any:
 
 
 def _import(module: str) -> Any:
+    """Import a module of torchvision or timm, also where torchvision's compiled part does not fit torch."""
     try:
         return importlib.import_module(module)
     except RuntimeError as error:
         if _declared or "torchvision::nms" not in str(error):
             raise
-    # torchvision's compiled part does not suit this build of torch: the import fails for want of two operators.
-    # Only now: where the compiled part does suit, it declares them itself, and twice is an abort of the process.
+    # The compiled part of torchvision does not fit this build of torch, and the import lacks two operators.
+    # They are declared only now: where the compiled part fits, it declares them itself, and a second declaration
+    # aborts the process.
     for name in [name for name in sys.modules if name.partition(".")[0] in ("torchvision", "timm")]:
         del sys.modules[name]
     operators = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]

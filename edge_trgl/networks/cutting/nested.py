@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:
-    """Every tensor in tuples, lists and the values of dictionaries, however deep, in order."""
+    """Yield every tensor in tuples, lists and the values of dictionaries, at any depth, in order."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, (tuple, list)):

@@ -1,22 +1,24 @@
-"""A model that was cut: what is stored with a run, so that training loads no library of models."""
+"""A model that was cut, as it is kept with a run: training needs neither its code nor its library."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from edge_trgl.networks.chain import BlockFactory, Chain, by_depth
+from edge_trgl.networks.chain import BlockFactory, Chain, Shape, split_by_depth
 from edge_trgl.networks.cutting.piece import build_block
-
-Shape = tuple[int, ...]
+from edge_trgl.runtime.records import Document, document_of, read_record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """The pieces of a block, by their numbers in `Net.pieces`, and what the model's names begin with in each."""
+class NetBlock:
+    """One block of a net.
+
+    Args:
+        pieces: positions in `Net.pieces`.
+        prefixes: for each piece, what the names of its weights begin with in the model.
+    """
 
     pieces: tuple[int, ...]
     prefixes: tuple[str, ...]
@@ -24,47 +26,45 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Net:
-    """`pieces`: the distinct ones, as JSON. `classifier`: the model's last linear layer, if a `linear` head on
-    the last block computes the same as the model does after that block (in evaluation mode). `left`: the model's
-    weights and buffers that are in no block, by name: those of the classifier."""
+    """A model as blocks, described so that they can be built without its code.
+
+    Args:
+        name: the model's name, as `--model` gives it.
+        input_shape: one sample, (C, H, W) or any other shape.
+        num_classes: number of logits.
+        pieces: the distinct pieces, each as the JSON of a `PieceSource`.
+        blocks: the blocks, in the order in which they run.
+        classifier: the name of the model's last linear layer, if a `linear` head on the last block computes the
+            same as the model does after that block (in evaluation mode); else None.
+        outside: names of the model's weights and buffers that are in no block, such as those of the classifier.
+    """
 
     name: str
     input_shape: Shape
     num_classes: int
     pieces: tuple[str, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[NetBlock, ...]
     classifier: str | None
-    left: tuple[str, ...]
+    outside: tuple[str, ...]
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Net:
-        """The net that was stored as `document`."""
-        return cls(
-            name=document["name"],
-            input_shape=tuple(document["input_shape"]),
-            num_classes=document["num_classes"],
-            pieces=tuple(json.dumps(piece, sort_keys=True) for piece in document["pieces"]),
-            blocks=tuple(
-                Block(pieces=tuple(block["pieces"]), prefixes=tuple(block["prefixes"]))
-                for block in document["blocks"]
-            ),
-            classifier=document["classifier"],
-            left=tuple(document["left"]),
-        )
+    def from_document(cls, document: Document) -> Net:
+        """Read what `document` returned."""
+        return read_record(cls, document)
 
-    def document(self) -> dict[str, Any]:
-        """As nested plain values."""
-        return {**asdict(self), "pieces": [json.loads(piece) for piece in self.pieces]}
+    def document(self) -> Document:
+        """Return the net as a JSON object."""
+        return document_of(self)
 
     def chain(self, *, num_modules: int | None = None, head: str = "linear") -> Chain:
-        """The chain of its blocks, one module a block unless `num_modules` says otherwise.
+        """Return the chain of its blocks, one module a block unless `num_modules` says otherwise.
 
-        The blocks have no weights of the model: those are filled in, module by module (see `filling`).
+        The blocks do not have the model's weights: `FirstWeights`, or a file of weights, fills them.
         """
         return Chain(
             name=self.name,
             blocks=tuple(self._factory(block) for block in self.blocks),
-            starts=by_depth(len(self.blocks), num_modules or len(self.blocks)),
+            starts=split_by_depth(len(self.blocks), num_modules or len(self.blocks)),
             input_shape=self.input_shape,
             num_classes=self.num_classes,
             head=head,
@@ -72,15 +72,15 @@ class Net:
             built=True,
         )
 
-    def _factory(self, block: Block) -> BlockFactory:
-        # Equal blocks have equal arguments, and so are known to cost the same.
+    def _factory(self, block: NetBlock) -> BlockFactory:
+        # Equal blocks have equal arguments, so that their costs are counted once.
         return partial(build_block, tuple(self.pieces[number] for number in block.pieces))
 
-    def names(self, block: int, local: Iterable[str]) -> dict[str, str]:
-        """For the names of tensors in a block as it is built, their names in the model."""
+    def names(self, block: int, names_in_block: Iterable[str]) -> dict[str, str]:
+        """Return the name in the model of each tensor of block number `block`, by its name in the block."""
         prefixes = self.blocks[block].prefixes
-        found = {}
-        for name in local:
-            number, own = name.split(".", 1) if len(prefixes) > 1 else ("0", name)
-            found[name] = prefixes[int(number)] + own.removeprefix("net.")
-        return found
+        names = {}
+        for name_in_block in names_in_block:
+            piece, name = name_in_block.split(".", 1) if len(prefixes) > 1 else ("0", name_in_block)
+            names[name_in_block] = prefixes[int(piece)] + name.removeprefix("net.")
+        return names

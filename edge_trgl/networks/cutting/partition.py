@@ -1,4 +1,4 @@
-"""From a recording to blocks: where they end, what is the classifier, which way round a boundary lies."""
+"""From a recorded model to blocks: where each one ends, and which layer is the classifier."""
 
 from __future__ import annotations
 
@@ -8,231 +8,182 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from edge_trgl.networks.cutting.cut_points import open_gaps
+from edge_trgl.networks.cutting.channel_order import has_channels_last
+from edge_trgl.networks.cutting.cut_points import find_cut_points
 from edge_trgl.networks.cutting.expressions import references
-from edge_trgl.networks.cutting.layers import has_matrix
+from edge_trgl.networks.cutting.layers import has_weight_matrix
 from edge_trgl.networks.cutting.piece import build_block
-from edge_trgl.networks.cutting.source_writer import Model, Stretch, calls_of, names_in, write
+from edge_trgl.networks.cutting.recorded_model import CallRange, RecordedModel
+from edge_trgl.networks.cutting.source_writer import write_piece
 from edge_trgl.runtime.errors import InputError
 
-_MATRICES = ("linear", "bilinear", "conv1d", "conv2d", "conv3d")
-"""Functions that are layers but for their weights."""
+_MATRIX_FUNCTIONS = ("linear", "bilinear", "conv1d", "conv2d", "conv3d")
+"""Functions that multiply by a matrix of weights, as layers do."""
 
-_GATES = ("torch.Tensor.mul", "torch.Tensor.mul_", "torch.mul")
-"""What squeeze and excitation ends with."""
+_PRODUCTS = ("torch.Tensor.mul", "torch.Tensor.mul_", "torch.mul")
+"""The last call of a squeeze-and-excitation gate."""
 
-_LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention)
-_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
-"""Layers that read, and make, channels as the last dimension, or as the first after the samples."""
-
-_TOLERANCE = 1e-5
+_MEAN_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """Blocks, each of one or more stretches; `classifier`: the last linear layer, if it reads what a `linear` head
-    reads, namely the mean over positions of the last block's output."""
+    """The blocks of a model.
 
-    blocks: tuple[tuple[Stretch, ...], ...]
+    Args:
+        blocks: each one or more ranges, which become its pieces.
+        classifier: the name of the last linear layer, if it reads what a `linear` head reads: the mean of the last
+            block's output over positions.
+    """
+
+    blocks: tuple[tuple[CallRange, ...], ...]
     classifier: str | None
 
 
-def partition(model: Model) -> Partition:
-    """The finest partition in which every block has a layer with a matrix of weights.
+def partition(model: RecordedModel) -> Partition:
+    """Return the finest partition in which every block has a layer with a matrix of weights.
 
     A ReLU, a norm, a gate or a pooling belongs to the layer before it. Layers that share weights are in one block.
 
     Raises:
         InputError: there is no place to cut.
     """
-    stretches = _stretches(model)
-    last = max((number for number, one in enumerate(stretches) if _has_matrix(model, one)), default=0)
+    ranges = _ranges_between_cut_points(model)
+    last = max((number for number, part in enumerate(ranges) if _has_matrix(model, part)), default=0)
     if last == 0:
         _refuse(model)
-    trunk, classifier = stretches[:last], _linear(model, stretches[last])
-    while classifier and not _has_matrix(model, trunk[-1]) and _is_mean(model, trunk[-1], stretches[last - 1]):
+    trunk, classifier = ranges[:last], _linear_layer(model, ranges[last])
+    while classifier and not _has_matrix(model, trunk[-1]) and _is_mean(model, trunk[-1], ranges[last - 1]):
         trunk = trunk[:-1]
-    blocks = _joined(model, trunk)
+    blocks = _blocks(model, trunk)
     return Partition(blocks=tuple(tuple(_pieces(model, block)) for block in blocks), classifier=classifier)
 
 
-def _refuse(model: Model) -> None:
-    calls, alive = model.recording.calls, model.flow.alive
+def _refuse(model: RecordedModel) -> None:
+    calls, alive = model.recording.calls, model.liveness.alive
     most = max(range(len(calls)), key=lambda number: len(alive[number]))
     raise InputError(
-        "the model cannot be cut: between its layers there is no place where one batch of samples alone is alive; "
-        f"at {calls[most].place}, after {calls[most].target}, there are {len(alive[most])}",
+        "the model cannot be cut: at no place between its layers is a single batch of samples alive; "
+        f"at {calls[most].source_line}, after {calls[most].target}, there are {len(alive[most])}",
         hint="Write its stages as a chain of blocks yourself: Chain.from_blocks.",
     )
 
 
-def _stretches(model: Model) -> list[Stretch]:
-    """From each gap to the next, the boundaries all one way round."""
-    gaps = open_gaps(model.recording, model.flow)
-    starts = [0, *(gap + 1 for gap in gaps), len(model.recording.calls)]
-    values = [0, *(next(iter(model.flow.alive[gap])) for gap in gaps), model.recording.output]
-    found = []
-    last = [False, *(_channels_last(model, value) for value in values[1:-1]), False]
-    for place in range(len(starts) - 1):
-        found.append(
-            Stretch(
-                start=starts[place],
-                stop=starts[place + 1],
-                entering=values[place],
-                output=values[place + 1],
-                turned=(last[place], last[place + 1]),
-            )
+def _ranges_between_cut_points(model: RecordedModel) -> list[CallRange]:
+    cut_points = find_cut_points(model.recording, model.liveness)
+    starts = [0, *(number + 1 for number in cut_points), len(model.recording.calls)]
+    values = [
+        0,
+        *(next(iter(model.liveness.alive[number])) for number in cut_points),
+        model.recording.output,
+    ]
+    channels_last = [False, *(has_channels_last(model, value) for value in values[1:-1]), False]
+    ranges = [
+        CallRange(
+            start=starts[number],
+            stop=starts[number + 1],
+            entering=values[number],
+            output=values[number + 1],
+            channels_last=(channels_last[number], channels_last[number + 1]),
         )
-    return [one for one in found if one.entering != one.output]
+        for number in range(len(starts) - 1)
+    ]
+    return [part for part in ranges if part.entering != part.output]
 
 
-def _has_matrix(model: Model, stretch: Stretch) -> bool:
-    """Whether a stretch has a layer that mixes features, and is more than a gate on what enters."""
-    calls = model.recording.calls[stretch.start : stretch.stop]
-    if calls[-1].target in _GATES and stretch.entering in references(calls[-1].arguments, "value"):
+def _has_matrix(model: RecordedModel, part: CallRange) -> bool:
+    """Return whether a range has a layer that mixes features, and is more than a gate on what enters."""
+    calls = model.recording.calls[part.start : part.stop]
+    if calls[-1].target in _PRODUCTS and part.entering in references(calls[-1].arguments, "value"):
         return False
-    layers = [call.target.removeprefix("layer ") for call in calls if call.target.startswith("layer ")]
+    layers = [layer for call in calls if (layer := model.layer_of(call)) is not None]
     functions = {call.target.rpartition(".")[2] for call in calls}
-    return any(has_matrix(model.net.get_submodule(name)) for name in layers) or not functions.isdisjoint(_MATRICES)
+    return any(map(has_weight_matrix, layers)) or not functions.isdisjoint(_MATRIX_FUNCTIONS)
 
 
 # ---- blocks
 
 
-def _joined(model: Model, trunk: Sequence[Stretch]) -> list[list[Stretch]]:
-    """Stretches without a layer joined to the block before (the first ones to the first block); one block of those
-    that share weights."""
-    blocks: list[list[Stretch]] = [[]]
-    for stretch in trunk:
-        begun = any(_has_matrix(model, one) for one in blocks[-1])
-        if begun and _has_matrix(model, stretch):
+def _blocks(model: RecordedModel, trunk: Sequence[CallRange]) -> list[list[CallRange]]:
+    """Group ranges into blocks.
+
+    Ranges without a matrix join the block before them, the first ones the first block; blocks that share weights
+    become one.
+    """
+    blocks: list[list[CallRange]] = [[]]
+    for part in trunk:
+        if _has_matrix(model, part) and any(_has_matrix(model, other) for other in blocks[-1]):
             blocks.append([])
-        blocks[-1].append(stretch)
-    names = [set().union(*(_weighted(model, one) for one in block)) for block in blocks]
+        blocks[-1].append(part)
+    weights = [set().union(*(_weights(model, part) for part in block)) for block in blocks]
     for first in reversed(range(len(blocks))):
-        sharing = [number for number in range(first + 1, len(blocks)) if names[number] & names[first]]
+        sharing = [number for number in range(first + 1, len(blocks)) if weights[number] & weights[first]]
         if sharing:
             stop = max(sharing) + 1
-            blocks[first:stop] = [[one for block in blocks[first:stop] for one in block]]
-            names[first:stop] = [set().union(*names[first:stop])]
+            blocks[first:stop] = [[part for block in blocks[first:stop] for part in block]]
+            weights[first:stop] = [set().union(*weights[first:stop])]
     return blocks
 
 
-def _weighted(model: Model, stretch: Stretch) -> set[str]:
-    """The weights that a stretch uses, by name."""
-    found = set()
-    for name in names_in(model, stretch):
-        part = _submodule(model.net, name)
-        if part is None:
-            found.add(name)
+def _weights(model: RecordedModel, part: CallRange) -> set[str]:
+    """Return the names of the parameters that a range uses; a parameter of several names has the first of them."""
+    names = set()
+    for name in model.names_in(part):
+        layer = model.submodule(name)
+        if layer is None:
+            names.add(name)
         else:
-            found |= {f"{name}.{own}" for own, _ in part.named_parameters()}
-    named = dict(model.net.named_parameters(remove_duplicate=False))
-    one_name = {id(weight): name for name, weight in reversed(list(named.items()))}
-    return {one_name[id(named[name])] for name in found if name in named}
+            names |= {f"{name}.{own}" for own, _ in layer.named_parameters()}
+    parameters = dict(model.net.named_parameters(remove_duplicate=False))
+    first_names = {id(weight): name for name, weight in reversed(list(parameters.items()))}
+    return {first_names[id(parameters[name])] for name in names if name in parameters}
 
 
-def _submodule(net: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return net.get_submodule(name)
-    except AttributeError:
-        return None
+def _pieces(model: RecordedModel, block: Sequence[CallRange]) -> list[CallRange]:
+    """Join the ranges of a block, except for a pooling at its end.
 
-
-def _pieces(model: Model, block: Sequence[Stretch]) -> list[Stretch]:
-    """A pooling at the end is a piece of its own: of the layer before it, the residue is that of equal shapes."""
-    pieces: list[Stretch] = []
-    for number, stretch in enumerate(block):
-        begun = any(_has_matrix(model, one) for one in block[:number])
-        if not pieces or (begun and not _has_matrix(model, stretch) and _resizes(model, stretch)):
-            pieces.append(stretch)
+    The layer before the pooling then has an output as large as its input, and so a residue.
+    """
+    pieces: list[CallRange] = []
+    for number, part in enumerate(block):
+        has_layer = any(_has_matrix(model, other) for other in block[:number])
+        if not pieces or (has_layer and not _has_matrix(model, part) and _resizes(model, part)):
+            pieces.append(part)
         else:
-            turned = pieces[-1].turned[0], stretch.turned[1]
-            pieces[-1] = replace(pieces[-1], stop=stretch.stop, output=stretch.output, turned=turned)
+            channels_last = pieces[-1].channels_last[0], part.channels_last[1]
+            pieces[-1] = replace(pieces[-1], stop=part.stop, output=part.output, channels_last=channels_last)
     return pieces
 
 
-def _resizes(model: Model, stretch: Stretch) -> bool:
-    before, after = (
-        torch.Size(model.recording.values[value].shapes[0]).numel() for value in (stretch.entering, stretch.output)
+def _resizes(model: RecordedModel, part: CallRange) -> bool:
+    entering, output = (
+        torch.Size(model.recording.values[value].shapes[0]).numel() for value in (part.entering, part.output)
     )
-    return before != after
-
-
-# ---- which way round
-
-
-def _channels_last(model: Model, value: int) -> bool:
-    """Whether a boundary has its channels last, as far as the layers around it tell."""
-    if len(model.recording.values[value].shapes[0]) < 3:
-        return False
-    for look in (_readers, _makers):
-        seen, ahead = {value}, [value]
-        while ahead:
-            kinds, ahead = look(model, ahead)
-            if any(issubclass(kind, _LAST) for kind in kinds):
-                return True
-            if any(issubclass(kind, _FIRST) for kind in kinds):
-                return False
-            ahead = [one for one in ahead if one not in seen and _same_shape(model, one, value)]
-            seen.update(ahead)
-    return False
-
-
-def _readers(model: Model, values: Sequence[int]) -> tuple[list[type[nn.Module]], list[int]]:
-    """What reads one of these, and what that makes."""
-    numbers = [number for number, read in enumerate(model.flow.reads) if not read.isdisjoint(values)]
-    return _kinds(model, numbers), [value for number in numbers for value in model.flow.makes[number]]
-
-
-def _makers(model: Model, values: Sequence[int]) -> tuple[list[type[nn.Module]], list[int]]:
-    """What makes one of these, and what that reads."""
-    numbers = [number for number, made in enumerate(model.flow.makes) if not made.isdisjoint(values)]
-    return _kinds(model, numbers), [value for number in numbers for value in model.flow.reads[number]]
-
-
-_FUNCTIONS: dict[str, type[nn.Module]] = {
-    "torch.nn.functional.layer_norm": nn.LayerNorm,
-    "torch.nn.functional.linear": nn.Linear,
-    "torch.nn.functional.group_norm": nn.GroupNorm,
-    "torch.conv1d": nn.Conv1d,
-    "torch.conv2d": nn.Conv2d,
-}
-
-
-def _kinds(model: Model, numbers: Sequence[int]) -> list[type[nn.Module]]:
-    targets = [model.recording.calls[number].target for number in numbers]
-    layers = [type(model.net.get_submodule(target[6:])) for target in targets if target.startswith("layer ")]
-    return [*layers, *(_FUNCTIONS[target] for target in targets if target in _FUNCTIONS)]
-
-
-def _same_shape(model: Model, one: int, other: int) -> bool:
-    values = model.recording.values
-    return values[one].shapes == values[other].shapes
+    return entering != output
 
 
 # ---- the classifier
 
 
-def _linear(model: Model, stretch: Stretch) -> str | None:
-    """The linear layer that a stretch consists of, if it reads feature vectors [B, C]."""
-    numbers = calls_of(model, stretch)
+def _linear_layer(model: RecordedModel, part: CallRange) -> str | None:
+    """Return the name of the linear layer that is all of a range, if it reads feature vectors [B, C]."""
+    numbers = model.call_numbers(part)
     call = model.recording.calls[numbers[0]]
-    weights = [name.rpartition(".")[0] for name in references(call.arguments, "weight")]
-    name = call.target.removeprefix("layer ") if call.target.startswith("layer ") else (weights or [""])[0]
-    plain = isinstance(_submodule(model.net, name), nn.Linear) and len(numbers) == 1
-    return name if plain and len(model.recording.values[stretch.entering].shapes[0]) == 2 else None
+    owners = [name.rpartition(".")[0] for name in references(call.arguments, "weight")]
+    name = call.layer_name if call.layer_name is not None else (owners or [""])[0]
+    is_linear = len(numbers) == 1 and isinstance(model.submodule(name), nn.Linear)
+    return name if is_linear and len(model.recording.values[part.entering].shapes[0]) == 2 else None
 
 
-def _is_mean(model: Model, first: Stretch, last: Stretch) -> bool:
-    """Whether what happens from one stretch to another takes the mean over positions, as a `linear` head does."""
-    whole = replace(first, stop=last.stop, output=last.output, turned=(first.turned[0], False))
-    block = build_block([write(model, whole, "Piece").text]).eval()
+def _is_mean(model: RecordedModel, first: CallRange, last: CallRange) -> bool:
+    """Return whether the ranges from `first` to `last` take the mean over positions, as a `linear` head does."""
+    whole = replace(first, stop=last.stop, output=last.output, channels_last=(first.channels_last[0], False))
+    block = build_block([write_piece(model, whole, "Piece").text]).eval()
     shape = list(model.recording.values[first.entering].shapes[0])
-    if first.turned[0]:
+    if first.channels_last[0]:
         shape.insert(1, shape.pop())
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         out = block(x)
     mean = x.flatten(2).mean(2) if x.dim() > 2 else x
-    return out.shape == mean.shape and bool((out - mean).abs().max() <= _TOLERANCE)
+    return out.shape == mean.shape and bool((out - mean).abs().max() <= _MEAN_TOLERANCE)

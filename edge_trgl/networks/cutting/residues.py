@@ -1,62 +1,67 @@
-"""Where a branch joins its shortcut: the additions of a stretch of calls, marked for the transport cost."""
+"""Where a branch joins its shortcut: additions among the calls of a piece, marked for the transport cost.
+
+A mark takes the place of a call's target: `residue.norm NAME`, `residue.add` or `residue`, for the methods of
+`method.transport.Residue`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edge_trgl.networks.cutting.cut_points import values_in
 from edge_trgl.networks.cutting.expressions import Expression, references
-from edge_trgl.networks.cutting.recorder import Call, Value
+from edge_trgl.networks.cutting.recording import Call, Value
 
 _ADDITIONS = ("torch.Tensor.add", "torch.Tensor.add_", "torch.add")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Join:
-    """An addition: the call's number, and the values of its operands."""
+    """An addition of a branch to its shortcut: the number of the call, and the values of its operands."""
 
     number: int
     shortcut: int
     branch: int
 
 
-def marked(calls: Sequence[Call], values: Sequence[Value], norms: Mapping[str, bool]) -> list[Call]:
-    """The calls, each residue marked in the form that costs least (see `transport.Residue`).
+def mark_residues(calls: Sequence[Call], values: Sequence[Value], called_once: Mapping[str, bool]) -> list[Call]:
+    """Return the calls with every residue marked in the form that costs least memory.
 
-    `norms`: whether the layer of this name is a batch norm that is called once. The targets of marks are
-    `residue`, `residue.add`, and `residue.norm NAME`.
+    Args:
+        calls: those of one piece; value 0 is its input.
+        values: the piece's values, by number.
+        called_once: for each batch norm among the layers, whether it is called just once.
     """
-    found: dict[int, list[Call]] = {}
-    fresh = 1 + max((number for call in calls for number in references(call.result, "value")), default=0)
+    replacements: dict[int, list[Call]] = {}
+    unused_number = 1 + max((number for call in calls for number in call.makes), default=0)
     for join in _joins(calls, values):
-        made = _maker(calls, join.branch)
-        norm = calls[made].target.removeprefix("layer ")
-        once = sum(join.branch in values_in(call) for call in calls) == 1
-        if norms.get(norm) and once:
-            found[made] = [replace(calls[made], target=f"residue.norm {norm}")]
-        elif not _changed(calls, values, join):
+        maker = _maker(calls, join.branch)
+        norm = calls[maker].target.removeprefix("layer ")
+        read_once = sum(join.branch in call.reads for call in calls) == 1
+        if called_once.get(norm) and read_once:
+            replacements[maker] = [replace(calls[maker], target=f"residue.norm {norm}")]
+        elif not _is_changed(calls, values, join):
             arguments = ["list", ["value", join.shortcut], ["value", join.branch]]
-            found[join.number] = [_plain(calls[join.number], "residue.add", arguments)]
+            replacements[join.number] = [_replaced(calls[join.number], "residue.add", arguments)]
         else:
-            found[join.number] = _kept(calls[join.number], join, fresh)
-            fresh += 1
-    return [one for number, call in enumerate(calls) for one in found.get(number, [call])]
+            replacements[join.number] = _kept(calls[join.number], join, unused_number)
+            unused_number += 1
+    return [call for number, original in enumerate(calls) for call in replacements.get(number, [original])]
 
 
-def _plain(call: Call, target: str, arguments: Expression) -> Call:
+def _replaced(call: Call, target: str, arguments: Expression) -> Call:
     return replace(call, target=target, arguments=arguments, options=["dict"], changes=())
 
 
-def _kept(call: Call, join: _Join, fresh: int) -> list[Call]:
-    """The residue is kept for its energy, so that the sum must not be written into its memory."""
-    mark = replace(_plain(call, "residue", ["list", ["value", join.branch]]), result=["value", fresh])
-    return [mark, _plain(call, "torch.add", ["list", ["value", join.shortcut], ["value", fresh]])]
+def _kept(call: Call, join: _Join, unused_number: int) -> list[Call]:
+    """Keep the residue for its energy: the sum must then not be written into its memory."""
+    mark = replace(_replaced(call, "residue", ["list", ["value", join.branch]]), result=["value", unused_number])
+    return [mark, _replaced(call, "torch.add", ["list", ["value", join.shortcut], ["value", unused_number]])]
 
 
 def _joins(calls: Sequence[Call], values: Sequence[Value]) -> list[_Join]:
-    sources = _sources(calls)
-    found = []
+    ancestors = _ancestors(calls)
+    joins = []
     for number, call in enumerate(calls):
         operands = list(references(call.arguments, "value"))
         if (
@@ -66,53 +71,52 @@ def _joins(calls: Sequence[Call], values: Sequence[Value]) -> list[_Join]:
             or len(call.options) > 1
         ):
             continue
-        shapes = {values[operand].shapes for operand in (*operands, *references(call.result, "value"))}
-        # What does not come from the input has no place here: a bias, an embedding of positions.
-        if len(shapes) > 1 or operands[0] == operands[1] or not all(0 in sources[one] for one in operands):
+        shapes = {values[value].shapes for value in (*operands, *call.makes)}
+        # An operand that does not come from the input is a bias or an embedding of positions, not a branch.
+        if len(shapes) > 1 or operands[0] == operands[1] or not all(0 in ancestors[value] for value in operands):
             continue
-        shortcut, branch = _sides(calls, sources, operands[0], operands[1])
-        if _layers(calls, sources[branch]):
-            found.append(_Join(number, shortcut, branch))
-    return found
+        shortcut, branch = _shortcut_and_branch(calls, ancestors, operands[0], operands[1])
+        if _num_layers(calls, ancestors[branch]):
+            joins.append(_Join(number=number, shortcut=shortcut, branch=branch))
+    return joins
 
 
-def _sides(calls: Sequence[Call], sources: Mapping[int, frozenset[int]], one: int, other: int) -> tuple[int, int]:
-    """Shortcut and branch: the branch comes from the shortcut, or has more layers."""
-    if one in sources[other]:
-        return one, other
-    if other in sources[one] or _layers(calls, sources[other]) < _layers(calls, sources[one]):
-        return other, one
-    return one, other
+def _shortcut_and_branch(
+    calls: Sequence[Call], ancestors: Mapping[int, frozenset[int]], left: int, right: int
+) -> tuple[int, int]:
+    """Tell the operands of an addition apart: the branch is computed from the shortcut, or has more layers."""
+    if left in ancestors[right]:
+        return left, right
+    if right in ancestors[left] or _num_layers(calls, ancestors[right]) < _num_layers(calls, ancestors[left]):
+        return right, left
+    return left, right
 
 
-def _sources(calls: Sequence[Call]) -> dict[int, frozenset[int]]:
-    """For each value the values that it is computed from, itself among them; that which enters is number 0."""
-    sources = {0: frozenset({0})}
+def _ancestors(calls: Sequence[Call]) -> dict[int, frozenset[int]]:
+    """Return, for each value, the values that it is computed from, itself among them."""
+    ancestors = {0: frozenset({0})}
     for call in calls:
-        read = frozenset().union(*(sources[number] for number in values_in(call)))
-        for number in references(call.result, "value"):
-            sources[number] = read | {number}
-    return sources
+        inherited = frozenset().union(*(ancestors[value] for value in call.reads))
+        for value in references(call.result, "value"):
+            ancestors[value] = inherited | {value}
+    return ancestors
 
 
-def _layers(calls: Sequence[Call], values: frozenset[int]) -> int:
-    """How many layers gave these values."""
-    return sum(
-        call.target.startswith("layer ") and not values.isdisjoint(references(call.result, "value"))
-        for call in calls
-    )
+def _num_layers(calls: Sequence[Call], values: frozenset[int]) -> int:
+    """Return how many calls of layers made these values."""
+    return sum(call.layer_name is not None and not values.isdisjoint(call.makes) for call in calls)
 
 
 def _maker(calls: Sequence[Call], value: int) -> int:
-    return next(number for number, call in enumerate(calls) if value in references(call.result, "value"))
+    return next(number for number, call in enumerate(calls) if value in call.makes)
 
 
-def _changed(calls: Sequence[Call], values: Sequence[Value], join: _Join) -> bool:
-    """Whether any other call writes into the shortcut or into the sum."""
-    total = next(iter(references(calls[join.number].result, "value")))
-    places = {values[join.shortcut].storage, values[total].storage}
+def _is_changed(calls: Sequence[Call], values: Sequence[Value], join: _Join) -> bool:
+    """Return whether any other call writes into the shortcut or into the sum."""
+    total = next(references(calls[join.number].result, "value"))
+    protected = {values[join.shortcut].storage, values[total].storage}
     return any(
-        values[value].storage in places
+        values[value].storage in protected
         for number, call in enumerate(calls)
         if number != join.number
         for value in call.changes

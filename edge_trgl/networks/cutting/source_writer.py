@@ -1,114 +1,66 @@
-"""A stretch of a recording written down as a piece: plain values, from which `piece` builds a module."""
+"""Describes a range of a model's calls as a piece, in plain values from which `piece` builds a module."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from torch import Tensor, nn
-
-from edge_trgl.networks.cutting.cut_points import Flow
 from edge_trgl.networks.cutting.expressions import references, renamed
-from edge_trgl.networks.cutting.layers import norm_class, written
-from edge_trgl.networks.cutting.piece import packed
-from edge_trgl.networks.cutting.recorder import Call, Recording
-from edge_trgl.networks.cutting.residues import marked
+from edge_trgl.networks.cutting.layers import batch_norm_class, describe_layer
+from edge_trgl.networks.cutting.piece_source import CallSource, LayerSource, PieceSource, WeightSource
+from edge_trgl.networks.cutting.recorded_model import CallRange, RecordedModel, names_in_call
+from edge_trgl.networks.cutting.recording import Call
+from edge_trgl.networks.cutting.residues import mark_residues
 from edge_trgl.runtime.errors import InputError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A model as it is cut: its structure on the device meta, its buffers' values, and what it does."""
-
-    net: nn.Module
-    buffers: dict[str, Tensor]
-    recording: Recording
-    flow: Flow
-
-    def tensor(self, name: str) -> Tensor:
-        """A parameter, buffer or constant; parameters have no values."""
-        if name in self.buffers:
-            return self.buffers[name]
-        if name in self.recording.constants:
-            return self.recording.constants[name]
-        return self.net.get_parameter(name)
+_RESIDUE_NORM = "residue.norm"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretch:
-    """The calls from `start` to before `stop`, which make `output` of `entering`; see `Piece` for `turned`."""
-
-    start: int
-    stop: int
-    entering: int
-    output: int
-    turned: tuple[bool, bool] = (False, False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Writing:
-    """A piece as JSON; in the model its weights' names begin with `prefix`."""
+class WrittenPiece:
+    """The JSON of a piece (see `PieceSource`), and what the names of its weights begin with in the model."""
 
     text: str
     prefix: str
 
 
-def write(model: Model, stretch: Stretch, title: str) -> Writing:
-    """Write the stretch down, its names and numbers such that equal pieces have equal texts.
+def write_piece(model: RecordedModel, call_range: CallRange, title: str) -> WrittenPiece:
+    """Describe a range, with names and numbers chosen such that equal pieces have equal texts.
 
     Raises:
-        InputError: it changes its input in place in a way for which there is no other form.
+        InputError: it changes its input in place, in a call that has no other form.
     """
-    numbers = calls_of(model, stretch)
-    values = {stretch.entering: 0}
-    calls = [_renumbered(model.recording.calls[number], values) for number in numbers]
-    infos = [model.recording.values[number] for number in values]
-    calls = marked(calls, infos, _norms(model, calls))
-    entering = infos[0].storage
-    calls = [_apart(call, [infos[value].storage for value in call.changes], entering) for call in calls]
-    names = sorted({name for call in calls for name in _names(call)})
-    prefix = _prefix(names)
-    local = {name: name.removeprefix(prefix) for name in names}
-    document = {
-        "title": title,
-        "layers": {local[name]: _layer(model, calls, name) for name in _layer_names(calls)},
-        "weights": {local[name]: _weight(model, name) for name in _weight_names(calls)},
-        "calls": [_call(call, local) for call in calls],
-        "output": values[stretch.output],
-        "turned": list(stretch.turned),
+    numbers = {call_range.entering: 0}
+    calls = [_renumbered(model.recording.calls[number], numbers) for number in model.call_numbers(call_range)]
+    values = [model.recording.values[number] for number in numbers]
+    calls = mark_residues(calls, values, _norms_called_once(model, calls))
+    input_storage = values[0].storage
+    changing = [input_storage in {values[value].storage for value in call.changes} for call in calls]
+    not_in_place = {
+        name for call, changes in zip(calls, changing, strict=True) if changes and (name := call.layer_name)
     }
-    return Writing(text=json.dumps(document, sort_keys=True), prefix=prefix)
-
-
-def calls_of(model: Model, stretch: Stretch) -> list[int]:
-    """The numbers of the calls that a stretch consists of.
-
-    What is computed from weights alone is with those that read it, wherever the model computes it.
-    """
-    flow, calls = model.flow, model.recording.calls
-    touched = [flow.reads[number] | flow.makes[number] for number in range(len(calls))]
-    chosen = {number for number in range(stretch.start, stretch.stop) if touched[number] & flow.depends}
-    while True:
-        read = {value for number in chosen for value in flow.reads[number]}
-        more = {
-            number
-            for number, call in enumerate(calls)
-            if not touched[number] & flow.depends and (flow.makes[number] | set(call.changes)) & read
-        }
-        if more <= chosen:
-            return sorted(chosen)
-        chosen |= more
-
-
-def names_in(model: Model, stretch: Stretch) -> set[str]:
-    """The layers and weights that a stretch uses."""
-    return {name for number in calls_of(model, stretch) for name in _names(model.recording.calls[number])}
+    calls = [_out_of_place(call) if changes else call for call, changes in zip(calls, changing, strict=True)]
+    prefix = _common_prefix(sorted({name for call in calls for name in _names(call)}))
+    source = PieceSource(
+        title=title,
+        layers={
+            name.removeprefix(prefix): _describe(model, name, out_of_place=name in not_in_place)
+            for name in _layer_names(calls)
+        },
+        weights={
+            name.removeprefix(prefix): WeightSource.of(model.tensor(name))
+            for call in calls
+            for name in _weight_names(call)
+        },
+        calls=tuple(_call_source(call, prefix) for call in calls),
+        output=numbers[call_range.output],
+        channels_last=call_range.channels_last,
+    )
+    return WrittenPiece(text=source.to_json(), prefix=prefix)
 
 
 def _renumbered(call: Call, numbers: dict[int, int]) -> Call:
-    """The call with its values counted in the order in which a piece meets them."""
+    """Return the call with its values numbered in the order in which the piece meets them."""
     for expression in (call.arguments, call.options, call.result):
         for value in references(expression, "value"):
             numbers.setdefault(value, len(numbers))
@@ -121,82 +73,73 @@ def _renumbered(call: Call, numbers: dict[int, int]) -> Call:
     )
 
 
-def _norms(model: Model, calls: Sequence[Call]) -> dict[str, bool]:
-    targets = [call.target for call in calls]
+def _norms_called_once(model: RecordedModel, calls: Sequence[Call]) -> dict[str, bool]:
+    names = [call.layer_name for call in calls]
     return {
-        name: targets.count(f"layer {name}") == 1
+        name: names.count(name) == 1
         for name in _layer_names(calls)
-        if norm_class(model.net.get_submodule(name))
+        if batch_norm_class(model.net.get_submodule(name))
     }
 
 
-def _apart(call: Call, changed: Sequence[int], entering: int) -> Call:
-    """The call in the form that leaves the piece's input as it is: others may read it, too."""
-    if entering not in changed:
-        return call
-    if call.target.startswith("layer "):
-        return replace(call, target=call.target + " apart", changes=())
-    if ["item", "inplace", True] in call.options:
-        options = [part for part in call.options if part != ["item", "inplace", True]]
+def _out_of_place(call: Call) -> Call:
+    """Return the form of a call that leaves the piece's input as it is: others may read it, too."""
+    if call.layer_name is not None:
+        return replace(call, changes=())
+    in_place_option = ["item", "inplace", True]
+    if in_place_option in call.options:
+        options = [part for part in call.options if part != in_place_option]
         return replace(call, options=options, changes=())
     if call.target.endswith("_") and not call.target.endswith("__"):
         return replace(call, target=call.target[:-1], changes=())
     raise InputError(
-        f"the model cannot be cut: at {call.place}, {call.target} changes what a block reads",
+        f"the model cannot be cut: at {call.source_line}, {call.target} changes the input of a block in place",
         hint="Use a form that is not in place there.",
     )
 
 
-def _names(call: Call) -> set[str]:
-    found = {*references(call.arguments, "weight"), *references(call.options, "weight")}
-    layer = _layer_of(call)
-    return found | {layer} if layer else found
-
-
 def _layer_of(call: Call) -> str | None:
+    """Return the name of the layer that is called, also under a mark."""
     kind, _, name = call.target.partition(" ")
-    return name.removesuffix(" apart") if kind in ("layer", "residue.norm") else None
+    return name if kind == _RESIDUE_NORM else call.layer_name
 
 
-def _layer_names(calls: Sequence[Call]) -> list[str]:
-    # A layer may hold others, which are put into it after it.
-    return sorted({name for call in calls if (name := _layer_of(call))}, key=lambda name: (name.count("."), name))
-
-
-def _weight_names(calls: Sequence[Call]) -> list[str]:
-    found = {
-        name
-        for call in calls
-        for name in (*references(call.arguments, "weight"), *references(call.options, "weight"))
-    }
-    return sorted(found)
-
-
-def _prefix(names: Sequence[str]) -> str:
-    """What all names begin with, up to a dot; none of them is used up."""
-    parts = [name.split(".")[:-1] for name in names]
-    shared = 0
-    while parts and all(len(one) > shared and one[shared] == parts[0][shared] for one in parts):
-        shared += 1
-    return "".join(f"{part}." for part in parts[0][:shared]) if parts else ""
-
-
-def _layer(model: Model, calls: Sequence[Call], name: str) -> dict[str, Any]:
-    layer = written(model.net.get_submodule(name))
-    if any(call.target == f"layer {name} apart" for call in calls):
-        return {**layer, "options": {**layer["options"], "inplace": False}}
-    return layer
-
-
-def _weight(model: Model, name: str) -> dict[str, Any]:
-    tensor = model.tensor(name)
-    if not isinstance(tensor, nn.Parameter):
-        return packed(tensor)
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return {"shape": list(tensor.shape), "dtype": dtype, "trained": tensor.requires_grad}
-
-
-def _call(call: Call, local: dict[str, str]) -> list[Any]:
+def _names(call: Call) -> set[str]:
     layer = _layer_of(call)
-    target = call.target if layer is None else f"{call.target.partition(' ')[0]} {local[layer]}"
-    return [target, renamed(call.arguments, "weight", local), renamed(call.options, "weight", local), call.result]
+    return names_in_call(call) | ({layer} if layer else set())
+
+
+def _layer_names(calls: Sequence[Call]) -> set[str]:
+    return {name for call in calls if (name := _layer_of(call))}
+
+
+def _weight_names(call: Call) -> list[str]:
+    return [*references(call.arguments, "weight"), *references(call.options, "weight")]
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    """Return what all names begin with, up to a dot; every name keeps at least its last part."""
+    paths = [name.split(".")[:-1] for name in names]
+    depth = 0
+    while paths and all(len(path) > depth and path[depth] == paths[0][depth] for path in paths):
+        depth += 1
+    return "".join(f"{part}." for part in paths[0][:depth]) if paths else ""
+
+
+def _describe(model: RecordedModel, name: str, *, out_of_place: bool) -> LayerSource:
+    layer = describe_layer(model.net.get_submodule(name))
+    return replace(layer, options={**layer.options, "inplace": False}) if out_of_place else layer
+
+
+def _call_source(call: Call, prefix: str) -> CallSource:
+    layer = _layer_of(call)
+    target = call.target
+    if layer is not None:
+        target = f"{call.target.partition(' ')[0]} {layer.removeprefix(prefix)}"
+    local = {name: name.removeprefix(prefix) for name in _weight_names(call)}
+    return CallSource(
+        target=target,
+        arguments=renamed(call.arguments, "weight", local),
+        options=renamed(call.options, "weight", local),
+        result=call.result,
+    )

@@ -1,4 +1,4 @@
-"""A model without its weights: what its constructor makes is let go of at once, so that it is never whole."""
+"""A model without its weights: each one is dropped as soon as the constructor makes it."""
 
 from __future__ import annotations
 
@@ -9,44 +9,61 @@ import torch
 from torch import Tensor, nn
 
 Factory = Callable[[], nn.Module]
+"""Makes a model."""
 
 
 @contextmanager
-def hollow(keep: Collection[int] = ()) -> Iterator[list[nn.Parameter]]:
-    """Parameters made meanwhile have no values, but for those of these numbers; yields them in order."""
-    register = nn.Module.register_parameter
-    made: list[nn.Parameter] = []
+def parameters_on_meta(keep: Collection[int] = ()) -> Iterator[list[nn.Parameter]]:
+    """Move every parameter to the device meta as soon as a module registers it, except those numbered in `keep`.
 
-    def instead(part: nn.Module, name: str, weight: nn.Parameter | None) -> None:
-        if weight is not None and not any(weight is one for one in made):
-            if len(made) not in keep:
+    Yields:
+        The parameters in the order in which they are registered; the list grows while modules are built.
+    """
+    register = nn.Module.register_parameter
+    registered: list[nn.Parameter] = []
+
+    def register_on_meta(part: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        if weight is not None and not any(weight is known for known in registered):
+            if len(registered) not in keep:
                 weight = nn.Parameter(weight.detach().to("meta"), requires_grad=weight.requires_grad)
-            made.append(weight)
+            registered.append(weight)
         register(part, name, weight)
 
-    nn.Module.register_parameter = instead  # type: ignore[method-assign,assignment]
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
     try:
-        yield made
+        yield registered
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def numbers(factory: Factory) -> tuple[nn.Module, dict[str, int]]:
-    """The model with buffers but no weights, and for each weight's name the how-manieth it was to be made."""
-    with torch.device("cpu"), hollow() as made:
+def build_without_weights(factory: Factory) -> tuple[nn.Module, dict[str, int]]:
+    """Build a model whose parameters have no values; its buffers do.
+
+    Returns:
+        The model, and for each parameter's name its position in the order of registration.
+    """
+    with torch.device("cpu"), parameters_on_meta() as registered:
         model = factory()
-    order = {id(weight): number for number, weight in enumerate(made)}
+    positions = {id(weight): number for number, weight in enumerate(registered)}
     named = model.named_parameters(remove_duplicate=False)
-    return model, {name: order[id(weight)] for name, weight in named if id(weight) in order}
+    return model, {name: positions[id(weight)] for name, weight in named if id(weight) in positions}
 
 
-def drawn(factory: Factory, numbers: Mapping[str, int], names: Collection[str], seed: int) -> dict[str, Tensor]:
-    """The weights `names` as the model's own constructor draws them, and all buffers; no other weight is held.
+def draw_weights(
+    factory: Factory, positions: Mapping[str, int], names: Collection[str], seed: int
+) -> dict[str, Tensor]:
+    """Return some parameters as the model's constructor draws them, and all buffers; nothing else is held.
 
-    The draws are keyed by `seed`, and are others where other weights are drawn beside them.
+    Nothing is drawn for a parameter on the device meta, so the values depend on `names` as well as on `seed`.
+
+    Args:
+        factory: makes the model.
+        positions: as `build_without_weights` returns them.
+        names: the parameters that are wanted; others are ignored.
+        seed: of torch's default generator.
     """
     torch.default_generator.manual_seed(seed)
-    with torch.device("cpu"), hollow({numbers[name] for name in names if name in numbers}):
+    with torch.device("cpu"), parameters_on_meta({positions[name] for name in names if name in positions}):
         model = factory()
     weights = dict(model.named_parameters(remove_duplicate=False))
     return {name: weights[name].detach() for name in names if name in weights} | dict(model.named_buffers())

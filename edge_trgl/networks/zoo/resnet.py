@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from edge_trgl.method.recompute import Branch, Sparing, through
 from edge_trgl.method.transport import Residue
-from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, by_depth
+from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, split_by_depth
 
 STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Blocks in each stage, by the depth in the name."""
@@ -138,7 +138,7 @@ def resnet(
     return Chain(
         name=f"resnet{depth}",
         blocks=tuple(blocks),
-        starts=(0, *accumulate(sizes[:-1])) if sizes else by_depth(len(blocks), num_modules),
+        starts=(0, *accumulate(sizes[:-1])) if sizes else split_by_depth(len(blocks), num_modules),
         input_shape=input_shape,
         num_classes=num_classes,
         head=head,

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from edge_trgl.method.recompute import Branch, Sparing, through
 from edge_trgl.method.transport import Residue
-from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, by_depth
+from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, split_by_depth
 
 BLOCKS_PER_STAGE = 18
 
@@ -100,7 +100,7 @@ def resnet110(
     widths = [16] * BLOCKS_PER_STAGE + [32] * BLOCKS_PER_STAGE + [64] * BLOCKS_PER_STAGE
     blocks += [partial(PostActivationBlock, before, after) for before, after in pairwise(widths)]
     sizes = (EQUALLY_HEAVY if heavy else EQUALLY_DEEP).get(num_modules)
-    starts = (0, *accumulate(sizes[:-1])) if sizes else by_depth(len(blocks), num_modules)
+    starts = (0, *accumulate(sizes[:-1])) if sizes else split_by_depth(len(blocks), num_modules)
     return Chain(
         name="resnet110",
         blocks=tuple(blocks),

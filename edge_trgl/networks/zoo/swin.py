@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_trgl.method.transport import Residue
-from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, by_depth
+from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, split_by_depth
 from edge_trgl.networks.zoo.window_attention import Size, WindowAttention, padded
 
 STAGES = ((96, 2, 3), (192, 2, 6), (384, 6, 12), (768, 2, 24))
@@ -143,7 +143,7 @@ def swin_tiny(
     return Chain(
         name="swin-tiny",
         blocks=tuple(blocks),
-        starts=ONE_STAGE_A_MODULE if num_modules == 4 else by_depth(num_blocks, num_modules),
+        starts=ONE_STAGE_A_MODULE if num_modules == 4 else split_by_depth(num_blocks, num_modules),
         input_shape=input_shape,
         num_classes=num_classes,
         head=head,

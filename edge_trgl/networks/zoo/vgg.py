@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_trgl.method.recompute import Branch, Sparing, through
-from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, by_depth
+from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, split_by_depth
 
 STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """Channels and convolutions between one max-pool and the next."""
@@ -65,7 +65,7 @@ def vgg19(
     return Chain(
         name="vgg19",
         blocks=tuple(blocks),
-        starts=by_depth(len(blocks), num_modules),
+        starts=split_by_depth(len(blocks), num_modules),
         input_shape=input_shape,
         num_classes=num_classes,
         head=head,

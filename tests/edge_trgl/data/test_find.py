@@ -23,7 +23,7 @@ def test_another_file(tmp_path):
 def test_an_unknown_directory_lists_the_layouts(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match="is not a data set of a known layout") as caught:
+    with pytest.raises(InputError, match="is not a data set of a known format") as caught:
         load(str(tmp_path))
     for name in ("train-images-idx3-ubyte", "data_batch_1 ", "train.bin", "train_X.bin", "train/CLASS"):
         assert name in caught.value.hint

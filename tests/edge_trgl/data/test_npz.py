@@ -29,11 +29,11 @@ def _refused(path, message, **arrays):
 
 @pytest.mark.parametrize("shape", [(8, 3, 6, 3), (8, 1, 6, 3), (8, 5, 6, 2), (8, 5, 6, 4), (8,), (8, 1, 1, 1, 1)])
 def test_axes_that_cannot_be_told_apart(path, shape):
-    _refused(path, "x_train in .*: what its axes are cannot be told", x_train=np.zeros(shape, np.uint8))
+    _refused(path, "x_train in .*: its axes are ambiguous", x_train=np.zeros(shape, np.uint8))
 
 
 def test_windows_of_several_channels_are_not_taken_for_images(path):
-    _refused(path, "what its axes are cannot be told", x_train=np.zeros((8, 9, 128), np.float32))
+    _refused(path, "its axes are ambiguous", x_train=np.zeros((8, 9, 128), np.float32))
 
 
 @pytest.mark.parametrize("axes", ["NLH", "", "N" * 100, 3, np.array(["NHW"]), b"NHW"])

@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from edge_trgl.data.sources.safe_pickle import SPAN_BYTES, ArrayPlace, load_pickle
+from edge_trgl.data.sources.safe_pickle import SPAN_BYTES, ArrayLocation, load_pickle
 from edge_trgl.runtime.errors import InputError
 
 
@@ -84,14 +84,14 @@ def test_arrays_are_found_not_loaded(tmp_path, num_rows, protocol):
     # Python 2 wrote byte strings as such; today's protocol 2 would call a codec for them.
     (tmp_path / "file").write_bytes(_python2(pixels) if protocol == 2 else packed)
     found = load_pickle(tmp_path / "file")
-    place = found[b"data"]
-    assert isinstance(place, ArrayPlace)
-    assert place.shape == pixels.shape
-    assert place.num_bytes == pixels.size
+    location = found[b"data"]
+    assert isinstance(location, ArrayLocation)
+    assert location.shape == pixels.shape
+    assert location.num_bytes == pixels.size
     whole = (tmp_path / "file").read_bytes()
-    kept = place.content or whole[place.start : place.start + place.num_bytes]
+    kept = location.content or whole[location.start : location.start + location.num_bytes]
     assert kept == pixels.tobytes()
-    assert bool(place.content) == (pixels.size < SPAN_BYTES)
+    assert bool(location.content) == (pixels.size < SPAN_BYTES)
     assert found[b"after"] == [1, 2]
 
 

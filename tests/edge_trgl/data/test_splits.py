@@ -18,10 +18,10 @@ from edge_trgl.runtime.errors import InputError, UsageError
 def _source(*sizes, test=True):
     """A source with `sizes[label]` training images of each class, shuffled."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes)).astype(np.int64)
-    split = StreamedSplit(labels=labels, blocks=lambda: iter(()))
+    split = StreamedSplit(labels=labels, read_all=lambda: iter(()))
     splits = {"train": split, "test": split} if test else {"train": split}
     names = tuple(map(str, range(len(sizes))))
-    return Source(layout="made up", shape=(1, 1, 1), dtype="uint8", class_names=names, splits=splits)
+    return Source(format="made up", shape=(1, 1, 1), dtype="uint8", class_names=names, splits=splits)
 
 
 def _draw(source, *, seed=0, validation=0.1, limit=None, **choice):
@@ -42,7 +42,7 @@ def test_validation_takes_its_share_of_each_class():
 @pytest.mark.parametrize(("empty", "choice"), [("val", {}), ("test", {}), ("test", {"choose_on": "half-test"})])
 def test_an_empty_set_is_a_missing_one(empty, choice):
     source = _source(100, 100)
-    nothing = StreamedSplit(labels=np.zeros(0, np.int64), blocks=lambda: iter(()))
+    nothing = StreamedSplit(labels=np.zeros(0, np.int64), read_all=lambda: iter(()))
     draws = _draw(replace(source, splits={**source.splits, empty: nothing}), **choice)
     assert all(len(draws[name].samples) for name in ("train", "val", "test"))
 
@@ -127,11 +127,11 @@ def test_one_image_left_over_is_enough_and_none_is_not():
 @pytest.mark.parametrize(("num_test", "half"), [(1, 1), (4, 2), (5, 3)])
 def test_choosing_on_half_of_the_test_images_trains_on_all_the_others(num_test, half):
     source = _source(5, 5)
-    test = StreamedSplit(labels=np.zeros(num_test, np.int64), blocks=lambda: iter(()))
+    test = StreamedSplit(labels=np.zeros(num_test, np.int64), read_all=lambda: iter(()))
     draws = _draw(replace(source, splits={**source.splits, "test": test}), choose_on="half-test")
     assert draws["val"].samples.tolist() == list(range(0, num_test, 2))
     assert len(draws["val"].samples) == half
-    assert draws["val"].origin is draws["test"].origin is test
+    assert draws["val"].split is draws["test"].split is test
     assert len(draws["test"].samples) == num_test
     assert len(draws["train"].samples) == 10
 
@@ -139,7 +139,7 @@ def test_choosing_on_half_of_the_test_images_trains_on_all_the_others(num_test, 
 @pytest.mark.parametrize("choice", ["unused", "half-test"])
 def test_a_choice_goes_before_the_sets_own_validation_images(choice):
     source = _source(5, 5)
-    own = StreamedSplit(labels=np.zeros(7, np.int64), blocks=lambda: iter(()))
+    own = StreamedSplit(labels=np.zeros(7, np.int64), read_all=lambda: iter(()))
     source = replace(source, splits={**source.splits, "val": own})
-    assert _draw(source, limit=4)["val"].origin is own
-    assert _draw(source, limit=4, choose_on=choice)["val"].origin is not own
+    assert _draw(source, limit=4)["val"].split is own
+    assert _draw(source, limit=4, choose_on=choice)["val"].split is not own

@@ -14,7 +14,7 @@ from edge_trgl.engine.schedule import Program, Shape
 from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.learning.local_module import LocalModule, StepConfig
 from edge_trgl.method.transport import Transport
-from edge_trgl.networks.chain import Chain, by_depth
+from edge_trgl.networks.chain import Chain, split_by_depth
 from edge_trgl.networks.zoo import km_resnet, resnet110
 from edge_trgl.random_keys import key
 from edge_trgl.runtime.memory.headroom import Headroom
@@ -341,7 +341,7 @@ def test_grouping_leaves_the_first_weights(tmp_path):
     """Those that constructors draw as well as those that are drawn again."""
     for name, number in (("km", 0), ("vectors", 1)):
         found = []
-        for starts in ((0,), None, by_depth(len(NETS[name]().blocks), 2)):
+        for starts in ((0,), None, split_by_depth(len(NETS[name]().blocks), 2)):
             folder = tmp_path / f"{number}-{len(found)}"
             folder.mkdir()
             training = Training(folder, _end_to_end(name, starts), CONFIG)

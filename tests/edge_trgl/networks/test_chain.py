@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edge_trgl.networks.chain import Chain, by_depth, by_weight
+from edge_trgl.networks.chain import Chain, split_by_depth, split_by_weight
 
 
 def _sizes(starts, num_blocks):
@@ -24,7 +24,7 @@ COUNTS = st.integers(1, 60).flatmap(lambda blocks: st.tuples(st.just(blocks), st
 @given(COUNTS)
 def test_by_depth_is_as_equal_as_can_be(counts):
     num_blocks, num_modules = counts
-    starts = by_depth(num_blocks, num_modules)
+    starts = split_by_depth(num_blocks, num_modules)
     sizes = _sizes(starts, num_blocks)
     assert starts[0] == 0
     assert len(sizes) == num_modules
@@ -33,7 +33,7 @@ def test_by_depth_is_as_equal_as_can_be(counts):
 
 
 def test_by_depth_puts_the_deeper_modules_first():
-    assert _sizes(by_depth(54, 4), 54) == [14, 14, 13, 13]
+    assert _sizes(split_by_depth(54, 4), 54) == [14, 14, 13, 13]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8).flatmap(
@@ -47,7 +47,7 @@ def test_by_weight_finds_the_lightest_heaviest_module(case):
         stops = [*starts[1:], len(weights)]
         return max(sum(weights[start:stop]) for start, stop in zip(starts, stops, strict=True))
 
-    starts = by_weight(weights, num_modules)
+    starts = split_by_weight(weights, num_modules)
     assert len(starts) == num_modules
     assert starts[0] == 0
     assert all(a < b for a, b in pairwise(starts))
@@ -56,8 +56,8 @@ def test_by_weight_finds_the_lightest_heaviest_module(case):
 
 
 def test_by_weight_by_hand():
-    assert by_weight([9, 1, 1, 1], 2) == (0, 1)
-    assert by_weight([1, 1, 1, 9], 2) == (0, 3)
+    assert split_by_weight([9, 1, 1, 1], 2) == (0, 1)
+    assert split_by_weight([1, 1, 1, 9], 2) == (0, 3)
 
 
 def _chain(num_blocks=5, **options):

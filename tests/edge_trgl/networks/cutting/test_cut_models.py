@@ -12,7 +12,14 @@ from nearness import assert_near
 from torch import nn
 
 from edge_trgl.networks.catalogue import open_net
-from edge_trgl.networks.cutting import FirstWeights, cut, fill, hollow, model_factory, tensors_of
+from edge_trgl.networks.cutting import (
+    FirstWeights,
+    copy_by_name,
+    cut,
+    model_factory,
+    parameters_on_meta,
+    tensors_of,
+)
 from edge_trgl.runtime.errors import InputError, UsageError
 
 SHAPE, CLASSES = (3, 8, 8), 5
@@ -87,13 +94,19 @@ class LongShortcut(Base):
     ("kind", "message"),
     [
         (ByValue, r"cannot be followed at test_cut_models.py:\d+: RuntimeError: Tensor.item"),
-        (ByMode, r"what it does at test_cut_models.py:\d+ depends on whether it is trained"),
-        (BySize, r"what it does at test_cut_models.py:\d+ depends on the size of the batch"),
-        (ByOddSize, r"at test_cut_models.py:\d+ in it, torch.Tensor.roll is given 3 and 4 for batches of 2 and 3"),
+        (ByMode, r"what it computes at test_cut_models.py:\d+ depends on whether it is in training mode"),
+        (BySize, r"what it computes at test_cut_models.py:\d+ depends on the batch size"),
+        (
+            ByOddSize,
+            r"at test_cut_models.py:\d+ in the model, torch.Tensor.roll is given 3 and 4 for batches of 2 and 3",
+        ),
         (Counting, r"test_cut_models.py:\d+ changes its own seen"),
         (Custom, r"test_cut_models.py:\d+ calls Twice, an autograd function"),
         (TwoOutputs, r"gives tuple, not one tensor"),
-        (LongShortcut, r"no place where one batch of samples alone is alive; at .*, there are [23]"),
+        (
+            LongShortcut,
+            r"at no place between its layers is a single batch of samples alive; at .*, there are [23]",
+        ),
     ],
 )
 def test_what_cannot_be_cut_is_told_with_its_place(kind, message):
@@ -101,9 +114,9 @@ def test_what_cannot_be_cut_is_told_with_its_place(kind, message):
         cut(kind, name="mine", input_shape=SHAPE, num_classes=CLASSES)
 
 
-class TestHollow:
+class TestParametersOnMeta:
     def test_no_weight_is_held(self):
-        with hollow() as made:
+        with parameters_on_meta() as made:
             model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
         assert all(weight.is_meta for weight in model.parameters())
         assert not any(buffer.is_meta for buffer in model.buffers())
@@ -111,7 +124,7 @@ class TestHollow:
         assert not nn.Linear(1, 1).weight.is_meta
 
     def test_shared_weights_stay_shared(self):
-        with hollow() as made:
+        with parameters_on_meta() as made:
             one, other = nn.Linear(3, 3), nn.Linear(3, 3)
             other.weight = one.weight
         assert other.weight is one.weight
@@ -119,7 +132,7 @@ class TestHollow:
 
     def test_an_error_leaves_everything_as_it_was(self):
         before = nn.Module.register_parameter
-        with pytest.raises(ZeroDivisionError), hollow():
+        with pytest.raises(ZeroDivisionError), parameters_on_meta():
             _ = 1 / 0
         assert nn.Module.register_parameter is before
 
@@ -140,9 +153,9 @@ class Scaled(Base):
 class TestFirstWeights:
     def blocks(self, seed):
         net = cut(Scaled, name="mine", input_shape=SHAPE, num_classes=CLASSES)
-        nursery, blocks = FirstWeights(net, Scaled), [factory() for factory in net.chain().blocks]
+        first_weights, blocks = FirstWeights(net, Scaled), [factory() for factory in net.chain().blocks]
         for number, block in enumerate(blocks):
-            nursery.fill(number, block, seed)
+            first_weights.fill(number, block, seed)
         return blocks
 
     def test_are_those_of_the_models_own_constructor(self):
@@ -169,9 +182,9 @@ class TestFirstWeights:
                 held.append([name for name, weight in self.named_parameters() if not weight.is_meta])
 
         net = cut(Watched, name="mine", input_shape=SHAPE, num_classes=CLASSES)
-        nursery, blocks = FirstWeights(net, Watched), [factory() for factory in net.chain().blocks]
+        first_weights, blocks = FirstWeights(net, Watched), [factory() for factory in net.chain().blocks]
         for number, block in enumerate(blocks):
-            nursery.fill(number, block, 0)
+            first_weights.fill(number, block, 0)
         assert held == [[], [], ["one.weight", "one.bias"], ["scale", "two.weight", "two.bias"]]
 
 
@@ -212,7 +225,7 @@ def test_a_librarys_model_is_its_chain(name):
         for number, make in enumerate(net.chain().blocks):
             block = make().eval()
             tensors = tensors_of(block)
-            fill(tensors, net.names(number, tensors), values)
+            copy_by_name(values, tensors, net.names(number, tensors))
             x = block(x)
         features = x.flatten(2).mean(2) if x.dim() > 2 else x
         found = model.get_submodule(net.classifier)(features)

@@ -21,7 +21,7 @@ from edge_trgl.method.kinetic_energy import Measure
 from edge_trgl.method.transport import Transport, penalised
 from edge_trgl.networks.catalogue import build_chain
 from edge_trgl.networks.chain import Pieces
-from edge_trgl.networks.cutting import Net, cut, fill, tensors_of
+from edge_trgl.networks.cutting import Net, copy_by_name, cut, tensors_of
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.planning import count
 from edge_trgl.run.folder import Run
@@ -41,7 +41,7 @@ def filled(net, model):
         tensors = tensors_of(block)
         names = net.names(number, tensors)
         assert set(names.values()) <= values.keys() | {"constant0"}
-        fill(tensors, names, values)
+        copy_by_name(values, tensors, names)
     return nn.Sequential(*blocks)
 
 
@@ -130,7 +130,7 @@ class TestBlocks:
         assert isinstance(blocks[0], Pieces)
         assert [type(piece).__name__ for piece in blocks[0]] == ["Conv2d", "MaxPool2d"]
         assert net.classifier == "fc"
-        assert net.left == ("fc.weight", "fc.bias")
+        assert net.outside == ("fc.weight", "fc.bias")
 
     def test_equal_blocks_have_one_text_and_equal_factories(self):
         net = cut_up(Residual)
@@ -147,7 +147,7 @@ class TestBlocks:
             for number, factory in enumerate(net.chain().blocks)
             for name in net.names(number, tensors_of(factory())).values()
         ]
-        assert sorted((*names, *net.left)) == sorted(model.state_dict())
+        assert sorted((*names, *net.outside)) == sorted(model.state_dict())
 
     def test_boundaries_have_their_channels_first(self):
         net = cut_up(Tokens)
@@ -191,7 +191,7 @@ class TestBlocks:
 
         net = cut_up(Strange)
         assert net.classifier is None
-        assert net.left == ("last.weight", "last.bias")
+        assert net.outside == ("last.weight", "last.bias")
         assert len(net.blocks) == 1
 
 
@@ -204,7 +204,7 @@ class TestResidues:
         return penalised(block, x, out, Measure())[1]
 
     def calls(self, net, number):
-        return [call[0] for call in json.loads(net.pieces[number])["calls"]]
+        return [call["target"] for call in json.loads(net.pieces[number])["calls"]]
 
     def test_a_branch_that_ends_in_a_norm(self):
         net, model = cut_up(Residual), disturbed(Residual())

@@ -1,4 +1,4 @@
-"""Reading a user's files: streams of fixed-size records, with every failure told in one sentence."""
+"""A user's files as streams of fixed-size records; whatever fails is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ GET_AGAIN = "Download or copy the file again."
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what can go wrong while `path` is open into an InputError that names it."""
+def as_input_error(path: Path) -> Iterator[None]:
+    """Raise an InputError that names `path` in place of the errors of opening, reading and unpacking it."""
     try:
         yield
     except FileNotFoundError as error:
@@ -35,9 +35,13 @@ def reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a raw or `.gz` file as a stream of plain bytes."""
-    with reading(path):
+def open_stream(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, unpacking it if its name ends in `.gz`.
+
+    Raises:
+        InputError: the file is missing or cannot be read, then or later.
+    """
+    with as_input_error(path):
         if path.suffix == ".gz":
             with gzip.open(path, "rb") as stream:
                 yield cast("BinaryIO", stream)
@@ -46,8 +50,17 @@ def opened(path: Path) -> Iterator[BinaryIO]:
                 yield stream
 
 
-def records(path: Path, stream: BinaryIO, num_records: int, record_bytes: int) -> Iterator[NDArray[np.uint8]]:
-    """The next records of a stream as uint8 [B, record_bytes] arrays of about a megabyte.
+def read_records(path: Path, stream: BinaryIO, num_records: int, record_bytes: int) -> Iterator[NDArray[np.uint8]]:
+    """Read the next records of a stream.
+
+    Args:
+        path: the file, for messages.
+        stream: stands at the first record.
+        num_records: how many to read.
+        record_bytes: bytes of one record.
+
+    Yields:
+        uint8 [B, record_bytes] arrays of about a megabyte.
 
     Raises:
         InputError: the stream holds fewer than `num_records` records.
@@ -64,24 +77,26 @@ def records(path: Path, stream: BinaryIO, num_records: int, record_bytes: int) -
         yield np.frombuffer(content, np.uint8).reshape(count, record_bytes)
 
 
-def all_records(path: Path, stream: BinaryIO, num_records: int, record_bytes: int) -> Iterator[NDArray[np.uint8]]:
-    """As `records`, for a stream that must end after them.
+def read_all_records(
+    path: Path, stream: BinaryIO, num_records: int, record_bytes: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Read the records of a stream as `read_records` does, and check that nothing follows them.
 
     Raises:
         InputError: the stream holds fewer or more than `num_records` records.
     """
-    yield from records(path, stream, num_records, record_bytes)
+    yield from read_records(path, stream, num_records, record_bytes)
     if stream.read(1):
         raise InputError(f"{path} goes on after its {num_records} records", hint=GET_AGAIN)
 
 
 def count_records(path: Path, record_bytes: int) -> int:
-    """How many records a file without a header holds.
+    """Return how many records of `record_bytes` bytes a file without a header holds.
 
     Raises:
-        InputError: the file is missing, empty or does not end with a whole record.
+        InputError: the file is missing, is empty, or does not end with a whole record.
     """
-    with reading(path):
+    with as_input_error(path):
         num_bytes = path.stat().st_size
     if num_bytes == 0 or num_bytes % record_bytes:
         raise InputError(
@@ -92,14 +107,14 @@ def count_records(path: Path, record_bytes: int) -> int:
 
 
 def read_names(path: Path, num_classes: int) -> tuple[str, ...] | None:
-    """The lines of an optional file of class names; None where it is missing.
+    """Read a file with one class name a line; return None if there is no such file.
 
     Raises:
-        InputError: it is not text, or does not hold one name a class.
+        InputError: the file cannot be read, or does not hold `num_classes` names.
     """
     if not path.is_file():
         return None
-    with reading(path):
+    with as_input_error(path):
         content = path.read_bytes()
     names = tuple(line.strip() for line in content.decode(errors="replace").splitlines() if line.strip())
     if len(names) != num_classes:
