@@ -1,1 +1,1 @@
-"""Networks as chains of blocks, cut into modules with heads."""
+"""Networks as chains of blocks, grouped into modules with heads of their own."""

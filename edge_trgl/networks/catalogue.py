@@ -70,7 +70,7 @@ def build_chain(
             num_classes=num_classes,
             width=width,
             downsample=downsample,
-            encoder_apart=km[3] is not None,
+            separate_encoder=km[3] is not None,
         )
         return chain if num_modules is None else _regroup(chain, num_modules)
     if name in NETS or ":" in name:

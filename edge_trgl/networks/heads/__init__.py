@@ -1,4 +1,4 @@
-"""Auxiliary classifiers: small nets that predict the label from a module's output."""
+"""Heads: auxiliary classifiers that predict the label from the output of a module."""
 
 from edge_trgl.networks.heads.build import HEADS as HEADS
 from edge_trgl.networks.heads.build import build_head as build_head

@@ -1,4 +1,4 @@
-"""From a head's name to the head."""
+"""Builds a head by its name."""
 
 from __future__ import annotations
 
@@ -24,13 +24,20 @@ HEADS: dict[str, Head] = {
 }
 
 _SPATIAL = ("conv", "deep", "pooled")
+"""Heads that read maps or windows, not feature vectors."""
 
 
 def build_head(name: str, shape: tuple[int, ...], num_classes: int, pool: PoolRule) -> nn.Module:
-    """The head `name` for a module whose output has `shape` (one sample, without the batch).
+    """Build the head of a module.
+
+    Args:
+        name: one of `HEADS`.
+        shape: one sample of the module's output, such as (C, H, W), without the batch.
+        num_classes: number of logits.
+        pool: the average pooling of heads that leave it open.
 
     Raises:
-        ValueError: there is no such head, or it cannot read such a shape.
+        ValueError: there is no such head, or it cannot read such an output.
     """
     if name not in HEADS:
         raise ValueError(f"there is no head {name!r}; known: {', '.join(HEADS)}")

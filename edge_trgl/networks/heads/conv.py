@@ -1,4 +1,4 @@
-"""The paper's head."""
+"""The head of the paper (appendix G)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_trgl.networks.heads.layers import PoolRule, layers_for, to_two_by_two
 
 
 class ConvHead(Sparing):
-    """conv3x3, ReLU, average pooling, BN, linear (appendix G)."""
+    """conv3x3, ReLU, average pooling, BN, linear."""
 
     def __init__(self, shape: tuple[int, ...], num_classes: int, pool: PoolRule = to_two_by_two) -> None:
         super().__init__()

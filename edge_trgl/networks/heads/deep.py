@@ -12,7 +12,7 @@ from edge_trgl.networks.heads.layers import PoolRule, layers_for, to_two_by_two
 
 
 class DeepHead(Sparing):
-    """Two of conv3x3, BN, ReLU; then average pooling, BN, linear."""
+    """conv3x3, BN, ReLU, twice; then average pooling, BN, linear."""
 
     def __init__(self, shape: tuple[int, ...], num_classes: int, pool: PoolRule = to_two_by_two) -> None:
         super().__init__()

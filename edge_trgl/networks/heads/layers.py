@@ -1,4 +1,4 @@
-"""What the heads of maps [C, H, W] and of windows [C, L] have in common."""
+"""The layers of heads, for maps [C, H, W] and for windows [C, L]."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 from torch import nn
 
 PoolRule = Callable[[int], int]
-"""Side of a square map in pixels, or length of a window → kernel of the head's average pooling."""
+"""The kernel of a head's average pooling, by the shorter side of a map in pixels, or the length of a window."""
 
 
 def to_two_by_two(side: int) -> int:
-    """The pooling that leaves 2x2 positions (1 where the map is a single pixel)."""
+    """Return the kernel that leaves 2x2 positions; of a single pixel, one."""
     return max(side // 2, 1)
 
 
 class Layers(NamedTuple):
-    """The classes of layers for one number of sides."""
+    """The layer classes for a number of spatial dimensions."""
 
     conv: Callable[..., Any]
     norm: Callable[..., Any]
@@ -25,7 +25,7 @@ class Layers(NamedTuple):
 
 
 def layers_for(sides: Sequence[int]) -> Layers:
-    """Those of maps for two sides, those of windows for one."""
+    """Return the 2D layers for the two sides of a map, the 1D layers for the length of a window."""
     if len(sides) == 2:
         return Layers(nn.Conv2d, nn.BatchNorm2d, nn.AvgPool2d)
     return Layers(nn.Conv1d, nn.BatchNorm1d, nn.AvgPool1d)

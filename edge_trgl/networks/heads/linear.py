@@ -1,4 +1,4 @@
-"""The smallest head."""
+"""The smallest head: a linear layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edge_trgl.networks.heads.layers import PoolRule
 
 
 class LinearHead(nn.Module):
-    """Mean over positions, then linear; of a feature vector [B, C], the linear part alone."""
+    """Mean over positions, then linear; for feature vectors [B, C], linear alone."""
 
     def __init__(self, shape: tuple[int, ...], num_classes: int, pool: PoolRule) -> None:
         super().__init__()

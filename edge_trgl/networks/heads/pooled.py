@@ -13,17 +13,17 @@ from edge_trgl.networks.heads.layers import PoolRule, layers_for, to_two_by_two
 class PooledHead(nn.Module):
     """Average pooling to a quarter of each side, three of conv1x1, BN, ReLU, pooling to 2x2, two linear layers.
 
-    2 to 3 % of the multiplications of the `conv` head. Where there are 2 positions, a quarter is never fewer:
-    batch norm could norm nothing in a batch of one sample.
+    It needs 2 to 3 % of the multiplications of the `conv` head. Pooling never leaves fewer than 2 positions on a
+    side that has them: with a single position, batch norm could not normalise a batch of one sample.
     """
 
     def __init__(self, shape: tuple[int, ...], num_classes: int, pool: PoolRule = to_two_by_two) -> None:
         super().__init__()
         del pool  # a quarter and then 2x2, whatever the net
         channels, *sides = shape
-        self._quarter = [min(4, _up(side, 2)) for side in sides]
-        quarters = [_up(side, kernel) for side, kernel in zip(sides, self._quarter, strict=True)]
-        self._half = [_up(side, 2) for side in quarters]
+        self._quarter = [min(4, _pooled_side(side, 2)) for side in sides]
+        quarters = [_pooled_side(side, kernel) for side, kernel in zip(sides, self._quarter, strict=True)]
+        self._half = [_pooled_side(side, 2) for side in quarters]
         layers = layers_for(sides)
         self.mixing = nn.Sequential()
         for _ in range(3):
@@ -39,12 +39,12 @@ class PooledHead(nn.Module):
         return logits
 
 
-def _up(side: int, kernel: int) -> int:
-    """Positions that a pooling leaves, the last of them perhaps over fewer pixels."""
+def _pooled_side(side: int, kernel: int) -> int:
+    """Return how many positions a pooling leaves; the last one may cover fewer pixels."""
     return -(-side // kernel)
 
 
 def _averaged(x: Tensor, kernel: list[int]) -> Tensor:
-    """Average pooling that leaves no pixel out."""
+    """Pool averages over all pixels, also those of an incomplete last kernel."""
     pool = functional.avg_pool2d if len(kernel) == 2 else functional.avg_pool1d
     return pool(x, kernel, ceil_mode=True, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""Swin's head (Liu et al., Swin Transformer, 2021)."""
+"""The head of Swin Transformer (Liu et al., 2021)."""
 
 from __future__ import annotations
 

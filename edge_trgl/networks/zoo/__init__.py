@@ -1,4 +1,4 @@
-"""Networks as chains, one small file a family."""
+"""Networks as chains, one small file for each family."""
 
 from edge_trgl.networks.zoo.km_resnet import km_resnet as km_resnet
 from edge_trgl.networks.zoo.resnet import resnet as resnet

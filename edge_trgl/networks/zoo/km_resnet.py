@@ -1,6 +1,6 @@
 """K-M ResNet: K modules of M pre-activation blocks, wide and shallow (paper, appendix G).
 
-Of windows [B, C, L] the convolutions, norms and strides are along their one axis.
+For windows [B, C, L] all layers are one-dimensional.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, Shape
 from edge_trgl.networks.heads.layers import Layers, layers_for
 
 MAPS = layers_for((1, 1))
+"""The layers for maps: two sides, of any length."""
 
 
 class Encoder(Sparing):
-    """conv3x3, BN, ReLU, conv5x5 of stride 2: halves the sides, [B, C, H, W] → [B, width, H/2, W/2]."""
+    """conv3x3, BN, ReLU, conv5x5 of stride 2, BN, ReLU: [B, C, H, W] → [B, width, H/2, W/2]."""
 
     def __init__(self, in_channels: int, width: int, layers: Layers = MAPS) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class Encoder(Sparing):
         self.norm2 = layers.norm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode images or windows."""
+        """[B, C, H, W] → [B, width, H/2, W/2]; windows [B, C, L] → [B, width, L/2]."""
         if x.dim() == 4 and self.spares(x):
             steps = ((None, self.conv1), (self.norm1, self.conv2))
             return functional.relu_(through(Branch(steps=steps, closing=self.norm2, again=True), x))
@@ -39,7 +40,7 @@ class Encoder(Sparing):
 
 
 class PreActivationBlock(Sparing):
-    """x + r, with r = conv3x3(ReLU(BN(conv3x3(ReLU(BN(x)))))); `leading` False omits the first BN and ReLU."""
+    """x + r, with r = conv3x3(ReLU(BN(conv3x3(ReLU(BN(x)))))); `leading=False` omits the first BN and ReLU."""
 
     def __init__(self, width: int, layers: Layers = MAPS, *, leading: bool) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ def _encoded_block(in_channels: int, width: int, layers: Layers) -> nn.Module:
 
 
 class Downsampling(nn.Module):
-    """The bare 1x1 convolution of stride 2 that halves the sides and doubles the filters."""
+    """A 1x1 convolution of stride 2, without norm or ReLU, that halves the sides and doubles the channels."""
 
     def __init__(self, width: int, layers: Layers) -> None:
         super().__init__()
@@ -72,8 +73,8 @@ class Downsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width / 2, H, W] → [B, width, H/2, W/2]."""
-        # Every second pixel first: the strided kernel's weight gradient writes outside its memory where
-        # there are 8 input channels, channels-last (torch 2.13, oneDNN on AVX-512).
+        # Pixels are skipped before the convolution: the weight gradient of a strided one writes outside its memory
+        # with 8 input channels in channels-last order (torch 2.13, oneDNN on AVX-512).
         second = (slice(None), slice(None), *[slice(None, None, 2)] * (x.dim() - 2))
         out: Tensor = self.conv(x[second])
         return out
@@ -92,22 +93,30 @@ def km_resnet(
     width: int = 256,
     downsample: tuple[int, ...] | None = None,
     head: str = "conv",
-    encoder_apart: bool = False,
+    separate_encoder: bool = False,
 ) -> Chain:
-    """The K-M ResNet as a chain, module 0 holding the encoder; of images (C, H, W) or of windows (C, L).
+    """Make a K-M ResNet; the encoder is in module 0.
 
-    `downsample`: the modules that start by halving the map and doubling the filters; None is the paper's
-    choice: the middle module (10-1: 5; 2-7: 1), and none in the 20-1 net. `encoder_apart`: the encoder is a module
-    of its own, before the K others, that it may be trained beforehand and then fixed (table 14).
+    Args:
+        num_modules: K.
+        blocks_per_module: M.
+        input_shape: an image (C, H, W) or a window (C, L).
+        num_classes: number of logits.
+        width: channels of the first module.
+        downsample: the modules that begin by halving the map and doubling the channels. None is the paper's
+            choice: the middle module (5 in 10-1, 1 in 2-7), and none in 20-1.
+        head: the name of the heads.
+        separate_encoder: make the encoder a module of its own before the K others, so that it can be trained first
+            and then frozen (table 14).
     """
     if downsample is None:
         downsample = () if num_modules in (1, 20) else (num_modules // 2,)
     layers = layers_for(input_shape[1:])
-    blocks: list[BlockFactory] = [partial(Encoder, input_shape[0], width, layers)] if encoder_apart else []
-    starts = [0] if encoder_apart else []
+    blocks: list[BlockFactory] = [partial(Encoder, input_shape[0], width, layers)] if separate_encoder else []
+    starts = [0] if separate_encoder else []
     for module in range(num_modules):
         first: Callable[[], nn.Module]
-        if module == 0 and encoder_apart:
+        if module == 0 and separate_encoder:
             first = partial(PreActivationBlock, width, layers, leading=False)
         elif module == 0:
             first = partial(_encoded_block, input_shape[0], width, layers)
@@ -120,7 +129,7 @@ def km_resnet(
         starts.append(len(blocks))
         blocks += [first, *[rest] * (blocks_per_module - 1)]
     return Chain(
-        name=f"km-{num_modules}-{blocks_per_module}{'-encoder' * encoder_apart}",
+        name=f"km-{num_modules}-{blocks_per_module}{'-encoder' * separate_encoder}",
         blocks=tuple(blocks),
         starts=tuple(starts),
         input_shape=input_shape,

@@ -13,7 +13,7 @@ from edge_trgl.method.transport import Residue
 from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, split_by_depth
 
 STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Blocks in each stage, by the depth in the name."""
+"""Number of blocks in each stage, by depth."""
 
 SPLITS = {
     (50, 4): (3, 4, 6, 3),
@@ -22,19 +22,19 @@ SPLITS = {
     (152, 2): (25, 25),
     (152, 4): (11, 13, 13, 13),
 }
-"""Blocks in each module, by depth and number of modules: in two for CIFAR-100, in four for TinyImageNet."""
+"""Number of blocks in each module, by depth and number of modules: two for CIFAR-100, four for TinyImageNet."""
 
 EXPANSION = 4
-"""A block gives this many times the channels of its inner convolutions."""
+"""The output of a block has this many times the channels of its inner convolutions."""
 
 SMALL_SIDE = 32
-"""Up to this side an image keeps its size in the stem."""
+"""The stem keeps the size of images of up to this side, in pixels."""
 
 
 class Stem(Sparing):
-    """A convolution, BN, ReLU, and no max-pool: [B, C, H, W] → [B, 64, H, W] (`small`), or H/2, W/2.
+    """A convolution, BN and ReLU, without max-pooling.
 
-    `small`: conv3x3; else conv7x7 of stride 2.
+    With `small` it is a conv3x3, [B, C, H, W] → [B, 64, H, W]; else a conv7x7 of stride 2, → [B, 64, H/2, W/2].
     """
 
     def __init__(self, in_channels: int, *, small: bool) -> None:
@@ -44,14 +44,14 @@ class Stem(Sparing):
         self.norm = nn.BatchNorm2d(64)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode images."""
+        """[B, C, H, W] → [B, 64, H, W] or [B, 64, H/2, W/2]."""
         if self.spares(x):
             return functional.relu_(through(Branch(steps=((None, self.conv),), closing=self.norm, again=True), x))
         return functional.relu_(self.norm(self.conv(x)))
 
 
 class Projection(Sparing):
-    """The shortcut of a block that changes shape: conv1x1 of the given stride, BN."""
+    """The shortcut of a block that changes the shape: conv1x1 of a stride, BN."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Projection(Sparing):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_channels, H, W] → [B, channels, H/stride, W/stride]."""
-        # The pixels first, then the convolution: see `Downsampling` of the K-M ResNet.
+        # Pixels are skipped before the convolution, as in `Downsampling` of the K-M ResNet.
         x = x[:, :, :: self.stride, :: self.stride]
         if self.spares(x):
             return through(Branch(steps=((None, self.conv),), closing=self.norm, again=self.again), x)
@@ -70,9 +70,9 @@ class Projection(Sparing):
 
 
 class BottleneckBlock(Sparing):
-    """ReLU(shortcut(x) + r), r = BN(conv1x1(ReLU(BN(conv3x3(ReLU(BN(conv1x1(x)))))))), the stride on the conv3x3.
+    """ReLU(shortcut(x) + r), r = BN(conv1x1(ReLU(BN(conv3x3(ReLU(BN(conv1x1(x)))))))); the conv3x3 has the stride.
 
-    The shortcut is a projection where the shape changes, else x.
+    The shortcut is a projection if the shape changes, else x.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
@@ -107,7 +107,7 @@ def _first_block(in_channels: int, *, small: bool) -> nn.Module:
 
 
 def _pool(side: int) -> int:
-    # 16, 8 and 4 at 32, 16 and 8 pixels: 2x2 positions stay, or one of a map of 4 pixels (method: 1 to 4).
+    # Kernels of 16, 8 and 4 at 32, 16 and 8 pixels leave 2x2 positions; at 4 pixels, one.
     return min(max(side // 2, 4), side)
 
 
@@ -119,10 +119,16 @@ def resnet(
     num_modules: int = 4,
     head: str = "conv",
 ) -> Chain:
-    """ResNet-50, -101 or -152 (`depth`) as a chain of `num_modules` modules.
+    """Make ResNet-50, -101 or -152.
 
-    The paper's split where it gives one for this number, else equal depth. Images of up to 32 pixels keep their
-    size in the stem, larger ones are halved; no max-pool in either.
+    The stem keeps the size of images of up to 32 pixels and halves larger ones; neither has a max-pooling.
+
+    Args:
+        depth: 50, 101 or 152.
+        input_shape: one image, (C, H, W).
+        num_classes: number of logits.
+        num_modules: number of modules; split as in the paper if it splits into as many, else by equal depth.
+        head: the name of the heads.
     """
     small = min(input_shape[1:]) <= SMALL_SIDE
     blocks: list[BlockFactory] = []

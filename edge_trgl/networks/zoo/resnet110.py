@@ -20,10 +20,10 @@ EQUALLY_DEEP = {
     8: (7, 7, 7, 7, 8, 6, 6, 6),
     16: (4, 4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3),
 }
-"""Blocks in each module, by number of modules."""
+"""Number of blocks in each module, by number of modules: splits of about equal depth (paper)."""
 
 EQUALLY_HEAVY = {2: (14, 40), 4: (6, 8, 12, 28)}
-"""The same for the splits that the paper marks with a star."""
+"""The same for modules of about equal computation, which the paper marks with a star."""
 
 
 class Stem(Sparing):
@@ -35,7 +35,7 @@ class Stem(Sparing):
         self.norm = nn.BatchNorm2d(16)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode images."""
+        """[B, C, H, W] → [B, 16, H, W]."""
         if self.spares(x):
             return functional.relu_(through(Branch(steps=((None, self.conv),), closing=self.norm, again=True), x))
         return functional.relu_(self.norm(self.conv(x)))
@@ -54,7 +54,7 @@ class PostActivationBlock(Sparing):
         self.residue = Residue()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, in_channels, H, W] → [B, channels, H', W'], H' = H/2 where the block widens."""
+        """[B, in_channels, H, W] → [B, channels, H, W], or [B, channels, H/2, W/2] if it has more channels."""
         if self.spares(x):
             return functional.relu_(self.residue.join(self._shortcut(x), self._branch(x), x))
         inner = functional.relu_(self.norm1(self.conv1(x)))
@@ -62,7 +62,7 @@ class PostActivationBlock(Sparing):
         return functional.relu_(self._shortcut(x) + branch)
 
     def _branch(self, x: Tensor) -> Branch:
-        # Where x has a gradient, that of the shortcut lies in memory for the whole of the backward.
+        # If x has a gradient, the shortcut's is in memory during the whole backward pass: keep less beside it.
         steps = ((None, self.conv1), (self.norm1, self.conv2))
         return Branch(steps=steps, closing=self.norm2, again=self.again or x.requires_grad)
 
@@ -78,7 +78,7 @@ def _first_block(in_channels: int) -> nn.Module:
 
 
 def _pool(side: int) -> int:
-    # The paper's heads: 16, 16 and 8 at 96, 48 and 24 pixels (STL-10); smaller maps keep 2x2 positions.
+    # The heads of the paper have kernels of 16, 16 and 8 at 96, 48 and 24 pixels (STL-10). Smaller maps keep 2x2.
     if side >= 48:
         return 16
     return 8 if side >= 24 else max(side // 2, 1)
@@ -92,9 +92,15 @@ def resnet110(
     heavy: bool = False,
     head: str = "conv",
 ) -> Chain:
-    """ResNet-110 as a chain of `num_modules` modules (54 = one block a module).
+    """Make ResNet-110.
 
-    The paper's split where it gives one for this number (`heavy`: its equally heavy one), else equal depth.
+    Args:
+        input_shape: one image, (C, H, W).
+        num_classes: number of logits.
+        num_modules: number of modules, up to 54, one for each block; split as in the paper if it splits into as
+            many, else by equal depth.
+        heavy: use the paper's split into modules of equal computation.
+        head: the name of the heads.
     """
     blocks: list[BlockFactory] = [partial(_first_block, input_shape[0])]
     widths = [16] * BLOCKS_PER_STAGE + [32] * BLOCKS_PER_STAGE + [64] * BLOCKS_PER_STAGE

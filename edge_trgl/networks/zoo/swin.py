@@ -1,7 +1,7 @@
 """Swin-Tiny: 12 blocks of shifted-window attention in four stages (Liu et al., 2021).
 
-A boundary is a map [C, H, W], as of every other network here, so that it may have any head; channels-last, as it
-lies in memory, it is the row of tokens that the layers inside a block read, and turning it costs nothing.
+Boundaries are maps [C, H, W], as in all other networks here, so that any head can read them. In channels-last
+memory order a map is the sequence of tokens that the layers of a block read, so permuting its axes copies nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ STAGES = ((96, 2, 3), (192, 2, 6), (384, 6, 12), (768, 2, 24))
 """Channels, blocks and attention heads of each stage."""
 
 ONE_STAGE_A_MODULE = (0, 2, 4, 10)
+"""The first block of each stage."""
 
 LARGEST_WINDOW = 7
+"""Side of a window, in tokens."""
 
 
 def _tokens(x: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ def _map(tokens: Tensor) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """A convolution over patches without overlap, LayerNorm: [B, C, H, W] → [B, channels, H/patch, W/patch]."""
+    """A convolution over patches that do not overlap, then LayerNorm."""
 
     def __init__(self, in_channels: int, channels: int, patch: int) -> None:
         super().__init__()
@@ -43,12 +45,12 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode images."""
+        """[B, C, H, W] → [B, channels, H/patch, W/patch]."""
         return _map(self.norm(_tokens(self.conv(x))))
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours become one token of twice the channels: [B, C, H, W] → [B, 2C, H/2, W/2], rounded up."""
+    """Joins 2x2 tokens into one of twice the channels: LayerNorm, linear."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(4 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A map of odd sides has zeros for neighbours."""
+        """[B, C, H, W] → [B, 2C, H/2, W/2], rounded up; odd sides are padded with zeros."""
         tokens = padded(_tokens(x), 2)
         columns = tokens[:, :, 0::2], tokens[:, :, 1::2]
         neighbours = torch.cat([column[:, row::2] for column in columns for row in (0, 1)], -1)
@@ -64,9 +66,15 @@ class PatchMerging(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """x + attention(LayerNorm(x)), then the same with an MLP in place of the attention: two residues.
+    """x + attention(LayerNorm(x)), then x + MLP(LayerNorm(x)): two residues.
 
-    `stochastic_depth`: the chance that a branch is left out of a sample's training.
+    Args:
+        channels: C.
+        num_heads: attention heads.
+        size: (H, W) of the map, in tokens.
+        window: side of the attention windows, in tokens.
+        shift: tokens by which the windows are shifted.
+        stochastic_depth: probability that a branch is dropped for a sample in training.
     """
 
     def __init__(
@@ -84,11 +92,11 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] → the same shape."""
         tokens = _tokens(x)
-        tokens = self.residue1.add(tokens, self._thinned(self.attention(self.norm1(tokens))))
-        tokens = self.residue2.add(tokens, self._thinned(self.mlp(self.norm2(tokens))))
+        tokens = self.residue1.add(tokens, self._dropped(self.attention(self.norm1(tokens))))
+        tokens = self.residue2.add(tokens, self._dropped(self.mlp(self.norm2(tokens))))
         return _map(tokens)
 
-    def _thinned(self, branch: Tensor) -> Tensor:
+    def _dropped(self, branch: Tensor) -> Tensor:
         if not (self.training and self.stochastic_depth):
             return branch
         kept = 1 - self.stochastic_depth
@@ -104,9 +112,10 @@ def _merged_block(channels: int, block: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _patch_and_window(side: int) -> tuple[int, int]:
-    """Sides in pixels and in tokens: 4 and 7 at 224 pixels, 4 and 4 at 64, 2 and 4 at 32, 1 and 7 at 28.
+    """Return the side of a patch in pixels and of a window in tokens, for images of `side` pixels.
 
-    Patches leave 16 tokens a side or more, and windows of at most 7 cover the first map exactly, if they can.
+    These are 4 and 7 at 224 pixels, 4 and 4 at 64, 2 and 4 at 32, 1 and 7 at 28: at least 16 tokens a side, and a
+    window of at most 7 that divides the first map, if one does.
     """
     patch = 4 if side >= 64 else 2 if side >= 32 else 1
     fitting = (window for window in range(LARGEST_WINDOW, 3, -1) if side // patch % window == 0)
@@ -121,10 +130,14 @@ def swin_tiny(
     head: str = "tokens",
     stochastic_depth: float = 0.0,
 ) -> Chain:
-    """Swin-Tiny as a chain of `num_modules` modules: one stage each where they are four, else equal depth.
+    """Make Swin-Tiny. The LayerNorm after the last block belongs to the head.
 
-    The LayerNorm after the last block is its head's. `stochastic_depth`: of the last block; it grows from 0 at
-    the first one by equal steps.
+    Args:
+        input_shape: one image, (C, H, W).
+        num_classes: number of logits.
+        num_modules: number of modules; four have a stage each, other numbers split by equal depth.
+        head: the name of the heads.
+        stochastic_depth: drop probability of the last block; it grows linearly from 0 at the first.
     """
     patch, window = _patch_and_window(min(input_shape[1:]))
     size = input_shape[1] // patch, input_shape[2] // patch

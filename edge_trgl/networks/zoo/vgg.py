@@ -1,4 +1,4 @@
-"""VGG-19 with batch norm: 16 convolutions of 64 to 512 channels (configuration E); the head is its classifier."""
+"""VGG-19 with batch norm (configuration E): 16 convolutions of 64 to 512 channels; its classifier is the head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge_trgl.method.recompute import Branch, Sparing, through
 from edge_trgl.networks.chain import BlockFactory, Chain, Pieces, split_by_depth
 
 STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
-"""Channels and convolutions between one max-pool and the next."""
+"""Channels and number of convolutions between max-poolings."""
 
 
 class ConvBlock(Sparing):
@@ -23,20 +23,20 @@ class ConvBlock(Sparing):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Where the shapes agree, r = T(x) − x."""
-        # Nothing less is kept without computing the convolution again.
+        """[B, in_channels, H, W] → [B, channels, H, W]; the residue is output − input where the shapes agree."""
+        # Only recomputing the convolution keeps less than the plain form.
         if self.again and self.spares(x):
             return functional.relu_(through(Branch(steps=((None, self.conv),), closing=self.norm, again=True), x))
         return functional.relu_(self.norm(self.conv(x)))
 
 
 def _max_pool() -> nn.Module:
-    # An odd map, as of images of 28 pixels, keeps its last row and column, and a single pixel stays one.
+    # ceil_mode keeps the last row and column of odd maps, as with images of 28 pixels, and keeps single pixels.
     return nn.MaxPool2d(2, ceil_mode=True)
 
 
 def _pooled_block(in_channels: int, channels: int) -> nn.Module:
-    # In pieces, and before the convolution: a block of equal shapes then has a residue in every stage.
+    # The pooling is a piece of its own, so that a convolution with equal channels has a residue in every stage.
     return Pieces(_max_pool(), ConvBlock(in_channels, channels))
 
 
@@ -51,9 +51,15 @@ def vgg19(
     num_modules: int = 4,
     head: str = "conv",
 ) -> Chain:
-    """VGG-19 as a chain of `num_modules` modules of equal depth; one block is one convolution.
+    """Make VGG-19; a block is one convolution.
 
-    A max-pool starts the block that follows it; the last one ends the last block.
+    A max-pooling is at the start of the block after it; the last one is at the end of the last block.
+
+    Args:
+        input_shape: one image, (C, H, W).
+        num_classes: number of logits.
+        num_modules: number of modules, of equal depth.
+        head: the name of the heads.
     """
     blocks: list[BlockFactory] = []
     before = input_shape[0]

@@ -1,4 +1,4 @@
-"""Attention within windows of a map, which may be shifted (Liu et al., Swin Transformer, 2021)."""
+"""Attention within windows of a map, with or without a shift (Liu et al., Swin Transformer, 2021)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ Size = tuple[int, int]
 
 
 def padded(tokens: Tensor, multiple: int) -> Tensor:
-    """Zeros below and to the right, up to a multiple of tokens a side."""
+    """Pad tokens [B, H, W, C] with zeros below and to the right, to sides that are multiples of `multiple`."""
     height, width = tokens.shape[1:3]
     below, right = -height % multiple, -width % multiple
     return functional.pad(tokens, (0, 0, 0, right, 0, below)) if below or right else tokens
 
 
 class WindowAttention(nn.Module):
-    """Attention within windows of window x window tokens, which lie `shift` tokens further down and right.
+    """Attention within windows of window x window tokens, shifted down and right by `shift` tokens.
 
-    No shift along a side that one window covers. A map that windows do not cover exactly is padded with zeros.
+    A side that one window covers is not shifted. A map whose sides are not multiples of the window is padded with
+    zeros.
+
+    Args:
+        channels: C.
+        num_heads: attention heads.
+        size: (H, W) of the map, in tokens.
+        window: side of a window, in tokens.
+        shift: in tokens.
     """
 
     def __init__(self, channels: int, num_heads: int, size: Size, window: int, shift: int) -> None:
@@ -68,27 +76,27 @@ class WindowAttention(nn.Module):
         return out.transpose(1, 2).flatten(2)
 
     def _bias(self) -> Tensor:
-        """Added to the scores: [windows or 1, heads, T, T]."""
-        # An embedding: the gradient of indexing adds up in an order that depends on the threads.
+        """Return what is added to the scores: [windows or 1, heads, T, T]."""
+        # Not by indexing: the order in which its gradient is summed depends on the number of threads.
         bias = functional.embedding(self._offsets(), self.position_bias).permute(2, 0, 1)[None]
         return bias + self._barrier()[:, None] if any(self.shifts) else bias
 
     def _offsets(self) -> Tensor:
-        """For each pair of tokens the row of `position_bias`, by how far they lie apart: int64 [T, T]."""
+        """Return the row of `position_bias` for each pair of tokens, by their distance: int64 [T, T]."""
         across = 2 * self.window - 1
         places = torch.arange(self.window, device=self.position_bias.device)
         numbers = (places[:, None] * across + places).flatten()
         return numbers[:, None] - numbers + (across**2 - 1) // 2
 
     def _barrier(self) -> Tensor:
-        """−∞ between tokens of a window that are no neighbours in the map, as it was rolled: [windows, T, T]."""
+        """Return −∞ between tokens that share a window only because the map was rolled: [windows, T, T]."""
         down, across = (self._regions(side) for side in (0, 1))
         regions = self._windows((3 * down[:, None] + across)[None, :, :, None])[..., 0]
         apart = regions[:, :, None] != regions[:, None, :]
         return torch.zeros(apart.shape, device=apart.device).masked_fill(apart, -torch.inf)
 
     def _regions(self, side: int) -> Tensor:
-        """Which of three stretches of the unrolled map each place along a side came from: int64 [H or W]."""
+        """Return the region, of three, of each position along a side of the rolled map: int64 [H or W]."""
         length, shift = self.grid[side] * self.window, self.shifts[side]
         places = torch.arange(length, device=self.position_bias.device)
         if not shift:

@@ -61,7 +61,7 @@ def test_km_2_7_with_heads_has_the_papers_parameters():
 
 
 @pytest.mark.parametrize("downsample", [None, (2,)])
-def test_an_encoder_apart_is_one_module_more(downsample):
+def test_an_separate_encoder_is_one_module_more(downsample):
     options = {**CIFAR, "downsample": downsample, "width": 256}
     chain, joined = (build_chain(name, **options) for name in ("km-3-2-encoder", "km-3-2"))
     assert chain.starts == (0, 1, 3, 5)
