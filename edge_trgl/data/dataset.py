@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.records import Document, document_of, read_record
 from edge_trgl.runtime.storage.checksum import checksum_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 SCHEMA = 2
@@ -80,7 +81,7 @@ class DatasetInfo:
 
 def encode(info: DatasetInfo) -> bytes:
     """Return the bytes of `dataset.json`."""
-    document = {"schema": SCHEMA, **asdict(info)}
+    document = {"schema": SCHEMA, **document_of(info)}
     return _canonical({**document, "checksum": checksum_of(_canonical(document))})
 
 
@@ -116,7 +117,7 @@ def open_survey(folder: Path) -> DatasetInfo:
     return _decode(folder / SURVEY_FILE)
 
 
-def _canonical(document: Mapping[str, Any]) -> bytes:
+def _canonical(document: Document) -> bytes:
     """Return the one form of a document that its checksum is taken of."""
     return json.dumps(document, indent=1, sort_keys=True).encode()
 
@@ -133,13 +134,7 @@ def _decode(path: Path) -> DatasetInfo:
         raise StorageError(f"{path} is damaged: its checksum does not match", hint=PREPARE_AGAIN)
     if document.pop("schema") != SCHEMA:
         raise StorageError(f"{path} was written by another version", hint=PREPARE_AGAIN)
-    return _from_document(document)
-
-
-def _from_document(document: dict[str, Any]) -> DatasetInfo:
-    splits = {name: SplitInfo(**document["splits"][name]) for name in SPLITS}
-    lists = {name: tuple(document[name]) for name in ("shape", "class_names", "mean", "std")}
-    return DatasetInfo(**{**document, **lists, "splits": splits})
+    return read_record(DatasetInfo, document)
 
 
 def _check_size(path: Path, expected: int) -> None:

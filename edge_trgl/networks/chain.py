@@ -38,7 +38,7 @@ def split_by_weight(weights: Sequence[float], num_modules: int) -> tuple[int, ..
     """Return the first block of each module such that the heaviest module is as light as possible.
 
     Args:
-        weights: one number a block, in any unit.
+        weights: one number for each block, in any unit.
         num_modules: from 1 to the number of blocks.
     """
     totals = [0.0]

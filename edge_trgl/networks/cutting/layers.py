@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edge_trgl.networks.cutting.expressions import Bindings, decode, encode
+from edge_trgl.networks.cutting.expressions import Bindings, Expression, decode, encode
 from edge_trgl.networks.cutting.piece_source import LayerSource
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -74,8 +74,8 @@ def describe_layer(part: nn.Module) -> LayerSource:
     if name in _DROP_OPTIONS:
         return LayerSource(class_name=_STOCHASTIC_DEPTH, options=_drop_options(part, name))
     layer_class = batch_norm_class(part) or type(part)
-    options = {key: encode(value, _refuse_tensor) for key, value in _options(part, layer_class).items()}
-    return LayerSource(class_name=f"{layer_class.__module__}.{layer_class.__qualname__}", options=options)
+    class_name = f"{layer_class.__module__}.{layer_class.__qualname__}"
+    return LayerSource(class_name=class_name, options=_options(part, layer_class))
 
 
 def build_layer(source: LayerSource) -> nn.Module:
@@ -97,14 +97,14 @@ def _refuse_tensor(tensor: Tensor) -> Any:
     raise TypeError("an option that is a tensor cannot be written down")
 
 
-def _drop_options(part: nn.Module, name: str) -> dict[str, Any]:
+def _drop_options(part: nn.Module, name: str) -> dict[str, Expression]:
     rate, other = (getattr(part, option, None) for option in _DROP_OPTIONS[name])
     if name == _STOCHASTIC_DEPTH:
         return {"rate": float(rate or 0.0), "mode": other}
     return {"rate": float(rate or 0.0), "scaled": bool(other)}
 
 
-def _options(part: nn.Module, layer_class: type[nn.Module]) -> dict[str, Any]:
+def _options(part: nn.Module, layer_class: type[nn.Module]) -> dict[str, Expression]:
     """Return the options of the constructor that differ from its defaults, as far as the layer keeps them."""
     options = {}
     for name, parameter in inspect.signature(layer_class.__init__).parameters.items():
@@ -112,7 +112,7 @@ def _options(part: nn.Module, layer_class: type[nn.Module]) -> dict[str, Any]:
             continue
         value = _option(part, name)
         if value is not parameter.default:
-            options[name] = value
+            options[name] = encode(value, _refuse_tensor)
     return options
 
 

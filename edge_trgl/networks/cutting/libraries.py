@@ -74,7 +74,7 @@ def _torchvision(name: str, input_shape: Shape, num_classes: int) -> Factory:
         raise UsageError(
             f"torchvision has no model {name!r}", hint=f"It has {_shortened(models.list_models(models))}."
         )
-    options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+    options: dict[str, object] = {"weights": None, "num_classes": num_classes}
     if name.startswith("vit_"):
         options["image_size"] = input_shape[-1]
     return partial(models.get_model, name, **options)
@@ -85,7 +85,7 @@ def _timm(name: str, input_shape: Shape, num_classes: int) -> Factory:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*") or timm.list_models()
         raise UsageError(f"timm has no model {name!r}", hint=f"It has {_shortened(near)}.")
-    options: dict[str, Any] = {"pretrained": False, "num_classes": num_classes, "in_chans": input_shape[0]}
+    options: dict[str, object] = {"pretrained": False, "num_classes": num_classes, "in_chans": input_shape[0]}
     if "img_size" in inspect.getsource(inspect.getmodule(timm.model_entrypoint(name))):  # type: ignore[arg-type]
         sized = partial(timm.create_model, name, **options, img_size=tuple(input_shape[1:]))
         if _accepts_options(sized):

@@ -57,7 +57,7 @@ class Net:
         return document_of(self)
 
     def chain(self, *, num_modules: int | None = None, head: str = "linear") -> Chain:
-        """Return the chain of its blocks, one module a block unless `num_modules` says otherwise.
+        """Return the chain of its blocks, a module for each block unless `num_modules` says otherwise.
 
         The blocks do not have the model's weights: `FirstWeights`, or a file of weights, fills them.
         """
