@@ -39,7 +39,7 @@ class BudgetConfig:
     disk_mb: float | None = setting(
         None,
         "disk space for the run's folder in MiB",
-        more="what is free: less a reserve of 5 % of the disk, at most 256 MiB",
+        more="what is free: less a reserve of 5 % of it, at most 256 MiB",
         unset="what is free",
         bounds=POSITIVE,
     )
