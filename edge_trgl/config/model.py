@@ -48,7 +48,9 @@ class ModelConfig:
         None, "gain of the orthogonal initialisation", unset="the network's own", bounds=POSITIVE_FINITE
     )
     partition: Literal["depth", "weight"] = setting(
-        "depth", "what model.modules divides evenly", more="depth: the number of blocks; weight: the memory of their steps"
+        "depth",
+        "what model.modules divides evenly",
+        more="depth: the number of blocks; weight: the memory of their steps",
     )
 
     @property
