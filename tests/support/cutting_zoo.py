@@ -1,4 +1,4 @@
-"""Small models of many kinds, as a user or a library may have them, for cutting."""
+"""Small models to cut, of the kinds that users and libraries have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ IMAGE, CLASSES = (3, 16, 16), 5
 
 
 class Basic(nn.Module):
-    """A post-activation block as torchvision has it: everything in place, the branch ending in a norm."""
+    """A post-activation block as in torchvision: in-place layers, and a branch that ends in a norm."""
 
     def __init__(self, before, after, stride=1):
         super().__init__()
@@ -50,7 +50,7 @@ class Residual(nn.Module):
 
 
 class Tokens(nn.Module):
-    """A transformer over patches, with a token of its own for the class, which goes with the size of the batch."""
+    """A transformer over patches, with a class token that is expanded to the batch size."""
 
     class Block(nn.Module):
         def __init__(self):
@@ -82,7 +82,7 @@ class Tokens(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Patches alone, as tokens."""
+    """Splits images into patches, as tokens."""
 
     class Block(nn.Module):
         def __init__(self):
@@ -106,7 +106,7 @@ class Mixed(nn.Module):
 
 
 class Gated(nn.Module):
-    """Convolutions with a gate, a pooling after each, no shortcut; functions in the place of layers."""
+    """Convolutions with a gate and a pooling after each, without shortcuts; functions in place of layers."""
 
     def __init__(self):
         super().__init__()
@@ -122,7 +122,7 @@ class Gated(nn.Module):
 
 
 class Windows(nn.Module):
-    """Of one dimension: windows [C, L]."""
+    """A network for windows [C, L]."""
 
     def __init__(self):
         super().__init__()

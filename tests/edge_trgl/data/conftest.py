@@ -1,4 +1,4 @@
-"""Tiny data sets in every format, written the plain way."""
+"""Tiny data sets in every format, written without the code under test."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_idx(folder, train, test, *, dotted=False, gzipped=False):
 
 
 def _planes(images):
-    """[N, H, W, C] as the rows of CIFAR: one channel after the other."""
+    """[N, H, W, C] as rows in the order of CIFAR: one channel after the other."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
 
 
@@ -127,7 +127,7 @@ def sets():
 
 @pytest.fixture
 def full_set():
-    """A function from a set's name to its folder; skips where the set is absent."""
+    """A function that returns the folder of a data set, and skips the test where it is absent."""
     root = Path(os.environ.get("EDGE_TRGL_DATA", "~/.cache/edge-trgl-data")).expanduser()
 
     def find(name):

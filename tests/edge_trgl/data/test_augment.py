@@ -1,4 +1,4 @@
-"""Every augmented image is one shifted, perhaps mirrored crop of its own original."""
+"""Every augmented image is a shifted crop of its own original, mirrored or not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _augmented(augment, images, key):
 
 
 def _crops(image, padding, *, flip):
-    """Every image that augmentation may give."""
+    """All images that augmentation can return."""
     height, width, _ = image.shape
     padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     steps = range(2 * padding + 1)

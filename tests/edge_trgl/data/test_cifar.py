@@ -1,4 +1,4 @@
-"""What is wrong with CIFAR's files is said in one sentence."""
+"""Errors in CIFAR files are reported in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dataset.json: what is written is read, and damage is told."""
+"""dataset.json: reading returns what was written, and damage is reported."""
 
 from __future__ import annotations
 

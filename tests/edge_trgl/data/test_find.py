@@ -1,4 +1,4 @@
-"""What is no data set, and options that do not apply."""
+"""Paths that are not a data set, and options that do not apply."""
 
 from __future__ import annotations
 

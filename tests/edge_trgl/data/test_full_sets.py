@@ -1,4 +1,4 @@
-"""The real sets, whole."""
+"""The complete published data sets."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ prepare({str(full_set("cifar10"))!r}, Path({str(tmp_path / "data")!r}), seed=0)
 print(peak_kib() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # The set has 180 MiB, and each of its files 30.
+    # The set has 180 MiB, each of its files 30 MiB.
     assert int(done.stdout) < 24 * 1024

@@ -1,4 +1,4 @@
-"""What is wrong with idx files is said in one sentence."""
+"""Errors in idx files are reported in one sentence."""
 
 from __future__ import annotations
 

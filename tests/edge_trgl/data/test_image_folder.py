@@ -1,4 +1,4 @@
-"""Image files: sizes, colours, orientation, and what is wrong with a folder of them."""
+"""Folders of image files: sizes, colours, orientation, and errors."""
 
 from __future__ import annotations
 

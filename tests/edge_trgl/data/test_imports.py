@@ -1,4 +1,4 @@
-"""What the data room loads: training pays for every megabyte."""
+"""What importing the data package loads: every megabyte counts against the training budget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEAVY = ("torch", "torchvision", "onnx", "matplotlib", "PIL")
 
 
 def _loaded(code):
-    """Which of HEAVY a fresh interpreter has loaded after `code`."""
+    """The modules of HEAVY that a fresh interpreter has loaded after `code`."""
     report = f"\nimport sys\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
     return done.stdout.split()

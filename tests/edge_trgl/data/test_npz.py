@@ -1,4 +1,4 @@
-"""What is wrong with an archive is said in one sentence."""
+"""Errors in .npz archives are reported in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparing: what lies in the folder, the same every time, and nothing half-made after a failure."""
+"""Preparing: the files in the folder, equal bytes for equal seeds, and no half-written set after a failure."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_limit_out_of_range(tmp_path):
 
 
 class FailingSystem(files.FileSystem):
-    """Fails the N-th of the calls that change something."""
+    """Makes the N-th call that changes a file fail."""
 
     def __init__(self, at, error):
         self.left = at

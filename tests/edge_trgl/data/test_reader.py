@@ -1,4 +1,4 @@
-"""Reading records: any order, one read a run, checked, into one buffer."""
+"""Reading records: in any order, one read for contiguous ones, with checksums, into one buffer."""
 
 from __future__ import annotations
 

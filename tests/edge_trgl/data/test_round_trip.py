@@ -1,4 +1,4 @@
-"""Write a set, prepare it, read it: the same images under the same labels, in every format."""
+"""A set that is written, prepared and read has the same images and labels, in every format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_trgl.data.prepare import prepare
 
 
 def _pairs(images, labels):
-    """Images with their labels, in an order of their own."""
+    """Images with their labels, sorted, so that two sets can be compared."""
     return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True))
 
 
@@ -28,7 +28,7 @@ def _prepared(folder, *splits):
 
 
 def _check(spec, folder, train, test):
-    """What was held out for validation and what was kept make up training again."""
+    """Training and validation images together, which are the training images of the source."""
     prepare(str(spec), folder, seed=1)
     assert _pairs(*_prepared(folder, "train", "val")) == _pairs(*train)
     images, labels = _prepared(folder, "test")
@@ -36,7 +36,7 @@ def _check(spec, folder, train, test):
     assert np.array_equal(labels, test[1])
 
 
-# 1.2 MB of training images: more than one block, and arrays both above and below the pickle reader's span.
+# 1.2 MB of training images: more than one batch of records, and arrays above and below the pickle reader's span.
 CIFAR = (32, 32, 3)
 
 
@@ -136,7 +136,7 @@ def test_npz(tmp_path, sets, dtype, axes):
         "NHWC": lambda x: x,
         "NCHW": lambda x: x.transpose(0, 3, 1, 2).copy(),
     }[axes]
-    # Where the shape tells, the file need not.
+    # The axes may be left out where the shape is unambiguous.
     said = {"axes": axes} if axes == "NHW" and dtype == np.float32 else {}
     sets.npz(tmp_path / "set.npz", (stored(train[0]), train[1]), (stored(test[0]), test[1]), **said)
     _check(tmp_path / "set.npz", tmp_path / "data", train, test)

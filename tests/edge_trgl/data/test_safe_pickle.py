@@ -1,4 +1,4 @@
-"""A pickle that asks for anything but arrays is refused, and nothing of it is run."""
+"""A pickle that names anything but arrays is refused, and nothing in it is run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_trgl.runtime.errors import InputError
 
 
 class Calls:
-    """Pickles as the call of a function."""
+    """Is pickled as the call of a function."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)

@@ -1,4 +1,4 @@
-"""The sample in the package: what it holds, and that the tool makes it again."""
+"""The sample in the package: its content, and that the tool reproduces it."""
 
 from __future__ import annotations
 

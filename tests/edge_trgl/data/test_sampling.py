@@ -1,4 +1,4 @@
-"""Orders are keyed permutations; batches are counted as training needs them."""
+"""Orders are permutations that depend on their key alone; batches are counted as in training."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_labels_that_were_sorted_are_mixed_in_every_window():
 
 
 def test_successors_are_as_if_drawn_from_all():
-    """How far apart in the file two samples that follow each other lie, against a full shuffle."""
+    """The distance in the file of successive samples, compared with a full shuffle."""
     count, chunk = 100_000, 20  # 313 windows
     place = np.argsort(stored_order(count, 0))
     far = []

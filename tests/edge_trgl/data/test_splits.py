@@ -1,4 +1,4 @@
-"""Draws are stratified, balanced, seeded, and leave every class something to train on."""
+"""Splits are stratified, balanced and seeded, and leave every class a training image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streaming statistics equal those over all pixels at once, however the batches fall."""
+"""Streaming statistics equal those over all pixels at once, for any batches."""
 
 from __future__ import annotations
 

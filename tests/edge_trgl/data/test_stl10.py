@@ -1,4 +1,4 @@
-"""What is wrong with STL-10's files is said in one sentence."""
+"""Errors in STL-10 files are reported in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that were trained before: read from files of several kinds, module by module, by several names."""
+"""Pretrained weights: read from files of several kinds, module by module, under several names."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def user_models(tmp_path, monkeypatch):
 
 
 def state_dict(num_classes=10):
-    """Of the user's model, of noise."""
+    """A state dict of the user's model, filled with noise."""
     model = model_factory(NAME, (1, 28, 28), num_classes)()
     torch.manual_seed(5)
     return {name: torch.randn_like(t) if t.is_floating_point() else t for name, t in model.state_dict().items()}
 
 
 def first_tensors(run):
-    """What the run's modules hold before training, by `module.name`."""
+    """The tensors of the run's modules before training, by `module.name`."""
     opened = open_run(run)
     modules = opened.modules()
     return {
@@ -144,7 +144,7 @@ class TestOurOwn:
     @pytest.mark.slow
     @pytest.mark.parametrize(("modules", "starts"), [(3, (0, 1, 2)), (2, (0, 2))])
     def test_a_runs_folder(self, plan_run, finish, modules, starts):
-        """The last head too, where it has the same form."""
+        """The last head is read too, if it has the same shape."""
         finish(plan_run("before", train__epochs="1"))
         last = first_tensors(Run.open(Path("before")))
         found = first_tensors(plan_run("run", model__pretrained="before", model__modules=modules))
@@ -172,7 +172,7 @@ class TestOurOwn:
 
 
 class TestFrozenBlocksAlone:
-    """With frozen modules a file may hold the weights of these and no others: those are as without a file."""
+    """A file may hold the weights of the frozen modules alone; the others are as without a file."""
 
     def check(self, plan_run, name, state):
         told = "the file holds only those of the frozen modules; modules 1 and up start from random weights"
@@ -202,7 +202,7 @@ class TestFrozenBlocksAlone:
         assert torch.equal(found["0.trunk.0.net.1.running_var"], state["1.running_var"])
 
     def test_a_shorter_nets_run(self, plan_run, finish):
-        """Its last head is that of a net that ended there, and not of this one."""
+        """The head in the file belongs to a shorter net, and is not used."""
         finish(plan_run("before", model__name="km-2-1", model__downsample=(), train__epochs="1"))
         last = first_tensors(Run.open(Path("before")))
         longer = {"model__downsample": (), "train__freeze": 2}
@@ -213,7 +213,7 @@ class TestFrozenBlocksAlone:
 
 
 class Recorded:
-    """Weights of which it is known when they are read."""
+    """Weights that note which of them are read."""
 
     def __init__(self, tensors):
         self.tensors, self.reads, self.paths = tensors, [], ["a file"]

@@ -1,4 +1,4 @@
-"""Grouping blocks into modules, against brute force."""
+"""Grouping blocks into modules, compared with brute force."""
 
 from __future__ import annotations
 

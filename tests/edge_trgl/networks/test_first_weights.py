@@ -1,4 +1,4 @@
-"""What a module begins with: orthogonal weights by its seed and its number, or those of a block that was built."""
+"""First weights: orthogonal ones that depend on seed and block, or those of a block that was built before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be cut and why; models without their weights; the models of torchvision and timm."""
+"""Models that cannot be cut, and why; models without their weights; models of torchvision and timm."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class TestParametersOnMeta:
 
 
 class Scaled(Base):
-    """Draws its weights in a way of its own, and has one that torch knows nothing of."""
+    """Draws its weights in its own way, and has a parameter that belongs to no layer of torch."""
 
     def __init__(self):
         super().__init__()
@@ -173,7 +173,7 @@ class TestFirstWeights:
         assert not torch.equal(first[0].flatten(), first[-2].flatten()[: first[0].numel()])
 
     def test_of_one_block_alone_are_held(self):
-        """The constructor sees every weight but those of the block as one without values."""
+        """In the constructor, only the weights of the block have values."""
         held = []
 
         class Watched(Scaled):
@@ -207,7 +207,7 @@ NAMES = {
     "timm:vit_tiny_patch16_224": 32,
     "timm:convnext_atto": 32,
 }
-"""Of the smaller models, with the side of an image; all are in tools/models/cut.py."""
+"""Some of the smaller models, with the side of an image; tools/models/cut.py tries them all."""
 
 
 @pytest.mark.slow
@@ -252,7 +252,7 @@ class TestLibraries:
     @pytest.mark.slow
     @pytest.mark.parametrize("suits", [True, False])
     def test_a_compiled_part_that_suits_torch_or_does_not(self, tmp_path, suits):
-        """Its compiled part, where it loads, defines operators; where it does not, the import asks for them."""
+        """A compiled part that loads defines two operators; without it, the import needs them to be defined."""
         package = tmp_path / "torchvision"
         package.mkdir()
         (package / "__init__.py").write_text(
@@ -283,7 +283,7 @@ class TestLibraries:
 
     @pytest.mark.slow
     def test_blocks_are_built_without_a_library(self):
-        """Nor does building them load what tracing would."""
+        """Building them does not load what tracing would, either."""
         code = """
             import json, sys, torch
             from torch import nn

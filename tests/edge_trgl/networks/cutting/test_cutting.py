@@ -1,4 +1,4 @@
-"""Any model as a chain of blocks: where it is cut, that it computes the same, what is refused and why."""
+"""Any model as a chain of blocks: where it is cut, that the chain computes the same, and how it trains."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edge_trgl.run.folder import Run
 
 
 def cut_up(model, shape=IMAGE):
-    """The net, as a run stores it."""
+    """The net, after a round trip through the JSON of a run."""
     net = cut(model, name="mine", input_shape=shape, num_classes=CLASSES)
     return Net.from_document(json.loads(json.dumps(net.document())))
 
@@ -52,7 +52,7 @@ def logits(net, trunk, model, x):
 
 
 def disturbed(model, seed=0):
-    """The model with other weights and running statistics: what is initialised with zeros would prove nothing."""
+    """The model with other weights: a weight that is initialised with zeros would hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
@@ -76,7 +76,7 @@ class TestTheChainIsTheModel:
             assert_near(found, model(x))
 
     def test_in_training_with_the_same_draws(self):
-        """Bit for bit, the running statistics too; the dropout before the classifier is left out."""
+        """Outputs and running statistics are equal bit for bit, without the dropout before the classifier."""
         net, model = cut_up(Residual), disturbed(Residual())
         model.drop.p, trunk = 0.0, filled(net, model)
         x = images(4)
@@ -265,7 +265,7 @@ SMALL = """
 
 @pytest.fixture
 def user_models(tmp_path, monkeypatch):
-    """A user's module in the current folder, with a factory `small`; gives its name."""
+    """Write a user's module with a factory `small` to the current folder; yields the module's name."""
     (tmp_path / "my_models.py").write_text(textwrap.dedent(SMALL))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
@@ -307,7 +307,7 @@ class TestTrained:
     @pytest.mark.parametrize("name", MODELS)
     def test_no_block_changes_its_input(self, name):
         kind, shape = MODELS[name]
-        for cost in count.chain_costs(cut_up(kind, shape).chain(), self.CONFIG):  # it checks each block
+        for cost in count.chain_costs(cut_up(kind, shape).chain(), self.CONFIG):  # counting checks each block
             assert cost.steps["none"].peak(8) > 0
 
     @pytest.mark.slow
@@ -327,7 +327,7 @@ class TestTrained:
     @pytest.mark.slow
     def test_the_jobs_cut_once(self, user_models, tmp_path, forked_jobs):
         model = {"model": {"name": f"{user_models}:small"}, "train": {"epochs": "1"}, "data": {"limit": 100}}
-        # The suite is the parent here, and counts.
+        # This process is the parent of the jobs, and its memory counts.
         config = resolve({**model, "budget": {"mb": "auto", "probe": False}})
         pipeline = Pipeline(Run.create(tmp_path / "run", config), lambda message: None)
         pipeline.train()

@@ -1,4 +1,4 @@
-"""Auxiliary classifiers: parameters, the forward written out, and how much of it is worth keeping."""
+"""Heads: parameters, the forward pass written out, and memory with and without recomputing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_weight_is_accounted_for(name, shape, expected):
 
 
 def _multiplications(head, shape):
-    """Of the convolutions and linear layers, for one sample."""
+    """Multiplications of the convolutions and linear layers for one sample."""
     counted = []
 
     def count(layer, inputs, output):
@@ -111,7 +111,7 @@ def _layer_normed(x, norm):
 
 
 def _window_means(x, side, dim):
-    """Means over windows of `side`, the last one over what is left."""
+    """Means over kernels of `side`; the last one may cover fewer pixels."""
     return torch.stack([part.mean(dim) for part in x.split(side, dim)], dim)
 
 
@@ -202,7 +202,7 @@ def test_shapes_that_do_not_suit_are_named():
 
 
 def _all_of(name, shape, recompute, *, bfloat16=False):
-    """All that some steps of one block with this head leave behind."""
+    """All tensors of a block with this head after some training steps."""
     chain = Chain.from_blocks([_Scale], input_shape=shape, num_classes=3, head=name)
     config = StepConfig(transport=Transport(tau=None), recompute=recompute, bfloat16=bfloat16)
     torch.manual_seed(0)
@@ -217,7 +217,7 @@ def _all_of(name, shape, recompute, *, bfloat16=False):
 
 
 class _Scale(nn.Module):
-    """One weight a channel."""
+    """A weight for each channel."""
 
     def __init__(self):
         super().__init__()
@@ -239,7 +239,7 @@ def test_a_head_gives_the_same_bits_however_little_is_kept(name, shape, bfloat16
 
 
 def _maps(name, recompute):
-    """Bytes at most of a step of 64 samples, in maps."""
+    """The peak of a step on 64 samples, in maps of the block's size."""
     shape = (6, 16, 16)
     chain = Chain.from_blocks([_Scale], input_shape=shape, num_classes=3, head=name)
     (cost,) = chain_costs(chain, StepConfig(transport=Transport(tau=None)))

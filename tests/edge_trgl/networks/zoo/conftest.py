@@ -31,7 +31,7 @@ def trunks(chain):
 
 
 def shapes(chain):
-    """Of the input of every module, and of the output of the last."""
+    """The shapes of the input of every module, and of the output of the last."""
     found = [tuple(chain.input_shape)]
     with torch.device("meta"):
         for trunk in trunks(chain):
@@ -40,13 +40,13 @@ def shapes(chain):
 
 
 def distinct(chain):
-    """One module a block, without blocks that are made like an earlier one; cheap heads and first weights."""
+    """A module for each block, without blocks that equal an earlier one; cheap heads and first weights."""
     blocks = tuple({(block.func, block.args): block for block in chain.blocks}.values())
     return replace(chain, blocks=blocks, starts=tuple(range(len(blocks))), head="linear", gain=None)
 
 
 def step(nets, chain, module, recompute, *, transport=TRGL, size=4, **options):
-    """All that two steps of a module leave behind, by name, and W over the batch."""
+    """All tensors of a module after two training steps, by name, and W over the batch."""
     before, after = shapes(chain)[module : module + 2]
     config = StepConfig(transport=transport, weight_decay=1e-3, recompute=recompute, **options)
     local, found = nets.built(chain.seeded(0), module, config, shape=after), {}
@@ -72,7 +72,7 @@ def assert_recompute_changes_no_bit(nets, chain, module, **options):
 
 
 def assert_exported(chain, folder, exported):
-    """A file of every exit of the chain gives its logits, for another number of images than it was traced with."""
+    """Check that the exported exits give the chain's logits, for another batch size than the traced one."""
     found = shapes(chain)[1:]
     modules = [
         (chain.trunk(module).eval(), chain.classifier(module, shape).eval()) for module, shape in enumerate(found)

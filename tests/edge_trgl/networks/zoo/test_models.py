@@ -1,4 +1,4 @@
-"""The networks of the paper: parameters, shapes, order of layers, splits, names."""
+"""The networks of the paper: parameters, shapes, order of layers, splits and names."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_km_2_7_with_heads_has_the_papers_parameters():
 
 
 @pytest.mark.parametrize("downsample", [None, (2,)])
-def test_an_separate_encoder_is_one_module_more(downsample):
+def test_a_separate_encoder_is_one_module_more(downsample):
     options = {**CIFAR, "downsample": downsample, "width": 256}
     chain, joined = (build_chain(name, **options) for name in ("km-3-2-encoder", "km-3-2"))
     assert chain.starts == (0, 1, 3, 5)
@@ -106,7 +106,7 @@ def test_any_number_of_modules_and_blocks(num_modules, blocks_per_module):
     assert [len(trunk) for trunk in trunks] == [blocks_per_module] * num_modules
     blocks = [part for trunk in trunks for part in trunk.modules() if isinstance(part, PreActivationBlock)]
     assert len(blocks) == num_modules * blocks_per_module
-    # The very first block and the one after a halving have no leading norm.
+    # The first block, and the first after downsampling, have no leading norm.
     bare = {0, (num_modules // 2) * blocks_per_module}
     assert [block.norm1 is None for block in blocks] == [number in bare for number in range(len(blocks))]
     assert chain.encoder_exempt
@@ -179,7 +179,7 @@ def test_modules_that_cannot_halve_the_map_are_refused(name, downsample, module,
         build_chain(name, **CIFAR, downsample=downsample)
 
 
-# The table of splits: blocks x width of each module, d where the first of them downsamples.
+# The paper's splits: blocks x width of each module; d if the first block downsamples.
 SPLITS = {
     (2, False): "18x16 9x32d / 9x32 18x64d",
     (4, False): "14x16 / 4x16 10x32d / 8x32 5x64d / 13x64",
@@ -306,7 +306,7 @@ FACTORIES = """
 
 @pytest.fixture
 def factories(tmp_path, monkeypatch):
-    """A module of factories in the current folder; gives its name."""
+    """Write a module of factories to the current folder; yields its name."""
     (tmp_path / "my_factories.py").write_text(textwrap.dedent(FACTORIES))
     (tmp_path / "my_broken.py").write_text("import a_module_that_is_not_there\n")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""ResNet-50, -101, -152: parameters, shapes, splits, order of layers, the same bits however little is kept."""
+"""ResNet-50, -101, -152: parameters, shapes, splits, order of layers, and equal bits with recomputing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_trgl.networks.zoo.resnet import BottleneckBlock, Stem
 CIFAR = {"input_shape": (3, 32, 32), "num_classes": 100}
 TINY = {"input_shape": (3, 64, 64), "num_classes": 200}
 
-# torchvision's networks without their last layer; the small stem has 3 · 64 · (49 − 9) weights less.
+# Parameters of torchvision's networks without the last layer; the small stem has 3 · 64 · (49 − 9) fewer.
 PARAMETERS = {50: 25_557_032 - 2_049_000, 101: 44_549_160 - 2_049_000, 152: 60_192_808 - 2_049_000}
 
 
@@ -37,7 +37,7 @@ def test_images_of_more_than_32_pixels_are_halved_once_more(side, sides, models)
     assert models.shapes(chain)[1:] == [(width, size, size) for width, size in zip(channels, sides, strict=True)]
 
 
-# The table of splits: blocks x width of each module, d where the first of them downsamples.
+# The paper's splits: blocks x width of each module; d if the first block downsamples.
 SPLITS = {
     (50, 4): "3x64 / 4x128d / 6x256d / 3x512d",
     (101, 2): "3x64 4x128d 10x256d / 13x256 3x512d",

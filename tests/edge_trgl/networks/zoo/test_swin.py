@@ -1,4 +1,4 @@
-"""Swin-Tiny against torchvision's and against attention pair by pair; splits; the same bits however it is cut."""
+"""Swin-Tiny compared with torchvision's and with attention token by token; splits; equal bits when recomputing."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _same_weights(ours, theirs):
 
 
 def _attended(attention, tokens):
-    """Attention of every token to those that a window of the shifted grid holds with it; no padding."""
+    """Attention of every token to those in its window of the shifted grid, without padding."""
     window, (down, across), heads = attention.window, attention.shifts, attention.num_heads
     height, width, channels = tokens.shape
 

@@ -1,4 +1,4 @@
-"""VGG-19: parameters, shapes, splits, order of layers, its residues, and the same bits however little is kept."""
+"""VGG-19: parameters, shapes, splits, order of layers, residues, and equal bits with recomputing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_layers_are_those_of_configuration_e_and_modules_of_equal_depth(models):
 
 
 def test_parameters_are_those_of_torchvisions_convolutions_and_norms(models):
-    # 20 024 384 of the 16 convolutions with their shifts, and two for each of their 5 504 channels.
+    # 20 024 384 of the 16 convolutions with their biases, and two for each of their 5 504 channels.
     assert models.num_parameters(*models.trunks(vgg19(**TINY))) == 20_024_384 + 2 * 5_504
 
 
@@ -80,6 +80,6 @@ def test_what_is_computed_again_changes_no_bit(nets, models, channels, transport
 
 
 def test_exported(models, tmp_path, exported):
-    # An odd map on the way: 12, 6, 3, 2, 1.
+    # One of the maps has odd sides: 12, 6, 3, 2, 1.
     chain = models.distinct(vgg19(input_shape=(3, 12, 12), num_classes=5))
     models.assert_exported(replace(chain, starts=(0, 4, 8)), tmp_path, exported)
