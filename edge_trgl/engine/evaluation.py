@@ -30,14 +30,15 @@ Check = Callable[[Visit], None]
 def run(run: Run) -> dict[str, Any]:
     """Score a trained run; returns the scores, as `evaluate` gives them, and the hash of the weights scored."""
     opened = open_run(run)
-    allocator.hold_freed()
-    modules, freed = opened.modules(), opened.freed(opened.state.meta("budget_mb"), process_setup.others_mb())
-    scores = evaluate(opened, modules, Meter(), freed, lambda visit: None)
+    allocator.keep_tensors_on_heap()
+    modules = opened.modules()
+    headroom = opened.headroom(opened.state.meta("budget_mb"), process_setup.others_mb())
+    scores = evaluate(opened, modules, Meter(), headroom, lambda visit: None)
     return {**scores, "weights_sha256": weights_sha256(modules, len(opened))}
 
 
 def evaluate(
-    opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, freed: Headroom, check: Check
+    opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, headroom: Headroom, check: Check
 ) -> dict[str, Any]:
     """Score every depth that has a head on the validation and test sets: all of them or, end-to-end, the last.
 
@@ -47,7 +48,7 @@ def evaluate(
         accuracies at the chosen and the last depth, None without a test set), and `test_per_depth`, which nothing
         is chosen by. `chosen_on`: what stood for validation; `half-test` is every other image of the test set.
     """
-    validation, test = (_score(opened, modules, meter, freed, check, split) for split in SPLITS)
+    validation, test = (_score(opened, modules, meter, headroom, check, split) for split in SPLITS)
     best = choose_depth(validation)
     return {
         "first_depth": len(opened) - len(validation) + 1,
@@ -69,7 +70,7 @@ def _score(
     opened: OpenRun,
     modules: ModuleStore[LocalModule],
     meter: Meter,
-    freed: Headroom,
+    headroom: Headroom,
     check: Check,
     split: Split,
 ) -> list[float]:
@@ -87,7 +88,7 @@ def _score(
         seed=opened.config.train.seed,
         prefetch=opened.plan.layout.prefetch,
         work_mb=opened.work_mb(),
-        freed=freed,
+        headroom=headroom,
     )
     context.activations.restore([])  # what an evaluation before this one left behind when it was killed
     totals = [Totals() for _ in range(len(opened))]

@@ -98,7 +98,7 @@ class OpenRun:
 
         return work_mb
 
-    def freed(self, budget_mb: float, others_mb: float) -> Headroom:
+    def headroom(self, budget_mb: float, others_mb: float) -> Headroom:
         """What this process does with freed memory, where others have `others_mb` of the budget."""
         if "trim" in self.config.budget.without or self.device.name != "cpu":
             return Headroom(None)

@@ -40,7 +40,7 @@ def begin(device: Device, room_mb: float | None) -> None:
     if room_mb is not None:
         device.set_limit(room_mb - counters.usage().rss)
     warm_up(device.name)
-    allocator.hold_freed()
+    allocator.keep_tensors_on_heap()
     if room_mb is None:
         return
     if device.name == "cpu":  # a CUDA process maps far more memory than it uses

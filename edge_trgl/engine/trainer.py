@@ -43,7 +43,7 @@ class EngineContext:
     seed: int
     prefetch: bool
     work_mb: Callable[[Visit, int], float]
-    freed: Headroom
+    headroom: Headroom
 
 
 def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
@@ -59,9 +59,9 @@ def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, st
         with rooms.meter.phase():
             for batch in range(visit.span.start, visit.span.stop):
                 samples = rooms.feed.samples(visit.span, batch)
-                rooms.freed.before(rooms.work_mb(visit, len(samples)))
+                rooms.headroom.before(rooms.work_mb(visit, len(samples)))
                 _step(visit, batch, samples, local, rooms)
-                rooms.freed.after()
+                rooms.headroom.after()
         if visit.kind != "forward":
             rooms.modules.mark_changed(visit.module)
         for name in visit.drops:

@@ -61,7 +61,7 @@ def train(
     context.activations.close()
     done = ledger.work()
     messages.send("phase", name="evaluate")
-    scores = evaluation.evaluate(opened, context.modules, context.meter, context.freed, ledger.check)
+    scores = evaluation.evaluate(opened, context.modules, context.meter, context.headroom, ledger.check)
     with context.meter.phase():
         weights_sha256 = evaluation.weights_sha256(context.modules, len(opened))
     guard.check(ledger.peak_mb(), budget_mb, "the checksum of the weights")
@@ -161,7 +161,7 @@ def _engine(
         seed=config.train.seed,
         prefetch=opened.plan.layout.prefetch,
         work_mb=opened.work_mb(),
-        freed=opened.freed(budget_mb, others_mb),
+        headroom=opened.headroom(budget_mb, others_mb),
     )
     policy = CommitPolicy(
         checkpoint_s=config.train.checkpoint_minutes * 60,

@@ -355,7 +355,7 @@ class Pipeline:
 
     def _first_allocator(self) -> Allocator:
         """Of the jobs before it is known how large tensors are."""
-        return "own" if "allocator" in self.config.budget.without else "held"
+        return "default" if "allocator" in self.config.budget.without else "heap"
 
     def _budget(self, state: RunState, asked_mb: float | None) -> float | None:
         """The budget in MiB; None where the plan is to find the least."""

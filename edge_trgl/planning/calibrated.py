@@ -18,13 +18,13 @@ if TYPE_CHECKING:  # choosing a plan loads no torch
 
 # ---- what a step takes beside its tensors
 
-WORKSPACE: dict[Allocator, float] = {"held": 0.25, "huge": 0.02, "own": 0.25}
+WORKSPACE: dict[Allocator, float] = {"heap": 0.25, "huge": 0.02, "default": 0.25}
 """Share of a step's tensors that kernels and the heap take on top of them, by allocator.
 
 On a heap it includes fragmentation: glibc needs more for an aligned tensor than the gap that one of the same size
 has left. Whole nets took 0.02 to 0.03 with huge pages and 0.1 to 0.24 on a heap. [x86]"""
 
-HEAP_MARGIN: dict[Allocator, float] = {"held": 0.03, "huge": 0.0, "own": 0.03}
+HEAP_MARGIN: dict[Allocator, float] = {"heap": 0.03, "huge": 0.0, "default": 0.03}
 """Share by which later steps may exceed the highest measured one, by allocator.
 
 K-M nets that were trained end to end in memory took up to 0.04 more than the highest of four measured steps: K-M

@@ -101,13 +101,13 @@ def _heap(config: RunConfig, costs: Sequence[ModuleCost], size: int, budget_mb: 
     Near the budget memory is worth more than the time that a heap saves.
     """
     if "allocator" in config.budget.without:
-        return Heap("own", 0)
+        return Heap("default", 0)
     largest = sorted(max(step.largest(size) for step in cost.steps.values()) for cost in costs)
     usual, most = largest[len(largest) // 2], largest[-1]
     small = usual < allocator.SMALL_BYTES and most < 2 * allocator.SMALL_BYTES
     fragmented = calibrated.FRAGMENTED_TENSORS * most
     small = small and fragmented <= calibrated.FRAGMENTED_SHARE * budget_mb * MIB
-    return Heap("held", most) if small else Heap("huge", 0)
+    return Heap("heap", most) if small else Heap("huge", 0)
 
 
 def _chain(

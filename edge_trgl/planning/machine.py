@@ -49,7 +49,7 @@ class MachineSpeed:
 def measure() -> MachineSpeed:
     """Measure this machine; takes a few seconds."""
     process_setup.set_up(None)
-    allocator.hold_freed()  # as training does
+    allocator.keep_tensors_on_heap()  # as training does
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
     return MachineSpeed(

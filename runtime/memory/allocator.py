@@ -19,50 +19,51 @@ _C_LIBRARY.sbrk.restype = ctypes.c_void_p
 _NO_HUGE_PAGES = 15
 """MADV_NOHUGEPAGE."""
 
-Allocator = Literal["held", "huge", "own"]
-"""What becomes of freed memory in a process that computes.
+Allocator = Literal["heap", "huge", "default"]
+"""How a process that computes allocates tensors, and what happens to them when they are freed.
 
-held: tensors lie on the heap, and the next ones take their places; what is free at its end goes back. huge: each
-tensor is mapped anew, in huge pages where the kernel has small ones of these, and goes back at once. own: as the C
-library has it.
+heap: tensors lie on the heap and reuse freed blocks; free memory at the end of the heap is returned to the system.
+huge: each tensor is mapped anew, in huge pages where the kernel has small ones of these, and is returned to the
+system as soon as it is freed. default: the C library's own settings.
 
-Of small tensors a step on the heap took 0.7 to 0.8 of the time of one that maps them anew, with peaks within 2 %
-(K-M of width 64, ResNet-110 at 28x28). Of larger ones it took 0.9, and the heap's holes made peaks 4 to 7 % higher
-than the steps had been that were measured for the plan (K-M of width 256, MobileNetV2). A heap in huge pages takes
-5 to 30 MiB more. All measured on x86.
+A step with small tensors takes 0.7 to 0.8 times as long on the heap as with mapped tensors, at a peak within 2 %
+(K-M of width 64, ResNet-110 at 28x28). With larger ones it takes 0.9 times as long, but fragmentation makes peaks
+4 to 7 % higher than the steps measured for the plan (K-M of width 256, MobileNetV2). A heap in huge pages takes 5
+to 30 MiB more. All measured on x86.
 """
 
 SMALL_BYTES = 4 * MIB
-"""Where a heap is made of them, the tensors of most modules are smaller than this, all others than twice this."""
+"""Tensors go on the heap where those of most modules are smaller than this, and all others than twice this."""
 
-_HELD_BYTES = 32 * MIB
-"""The largest block that glibc lets the heap have: among small tensors, some are larger."""
+_LARGEST_ON_HEAP_BYTES = 32 * MIB
+"""The largest block that glibc may allocate on the heap; there are a few larger tensors among small ones."""
 
 _TOP_BYTES = 8 * MIB
-"""So much may stay free at the end of the heap: less, and steps give back what they ask for again."""
+"""Free memory that stays at the end of the heap. With less, each step returns memory that the next asks for
+again."""
 
 _MAX_HUGE_BYTES = 2 * MIB
-"""The largest huge page that is worth having: the heap grows by whole ones, which are 32 MiB where a page has 16
-KiB (as on the Raspberry Pi 5) and 512 where it has 64."""
+"""The largest huge page that is used. The heap grows by whole huge pages, which are 32 MiB where a page has 16 KiB
+(as on the Raspberry Pi 5) and 512 MiB where it has 64 KiB."""
 
 _THRESHOLD, _TUNABLES, _HUGE_PAGES = "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def trim() -> None:
-    """Give freed heap back to the kernel, where the C library can (glibc)."""
+    """Return free heap memory to the system, where the C library can (glibc)."""
     release = getattr(_C_LIBRARY, "malloc_trim", None)
     if release is not None:
         release(0)
-        keep_holes()
+        no_huge_pages_in_heap()
 
 
-def keep_holes() -> None:
-    """Keep the kernel from filling the heap's free places, as the heap is now, with huge pages; it takes 2 µs.
+def no_huge_pages_in_heap() -> None:
+    """Keep the kernel from making huge pages of the heap as it is now; it takes 2 µs.
 
-    What the allocator asks huge pages for, the kernel turns into them in the background, with holes and all: in a
-    net of many small tensors the memory grew by 15 MiB a minute. What the heap is extended by comes in huge pages
-    as before.
+    Where the allocator asks for huge pages, the kernel makes them in the background, over free blocks too: in a
+    net of many small tensors the memory grew by 15 MiB a minute. What the heap is extended by still comes in huge
+    pages.
     """
     start = _heap_start()
     if start is not None:
@@ -78,17 +79,18 @@ def _heap_start() -> int | None:
     return None
 
 
-def allocator_environment(allocator: Allocator = "held", huge_page: Path = HUGE_PAGE) -> dict[str, str]:
-    """Settings, read by allocators when a process starts, that make them give freed memory back.
+def allocator_environment(allocator: Allocator = "heap", huge_page: Path = HUGE_PAGE) -> dict[str, str]:
+    """Environment variables for a new process that make its allocators return freed memory to the system.
 
-    glibc: a fixed mmap threshold, for the default one grows with use and then keeps what was freed: trained
-    modules left their places behind, and peaks came out up to 9 % above what steps had taken when they were
-    measured. mimalloc: what torch allocates with on AArch64 since 2.10. Nothing of glibc's reaches its tensors:
-    it gives all back at once (repeated blocks of a MiB take four times as long), and arenas of a GiB, mapped
-    writable as a whole, would be slack of that size in the guard: 128 MiB of tensors mapped 1,038 MiB of data,
-    and 206 with this setting (torch 2.10, emulated).
+    glibc gets a fixed mmap threshold. The default one grows with use, and memory below it is kept when it is
+    freed: peaks came out up to 9 % above the steps measured for the plan.
+
+    mimalloc, torch's allocator on AArch64 since 2.10, ignores glibc's settings. It returns all memory at once,
+    which makes repeated blocks of a MiB take four times as long. Its arenas of a GiB, mapped writable as a whole,
+    would count as used in the guard: 128 MiB of tensors mapped 1,038 MiB of data, and 206 with this setting (torch
+    2.10, emulated).
     """
-    if allocator == "own":
+    if allocator == "default":
         return {}
     settings = {
         _THRESHOLD: str(MIB),
@@ -97,24 +99,24 @@ def allocator_environment(allocator: Allocator = "held", huge_page: Path = HUGE_
         "MIMALLOC_PURGE_DELAY": "0",
         "MIMALLOC_ARENA_EAGER_COMMIT": "0",
     }
-    if allocator == "held":
+    if allocator == "heap":
         return settings
-    # 0 is glibc's own setting; that it is there tells `hold_freed` what was asked for.
+    # 0 is glibc's default; that it is set tells `keep_tensors_on_heap` which allocator was chosen.
     return {**settings, _TUNABLES: f"{_HUGE_PAGES}={int(_huge_bytes(huge_page) <= _MAX_HUGE_BYTES)}"}
 
 
 def _huge_bytes(huge_page: Path) -> int:
-    """Of a huge page; 0 where the kernel has none."""
+    """Bytes of a huge page; 0 where the kernel has none."""
     try:
         return int(huge_page.read_text())
     except FileNotFoundError:
         return 0
 
 
-def hold_freed() -> None:
-    """Let the heap have the tensors from here on, where this process was started with the allocator "held".
+def keep_tensors_on_heap() -> None:
+    """Allocate tensors on the heap from now on, in a process started with the allocator "heap"; else do nothing.
 
-    Called when all is loaded, for what is loaded would leave holes between the tensors.
+    Call it when all libraries are loaded: what they allocate would lie between the tensors and fragment the heap.
     """
     environment = os.environ
     if _THRESHOLD not in environment or _HUGE_PAGES in environment.get(_TUNABLES, ""):
@@ -122,5 +124,5 @@ def hold_freed() -> None:
     option = getattr(_C_LIBRARY, "mallopt", None)
     if option is not None:
         trim()
-        option(_M_MMAP_THRESHOLD, _HELD_BYTES)
+        option(_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP_BYTES)
         option(_M_TRIM_THRESHOLD, _TOP_BYTES)

@@ -1,4 +1,4 @@
-"""What becomes of the memory that the steps of training free."""
+"""When a process of training returns freed heap to the system: a step that would not fit beside it comes next."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ from edge_trgl.runtime.memory import allocator, counters, guard
 
 
 class Headroom:
-    """It stays on the heap for the next step as long as that step has room even where it finds no place there.
+    """Keeps freed memory on the heap for the next step, and trims the heap where that step would exceed the limit.
 
-    Tensors of other sizes fill the heap's free places in another order every time, and one may find none that it
-    fits in. It takes new memory, and the places that it left out stay: without this, one such tensor came on top
-    of another, and a whole step on top of what smaller ones had left.
+    The tensors of a step fill the free blocks of the heap in another order every time. Because of fragmentation
+    one of them may fit in none and take new memory. Without trimming, such tensors would add up from step to step,
+    and a larger step would come on top of all that smaller ones have left.
+
+    Args:
+        limit_mb: how far this process may grow, in MiB; None if it has no limit.
+        fragmentation_mb: MiB of tensors that may not fit in free blocks, in a step like the one before.
     """
 
-    def __init__(self, limit_mb: float | None, placeless_mb: float = 0.0) -> None:
-        """`limit_mb`: how far this process may grow; None for as far as it likes.
-
-        `placeless_mb`: of tensors that find no place, in a step like the one before it.
-        """
+    def __init__(self, limit_mb: float | None, fragmentation_mb: float = 0.0) -> None:
         self._limit_mb = limit_mb
-        self._placeless_mb = placeless_mb
+        self._fragmentation_mb = fragmentation_mb
         self._last_mb = 0.0
 
     def before(self, work_mb: float) -> None:
-        """Make ready for a step whose tensors take so much: if it is larger than the last, they find no place."""
+        """Prepare for a step whose tensors take `work_mb` MiB.
+
+        Trim first if this step is larger than the last: its tensors will not fit the freed blocks.
+        """
         if work_mb > self._last_mb:
-            self._leave(work_mb)
+            self._ensure(work_mb)
         self._last_mb = work_mb
 
     def after(self) -> None:
-        """Make ready for a step like the one before."""
-        allocator.keep_holes()
-        self._leave(self._placeless_mb)
+        """Prepare for another step like the last one."""
+        allocator.no_huge_pages_in_heap()
+        self._ensure(self._fragmentation_mb)
 
-    def _leave(self, room_mb: float) -> None:
-        """Give what is freed back to the system where there is less than `room_mb` left."""
-        if self._limit_mb is not None and counters.usage().rss + room_mb > self._limit_mb:
+    def _ensure(self, needed_mb: float) -> None:
+        """Trim the heap if less than `needed_mb` MiB are left below the limit."""
+        if self._limit_mb is not None and counters.usage().rss + needed_mb > self._limit_mb:
             allocator.trim()
             guard.renew_guard()

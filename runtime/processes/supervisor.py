@@ -52,7 +52,7 @@ def run_child(
     *,
     on_message: Callable[[Message], None],
     threads: int | None = None,
-    allocator: Allocator = "held",
+    allocator: Allocator = "heap",
     cgroup: Path | None = None,
 ) -> Outcome:
     """Run `python ARGUMENTS` to its end.

@@ -52,7 +52,7 @@ def measure(run: Run, loop: str, turns: Turns | None) -> dict[str, Any]:
     process_setup.set_up(config.train.threads)
     device = open_device(config.train.device)
     process_setup.warm_up(device.name)
-    allocator.hold_freed()
+    allocator.keep_tensors_on_heap()
     _warm_up()
     section = Section()
     parts = build(from_config.make_chain(config, info), config)

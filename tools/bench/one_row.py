@@ -46,7 +46,7 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
 
     def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
         process_setup.warm_up(run.config().train.device)
-        allocator.hold_freed()
+        allocator.keep_tensors_on_heap()
         section = Section()
         for module in range(len(layout["starts"])):
             rooms.modules.open(module)

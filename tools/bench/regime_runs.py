@@ -101,7 +101,7 @@ class Bench:
         try:
             for net, row, allocator in contestants:
                 run = self.begin(replace(net, epochs=num_rounds + 1, scored=False), row)
-                environment = self._environment(_allocator(net) if allocator else "own")
+                environment = self._environment(_allocator(net) if allocator else "default")
                 processes.append(_RowProcess(run, row, environment, turns=True))
             return [[process.turn() for process in processes] for _ in range(num_rounds + 1)][1:]
         finally:
@@ -184,7 +184,7 @@ class Bench:
 
     def _environment(self, allocator: Allocator) -> dict[str, str]:
         bare = {"OMP_NUM_THREADS": str(self.threads)}
-        return {**os.environ, **(bare if allocator == "own" else library_settings(self.threads, allocator))}
+        return {**os.environ, **(bare if allocator == "default" else library_settings(self.threads, allocator))}
 
 
 class _RowProcess:
@@ -235,7 +235,7 @@ class _RowProcess:
 
 def _allocator(net: Net) -> Allocator:
     """As the plan of the product has it: the tensors of enlarged images, and of wide nets, are large."""
-    return "huge" if net.side or net.model.get("width", 0) > 64 else "held"
+    return "huge" if net.side or net.model.get("width", 0) > 64 else "heap"
 
 
 def _place(run: Run, placement: str) -> None:

@@ -102,7 +102,7 @@ class Training:
             seed=7,
             prefetch=self.prefetch,
             work_mb=lambda visit, num_samples: 0.0,
-            freed=Headroom(None),
+            headroom=Headroom(None),
         )
 
     def visits(self):

@@ -43,8 +43,8 @@ def test_a_process_may_grow_to_the_plan_and_to_the_budget(plan_run, limits):
     most_mb = opened.plan.peak_mb
     for tensor_mb in (1, 3, 0):
         opened.state.set_meta("placeless_bytes", tensor_mb * MB)
-        opened.freed(1e5, 20.0)
-    opened.freed(most_mb - 1, 20.0)
+        opened.headroom(1e5, 20.0)
+    opened.headroom(most_mb - 1, 20.0)
     assert limits == [
         (most_mb - 20, 4.0),
         (most_mb - 20, 6.0),
@@ -54,7 +54,7 @@ def test_a_process_may_grow_to_the_plan_and_to_the_budget(plan_run, limits):
 
 
 def test_freed_memory_stays_where_it_is_not_to_be_trimmed(plan_run, limits):
-    open_run(plan_run("run", budget__without=["trim"])).freed(1e5, 20.0)
+    open_run(plan_run("run", budget__without=["trim"])).headroom(1e5, 20.0)
     assert limits == [(None,)]
 
 

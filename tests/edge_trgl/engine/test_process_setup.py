@@ -18,7 +18,7 @@ def test_what_warming_up_loads_leaves_a_gpus_allocator_less(monkeypatch):
     done, rss = [], iter((400.0, 900.0))
     monkeypatch.setattr(counters, "usage", lambda: SimpleNamespace(rss=next(rss)))
     monkeypatch.setattr(process_setup, "warm_up", lambda device: done.append(device))
-    monkeypatch.setattr(allocator, "hold_freed", lambda: None)
+    monkeypatch.setattr(allocator, "keep_tensors_on_heap", lambda: None)
     process_setup.begin(SimpleNamespace(name="cuda", set_limit=done.append), 2000.0)
     assert done == [1600.0, "cuda", 1100.0]
 

@@ -98,12 +98,12 @@ def test_the_largest_tensor_decides_what_becomes_of_freed_memory(plan_run, monke
         state.close()
         return found
 
-    held, largest = planned("held")
-    assert held == "held"
+    kind, largest = planned("heap")
+    assert kind == "heap"
     assert largest > 0
-    assert planned("own", ["allocator"]) == ("own", 0)
+    assert planned("default", ["allocator"]) == ("default", 0)
     monkeypatch.setattr(allocator, "SMALL_BYTES", largest // 2 + 1)
-    assert planned("a few larger ones") == ("held", largest)
+    assert planned("a few larger ones") == ("heap", largest)
     monkeypatch.setattr(allocator, "SMALL_BYTES", largest // 2)
     assert planned("larger") == ("huge", 0)
 
@@ -117,9 +117,9 @@ def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run,
         return found, placeless_mb
 
     found, tensor_mb = allocator("roomy", 1e5)
-    assert found == "held"
+    assert found == "heap"
     monkeypatch.setattr(calibrated, "FRAGMENTED_SHARE", calibrated.FRAGMENTED_TENSORS * tensor_mb / 2e5)
-    assert [allocator(f"{mb}", mb)[0] for mb in (200_001.0, 199_999.0, None)] == ["held", "huge", "huge"]
+    assert [allocator(f"{mb}", mb)[0] for mb in (200_001.0, 199_999.0, None)] == ["heap", "huge", "huge"]
 
 
 @pytest.mark.slow

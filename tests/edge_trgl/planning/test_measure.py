@@ -53,7 +53,7 @@ def test_a_plan_rests_on_steps_that_were_measured(planned):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("allocator", "work_mb"), [("held", 103.0), ("huge", 100.0), ("own", 103.0)])
+@pytest.mark.parametrize(("allocator", "work_mb"), [("heap", 103.0), ("huge", 100.0), ("default", 103.0)])
 def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monkeypatch, allocator, work_mb):
     run, wanted = planned
     one = Measurement(work_mb=100.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)

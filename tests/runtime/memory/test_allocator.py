@@ -32,7 +32,7 @@ print(json.dumps([full - start, freed - start, counters.usage().rss - start]))
 
     def test_with_the_settings_large_blocks_go_back_at_once(self):
         code = self.CODE.format(size=2 << 20, total=64 << 20)
-        for allocator in ("held", "huge"):
+        for allocator in ("heap", "huge"):
             full, freed, _ = own_process.result_of("-c", code, **allocator_environment(allocator))
             assert full > 60
             assert freed < 8
@@ -41,7 +41,7 @@ print(json.dumps([full - start, freed - start, counters.usage().rss - start]))
 import json, resource
 from edge_trgl.runtime.memory import allocator, counters, high_water
 
-allocator.hold_freed()
+allocator.keep_tensors_on_heap()
 start = counters.usage().rss
 block = b"x" * (6 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -56,12 +56,12 @@ print(json.dumps([faults, full - start, counters.usage().rss - start]))
 """
 
     def test_on_the_heap_a_tensor_takes_the_place_of_the_last_one(self):
-        faults, full, freed = own_process.result_of("-c", self.FAULTS, **allocator_environment("held"))
+        faults, full, freed = own_process.result_of("-c", self.FAULTS, **allocator_environment("heap"))
         assert faults < 3000  # of 50 times 1536 pages
         assert full > 60
         assert freed < 10  # the end of the heap goes back
 
-    @pytest.mark.parametrize("allocator", ["huge", "own"])
+    @pytest.mark.parametrize("allocator", ["huge", "default"])
     def test_other_allocators_are_left_as_they_are(self, allocator):
         code = """
 import ctypes, json
@@ -72,7 +72,7 @@ class Library:
         raise AssertionError(name)
 
 allocator._C_LIBRARY = Library()
-allocator.hold_freed()
+allocator.keep_tensors_on_heap()
 print(json.dumps("untouched"))
 """
         assert own_process.result_of("-c", code, **allocator_environment(allocator)) == "untouched"
@@ -85,7 +85,7 @@ print(json.dumps("untouched"))
 
         assert tunables("huge", 2 << 20) == "glibc.malloc.hugetlb=1"
         assert tunables("huge", 32 << 20) == "glibc.malloc.hugetlb=0"  # of pages of 16 KiB
-        assert tunables("held", 32 << 20) is None
+        assert tunables("heap", 32 << 20) is None
 
     def test_a_kernel_without_huge_pages_is_asked_all_the_same(self, tmp_path):
         assert allocator_environment("huge", tmp_path / "none")["GLIBC_TUNABLES"].endswith("=1")
@@ -93,14 +93,14 @@ print(json.dumps("untouched"))
     def test_where_huge_pages_are_left_alone_tensors_still_go_back_at_once(self, tmp_path):
         path = tmp_path / "hpage_pmd_size"
         path.write_text(f"{32 << 20}\n")
-        code = "from edge_trgl.runtime.memory import allocator, counters\nallocator.hold_freed()\n" + self.CODE
-        code = code.format(size=2 << 20, total=64 << 20)
+        start = "from edge_trgl.runtime.memory import allocator\nallocator.keep_tensors_on_heap()\n"
+        code = (start + self.CODE).format(size=2 << 20, total=64 << 20)
         full, freed, _ = own_process.result_of("-c", code, **allocator_environment("huge", path))
         assert full > 60
         assert freed < 8
 
     def test_mimalloc_maps_no_more_than_it_is_asked_for(self):
-        for allocator in ("held", "huge"):
+        for allocator in ("heap", "huge"):
             found = allocator_environment(allocator)
             assert (found["MIMALLOC_PURGE_DELAY"], found["MIMALLOC_ARENA_EAGER_COMMIT"]) == ("0", "0")
 
@@ -123,7 +123,7 @@ def grown():
 
 first = grown()
 before = flags()
-allocator.keep_holes()
+allocator.no_huge_pages_in_heap()
 kept = flags()
 second = grown()
 print(json.dumps([before, kept, flags()]))

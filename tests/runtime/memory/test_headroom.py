@@ -15,15 +15,15 @@ def calls(monkeypatch):
     """What a process of 80 MiB does, in order."""
     made = []
     monkeypatch.setattr(counters, "usage", lambda: SimpleNamespace(rss=80.0))
-    monkeypatch.setattr(allocator, "keep_holes", lambda: made.append("keep"))
+    monkeypatch.setattr(allocator, "no_huge_pages_in_heap", lambda: made.append("keep"))
     monkeypatch.setattr(allocator, "trim", lambda: made.append("trim"))
     monkeypatch.setattr(guard, "renew_guard", lambda: made.append("renew"))
     return made
 
 
-@pytest.mark.parametrize(("placeless_mb", "goes"), [(0.0, False), (19.9, False), (20.1, True)])
-def test_it_stays_for_a_step_like_the_last_while_a_tensor_has_room_beside_it(calls, placeless_mb, goes):
-    Headroom(100.0, placeless_mb).after()
+@pytest.mark.parametrize(("fragmentation_mb", "goes"), [(0.0, False), (19.9, False), (20.1, True)])
+def test_it_stays_for_a_step_like_the_last_while_a_tensor_has_room_beside_it(calls, fragmentation_mb, goes):
+    Headroom(100.0, fragmentation_mb).after()
     assert calls == ["keep", *(["trim", "renew"] if goes else [])]
 
 
@@ -37,14 +37,14 @@ def test_it_stays_for_a_step_like_the_last_while_a_tensor_has_room_beside_it(cal
     ],
 )
 def test_it_goes_before_a_larger_step_that_has_no_room_beside_it(calls, works_mb, trims):
-    freed = Headroom(100.0, 20.0)
+    headroom = Headroom(100.0, 20.0)
     for work_mb in works_mb:
-        freed.before(work_mb)
+        headroom.before(work_mb)
     assert calls == ["trim", "renew"] * trims
 
 
 def test_without_a_limit_it_never_goes(calls):
-    freed = Headroom(None, 1e9)
-    freed.before(1e9)
-    freed.after()
+    headroom = Headroom(None, 1e9)
+    headroom.before(1e9)
+    headroom.after()
     assert calls == ["keep"]

@@ -207,7 +207,7 @@ class TestEnvironment:
         return run(f"finish({{name: os.environ.get(name) for name in {self.NAMES!r}}})", **options).result
 
     def test_the_allocators_are_set_before_the_child_starts(self):
-        for allocator in ("held", "huge"):
+        for allocator in ("heap", "huge"):
             found, expected = self.environment(allocator=allocator), allocator_environment(allocator)
             assert {name: found[name] for name in expected} == expected
         assert found["OPENBLAS_NUM_THREADS"] == "1"
