@@ -209,6 +209,14 @@ def test_every_setting_is_named():
                 assert named or f"--{field.name}`" in text, f"{section.name}.{field.name}"
 
 
+def test_the_map_has_every_room():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = {
+        path.parent.name for path in (ROOT / "edge_trgl").glob("*/__init__.py") if not path.parent.is_symlink()
+    }
+    assert rooms <= set(re.findall(r"`edge_trgl/(\w+)/`", text))
+
+
 def test_the_table_of_boards_is_that_of_the_profiles():
     text = (ROOT / "profiles/README.md").read_text()
     rows = dict(re.findall(r"^\| `(\w[\w-]*)` \|(.*)$", text, re.MULTILINE))
