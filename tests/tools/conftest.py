@@ -45,9 +45,11 @@ def seen(tool, monkeypatch, tmp_path):
 
     def sampled(marks):
         waiting = list(tmp_path.glob("waits*"))
-        sample(marks)
+        marks.look()
+        alive = sample(marks)
         for file in waiting:
             file.unlink()
+        return alive
 
     monkeypatch.setattr(processes.Marks, "sample", sampled)
     return (

@@ -21,8 +21,9 @@ from edge_trgl.method.kinetic_energy import Measure
 from edge_trgl.method.transport import Residue, penalised
 from edge_trgl.networks.chain import Chain
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import allocator, high_water
+from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.device import open_device
+from tools.common import kernel
 from tools.common.section import Section, Turns
 
 
@@ -58,8 +59,8 @@ def measure(run: Run, loop: str, turns: Turns | None) -> dict[str, Any]:
     parts = build(from_config.make_chain(config, info), config)
     section.start()
     train(parts, run, loop, turns)
-    figures = section.end(high_water.peak_mb())
-    peak_mb = high_water.peak_mb() + device.memory_mb()
+    figures = section.end(kernel.own_peak_mb())
+    peak_mb = kernel.own_peak_mb() + device.memory_mb()
     return {**figures, "accuracy": _accuracy(parts, run, config, info), "peak_mb": peak_mb}
 
 

@@ -7,17 +7,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from edge_trgl.runtime.memory import high_water
+import psutil
 
-PROC = Path("/proc")
-GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
-"""What reading /proc raises about a process that has just ended."""
+from tools.common import kernel
 
 SAMPLE_SECONDS = 0.01
+LOOK_SECONDS = 0.05
+"""How often new processes are looked for: that takes milliseconds, a look at a mark far less."""
 
 
 class CommandError(Exception):
@@ -59,18 +57,27 @@ class Marks:
     def __init__(self, root: int) -> None:
         self.peak_mb = 0.0
         self._root = root
+        self._known: list[int] = []
+        self._look_at = 0.0
         self._highest: dict[int, float] = {}
+
+    def look(self) -> None:
+        """Find the processes anew; `sample` does so from time to time."""
+        self._known = tree(self._root)
+        self._look_at = time.monotonic() + LOOK_SECONDS
 
     def sample(self) -> list[int]:
         """Read all marks; returns the processes alive, parents first."""
-        alive = tree(self._root)
-        for pid in alive:
-            with suppress(*GONE):
-                mark = high_water.peak_mb(PROC / str(pid))
+        if time.monotonic() >= self._look_at:
+            self.look()
+        for pid in self._known:
+            mark = kernel.peak_mb(pid)
+            if mark is not None:
                 self._highest[pid] = max(self._highest.get(pid, 0.0), mark)
-        together = set(alive) & set(tree(self._root))  # one of a later moment may have come when one had gone
-        self.peak_mb = max(self.peak_mb, sum(self._highest.get(pid, 0.0) for pid in together))
-        return alive
+        # Only those that are still there held memory together: another may have gone before one of them came.
+        self._known = [pid for pid in self._known if runs(pid)]
+        self.peak_mb = max(self.peak_mb, sum(self._highest.get(pid, 0.0) for pid in self._known))
+        return list(self._known)
 
 
 def watch(command: Sequence[str]) -> Watched:
@@ -94,30 +101,30 @@ def watch(command: Sequence[str]) -> Watched:
 
 def tree(root: int) -> list[int]:
     """`root` and its living descendants, parents first."""
-    found = [root]
-    for pid in found:
-        with suppress(*GONE):
-            for task in (PROC / str(pid) / "task").iterdir():
-                found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+    try:
+        return [root, *(child.pid for child in psutil.Process(root).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return [root]
 
 
 def job_of(pid: int) -> str | None:
     """The job that a process of edge-trgl does (`prepare`, `plan`, `train`, ...), None for any other process."""
     try:
-        words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except GONE:
+        words = psutil.Process(pid).cmdline()
+    except psutil.Error:
         return None
     return words[words.index("edge_trgl.jobs") + 1] if "edge_trgl.jobs" in words else None
 
 
 def wait_until_gone(pids: Sequence[int]) -> None:
     """Return once none of `pids` runs any more; those that nobody has reaped count as gone."""
-    while any(_runs(pid) for pid in pids):
+    while any(map(runs, pids)):
         time.sleep(SAMPLE_SECONDS)
 
 
-def _runs(pid: int) -> bool:
-    with suppress(*GONE):
-        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    return False
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
+        return False

@@ -6,7 +6,11 @@ import json
 import sys
 import time
 
-from edge_trgl.runtime.memory import allocator, counters, high_water
+import psutil
+
+from edge_trgl.runtime.memory import allocator
+from edge_trgl.runtime.units import MIB
+from tools.common import kernel
 
 
 class Section:
@@ -14,9 +18,9 @@ class Section:
 
     def __init__(self) -> None:
         allocator.trim()
-        high_water.reset()
-        self._before_mb = high_water.peak_mb()
-        self._io_mb = counters.io_mb()
+        kernel.reset_peak()
+        self._before_mb = kernel.own_peak_mb()
+        self._io = psutil.Process().io_counters()
         self._start = time.monotonic()
 
     def start(self) -> None:
@@ -26,13 +30,13 @@ class Section:
     def end(self, peak_mb: float) -> dict[str, float]:
         """The figures of the section; `peak_mb` is the most that the process held in it."""
         seconds = time.monotonic() - self._start
-        read, written = counters.io_mb()
+        io = psutil.Process().io_counters()
         return {
             "tensors_mb": peak_mb - self._before_mb,
             "rss_mb": peak_mb,
             "seconds": seconds,
-            "read_mb": read - self._io_mb[0],
-            "written_mb": written - self._io_mb[1],
+            "read_mb": (io.read_chars - self._io.read_chars) / MIB,
+            "written_mb": (io.write_bytes - self._io.write_bytes) / MIB,
         }
 
 

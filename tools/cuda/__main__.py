@@ -30,7 +30,7 @@ from edge_trgl.run.folder import RUNS
 from tools.common.book import Book
 from tools.common.machine import machine
 from tools.common.options import command_line
-from tools.common.processes import GONE, CommandError, output_of, tree
+from tools.common.processes import CommandError, output_of, tree
 from tools.common.programs import RESULTS, program
 from tools.cuda.checks import CHECKS, Setting
 
@@ -104,7 +104,7 @@ def end(child: subprocess.Popen[str]) -> None:
     """Let a process and all under it go."""
     if child.poll() is None:
         for pid in tree(child.pid):
-            with suppress(*GONE):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         child.communicate()
 

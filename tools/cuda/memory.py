@@ -8,14 +8,18 @@ import subprocess
 from dataclasses import dataclass, replace
 from typing import Any
 
+import psutil
+
 from edge_trgl.config import sources
 from edge_trgl.engine import process_setup, training
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import allocator, counters, high_water
+from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.device import THIS_MACHINE, Cuda, Machine, ThisMachine
 from edge_trgl.runtime.processes.supervisor import Message
+from edge_trgl.runtime.units import MIB
+from tools.common import kernel
 from tools.cuda.checks import Result, Setting
 from tools.cuda.runs import PLENTY_MB, sections
 
@@ -76,11 +80,12 @@ class Rehearsal(ThisMachine):
 
     def reserved_mb(self) -> float:
         """The private memory of this process."""
-        return counters.usage().anonymous
+        memory = psutil.Process().memory_info()
+        return float(memory.rss - memory.shared) / MIB
 
     def max_reserved_mb(self) -> float:
         """All of its memory, at most: no less than that."""
-        return high_water.peak_mb()
+        return kernel.own_peak_mb()
 
     def release(self) -> None:
         """The heap."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import resource
 import sys
 
+import psutil
+
 from edge_trgl.engine import process_setup
 from edge_trgl.jobs import __main__ as jobs
-from edge_trgl.runtime.memory import counters
 from edge_trgl.runtime.memory.device import Device
-from edge_trgl.runtime.units import MIB
 
 _begin = process_setup.begin
 
@@ -23,7 +23,7 @@ def begin(device: Device, room_mb: float | None) -> None:
     """As in the product, and then nothing more may be allocated."""
     _begin(device, room_mb)
     if device.name == "cpu":
-        data = int(counters.usage().data * MIB)
+        data = psutil.Process().memory_info().data
         resource.setrlimit(resource.RLIMIT_DATA, (data, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     else:
         device.rest_mb()

@@ -138,7 +138,7 @@ class Balloon:
         if position > 0:
             self.positions.append(position)
             Path(f"/proc/{worker}/oom_score_adj").write_text(FIRST)
-            command = program("prove.balloon", str(group.path / group.files.kills))
+            command = program("prove.balloon", str(group.path))
             self._process = subprocess.Popen(command, preexec_fn=partial(cgroup.enter, group.path))
 
     def close(self) -> None:

@@ -11,9 +11,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.memory import counters
+from edge_trgl.runtime.units import MIB
 from tools.common.book import Book, Item
 from tools.common.processes import CommandError, edge_trgl, output_of
 from tools.common.programs import environment, program
@@ -62,7 +64,7 @@ class Proof:
 
     def _row(self, net: Net, net_name: str, regime: str, level: str) -> Item:
         minimum_mb = self.minimum_mb(net_name, regime)
-        most_mb = max(minimum_mb, math.floor(GENEROUS_SHARE * counters.available_mb()))
+        most_mb = max(minimum_mb, math.floor(GENEROUS_SHARE * psutil.virtual_memory().available / MIB))
         budget_mb = min(math.ceil(minimum_mb * LEVELS[level]), most_mb)
         flags = self.flags(net, REGIMES[regime])
         planned = self.plan(budget_mb, flags).document()["plan"]

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TextIO
 
 from edge_trgl.runtime.memory import cgroup
+from tools.common import kernel
 from tools.common.processes import SAMPLE_SECONDS, CommandError, Marks
 
 PROBE_MB = 64.0
@@ -80,8 +81,8 @@ def watch(
             errors=_text(errors),
             seconds=time.monotonic() - began,
             peak_mb=marks.peak_mb,
-            cgroup_mb=group.peak_mb() if group else None,
-            kills=group.kills() if group else None,
+            cgroup_mb=kernel.cgroup_peak_mb(group.path) if group else None,
+            kills=kernel.cgroup_kills(group.path) if group else None,
         )
 
 

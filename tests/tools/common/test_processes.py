@@ -21,13 +21,17 @@ def test_watching_adds_up_the_processes_that_live_together(tool, seen):
 
 
 def test_a_process_that_came_when_another_had_gone_is_not_added_to_it(tool, monkeypatch):
-    processes, alive = tool("common.processes"), iter([[1, 2], [1, 2], [1, 2, 3], [1, 3]])
-    monkeypatch.setattr(processes, "tree", lambda root: next(alive))
-    monkeypatch.setattr(processes.high_water, "peak_mb", lambda process: float(process.name))
+    processes, found = tool("common.processes"), iter([[1, 2], [1, 2, 3]])
+    there = {1, 2}
+    monkeypatch.setattr(processes, "tree", lambda root: next(found))
+    monkeypatch.setattr(processes, "runs", lambda pid: pid in there)
+    monkeypatch.setattr(processes.kernel, "peak_mb", float)
     marks = processes.Marks(1)
-    marks.sample()
+    assert marks.sample() == [1, 2]
     assert marks.peak_mb == 3
-    marks.sample()
+    marks.look()
+    there = {1, 3}
+    assert marks.sample() == [1, 3]
     assert marks.peak_mb == 4
 
 

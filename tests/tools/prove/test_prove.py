@@ -266,7 +266,7 @@ def test_the_balloon_makes_the_kernel_kill_its_neighbour_and_leaves(tool):
     def inflate(alive, group):
         if not balloons and len(alive) == 2:
             Path(f"/proc/{alive[1]}/oom_score_adj").write_text("1000")
-            command = [sys.executable, "-m", "tools.prove.balloon", str(group.path / group.files.kills)]
+            command = [sys.executable, "-m", "tools.prove.balloon", str(group.path)]
             balloons.append(subprocess.Popen(command, preexec_fn=partial(cgroup.enter, group.path)))
 
     worker = "import time; x = b'1' * (30 << 20); time.sleep(20)"
