@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edge_trgl.api import Training
+from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.progress import Terminal
 from edge_trgl.cli.verb import Verb, option
+from edge_trgl.run.facts import Scores
+from edge_trgl.runtime.records import Document
 
 
 @click.command(cls=Verb)
@@ -22,13 +25,14 @@ def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
     click.echo(json.dumps(scores) if as_json else _scores_text(scores))
 
 
-def _scores_text(scores: dict[str, Any]) -> str:
-    images = validation_images(scores["chosen_on"])
+def _scores_text(document: Document) -> str:
+    scores = part_of(document, Scores)
+    images = validation_images(scores.chosen_on)
     lines = []
-    for depth, accuracy in enumerate(scores["per_depth"], scores["first_depth"]):
-        mark = "  chosen" if depth == scores["chosen_depth"] else ""
+    for depth, accuracy in enumerate(scores.per_depth, scores.first_depth):
+        mark = "  chosen" if depth == scores.chosen_depth else ""
         lines.append(f"depth {depth:3d}  {images} {accuracy:.2%}{mark}")
-    return "\n".join([*lines, test_text(scores)])
+    return "\n".join([*lines, test_text(document)])
 
 
 def validation_images(chosen_on: str) -> str:
@@ -36,12 +40,23 @@ def validation_images(chosen_on: str) -> str:
     return "half of the test images" if chosen_on == "half-test" else "validation"
 
 
-def test_text(scores: dict[str, Any]) -> str:
-    """Say how a trained run scores on the test set."""
-    if scores["chosen"] is None:
-        return f"chosen depth {scores['chosen_depth']}; there is no test set"
-    chosen = f"test accuracy {scores['chosen']:.2%} at the chosen depth {scores['chosen_depth']}"
-    text = f"{chosen}, {scores['last']:.2%} at the last"
-    if scores["chosen_on"] != "half-test":
+@dataclass(frozen=True, kw_only=True)
+class TestScores:
+    """Accuracies on the test set, as fractions, None without one; see `run.facts.Scores`."""
+
+    chosen_depth: int
+    chosen: float | None
+    last: float | None
+    chosen_on: str
+
+
+def test_text(document: Document) -> str:
+    """Say how a trained run scores on the test set; the document has at least the keys of `TestScores`."""
+    scores = part_of(document, TestScores)
+    if scores.chosen is None or scores.last is None:
+        return f"chosen depth {scores.chosen_depth}; there is no test set"
+    chosen = f"test accuracy {scores.chosen:.2%} at the chosen depth {scores.chosen_depth}"
+    text = f"{chosen}, {scores.last:.2%} at the last"
+    if scores.chosen_on != "half-test":
         return text
     return f"{text}\nscored as the paper's authors did: the depth was chosen on half of the test images"

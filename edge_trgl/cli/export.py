@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edge_trgl.api import Training
+from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.evaluate import validation_images
 from edge_trgl.cli.progress import Terminal
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.config.export_request import TARGETS
 from edge_trgl.run.exported_files import Row, rows
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.records import Document
 from edge_trgl.runtime.units import MIB
 
 
@@ -71,46 +74,74 @@ def export(run: Path, as_json: bool, **options: Any) -> None:  # noqa: FBT001
         click.echo(table(rows(Run(run), document)))
 
 
-def export_text(document: Mapping[str, Any]) -> str:
-    """Say what was exported and how it was checked."""
-    depths = [exit_["depth"] for exit_ in document["exits"]]
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What export.json says of model.onnx; `peak_mb` is the peak of the export in MiB."""
+
+    file: str
+    num_bytes: int
+    opset: int
+    num_images: int
+    max_abs_diff: float
+    top1_agreement: float
+    peak_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What export.json says of model.exits as a whole; `model_flops` is that of model.onnx."""
+
+    folder: str
+    model_flops: int
+    num_images: int
+    max_abs_diff: float
+    chosen_on: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageScores:
+    """Accuracies of the stages on some images, and the share of all their FLOPs that was computed."""
+
+    accuracy: float
+    per_exit: tuple[float, ...]
+    compute_share: float
+    num_images: int
+
+
+def export_text(document: Document) -> str:
+    """Say what was exported and how it was checked; `document` is export.json."""
+    file = part_of(document, Exported)
+    depths = [compared["depth"] for compared in document["exits"]]
     depth = f"depths {depths[0]} to {depths[-1]}" if len(depths) > 1 else f"depth {depths[0]}"
     text = (
-        f"{document['file']}  {depth}, {document['num_bytes'] / MIB:.1f} MiB, opset {document['opset']}; "
-        f"over {document['num_images']} images logits differ by at most {document['max_abs_diff']:.1e}, "
-        f"{document['top1_agreement']:.1%} of the predictions agree; peak {document['peak_mb']:.0f} MiB"
+        f"{file.file}  {depth}, {file.num_bytes / MIB:.1f} MiB, opset {file.opset}; "
+        f"over {file.num_images} images logits differ by at most {file.max_abs_diff:.1e}, "
+        f"{file.top1_agreement:.1%} of the predictions agree; peak {file.peak_mb:.0f} MiB"
     )
     return f"{text}\n{early_exit_text(early)}" if (early := document["early_exit"]) else text
 
 
-def early_exit_text(early: Mapping[str, Any]) -> str:
+def early_exit_text(early: Document) -> str:
     """Say what the stages of a network spare; `early` is `early_exit` of export.json."""
-    return "\n".join(
-        [
-            _stages_text(early),
-            _scores_text(validation_images(early["chosen_on"]), early["validation"]),
-            _scores_text("test", early["test"]),
-        ]
+    stages = part_of(early, Stages)
+    thresholds = ", ".join(f"{stage['threshold']:.4g}" for stage in early["stages"][:-1])
+    share = sum(stage["flops"] for stage in early["stages"]) / stages.model_flops
+    text = (
+        f"{stages.folder}  {len(early['stages'])} stages, left from a probability of {thresholds} on; together "
+        f"they take {share:.2f} times the FLOPs of model.onnx; over {stages.num_images} images logits differ by "
+        f"at most {stages.max_abs_diff:.1e}"
     )
+    validation = _scores_text(validation_images(stages.chosen_on), early["validation"])
+    return "\n".join([text, validation, _scores_text("test", early["test"])])
 
 
-def _stages_text(early: Mapping[str, Any]) -> str:
-    stages = early["stages"]
-    thresholds = ", ".join(f"{stage['threshold']:.4g}" for stage in stages[:-1])
-    share = sum(stage["flops"] for stage in stages) / early["model_flops"]
-    return (
-        f"{early['folder']}  {len(stages)} stages, left from a probability of {thresholds} on; together they take "
-        f"{share:.2f} times the FLOPs of model.onnx; over {early['num_images']} images logits differ by "
-        f"at most {early['max_abs_diff']:.1e}"
-    )
-
-
-def _scores_text(images: str, scores: Mapping[str, Any] | None) -> str:
-    if scores is None:
+def _scores_text(images: str, document: Document | None) -> str:
+    if document is None:
         return f"  {images}: there are no such images, so nothing is known beyond those above"
+    scores = part_of(document, StageScores)
     return (
-        f"  {images}: accuracy {scores['accuracy']:.2%} (last exit {scores['per_exit'][-1]:.2%}) at "
-        f"{scores['compute_share']:.1%} of the FLOPs of all stages, over {scores['num_images']} images"
+        f"  {images}: accuracy {scores.accuracy:.2%} (last exit {scores.per_exit[-1]:.2%}) at "
+        f"{scores.compute_share:.1%} of the FLOPs of all stages, over {scores.num_images} images"
     )
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from edge_trgl.api import plan_of
 from edge_trgl.cli.configured import ConfiguredVerb, configured, read_configuration
+from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
+from edge_trgl.run.facts import ModuleNeeds
+from edge_trgl.runtime.planner.alternatives import Alternative
+from edge_trgl.runtime.planner.plan import Plan
+from edge_trgl.runtime.planner.traffic import Traffic
+from edge_trgl.runtime.records import Document, read_record
 
 COLUMNS = ("weights", "gradients", "momentum", "activations", "workspace", "buffers", "peak")
 RECOMPUTED = {
@@ -29,91 +36,108 @@ def plan(as_json: bool, **given: Any) -> None:  # noqa: FBT001
     click.echo(json.dumps(document) if as_json else plan_text(document))
 
 
-def plan_text(document: dict[str, Any]) -> str:
+def plan_text(document: Document) -> str:
     """Lay out the document of `edge-trgl plan` as a table and a few sentences."""
-    plan, table = document["plan"], document["table"]
+    plan = part_of(document["plan"], Plan)
+    table = [read_record(ModuleNeeds, row) for row in document["table"]]
     lines = ["module" + "".join(f"{name:>12}" for name in COLUMNS) + "  MiB"]
     for row in table:
-        sizes = "".join(f"{row[f'{name}_mb']:12.1f}" for name in COLUMNS)
-        head = f", {row['head']} head" if row["head"] else ""
-        lines.append(f"{row['module']:6d}{sizes}  {row['name']}{head}")
+        sizes = "".join(f"{size:12.1f}" for size in _sizes_mb(row))
+        head = f", {row.head} head" if row.head else ""
+        lines.append(f"{row.module:6d}{sizes}  {row.name}{head}")
+    others = [read_record(Alternative, one) for one in document["alternatives"]]
     lines += [
         _layout(plan, len(table)) + _missed(document["missed"]),
-        *_traffic(document["traffic"]),
-        *_alternatives(plan, document["alternatives"]),
+        *_traffic(read_record(Traffic, document["traffic"])),
+        *_alternatives(others, in_memory=plan.layout.placement == "memory"),
     ]
-    basis = "measured by steps in a separate process" if plan["probed"] else "estimated; no step was measured"
-    fits = "fits" if plan["peak_mb"] <= document["budget_mb"] else "does not fit"
+    budget_mb, disk_limit_mb = document["budget_mb"], document["disk_limit_mb"]
+    basis = "measured by steps in a separate process" if plan.probed else "estimated; no step was measured"
+    phases = ", ".join(f"{phase['name']} {phase['peak_mb']:.0f}" for phase in document["phases"])
     lines += [
-        f"peak {plan['peak_mb']:.0f} MiB of {document['budget_mb']:.0f} MiB: {fits}; "
-        f"{plan['fixed_mb']:.0f} MiB are fixed, before any module ({basis})"
+        f"peak {plan.peak_mb:.0f} MiB of {budget_mb:.0f} MiB: {_fits(plan.peak_mb, budget_mb)}; "
+        f"{plan.fixed_mb:.0f} MiB are fixed, before any module ({basis})",
+        f"disk at most {plan.disk_mb:.0f} MiB of {disk_limit_mb:.0f} MiB: {_fits(plan.disk_mb, disk_limit_mb)}",
+        f"peaks before training: {phases} MiB",
+        f"exporting the network takes at most {document['export_mb']:.0f} MiB: "
+        f"{_fits(document['export_mb'], budget_mb)}",
     ]
-    fits = "fits" if plan["disk_mb"] <= document["disk_limit_mb"] else "does not fit"
-    lines.append(f"disk at most {plan['disk_mb']:.0f} MiB of {document['disk_limit_mb']:.0f} MiB: {fits}")
-    others = ", ".join(f"{phase['name']} {phase['peak_mb']:.0f}" for phase in document["phases"])
-    lines.append(f"peaks before training: {others} MiB")
-    fits = "fits" if document["export_mb"] <= document["budget_mb"] else "does not fit"
-    lines.append(f"exporting the network takes at most {document['export_mb']:.0f} MiB: {fits}")
-    if plan["lossy"]:
-        lines.append(f"this plan changes the results: {', '.join(plan['lossy'])}")
+    if plan.lossy:
+        lines.append(f"this plan changes the results: {', '.join(plan.lossy)}")
     return "\n".join(lines)
 
 
-def _layout(plan: dict[str, Any], num_modules: int) -> str:
-    layout = plan["layout"]
-    ahead = ", the next module is read ahead" if layout["prefetch"] else ""
+def _sizes_mb(row: ModuleNeeds) -> tuple[float, ...]:
+    """The sizes of a module in the order of `COLUMNS`."""
     return (
-        f"{layout['resident']} of {num_modules} modules in memory, chunks of {layout['chunk']} batches, "
-        f"boundaries {'in memory' if layout['placement'] == 'memory' else 'on disk'}{ahead}"
-        + RECOMPUTED[layout["recompute"]]
-        + (f", batches in parts of {plan['micro_batch']}" if plan["micro_batch"] else "")
+        row.weights_mb,
+        row.gradients_mb,
+        row.momentum_mb,
+        row.activations_mb,
+        row.workspace_mb,
+        row.buffers_mb,
+        row.peak_mb,
     )
 
 
-def _missed(without: dict[str, float]) -> str:
+def _fits(size_mb: float, limit_mb: float) -> str:
+    return "fits" if size_mb <= limit_mb else "does not fit"
+
+
+def _layout(plan: Plan, num_modules: int) -> str:
+    layout = plan.layout
+    ahead = ", the next module is read ahead" if layout.prefetch else ""
+    return (
+        f"{layout.resident} of {num_modules} modules in memory, chunks of {layout.chunk} batches, "
+        f"boundaries {'in memory' if layout.placement == 'memory' else 'on disk'}{ahead}"
+        + RECOMPUTED[layout.recompute]
+        + (f", batches in parts of {plan.micro_batch}" if plan.micro_batch else "")
+    )
+
+
+def _missed(peaks_mb: Mapping[str, float]) -> str:
     """The peak without each saving that the budget has no room to leave out."""
-    return "".join(f"; {name} would take {peak_mb:.0f} MiB" for name, peak_mb in without.items())
+    return "".join(f"; {name} would take {peak_mb:.0f} MiB" for name, peak_mb in peaks_mb.items())
 
 
-def _traffic(traffic: dict[str, Any]) -> list[str]:
-    epochs, read_mb, written_mb = traffic["epochs"], traffic["read_mb"], traffic["written_mb"]
+def _traffic(traffic: Traffic) -> list[str]:
+    epochs, read_mb, written_mb = traffic.epochs, traffic.read_mb, traffic.written_mb
     each = f"an epoch reads {_size(read_mb / epochs)} and writes {_size(written_mb / epochs)}"
     whole = f"all {epochs} read {_size(read_mb)} and write {_size(written_mb)}"
-    if traffic["seconds"] is not None:
-        each += f" in {duration(traffic['seconds'] / epochs)}"
-        whole += f" in {duration(traffic['seconds'])}"
-    if traffic["wear"] is not None:
-        whole += f", {traffic['wear']:.2%} of the storage's endurance"
+    if traffic.seconds is not None:
+        each += f" in {duration(traffic.seconds / epochs)}"
+        whole += f" in {duration(traffic.seconds)}"
+    if traffic.wear is not None:
+        whole += f", {traffic.wear:.2%} of the storage's endurance"
     return [f"{each}; {whole}"]
 
 
-def _alternatives(plan: dict[str, Any], found: list[dict[str, Any]]) -> list[str]:
+def _alternatives(others: Sequence[Alternative], *, in_memory: bool) -> list[str]:
     """What more copies of a cached boundary, or none, would mean for augmentation, storage and time."""
-    if not found:
+    if not others:
         return []
-    here, *more, none = found
-    in_memory = plan["layout"]["placement"] == "memory"
-    each = f"the same {here['copies']} augmented copies" if here["copies"] > 1 else "the same augmented copy"
+    here, *more, none = others
+    each = f"the same {here.copies} augmented copies" if here.copies > 1 else "the same augmented copy"
     words = [
         f"cached boundaries show {each} of an image in every epoch" if more else "cached boundaries are exact"
     ]
     for one in more:
         takes = "takes as many times their memory" if in_memory else _writes(one)
-        words.append(f"--views {one['copies']} varies the images more, {takes}{_time(one, here)}")
+        words.append(f"--views {one.copies} varies the images more, {takes}{_time(one, here)}")
     draws = "augments anew in every epoch, " if more else ""
     takes = "keeps none" if in_memory else _writes(none)
     words.append(f"--cache none {draws}{takes}{_time(none, here)}")
     return ["; ".join(words)]
 
 
-def _writes(one: dict[str, Any]) -> str:
-    return f"writes {_size(one['traffic']['written_mb'])} in all"
+def _writes(one: Alternative) -> str:
+    return f"writes {_size(one.traffic.written_mb)} in all"
 
 
-def _time(one: dict[str, Any], here: dict[str, Any]) -> str:
+def _time(one: Alternative, here: Alternative) -> str:
     """How long it takes, if that is known."""
-    seconds, ours = one["traffic"]["seconds"], here["traffic"]["seconds"]
-    return "" if seconds is None else f", takes {seconds / ours:.1f} times as long"
+    seconds, ours = one.traffic.seconds, here.traffic.seconds
+    return "" if seconds is None or ours is None else f", takes {seconds / ours:.1f} times as long"
 
 
 def _size(mb: float) -> str:

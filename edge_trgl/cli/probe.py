@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
+from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.progress import Terminal
 from edge_trgl.cli.verb import Verb, option
+from edge_trgl.runtime.records import Document
 
 REFERENCE = "training one K-M module of width 64, 32x32, batch 32"
 
@@ -37,29 +40,40 @@ def probe(disk: Path | None, target: str | None, as_json: bool) -> None:  # noqa
     click.echo(json.dumps(document) if as_json else _board_text(document))
 
 
-def _board_text(document: dict[str, Any]) -> str:
-    board = document["board"]
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured beside the board itself; `relative_speeds` of a type is None where it does not work."""
+
+    available_mb: float
+    folder: str
+    storage_method: str
+    storage_file_mb: float
+    relative_speeds: Mapping[str, float | None]
+
+
+def _board_text(document: Document) -> str:
+    board, measured = document["board"], part_of(document, Measured)
     device = document["defaults"]["train"]["device"]
-    file = f"{document['storage_file_mb']:.0f} MiB, {document['storage_method']}"
     rows = {
         "machine": board["name"],
-        "memory": f"{board['usable_mb']:.0f} MiB, {document['available_mb']:.0f} available now",
+        "memory": f"{board['usable_mb']:.0f} MiB, {measured.available_mb:.0f} available now",
         "GPU": board["gpu"],
-        "disk": f"{board['storage']}, under {document['folder']}",
-        "  write": f"{board['storage_write_mbs']:.0f} MB/s ({file})",
+        "disk": f"{board['storage']}, under {measured.folder}",
+        "  write": f"{board['storage_write_mbs']:.0f} MB/s "
+        f"({measured.storage_file_mb:.0f} MiB, {measured.storage_method})",
         "  read": f"{board['storage_read_mbs']:.0f} MB/s",
         "  at random": f"{board['storage_random_iops']:.0f} reads of 4 KiB a second",
         "speed": f"{board['images_per_s']:.0f} images/s on {device} ({REFERENCE})",
-        "arithmetic": _arithmetic(document["relative_speeds"]),
+        "arithmetic": _arithmetic(measured.relative_speeds),
         "counters": ", ".join(board["counters"]),
     }
     lines = [f"{title:11s} {text}" for title, text in rows.items()]
     if board["storage"].startswith(("tmpfs", "ramfs")):
-        lines.append(f"{document['folder']} is in memory; --disk FOLDER measures the disk of another folder")
+        lines.append(f"{measured.folder} is in memory; --disk FOLDER measures the disk of another folder")
     return "\n".join(lines)
 
 
-def _arithmetic(relative_speeds: dict[str, float | None]) -> str:
+def _arithmetic(relative_speeds: Mapping[str, float | None]) -> str:
     narrow = [
         f"{name} not supported" if speed is None else f"{name} {speed:.2g} times as fast"
         for name, speed in relative_speeds.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import click
 
 from edge_trgl.api import Training, begin
 from edge_trgl.cli.configured import ConfiguredVerb, configured, read_configuration
+from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.evaluate import test_text
 from edge_trgl.cli.export import export_text
 from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
 from edge_trgl.run.folder import Run, newest_unfinished, numbered
+from edge_trgl.runtime.records import Document
 
 EXPORT = option("--export", "then_export", is_flag=True, group="Output", help="export to ONNX after training")
 AS_JSON = option("--json", "as_json", is_flag=True, group="Output", help="print the summary as one JSON document")
@@ -75,22 +78,39 @@ def finish(
         click.echo(export_text(exported))
 
 
-def _summary_text(summary: dict[str, Any], folder: Path) -> str:
-    memory = summary["memory"]
+@dataclass(frozen=True, kw_only=True)
+class MemoryUse:
+    """What summary.json says of the memory, in MiB."""
+
+    peak_mb: float
+    budget_mb: float
+    planned_peak_mb: float
+    fixed_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageUse:
+    """What summary.json says of the storage, in MiB; `wear` is a share of its endurance, None if unknown."""
+
+    read_mb: float
+    written_mb: float
+    planned_written_mb: float
+    wear: float | None
+
+
+def _summary_text(summary: Document, folder: Path) -> str:
+    memory = part_of(summary["memory"], MemoryUse)
     lines = [
-        f"peak {memory['peak_mb']:.0f} MiB of {memory['budget_mb']:.0f} MiB"
-        f" (planned {memory['planned_peak_mb']:.0f}, fixed {memory['fixed_mb']:.0f})",
+        f"peak {memory.peak_mb:.0f} MiB of {memory.budget_mb:.0f} MiB"
+        f" (planned {memory.planned_peak_mb:.0f}, fixed {memory.fixed_mb:.0f})",
         test_text(summary["accuracy"]),
         f"{summary['images_per_s']:.0f} images/s, {duration(summary['time_s'])}",
-        _storage_text(summary["storage"]),
+        _storage_text(part_of(summary["storage"], StorageUse)),
         f"report {Run(folder).report_file}",
     ]
     return "\n".join(lines)
 
 
-def _storage_text(storage: dict[str, Any]) -> str:
-    text = (
-        f"read {storage['read_mb']:.0f} MiB, wrote {storage['written_mb']:.0f} MiB"
-        f" (planned {storage['planned_written_mb']:.0f})"
-    )
-    return text if storage["wear"] is None else f"{text}, {storage['wear']:.2%} of the storage's endurance"
+def _storage_text(use: StorageUse) -> str:
+    text = f"read {use.read_mb:.0f} MiB, wrote {use.written_mb:.0f} MiB (planned {use.planned_written_mb:.0f})"
+    return text if use.wear is None else f"{text}, {use.wear:.2%} of the storage's endurance"

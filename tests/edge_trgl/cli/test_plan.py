@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from edge_trgl.cli.plan import _alternatives, _missed
+from edge_trgl.runtime.planner.alternatives import Alternative
+from edge_trgl.runtime.planner.traffic import Traffic
 
 
 def _one(copies, written_mb, seconds):
-    return {"copies": copies, "traffic": {"written_mb": written_mb, "seconds": seconds}}
-
-
-def _plan(placement):
-    return {"layout": {"placement": placement}}
+    traffic = Traffic(epochs=3, read_mb=0.0, written_mb=written_mb, compute_s=None, seconds=seconds, wear=None)
+    return Alternative(copies=copies, traffic=traffic)
 
 
 FOUND = [_one(1, 800.0, 100.0), _one(4, 3200.0, 130.0), _one(0, 1.0, 320.0)]
@@ -43,11 +42,11 @@ FOUND = [_one(1, 800.0, 100.0), _one(4, 3200.0, 130.0), _one(0, 1.0, 320.0)]
     ],
 )
 def test_alternatives_in_words(placement, found, text):
-    assert _alternatives(_plan(placement), found) == [text]
+    assert _alternatives(found, in_memory=placement == "memory") == [text]
 
 
 def test_nothing_is_said_where_nothing_is_cached():
-    assert _alternatives(_plan("disk"), []) == []
+    assert _alternatives([], in_memory=False) == []
 
 
 def test_what_more_memory_would_spare():
