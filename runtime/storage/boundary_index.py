@@ -1,4 +1,4 @@
-"""Which row of a boundary holds which sample, and the checksum of each row."""
+"""The index of a boundary: the row of each sample, and the checksum of each row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ assert _ENTRY.itemsize == ENTRY_BYTES
 
 
 class Index:
-    """Which row holds which sample, and the rows' checksums. Row r of copy c is c * records + r."""
+    """The row of each sample in each copy, and the checksum of each row. Row r of copy c is c * records + r."""
 
     def __init__(self, spec: BoundarySpec, num_samples: int) -> None:
         self._spec = spec
@@ -32,14 +32,14 @@ class Index:
         self._rows.fill(-1)
 
     def next_row(self, samples: Samples, copy: int) -> int:
-        """Return the row of the first of `samples` to be appended."""
+        """Return the row that the first of `samples` will get."""
         count = self.counts[copy]
         assert count + len(samples) <= self._spec.records, f"{self._spec.name}: more than {self._spec.records}"
         assert (self._rows[copy, samples] < 0).all(), f"{self._spec.name}: a sample is there already"
         return copy * self._spec.records + count
 
     def append(self, samples: Samples, copy: int) -> None:
-        """Give the next rows to `samples`."""
+        """Assign the next rows to `samples`."""
         first = self.next_row(samples, copy)
         self._entries["sample"][first : first + len(samples)] = samples
         self._rows[copy, samples] = np.arange(first, first + len(samples), dtype=np.int32)
@@ -61,29 +61,29 @@ class Index:
         return [int(one) for one in self._entries["checksum"][rows]]
 
     def set_checksums(self, first: int, data: memoryview) -> None:
-        """Note the checksums of the records `data`, which go to the rows from `first` on."""
+        """Store the checksums of the records `data` as those of the rows from `first` on."""
         found = list(checksums(data, self._spec))
         self._entries["checksum"][first : first + len(found)] = found
 
     def spans(self, counts: list[int]) -> list[tuple[int, int]]:
-        """Return the rows (first, stop) of each copy that were appended since there were `counts`."""
+        """Return the rows (first, stop) of each copy that were appended after the first `counts` of it."""
         starts = [copy * self._spec.records for copy in range(self._spec.copies)]
         spans = [(start + old, start + new) for start, old, new in zip(starts, counts, self.counts, strict=True)]
         return [(first, stop) for first, stop in spans if first < stop]
 
     def entry_bytes(self, first: int, stop: int) -> memoryview:
-        """Return the entries' own memory."""
+        """Return a view of the entries of the rows first..stop."""
         return self._entries[first:stop].view(np.uint8).data
 
     def digest(self) -> str:
-        """Return the checksum of the entries in use: it does not change when records are added after them."""
+        """Return the checksum of all entries in use."""
         checksum = Checksum()
         for first, stop in self.spans([0] * self._spec.copies):
             checksum.update(self.entry_bytes(first, stop))
         return checksum.hexdigest()
 
     def rebuild(self) -> None:
-        """Set the map from samples to rows from the entries."""
+        """Recompute the row of each sample from the entries."""
         for first, stop in self.spans([0] * self._spec.copies):
             samples = self._entries["sample"][first:stop]
             self._rows[first // self._spec.records, samples] = np.arange(first, stop, dtype=np.int32)

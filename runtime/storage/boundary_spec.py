@@ -1,36 +1,35 @@
-"""What is known about a boundary without its tensors: its layout, and what the database keeps of it.
+"""The layout of a boundary and what the database stores of it.
 
-Importing it loads neither torch nor NumPy: the supervisor and the report read the database as well.
+It loads neither torch nor NumPy, because the parent process and the report read the database too.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from edge_trgl.runtime.units import MIB
 
 ENTRY_BYTES = 16
-"""One entry of a boundary's index on disk."""
+"""Size of one entry of a boundary's index on disk."""
 
 CHUNK_BYTES = MIB
-"""About so much is fetched at a time, and let go of: single small records are slow on every disk."""
+"""Approximate size of what is read ahead, or dropped from the page cache, at a time; small reads are slow."""
 
 WINDOW_CHUNKS = 16
-"""So many chunks are in the page cache while their records are read in random order."""
+"""How many chunks are in the page cache while their records are read in random order."""
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 SCALE_BYTES = 4
 
 
 def num_scales(shape: tuple[int, ...]) -> int:
-    """Scales of an int8 record: one a channel of an image, one for a record of a single dimension."""
+    """Number of scales of an int8 record: one per channel of an image, one for a record of one dimension."""
     return shape[0] if len(shape) > 1 else 1
 
 
 def record_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Bytes of one record of this shape and dtype; those of int8 begin with their scales."""
+    """Bytes of one record of this shape and dtype, including the scales of an int8 record."""
     scales = SCALE_BYTES * num_scales(shape) if dtype == "int8" else 0
     return math.prod(shape) * _ITEM_BYTES[dtype] + scales
 
@@ -45,9 +44,9 @@ class BoundarySpec:
         dtype: "float32", "bfloat16", "float16" or "int8"; values of another dtype are converted when they are
             appended, and int8 records come back as float32.
         records: how many records one copy can hold.
-        copies: how many augmented copies of the data are held.
-        in_memory: hold the records in RAM; the file is then written at commits only.
-        producer: what wrote the records; kept for the reader of the database.
+        copies: number of augmented copies of the data.
+        in_memory: keep the records in memory; the file is then written at commits only.
+        producer: what wrote the records, for readers of the database.
     """
 
     name: str
@@ -70,7 +69,7 @@ class BoundarySpec:
 
     @property
     def chunk_records(self) -> int:
-        """Records of a chunk: the same for every dtype, because they decide the order of an epoch."""
+        """Records of a chunk; the same for every dtype, because the order of an epoch depends on it."""
         return max(1, CHUNK_BYTES // record_bytes(self.shape, "float32"))
 
     @property
@@ -86,19 +85,9 @@ class BoundarySpec:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryRecord:
-    """What the database keeps about a boundary: its file, how much of it counts, the index's checksum."""
+    """What the database stores of a boundary: its file, the records of each copy, the checksum of the index."""
 
     spec: BoundarySpec
     file: str
     counts: tuple[int, ...]
     index_checksum: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> BoundaryRecord:
-        """Return the record of which `to_json` made `fields`."""
-        spec = BoundarySpec(**{**fields["spec"], "shape": tuple(fields["spec"]["shape"])})
-        return cls(**{**fields, "spec": spec, "counts": tuple(fields["counts"])})

@@ -1,7 +1,7 @@
-"""The one seam to the file system: everything that a run keeps is written and read through here.
+"""Access to the file system: everything that a run stores is written and read through these functions.
 
-A write is durable in this order only: temporary name, write, fsync, rename, fsync of the folder.
-Leaving out the last one loses acknowledged files in a power cut.
+A write is durable in this order only: temporary name, write, fsync, rename, fsync of the folder. Without the last
+step a power cut can undo a write that has been reported as done.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from edge_trgl.runtime.errors import DiskFullError, StorageError
 from edge_trgl.runtime.storage.checksum import Checksum
 
 TEMPORARY_SUFFIX = ".tmp"
-_TRIAL_BYTES = 4096  # the disk gives whole blocks, whatever their size; a few bytes might need none
+_TRIAL_BYTES = 4096  # a whole block; some file systems need none for a few bytes
 _MODE = 0o644
 
 
 def is_utf8(name: str) -> bool:
-    """Whether the bytes of a name can be written down as text: Linux allows any, TOML, HTML and others do not."""
+    """Whether a file name is valid UTF-8. Linux allows any bytes; TOML and HTML do not."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -33,7 +33,7 @@ def is_utf8(name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """What the database keeps about a file: its name in its folder, its length, the checksum of all bytes."""
+    """What the database stores of a file: its name in its folder, its length, the checksum of all bytes."""
 
     name: str
     num_bytes: int
@@ -41,7 +41,7 @@ class FileRecord:
 
 
 class FileSystem:
-    """The system calls that the stores make. Tests put a failing one in the place of `system`."""
+    """The system calls of the stores. Tests replace `system` by one that fails."""
 
     def open(self, path: Path, flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC, _MODE)
@@ -82,12 +82,12 @@ class FileSystem:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_WRITE_AND_WAIT = 7  # wait for older writes of these pages, write, wait
+_WRITE_AND_WAIT = 7  # SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER
 
 system = FileSystem()
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The errors of a disk, or a quota, that has no room left."""
+"""The errors of a full disk or an exhausted quota."""
 
 _RESUME = "then go on with `edge-trgl resume`"
 _CAUSES = {
@@ -129,7 +129,7 @@ def close_file(fd: int) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
-    """`open_file` for the length of a `with` block."""
+    """Open a file for the duration of a `with` block."""
     fd = open_file(path, flags)
     try:
         yield fd
@@ -138,7 +138,7 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    """Write every byte of `data` (one-dimensional bytes) at `offset`, however short the single writes are.
+    """Write all of `data` (one-dimensional bytes) at `offset`, in as many system calls as it takes.
 
     Raises:
         StorageError: the disk is full, fails, or takes no more bytes.
@@ -179,7 +179,7 @@ def size(fd: int) -> int:
 
 
 def sync(fd: int) -> None:
-    """Wait until the file's bytes are on the disk.
+    """Wait until all bytes of a file are on the disk.
 
     After an error the kernel may have dropped the bytes: never call it again on the same descriptor.
 
@@ -191,10 +191,10 @@ def sync(fd: int) -> None:
 
 
 def write_out(fd: int, offset: int, length: int) -> None:
-    """Wait until these bytes have left the page cache for the disk, which may still lose them in a power cut.
+    """Wait until these bytes have been sent to the disk, which may still lose them in a power cut.
 
     Raises:
-        StorageError: the disk did not take them; as with `sync`, a later call would not tell.
+        StorageError: the disk did not take them; as with `sync`, a later call would not report it.
     """
     with _reported(fd):
         system.sync_file_range(fd, offset, length)
@@ -215,13 +215,13 @@ def rename(source: Path, target: Path, *, durable: bool = True) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file; one that is not there is fine."""
+    """Remove a file if it exists."""
     with _reported(path), contextlib.suppress(FileNotFoundError):
         system.unlink(path)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, durably, where there is none; its parent must exist."""
+    """Create a folder durably if it does not exist; its parent must exist."""
     if not path.is_dir():
         with _reported(path):
             system.mkdir(path)
@@ -229,13 +229,13 @@ def make_folder(path: Path) -> None:
 
 
 def list_folder(path: Path) -> list[Path]:
-    """Return the files of a folder in the order of their names."""
+    """Return the files of a folder, sorted by name."""
     with _reported(path):
         return sorted(entry for entry in path.iterdir() if not entry.is_dir())
 
 
 def allocate(fd: int, num_bytes: int) -> None:
-    """Give the file its full length now, so that a full disk shows before the work and not in its middle.
+    """Allocate the full length of a file, so that a full disk is noticed before the work begins.
 
     Raises:
         StorageError: the disk has less space than that.
@@ -250,7 +250,7 @@ def allocate(fd: int, num_bytes: int) -> None:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether the disk that holds `folder` refuses the smallest file, by its own limit or by a quota."""
+    """Whether the disk that holds `folder` is full, or the quota on it exhausted, for even the smallest file."""
     trial = folder / f"trial{TEMPORARY_SUFFIX}"
     try:
         with opened(trial, os.O_WRONLY | os.O_CREAT) as fd:
@@ -264,40 +264,41 @@ def is_full(folder: Path) -> bool:
 
 
 def will_need(fd: int, offset: int, length: int) -> None:
-    """Tell the kernel that this stretch is read soon."""
+    """Tell the kernel that this part of the file will be read soon."""
     _advise(fd, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 def drop_cache(fd: int, offset: int, length: int) -> None:
-    """Let go of the page cache of a stretch; pages that are not yet synced stay."""
+    """Drop a part of the file from the page cache; pages that are not yet synced stay."""
     _advise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def temporary_of(path: Path) -> Path:
-    """Return the name under which `path` is written before it is renamed."""
+    """Return the temporary name of `path` while it is being written."""
     return path.with_name(path.name + TEMPORARY_SUFFIX)
 
 
 def write_durable(path: Path, chunks: Iterable[bytes | bytearray | memoryview]) -> FileRecord:
-    """Write a whole file so that it survives a power cut once this returns.
+    """Write a file, which survives a power cut once this returns.
 
     Raises:
-        StorageError: the old file, if any, is still there and the temporary one is gone.
+        StorageError: the disk is full or fails; an older file is still there, and the temporary one is removed.
     """
     return replace_file(path, chunks, durable=True)
 
 
 def replace_file(path: Path, chunks: Iterable[bytes | bytearray | memoryview], *, durable: bool) -> FileRecord:
-    """Write a whole file under a temporary name and rename it; nobody ever sees half of it.
+    """Write a file under a temporary name and rename it, so that nobody ever reads half of it.
 
-    Without `durable` nothing waits for the disk: a kill leaves the old or the new file, a power cut may not.
+    Without `durable` it does not wait for the disk: after a kill the old or the new file is there, after a power
+    cut perhaps neither.
     """
     temporary = temporary_of(path)
     try:
         record = _write_new(temporary, path.name, chunks, durable=durable)
         rename(temporary, path, durable=durable)
     except BaseException:
-        # The first error is the one to tell, even where the clean-up fails as well.
+        # Report the first error, even if the clean-up fails too.
         with contextlib.suppress(StorageError):
             remove(temporary)
         raise

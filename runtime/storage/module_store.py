@@ -1,4 +1,4 @@
-"""ModuleStore: weights, head and optimizer state of each module, paged between memory and disk."""
+"""The store of modules: weights, head and optimizer state of each, paged between memory and disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Pageable(Protocol):
     """A module as the store sees it: named tensors that are read and written in place."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that outlives a visit, by name, always the same names."""
+        """Every tensor that is kept after a visit, by name; the names never change."""
         ...
 
 
@@ -28,21 +28,27 @@ Module = TypeVar("Module", bound=Pageable)
 
 @dataclass(frozen=True)
 class _Version:
-    """A file that holds a module; `durable` once it and its folder were synced."""
+    """A file of a module; `durable` once it and its folder are synced."""
 
     file: FileRecord
     durable: bool
 
 
 class ModuleStore(Generic[Module]):
-    """Keeps modules in memory up to a number of bytes, the rest in one safetensors file each.
+    """Keeps modules in memory up to a limit, and the others on disk, each in one safetensors file.
 
-    `limits[k]`: bytes of modules in memory at most while module k is in use.
+    When memory is needed, the module whose next use is farthest away is evicted: the order of visits is known.
+    Files written between commits are not durable; `commit` makes them so.
 
-    `build(k)` makes module k with memory but no meaning, for `read_into` to fill; `initialise(k)` makes it
-    with its first weights. Files written between commits are not durable; `commit` makes them so. `evictions`:
-    modules that have made room so far.
-    Of the modules in memory, the one whose next use is farthest away makes room: visits are known ahead.
+    Args:
+        folder: created if it does not exist; every file in it that is not in use is removed.
+        build: allocates a module, uninitialised, to be read from its file.
+        initialise: makes a module with its first weights.
+        limits: by module, the bytes of all modules in memory while that module is in use.
+        committed: by module, the file that the database names.
+
+    Attributes:
+        evictions: number of modules evicted so far.
     """
 
     def __init__(
@@ -73,10 +79,16 @@ class ModuleStore(Generic[Module]):
         self._remove_garbage()
 
     def open(self, module: int, upcoming: Sequence[int] = ()) -> Module:
-        """Module `module`, in memory until another takes its place.
+        """Return a module, which stays in memory until it is evicted.
 
-        `upcoming`: the modules of the visits to come, nearest first; they decide who makes room. The memory
-        of one that made room is free only when its user has let go of it as well.
+        The memory of an evicted module is free only when no caller refers to it any more.
+
+        Args:
+            module: its number.
+            upcoming: the modules of the next visits in order, which decide what is evicted.
+
+        Raises:
+            StorageError: a file is damaged, or the disk is full or fails.
         """
         if module not in self._resident:
             self._make_room(module, upcoming)
@@ -84,7 +96,7 @@ class ModuleStore(Generic[Module]):
         return self._resident[module]
 
     def prefetch(self, module: int, *, beside: int, upcoming: Sequence[int] = ()) -> None:
-        """Read `module` in the background while module `beside` is in use, if there is room for both."""
+        """Read `module` in the background while `beside` is in use, if the limit allows both."""
         if module in self._resident or self._coming is not None or module not in self._versions:
             return
         room = self._limits[beside] - self._size(module)
@@ -93,32 +105,32 @@ class ModuleStore(Generic[Module]):
             self._coming = (module, self._reader.submit(self._load, module))
 
     def release(self, *, keep: int) -> None:
-        """Let every module but `keep` go from memory, the one that is being read in the background too."""
+        """Evict every module but `keep`, including the one that is being read in the background."""
         self._settle_prefetch()
         self._evict_beyond(0, (), keep=keep)
 
     def mark_changed(self, module: int) -> None:
-        """Module `module`, which is in memory, differs from its file."""
+        """Note that a module in memory differs from its file."""
         assert module in self._resident, f"module {module} is not in memory"
         self._dirty.add(module)
 
     @property
     def bytes_to_write(self) -> int:
-        """What the next commit writes, at most."""
+        """An upper bound of the bytes that the next commit writes."""
         return sum(module_file(self._size(module), self._block_bytes) for module in self._dirty)
 
     def commit(self) -> dict[int, FileRecord]:
-        """Make every module durable as it is now; returns the files for the database to name.
+        """Make every module durable in its current state; returns the files that the database must name.
 
         Raises:
-            StorageError: the last commit stands; make a new store from it.
+            StorageError: the disk is full or fails. The last commit is still valid; make a new store from it.
         """
         assert not self._sync_failed, "make a new store from the last commit"
         for module in sorted(self._dirty):
             self._write(module, durable=True)
         for module, version in self._versions.items():
             if not version.durable:
-                # A file whose sync failed may look fine and be lost: a second sync would not tell.
+                # If a sync fails, the file may be lost although a second sync reports success.
                 self._sync_failed = True
                 safetensors_file.make_durable(self._folder / version.file.name)
                 self._sync_failed = False
@@ -126,19 +138,19 @@ class ModuleStore(Generic[Module]):
         return {module: version.file for module, version in self._versions.items()}
 
     def committed(self, records: Mapping[int, FileRecord]) -> None:
-        """The database now names `records`: files of older versions are removed."""
+        """Note that the database now names `records`, and remove the files of older versions."""
         self._committed = dict(records)
         self._remove_garbage()
 
     def _make_room(self, module: int, upcoming: Sequence[int]) -> None:
         if self._coming is not None and self._coming[0] != module:
             self._settle_prefetch()
-        # What was never written is as large as it turns out to be: it gets all the room.
+        # The size of a module that was never written is unknown: make all the room there is.
         room = self._limits[module] - self._size(module) if module in self._versions else 0
         self._evict_beyond(room, upcoming)
 
     def _evict_beyond(self, room: int, upcoming: Sequence[int], keep: int | None = None) -> None:
-        """Let modules other than `keep` go until `room` bytes are not passed."""
+        """Evict modules other than `keep` until those in memory take at most `room` bytes."""
         while sum(map(self._size, self._resident)) > room:
             others = [resident for resident in self._resident if resident != keep]
             if not others:
@@ -146,7 +158,7 @@ class ModuleStore(Generic[Module]):
             self._evict(_farthest(others, upcoming))
 
     def _size(self, module: int) -> int:
-        """Bytes of the tensors of a module in memory or in a file; they stay the same."""
+        """Bytes of the tensors of a module, which never change."""
         if module not in self._sizes:
             if module in self._resident:
                 self._sizes[module] = sum(tensor.nbytes for tensor in self._resident[module].tensors().values())
@@ -164,7 +176,7 @@ class ModuleStore(Generic[Module]):
     def _fetched(self) -> Module:
         assert self._coming is not None
         _, future = self._coming
-        # Also where reading failed: the error is told once.
+        # Before the result is taken: an error is raised once.
         self._coming = None
         return future.result()
 
@@ -201,7 +213,7 @@ class ModuleStore(Generic[Module]):
 
 
 def _farthest(modules: Iterable[int], upcoming: Sequence[int]) -> int:
-    """The module that is used last, or not at all, in `upcoming`."""
+    """The module whose next use in `upcoming` is farthest away."""
     order = {module: position for position, module in reversed(list(enumerate(upcoming)))}
     return max(modules, key=lambda module: order.get(module, len(upcoming)))
 

@@ -1,4 +1,4 @@
-"""The memory that records are read into: a batch, and a second one that is filled while the first is in use."""
+"""Buffers for records that are read: one for the current batch, one for the batch that is read ahead."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edge_trgl.runtime.storage.record_codec import empty_rows
 
 
 class Source(Protocol):
-    """A boundary on disk, as its reader sees it."""
+    """Records on disk, as the buffers need them."""
 
     spec: BoundarySpec
 
     def expect(self, rows: Rows) -> None:
-        """Let the disk be at work on `rows` [N]."""
+        """Announce that `rows` [N] are read next."""
         ...
 
     def fill(self, buffer: Tensor, rows: Rows) -> None:
@@ -33,7 +33,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class _Coming:
-    """What is being read in the background."""
+    """A batch that is being read in the background."""
 
     source: Source
     rows: Rows
@@ -42,14 +42,14 @@ class _Coming:
 
 
 class ReadBuffers:
-    """Buffers for the kind of record (shape and dtype) that was read last.
+    """Buffers for records of the shape and dtype that was read last.
 
     Attributes:
-        ahead: whether the next batch is read by a thread, into a buffer of its own.
+        ahead: whether a thread reads the next batch into a second buffer.
 
     Args:
-        batch_size: the most records of a batch.
-        reuse: without it, every read has a buffer of its own.
+        batch_size: maximum number of records of a batch.
+        reuse: use the same buffers for every batch; otherwise allocate new ones.
         ahead: see above.
     """
 
@@ -59,12 +59,12 @@ class ReadBuffers:
         self._reuse = reuse
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
         self._kind: tuple[tuple[int, ...], str] | None = None
-        # The one that was handed out last comes first.
+        # The buffer of the current batch comes first.
         self._buffers: list[Tensor] = []
         self._coming: _Coming | None = None
 
     def current(self, spec: BoundarySpec) -> Tensor:
-        """Rows for `batch_size` records, to be read into now."""
+        """Return a buffer of `batch_size` rows for the batch that is read now."""
         self.settle()
         if not self._reuse:
             return empty_rows(spec, self._batch_size)
@@ -72,14 +72,15 @@ class ReadBuffers:
         return self._buffers[0]
 
     def fetch(self, source: Source, rows: Rows) -> None:
-        """Read a batch, the first of `rows` [N], in the background; the disk is to be at work on the rest."""
+        """Read the first batch of `rows` [N] in the background, and announce the rest."""
         self.settle()
         batch = rows[: self._batch_size]
         buffer = self._next(source.spec)[: len(batch)]
         self._coming = _Coming(source, batch, buffer, self._thread.submit(_fetch, source, buffer, rows))
 
     def fetched(self, source: Source, rows: Rows) -> Tensor | None:
-        """The records `rows` [B], if they are what is being read in the background; waits for them.
+        """Return the records `rows` [B] if they are being read in the background, after waiting for them; else
+        None.
 
         Raises:
             StorageError: what `source.fill` raised.
@@ -95,19 +96,19 @@ class ReadBuffers:
         return coming.buffer
 
     def settle(self) -> None:
-        """Wait for what is being read in the background, and forget it."""
+        """Wait for the batch that is being read in the background, and discard it."""
         if self._coming is not None:
             _wait(self._coming)
             self._coming = None
 
     def let_go(self, specs: Iterable[BoundarySpec]) -> None:
-        """Give the buffers back where none of these boundaries can need them."""
+        """Release the buffers if none of these boundaries can use them."""
         if self._kind not in {(spec.shape, spec.dtype) for spec in specs}:
             self.settle()
             self._kind, self._buffers = None, []
 
     def _next(self, spec: BoundarySpec) -> Tensor:
-        """Rows for a batch while the one before it is in use."""
+        """Return a buffer for the next batch, while the current one is in use."""
         if not self._reuse:
             return empty_rows(spec, self._batch_size)
         self._provide(spec, 2)
@@ -116,7 +117,7 @@ class ReadBuffers:
     def _provide(self, spec: BoundarySpec, count: int) -> None:
         kind = (spec.shape, spec.dtype)
         if self._kind != kind:
-            self._kind, self._buffers = kind, []  # before new ones are made
+            self._kind, self._buffers = kind, []  # release the old ones first
         while len(self._buffers) < count:
             self._buffers.append(empty_rows(spec, self._batch_size))
 
@@ -127,6 +128,6 @@ def _fetch(source: Source, buffer: Tensor, rows: Rows) -> None:
 
 
 def _wait(coming: _Coming) -> None:
-    # Nobody wants it any more: who reads it in earnest will meet the error again.
+    # The batch is discarded. If it is needed, reading it will raise the error again.
     with contextlib.suppress(StorageError):
         coming.done.result()

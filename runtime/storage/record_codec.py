@@ -1,7 +1,8 @@
-"""Records as tensors: images lie channels-last (H, W, C), records of any other rank row by row.
+"""Encoding of records: images are stored channels-last (H, W, C), records of any other rank row-major.
 
-An int8 record is its scales, float32, one a channel, and then its values: scale x int8. The scale is the channel's
-largest absolute value over 127, so it needs one pass over one record and knows of no other.
+An int8 record consists of its scales (float32, one per channel) and its values, each to be multiplied by the
+scale. The scale is the largest absolute value of the channel divided by 127, so that a record is encoded in one
+pass and independently of all others.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 _LEVELS = 127
 _PART_BYTES = MIB
-"""About so much is encoded at a time: the float32 values between need no more memory."""
+"""Approximate size of the float32 values that are encoded at a time."""
 
 
 def empty_rows(spec: BoundarySpec, num_rows: int) -> Tensor:
-    """Return [num_rows, elements of a record] ([num_rows, bytes], uint8, of int8 records), not initialised."""
+    """Allocate uninitialised rows [num_rows, elements of a record]; uint8 [num_rows, bytes] for int8 records."""
     if spec.dtype == "int8":
         return torch.empty(num_rows, spec.record_bytes, dtype=torch.uint8)
     return torch.empty(num_rows, math.prod(spec.shape), dtype=_DTYPES[spec.dtype])
 
 
 def decoded(rows: Tensor, spec: BoundarySpec) -> Tensor:
-    """The values [B, *shape] of rows: a view, images channels-last; of int8 records new float32 memory."""
+    """View rows as values [B, *shape], images channels-last; int8 records are converted to new float32 memory."""
     if spec.dtype != "int8":
         return _shaped(rows, spec)
     values = torch.empty(len(rows), math.prod(spec.shape))
@@ -43,7 +44,7 @@ def decoded(rows: Tensor, spec: BoundarySpec) -> Tensor:
 
 
 def store(rows: Tensor, values: Tensor, spec: BoundarySpec) -> None:
-    """Write [B, *shape] into rows [B, ...]."""
+    """Encode values [B, *shape] into rows [B, ...]."""
     if spec.dtype != "int8":
         _shaped(rows, spec).copy_(values)
         return
@@ -54,7 +55,7 @@ def store(rows: Tensor, values: Tensor, spec: BoundarySpec) -> None:
 
 
 def encoded(values: Tensor, spec: BoundarySpec) -> Tensor:
-    """[B, *shape] as one stretch of CPU memory in the order of the file; a copy only if it must be."""
+    """Encode values [B, *shape] as contiguous CPU memory in the order of the file; without a copy if possible."""
     if spec.dtype == "int8":
         rows = empty_rows(spec, len(values))
         store(rows, values, spec)
@@ -66,7 +67,7 @@ def encoded(values: Tensor, spec: BoundarySpec) -> Tensor:
 
 
 def steps(memory: Tensor, first: int, stop: int) -> Iterator[tuple[int, memoryview]]:
-    """Cut rows first..stop into stretches of about `STEP_BYTES`: (row, the memory itself)."""
+    """Yield rows first..stop in parts of about `STEP_BYTES`, as (first row, its memory)."""
     num_rows = max(1, STEP_BYTES // memory[0].nbytes)
     for row in range(first, stop, num_rows):
         yield row, bytes_of(memory[row : min(row + num_rows, stop)])
@@ -83,7 +84,7 @@ def _shaped(rows: Tensor, spec: BoundarySpec) -> Tensor:
 def _quantise(rows: Tensor, values: Tensor, spec: BoundarySpec) -> None:
     within = tuple(range(2 if len(spec.shape) > 1 else 1, values.dim()))
     scales = values.abs().amax(within).reshape(len(values), -1).div_(_LEVELS)
-    # A channel of zeros has any scale: 0 x 1.
+    # In a channel of zeros the scale is 0; any factor will do.
     steps_per_unit = torch.where(scales > 0, scales.reciprocal(), 1.0)
     rows[:, : _scale_bytes(spec)] = scales.view(torch.uint8)
     levels = (values * _of_channels(steps_per_unit, spec)).round_().clamp_(-_LEVELS, _LEVELS)
@@ -92,12 +93,12 @@ def _quantise(rows: Tensor, values: Tensor, spec: BoundarySpec) -> None:
 
 def _scales(rows: Tensor, spec: BoundarySpec) -> Tensor:
     """float32 [B, channels]."""
-    # A copy: in the rows they lie at any byte.
+    # A copy, because in the rows they are not aligned.
     return rows[:, : _scale_bytes(spec)].clone(memory_format=torch.contiguous_format).view(torch.float32)
 
 
 def _of_channels(scales: Tensor, spec: BoundarySpec) -> Tensor:
-    """[B, channels] so that it goes with [B, *shape]."""
+    """Reshape [B, channels] to broadcast with [B, *shape]."""
     return scales.reshape(len(scales), -1, *[1] * (len(spec.shape) - 1))
 
 

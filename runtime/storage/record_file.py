@@ -1,4 +1,4 @@
-"""The file of a boundary: fixed-size records by the number of their row, then the index."""
+"""The file of a boundary: records of one size, in the order of their rows, then the index."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ DAMAGED_HINT = (
     "`edge-trgl resume` goes back to the last commit; "
     "if this record is part of it, the error returns: check the disk and start the run again"
 )
-"""For boundaries that nothing but the training itself could write again."""
+"""For boundaries that only training itself can write again."""
 
 _LARGE_FILE_BYTES = 64 * MIB
 
 _FETCH_BYTES = 128 << 10
-"""The kernel cuts a longer wish short, on some disks to this."""
+"""Size of one read-ahead request; some disks cut longer ones down to this."""
 
 
 @dataclass(kw_only=True)
 class Traffic:
-    """Bytes that went through the files of a store."""
+    """Bytes read from and written to the files of a store."""
 
     bytes_read: int = 0
     bytes_written: int = 0
@@ -38,7 +38,7 @@ class Traffic:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """`length` consecutive rows from `row` on that go to `position` of a batch."""
+    """`length` consecutive rows from `row` on, which belong at `position` of a batch."""
 
     position: int
     row: int
@@ -46,7 +46,7 @@ class Run:
 
 
 def runs_of(rows: Rows) -> list[Run]:
-    """Return the runs, in order, of which `rows` [B] consists; B is at least 1."""
+    """Split `rows` [B], B >= 1, into runs of consecutive rows."""
     starts = np.flatnonzero(np.diff(rows, prepend=rows[0]) != 1)
     lengths = np.diff(starts, append=len(rows))
     return [
@@ -56,11 +56,11 @@ def runs_of(rows: Rows) -> list[Run]:
 
 
 class RecordFile:
-    """An open file of records; it keeps the page cache small.
+    """An open file of records, which keeps its part of the page cache small.
 
     Attributes:
-        path: where it is.
-        is_large: too large to lie in the page cache.
+        path: of the file.
+        is_large: whether the file is too large to stay in the page cache.
 
     Raises, from each of its methods:
         StorageError: the disk is full or fails, or the file is not as long as it was.
@@ -77,7 +77,7 @@ class RecordFile:
 
     @classmethod
     def create(cls, spec: BoundarySpec, path: Path, traffic: Traffic) -> RecordFile:
-        """Make a new file with all its space; after an error there is none."""
+        """Create a file with all its space allocated; after an error there is none."""
         fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             files.allocate(fd, spec.file_bytes)
@@ -89,10 +89,10 @@ class RecordFile:
 
     @classmethod
     def reopen(cls, spec: BoundarySpec, path: Path, traffic: Traffic) -> RecordFile:
-        """Open an old file, which must have its full length.
+        """Open an existing file, which must have its full length.
 
         Raises:
-            DamagedBoundaryError: it has another one, or is not there.
+            DamagedBoundaryError: the file is missing or has another length.
         """
         if not path.exists():
             raise DamagedBoundaryError(
@@ -130,7 +130,7 @@ class RecordFile:
         self._traffic.bytes_read += len(data)
 
     def expect(self, rows: Rows) -> None:
-        """Let the kernel fetch the chunks of `rows` [N], which are read next, and let go of all others."""
+        """Tell the kernel to read ahead the chunks of `rows` [N], which are read next, and drop all others."""
         chunks = np.zeros(-(-self._spec.num_records // self._spec.chunk_records), np.bool_)
         chunks[rows // self._spec.chunk_records] = True
         wanted = set(np.flatnonzero(chunks).tolist())
@@ -143,7 +143,7 @@ class RecordFile:
         self._cached = wanted
 
     def _extent(self, chunk: int) -> tuple[int, int]:
-        """Where a chunk lies, in whole pages: offset and length in bytes."""
+        """Offset and length of a chunk in bytes, rounded to whole pages."""
         num_bytes = self._spec.chunk_records * self._spec.record_bytes
         start, stop = chunk * num_bytes, min((chunk + 1) * num_bytes, self._spec.data_bytes)
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
@@ -160,7 +160,7 @@ class RecordFile:
         self._traffic.bytes_read += len(data)
 
     def sync(self) -> None:
-        """Wait until all that was written is on the disk; after an error never call it again."""
+        """Wait until everything that was written is on the disk; after an error never call it again."""
         if self._behind is not None:
             self._behind.wait()
         files.sync(self._fd)

@@ -1,7 +1,7 @@
-"""One safetensors file: a JSON header, then the tensors' bytes; with the checksum that the format lacks.
+"""Reading and writing safetensors files, with the checksum that the format lacks.
 
-Layout: 8 bytes little-endian header length, the header padded with spaces to a multiple of 8 bytes, the data.
-Neither writing nor reading holds a second copy of a tensor: at most `SLICE_BYTES` are staged at a time.
+Layout: the length of the header in 8 bytes, little-endian; the header, JSON padded with spaces to a multiple of
+8 bytes; the data. No tensor is copied as a whole: at most `SLICE_BYTES` are staged at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from edge_trgl.runtime.units import MIB
 SLICE_BYTES = 8 * MIB
 MAX_HEADER_BYTES = 100 * MIB
 _PREFIX_BYTES = 8
+
+Header = dict[str, object]
+"""The JSON of a header: an entry for each tensor."""
 
 _DTYPES = {
     "F64": torch.float64,
@@ -44,7 +47,7 @@ _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 @dataclass(frozen=True, kw_only=True)
 class TensorInfo:
-    """Where a tensor lies: bytes `start` to `stop` of the file (not of its data part), in row-major order."""
+    """The place of a tensor: bytes `start` to `stop` of the whole file, in row-major order."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -58,9 +61,9 @@ def write(
     """Write named tensors, in the given order, as one safetensors file under a temporary name, and rename it.
 
     Args:
-        path: the file; an older one is replaced as a whole or not at all.
+        path: the file; an older one is replaced completely or not at all.
         tensors: any shape, strides and device; dtypes F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL.
-        durable: wait until the file survives a power cut; else `make_durable` can do so later.
+        durable: wait until the file survives a power cut; otherwise call `make_durable` later.
         metadata: text stored in the header under `__metadata__`.
 
     Raises:
@@ -82,9 +85,9 @@ def make_durable(path: Path) -> None:
 
 
 def read_into(path: Path, tensors: Mapping[str, Tensor], expected: FileRecord) -> None:
-    """Fill `tensors` in place from a file; length, names, dtypes, shapes and checksum must all agree.
+    """Fill `tensors` in place from a file whose length, names, dtypes, shapes and checksum must all match.
 
-    The checksum is known only at the end: after an error the tensors' values are undefined.
+    The checksum is known only at the end: after an error the values of the tensors are undefined.
 
     Raises:
         StorageError: names the file and the first thing that differs.
@@ -93,7 +96,7 @@ def read_into(path: Path, tensors: Mapping[str, Tensor], expected: FileRecord) -
 
 
 def read_some_into(path: Path, tensors: Mapping[str, Tensor], expected: FileRecord) -> None:
-    """Like `read_into`, for a few of the file's tensors; the checksum is of all bytes.
+    """Fill some of the tensors of a file as `read_into` does; the checksum still covers all bytes.
 
     Raises:
         StorageError: names the file and the first thing that differs.
@@ -120,10 +123,10 @@ def _read_into(path: Path, tensors: Mapping[str, Tensor], expected: FileRecord, 
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Return what the file holds, without reading the tensors.
+    """Return the tensors of a file and their places, without reading them.
 
     Raises:
-        StorageError: the file is no safetensors file, or its header contradicts itself or the file's length.
+        StorageError: this is not a safetensors file, or its header contradicts itself or the length of the file.
     """
     with files.opened(path, os.O_RDONLY) as fd:
         return _read_header(fd, path)[1]
@@ -131,13 +134,13 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """Return the memory of a contiguous CPU tensor as one-dimensional bytes, without a copy."""
-    # A contiguous tensor of one element or none may have any strides; `view` to bytes wants 1.
+    # A contiguous tensor of one element or none may have any stride, but a view as bytes needs 1.
     flat = tensor.detach().as_strided((tensor.numel(),), (1,))
     return flat.view(torch.uint8).numpy().data
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    entries: Header = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
     for name, tensor in tensors.items():
         stop = start + tensor.nbytes
@@ -173,7 +176,7 @@ def _fill(fd: int, tensor: Tensor, staging: Tensor, offset: int, checksum: Check
 
 
 def _skim(fd: int, info: TensorInfo, staging: Tensor, checksum: Checksum) -> None:
-    """Carry the checksum on over a tensor that nobody wants."""
+    """Update the checksum with a tensor that is not wanted."""
     for start in range(info.start, info.stop, SLICE_BYTES):
         view = bytes_of(staging)[: info.stop - start]
         files.read_into(fd, view, start)
@@ -181,7 +184,8 @@ def _skim(fd: int, info: TensorInfo, staging: Tensor, checksum: Checksum) -> Non
 
 
 def _staging() -> Tensor:
-    # Not from malloc: glibc grows its heap by one freed aligned block after the other of the same size.
+    # Not from malloc: glibc would extend its heap for each aligned block of this size, although the last one is
+    # free.
     memory = mmap.mmap(-1, SLICE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return torch.frombuffer(memory, dtype=torch.uint8)
 
@@ -217,7 +221,7 @@ def _read_header(fd: int, path: Path) -> tuple[bytes, dict[str, TensorInfo]]:
     prefix = bytearray(_PREFIX_BYTES)
     files.read_into(fd, prefix, 0)
     length = int.from_bytes(prefix, "little")
-    # Before the allocation: a damaged length must not cost memory.
+    # Check before allocating: a damaged length must not cost memory.
     if length > min(num_bytes - _PREFIX_BYTES, MAX_HEADER_BYTES):
         _damaged(path, f"its header claims {length} bytes, the file has {num_bytes}")
     text = bytearray(length)
@@ -228,7 +232,7 @@ def _read_header(fd: int, path: Path) -> tuple[bytes, dict[str, TensorInfo]]:
     return bytes(prefix + text), infos
 
 
-def _parse(path: Path, text: bytearray) -> dict[str, Any]:
+def _parse(path: Path, text: bytearray) -> Header:
     try:
         entries = json.loads(text.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -241,14 +245,14 @@ def _parse(path: Path, text: bytearray) -> dict[str, Any]:
     return entries
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> Header:
     entries = dict(pairs)
     if len(entries) != len(pairs):
         raise ValueError("a name occurs twice")
     return entries
 
 
-def _infos(path: Path, entries: dict[str, Any], data_start: int, num_bytes: int) -> dict[str, TensorInfo]:
+def _infos(path: Path, entries: Header, data_start: int, num_bytes: int) -> dict[str, TensorInfo]:
     infos = {}
     for name, entry in entries.items():
         info = _info(entry, data_start, num_bytes - data_start)
@@ -258,7 +262,7 @@ def _infos(path: Path, entries: dict[str, Any], data_start: int, num_bytes: int)
     return infos
 
 
-def _info(entry: Any, data_start: int, data_bytes: int) -> TensorInfo | None:
+def _info(entry: object, data_start: int, data_bytes: int) -> TensorInfo | None:
     """Return a header entry in its checked form, or None if anything about it is wrong."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         return None
@@ -274,13 +278,13 @@ def _info(entry: Any, data_start: int, data_bytes: int) -> TensorInfo | None:
     return TensorInfo(dtype=dtype, shape=tuple(shape), start=start, stop=stop)
 
 
-def _are_sizes(values: Any) -> bool:
+def _are_sizes(values: object) -> bool:
     # `type` and not `isinstance`: JSON's true and false are no sizes.
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def _num_bytes(shape: list[int], itemsize: int, limit: int) -> int:
-    """Return the product, or any number above `limit`; a header of huge sizes must not cost time."""
+    """Return the size in bytes, or any number above `limit`: a header of huge sizes must not cost time."""
     if 0 in shape:
         return 0
     num_bytes = itemsize

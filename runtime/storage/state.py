@@ -1,6 +1,6 @@
-"""RunState: the run's SQLite file, the only truth about what is finished and which files count.
+"""The SQLite database of a run, which alone decides what is finished and which files belong to it.
 
-Importing it loads no torch: the supervisor and the report read it as well.
+It loads no torch, because the parent process and the report read it too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_trgl.runtime.errors import DiskFullError, StorageError
+from edge_trgl.runtime.records import document_of, read_record
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord
 from edge_trgl.runtime.storage.files import FileRecord
@@ -50,7 +51,7 @@ CREATE TABLE phases (name TEXT NOT NULL, peak_mb REAL NOT NULL, seconds REAL NOT
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleRecord:
-    """The live version of a module: its number and its file."""
+    """The current version of a module: its number and its file."""
 
     module: int
     file: FileRecord
@@ -60,8 +61,10 @@ class ModuleRecord:
 class Metric:
     """Sums over the images of one stretch of training or evaluation of one module.
 
-    `kind` is "train", "validation" or "test"; `position` is that of the commit that it came with. The gradients
-    are squared norms, summed over those steps that took them.
+    Attributes:
+        kind: "train", "validation" or "test".
+        position: of the commit that stored the metric.
+        transport_gradient, other_gradient: squared norms, summed over the steps that measured them.
     """
 
     kind: str
@@ -79,7 +82,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class VisitSample:
-    """What the process used during one visit; MB are 2**20 bytes. `module` is None outside of visits."""
+    """What the process used during one visit, in MiB. `module` is None outside of visits."""
 
     time_s: float
     phase: str
@@ -93,7 +96,7 @@ class VisitSample:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something worth a line in the report: a restart, a new plan, a warning."""
+    """A line of the report: a restart, a new plan, a warning."""
 
     time_s: float
     kind: str
@@ -102,7 +105,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """The peak that a process reported for a phase of its own, in MB (2**20 bytes)."""
+    """The peak memory of the processes in one phase of the run, in MiB."""
 
     name: str
     peak_mb: float
@@ -110,12 +113,10 @@ class Phase:
 
 
 class RunState:
-    """The database of a run; made where there is none.
-
-    One process writes, any number read at the same time.
+    """The database of a run, created if there is none. One process may write while others read.
 
     Raises:
-        StorageError: the file is damaged, no run's database, or of a schema that this version does not know.
+        StorageError: the file is damaged, is not the database of a run, or has a schema of another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -138,7 +139,7 @@ class RunState:
         return int(self._rows("SELECT position FROM run")[0][0])
 
     def modules(self) -> dict[int, FileRecord]:
-        """Return the file of each module's live version."""
+        """Return the file of the current version of each module."""
         rows = self._rows("SELECT module, name, num_bytes, checksum FROM modules ORDER BY module")
         return {
             module: FileRecord(name=name, num_bytes=num_bytes, checksum=checksum)
@@ -146,9 +147,9 @@ class RunState:
         }
 
     def boundaries(self) -> list[BoundaryRecord]:
-        """Return the live boundaries of the last commit, in the order of their names."""
+        """Return the boundaries of the last commit, sorted by name."""
         rows = self._rows("SELECT record FROM boundaries ORDER BY name")
-        return [BoundaryRecord.from_json(json.loads(record)) for (record,) in rows]
+        return [read_record(BoundaryRecord, json.loads(record)) for (record,) in rows]
 
     def metrics(self, kind: str | None = None) -> list[Metric]:
         """Return the metrics of one kind, or all of them, in the order of their commits."""
@@ -165,7 +166,7 @@ class RunState:
         return [Event(**row) for row in self._rows("SELECT * FROM events ORDER BY rowid")]
 
     def phases(self) -> list[Phase]:
-        """Return the phases of all processes in the order in which they were recorded."""
+        """Return all phases in the order in which they were recorded."""
         return [Phase(**row) for row in self._rows("SELECT * FROM phases ORDER BY rowid")]
 
     def meta(self, key: str, default: Any = None) -> Any:
@@ -179,12 +180,12 @@ class RunState:
             self._set_meta({key: value})
 
     def add_event(self, kind: str, text: str) -> None:
-        """Append an event of now."""
+        """Append an event with the current time."""
         with self._transaction():
             self._insert("events", [Event(time_s=time.time(), kind=kind, text=text)])
 
     def record_phase(self, name: str, peak_mb: float, seconds: float) -> None:
-        """Append the peak of a process in a phase."""
+        """Append the peak and the duration of a phase."""
         with self._transaction():
             self._insert("phases", [Phase(name=name, peak_mb=peak_mb, seconds=seconds)])
 
@@ -196,14 +197,14 @@ class RunState:
         boundaries: Iterable[BoundaryRecord],
         metrics: Iterable[Metric] = (),
         samples: Iterable[VisitSample] = (),
-        meta: Mapping[str, Any] = {},
+        meta: Mapping[str, object] = {},
     ) -> None:
-        """Flip every pointer of a visit or chunk in one transaction; it has happened once this returns.
+        """Record the end of a visit or chunk in one transaction, which is durable once this returns.
 
         Args:
-            position: how far the schedule is done.
-            modules: the new live versions; modules that are not among them keep theirs.
-            boundaries: all live boundaries; others are no longer named.
+            position: how many visits of the schedule are done.
+            modules: the new current versions; other modules keep theirs.
+            boundaries: all current boundaries; others are forgotten.
             metrics: appended.
             samples: appended.
             meta: JSON values to set.
@@ -220,7 +221,7 @@ class RunState:
             self._db.execute("DELETE FROM boundaries")
             self._db.executemany(
                 "INSERT INTO boundaries VALUES (?, ?)",
-                ((one.spec.name, json.dumps(one.to_json())) for one in boundaries),
+                ((one.spec.name, json.dumps(document_of(one))) for one in boundaries),
             )
             self._insert("metrics", metrics)
             self._insert("samples", samples)
@@ -238,7 +239,7 @@ class RunState:
 
     def _make_tables(self) -> None:
         with self._transaction():
-            # Another process may have been first.
+            # Another process may have created them in the meantime.
             if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA}")
@@ -266,7 +267,7 @@ class RunState:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                # A full disk has already rolled it back.
+                # SQLite itself rolls back when the disk is full.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -278,7 +279,7 @@ class RunState:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             raise
         except sqlite3.DatabaseError as error:
-            # A quota, or a journal that cannot be made, has other names in SQLite.
+            # SQLite reports an exhausted quota, or a journal that cannot be created, under other names.
             if "full" in str(error) or files.is_full(self.path.parent):
                 text = f"the disk is full: {self.path} could not be written"
                 raise DiskFullError(text, hint=_FULL_HINT) from error
@@ -294,7 +295,7 @@ class RunState:
             values = ", ".join(f":{name}" for name in names)
             self._db.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({values})", asdict(row))
 
-    def _set_meta(self, values: Mapping[str, Any]) -> None:
+    def _set_meta(self, values: Mapping[str, object]) -> None:
         rows = ((key, json.dumps(value)) for key, value in values.items())
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 

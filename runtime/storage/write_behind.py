@@ -1,4 +1,4 @@
-"""What was written goes to the disk while the writer goes on, and leaves the page cache."""
+"""Write-behind: send what was written to the disk in the background, and drop it from the page cache."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.units import MIB
 
 STEP_BYTES = 4 * MIB
-"""How much is moved, or let go of, at a time."""
+"""Size of what is sent to the disk, and dropped from the page cache, at a time."""
 
 STEPS_UNDER_WAY = 2
-"""A writer waits where more steps than these have not reached the disk."""
+"""Maximum number of steps that have not reached the disk; the writer waits beyond that."""
 
 
 class WriteBehind:
-    """One thread for one file, which it does not own.
+    """A background thread that sends a file, which stays open and is closed by its owner, to the disk.
 
-    The thread has no buffers: what it sends lies in the page cache, which holds `STEPS_UNDER_WAY` + 2 steps of the
-    file at most. What is overwritten meanwhile is merely sent twice.
+    It needs no buffers: the data is in the page cache, which holds at most `STEPS_UNDER_WAY` + 2 steps of the
+    file. Bytes that are overwritten in the meantime are sent twice.
     """
 
     def __init__(self, fd: int) -> None:
@@ -31,10 +31,11 @@ class WriteBehind:
         self._start = self._stop = 0
 
     def written(self, start: int, stop: int) -> None:
-        """The bytes from `start` to `stop` were written; returns at once, or when the disk has caught up.
+        """Note that the bytes from `start` to `stop` were written; wait if the disk is too far behind.
 
         Raises:
-            StorageError: the disk did not take something that was written before; the file is good for nothing.
+            StorageError: the disk did not take something that was written earlier; the file must not be used any
+            more.
         """
         if start != self._stop:
             self._send()
@@ -44,7 +45,7 @@ class WriteBehind:
             self._send()
 
     def wait(self) -> None:
-        """Wait for all that is under way.
+        """Wait until everything that was sent is on the disk.
 
         Raises:
             StorageError: as `written`.
@@ -53,7 +54,7 @@ class WriteBehind:
             self._under_way.popleft().result()
 
     def close(self) -> None:
-        """Wait for the thread, whatever became of what it sent."""
+        """Wait for the thread and end it; errors are ignored."""
         with contextlib.suppress(StorageError):
             self.wait()
         self._thread.shutdown()

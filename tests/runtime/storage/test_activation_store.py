@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.records import document_of, read_record
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord, BoundarySpec
@@ -347,7 +348,7 @@ def test_a_failed_sync_is_not_tried_again(store, faults, use_system):
 def test_records_survive_json(store):
     store.create(spec_of(copies=2, in_memory=True))
     (record,) = store.commit()
-    assert BoundaryRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+    assert read_record(BoundaryRecord, json.loads(json.dumps(document_of(record)))) == record
 
 
 class Scenario:
