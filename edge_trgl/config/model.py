@@ -25,7 +25,7 @@ class ModelConfig:
         None, "regroup the blocks into N modules", unset="the network's own", bounds=AT_LEAST_ONE
     )
     downsample: tuple[int, ...] | None = setting(
-        None, "modules of a K-M network that halve the map, from 0", unset="the paper's"
+        None, "modules of a K-M network that halve the map", more="counted from 0", unset="the paper's"
     )
     head: str | None = setting(
         None,

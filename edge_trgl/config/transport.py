@@ -29,5 +29,7 @@ class TransportConfig:
         "how the first multiplier depends on the module",
         more="by-depth: module k, from 1, begins with k times lambda_first, as in the authors' scripts",
     )
-    growth: float = setting(1.0, "growth of a multiplier", bounds=NOT_NEGATIVE)
-    every: int = setting(50, "steps between two updates of a multiplier", bounds=AT_LEAST_ONE)
+    growth: float = setting(
+        1.0, "how much a multiplier grows: growth times the cross-entropy", bounds=NOT_NEGATIVE
+    )
+    every: int = setting(50, "steps from one update of a multiplier to the next", bounds=AT_LEAST_ONE)

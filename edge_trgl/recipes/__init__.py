@@ -1,1 +1,1 @@
-"""Hyperparameters by name: one TOML file each, for a table of the paper or a way to train."""
+"""Hyperparameters by name: one TOML file for each table of the paper or way to train."""
