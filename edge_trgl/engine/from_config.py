@@ -13,7 +13,8 @@ from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import Augment, DatasetInfo
 from edge_trgl.engine import schedule
 from edge_trgl.engine.schedule import Boundary, Program, Visit
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.losses import CrossEntropy, InfoPro, LocalLoss, PredSim
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.method.transport import Multipliers, Transport

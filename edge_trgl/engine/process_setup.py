@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from edge_trgl import __version__
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.runtime.memory import allocator, counters, guard, high_water

@@ -13,17 +13,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Optimizer = Literal["sgd", "adamw"]
+OptimizerName = Literal["sgd", "adamw"]
 
 Weights = Mapping[str, nn.Parameter]
-"""By their names."""
+"""Weights by name."""
 
 
-class Descent(ABC):
-    """The moments of some weights, and the one way in which they are updated, in place.
+class Optimizer(ABC):
+    """Moments of some weights, and the one way in which they are updated, in place.
 
     Attributes:
-        momenta: for each weight, by its name, a tensor like it: the mean of its gradients.
+        momenta: for each weight, by name, a tensor like it: the running mean of its gradients.
     """
 
     def __init__(self, weights: Weights, *, weight_decay: float) -> None:
@@ -37,11 +37,11 @@ class Descent(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """A step begins; once it does, each weight may be updated once."""
+        """Begin a step, in which each weight may be updated once."""
 
     @torch.no_grad()
     def step(self, weights: Iterable[nn.Parameter], lr: float) -> None:
-        """Update those of `weights` that have a gradient, and free it."""
+        """Update those of `weights` that have a gradient, and free the gradient."""
         due = [weight for weight in weights if weight.grad is not None]
         if due:
             self._update(due, [_like_its(weight, weight.grad) for weight in due if weight.grad is not None], lr)
@@ -53,9 +53,9 @@ class Descent(ABC):
 
     @contextmanager
     def in_backward(self, weights: Iterable[nn.Parameter], lr: float | None) -> Iterator[None]:
-        """Around a backward that completes the gradients of `weights`: each is updated there and then.
+        """Surround a backward that completes the gradients of `weights`; each weight is updated on the spot.
 
-        Without a rate, none is.
+        Without a learning rate, none is updated.
         """
 
         def update(weight: Tensor) -> None:
@@ -73,7 +73,7 @@ class Descent(ABC):
                 handle.remove()
 
 
-class Sgd(Descent):
+class Sgd(Optimizer):
     """SGD with momentum, not Nesterov's."""
 
     def __init__(self, weights: Weights, *, momentum: float, weight_decay: float) -> None:
@@ -81,7 +81,7 @@ class Sgd(Descent):
         self._momentum = momentum
 
     def begin(self) -> None:
-        """Every step is like the first."""
+        """Nothing to do: every step is like the first."""
 
     def _update(self, weights: Sequence[nn.Parameter], gradients: Sequence[Tensor], lr: float) -> None:
         torch._fused_sgd_(
@@ -98,10 +98,10 @@ class Sgd(Descent):
         )
 
 
-class AdamW(Descent):
+class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), bias correction included.
 
-    The number of steps is kept with the moments: it then needs no knowledge of how a schedule counts.
+    The number of steps is kept with the moments, so that no schedule has to count for it.
     """
 
     def __init__(self, weights: Weights, *, betas: Sequence[float], weight_decay: float) -> None:
@@ -141,13 +141,13 @@ class AdamW(Descent):
 
 
 EPSILON = 1e-8
-"""Added to the root of AdamW's second moment, as everybody has it."""
+"""Added to the square root of AdamW's second moment; PyTorch's default."""
 
 
 def _like_its(weight: nn.Parameter, gradient: Tensor) -> Tensor:
-    """`gradient`, strides and all like its weight: CUDA's kernels refuse others, even of dimensions of size 1.
+    """`gradient` with the strides of its weight: CUDA's kernels refuse others, even in dimensions of size 1.
 
-    In all other dimensions autograd has seen to it; depthwise convolutions of CUDA leave one like that.
+    In all other dimensions autograd has made them equal; CUDA's depthwise convolutions differ in such a one.
     """
     if gradient.stride() == weight.stride():
         return gradient

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from edge_trgl.learning.local_module import Emit, LocalModule
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import Emit
 from edge_trgl.learning.step_kinds import StepKind
 from edge_trgl.networks.chain import Chain
 

@@ -126,11 +126,22 @@ class Transport:
         return 1 / (2 * tau)
 
 
+_LAMBDA, _STEPS, _LAP = range(3)
+"""Places in the state of a multiplier."""
+
+_NO_LAP = -1.0
+
+
+def new_multiplier() -> Tensor:
+    """The state of one module's λ before its first lap: float64 [λ, steps, lap] on the CPU."""
+    return torch.tensor([0.0, 0.0, _NO_LAP], dtype=torch.float64, device="cpu")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Multipliers:
-    """λ of appendix D: every `every` steps it grows by `growth` · CE.
+    """λ of appendix D, which grows by `growth` · CE every `every` steps.
 
-    It starts at `first` in every module, as in the paper; `by_depth`, at k · `first` in module k, as in the
+    It starts at `first` in every module, as in the paper; with `by_depth` at k · `first` in module k, as in the
     authors' scripts, where W weighs 1 / `first` as long as λ is 0.
     """
 
@@ -140,21 +151,21 @@ class Multipliers:
     by_depth: bool = False
 
     def begin(self, state: Tensor, lap: int, module: int) -> None:
-        """Start anew in place when `lap` is another than that of `state` = [λ, steps, lap] (float64).
+        """Start anew in place if `lap` differs from that of `state` (see `new_multiplier`).
 
         `module`: its number among those that are trained.
         """
-        if int(state[2]) != lap:
+        if int(state[_LAP]) != lap:
             start = self.first * module if self.by_depth else self.first
             state.copy_(torch.tensor([start, 0.0, float(lap)]))
 
     def weight(self, state: Tensor) -> float:
         """The factor of W in the loss."""
-        return 1 / (float(state[0]) or self.first)
+        return 1 / (float(state[_LAMBDA]) or self.first)
 
     def advance(self, state: Tensor, cross_entropy: Tensor) -> None:
-        """Count one step in place, with the cross-entropy that it just computed."""
-        state[1] += 1
-        if int(state[1]) % self.every == 0:
+        """Count one step in place, with the cross-entropy (0-d) that it just computed."""
+        state[_STEPS] += 1
+        if int(state[_STEPS]) % self.every == 0:
             # As a number: the state is on the CPU, wherever the loss was computed.
-            state[0] += self.growth * float(cross_entropy)
+            state[_LAMBDA] += self.growth * float(cross_entropy)

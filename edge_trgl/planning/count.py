@@ -15,8 +15,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.segments import laid_out
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.learning.step_kinds import StepKind
 from edge_trgl.learning.steps import (
     Batch,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo
 from edge_trgl.engine import from_config
-from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.networks.chain import Chain, split_by_weight
 from edge_trgl.networks.cutting import Net
 from edge_trgl.planning import calibrated, count

@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional
 
 from edge_trgl.engine import process_setup
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.runtime.memory import allocator, high_water

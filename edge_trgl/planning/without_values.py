@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edge_trgl.learning.local_module import made_real
+from edge_trgl.learning.materialise import made_real
 from edge_trgl.runtime.memory import guard
 
 VALUE = 104_729

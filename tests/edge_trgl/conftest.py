@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Residue
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.zoo import km_resnet

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from edge_trgl.engine import process_setup
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.method.transport import Residue, Transport
 from edge_trgl.networks.chain import Chain

@@ -17,7 +17,7 @@ from edge_trgl.config.sources import resolve
 from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.heads import HEADS

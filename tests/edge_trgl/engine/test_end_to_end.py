@@ -12,7 +12,8 @@ from torch import nn
 
 from edge_trgl.engine.schedule import Program, Shape
 from edge_trgl.engine.trainer import EngineContext, walk
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain, split_by_depth
 from edge_trgl.networks.zoo import km_resnet, resnet110

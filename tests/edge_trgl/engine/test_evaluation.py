@@ -20,7 +20,8 @@ from edge_trgl.data.prepare import prepare
 from edge_trgl.engine import from_config
 from edge_trgl.engine.batches import Feed
 from edge_trgl.engine.evaluation import choose_depth, evaluate, weights_sha256
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.runtime.memory import allocator

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from edge_trgl.engine import training
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.losses import CrossEntropy, InfoPro, Mix, PredSim
 from edge_trgl.method.transport import Transport
 from edge_trgl.planning.count import chain_costs

@@ -13,7 +13,8 @@ from torch import nn
 
 from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.catalogue import build_chain
 

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.learning.totals import Totals
 from edge_trgl.method.transport import Multipliers, Transport
 from edge_trgl.networks.chain import Chain, Pieces
@@ -137,7 +138,7 @@ def test_a_stepped_module_is_freed_at_once(nets, recompute):
     try:
         local.train_step(x, y, lr=0.1, seed=0)
         weight = weakref.ref(local.trunk[0].weight)
-        momentum = weakref.ref(local._descent.momenta["head.linear.bias"])
+        momentum = weakref.ref(local._optimizer.momenta["head.linear.bias"])
         del local
         assert weight() is None
         assert momentum() is None
@@ -361,7 +362,8 @@ def test_frozen_weights_stay_frozen(nets):
 LEAN = """
 import sys
 import torch
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.method.transport import Multipliers, Transport
 

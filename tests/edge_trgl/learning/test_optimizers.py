@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.learning.local_module import StepConfig
-from edge_trgl.learning.optimizers import AdamW, Descent, Sgd
+from edge_trgl.learning.optimizers import AdamW, Optimizer, Sgd
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Multipliers, Transport
 
 VANGL = Transport(tau=None)
@@ -62,13 +62,13 @@ def test_a_weight_in_two_blocks_is_updated_once(nets, way):
 def test_gradients_go_as_soon_as_they_are_complete(nets, monkeypatch, recompute, early):
     config = StepConfig(transport=VANGL, recompute=recompute, early_update=early)
     local = nets.built(nets.CHAINS["norm"](), 0, config)
-    found, step = [], Descent.step
+    found, step = [], Optimizer.step
 
     def counted(descent, weights, lr):
         found.append(sum(weight.grad is not None for weight in local.parameters()))
         step(descent, weights, lr)
 
-    monkeypatch.setattr(Descent, "step", counted)
+    monkeypatch.setattr(Optimizer, "step", counted)
     ((x, y),) = nets.batches(1)
     local.train_step(x, y, lr=0.1, seed=0)
     # A layer computes the gradients of its weight and bias together.

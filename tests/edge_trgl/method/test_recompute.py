@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.kinetic_energy import Measure
 from edge_trgl.method.recompute import Recompute, spare
 from edge_trgl.method.transport import Multipliers, Residue, Transport, penalised
@@ -297,7 +297,8 @@ def test_the_transport_cost_takes_no_memory(net, num_blocks, recompute):
 LEAN = """
 import sys
 import torch
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.networks.zoo import resnet110
 from edge_trgl.method.transport import Transport
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.kinetic_energy import Measure, kept
 from edge_trgl.method.recompute import Branch
 from edge_trgl.method.transport import Energy, Multipliers, Residue, Transport, penalised
@@ -240,7 +240,7 @@ def test_gauged_steps_tell_both_gradients_in_the_residue(nets):
     residue = (block(x) - x).detach().requires_grad_()
     loss = nn.functional.cross_entropy(local.head(x + residue), y)
     (other,) = torch.autograd.grad(loss, residue)
-    (own,) = torch.autograd.grad(local.weight * residue.square().mean(), residue)
+    (own,) = torch.autograd.grad(local.transport.weight() * residue.square().mean(), residue)
     local.train_step(x, y, lr=0.1, seed=0, gauged=True)
     local.train_step(x, y, lr=0.1, seed=1)
     totals = local.take_totals()
@@ -253,7 +253,7 @@ def test_the_module_with_the_encoder_is_exempt(nets, exempt, penalised):
     chain = nets.chain_of(nets.NormBlock, num_modules=2, encoder_exempt=exempt)
     for module, expected in enumerate(penalised):
         local = nets.built(chain, module, StepConfig(transport=Transport(tau=0.5)))
-        assert local.penalised == expected
+        assert local.transport.enabled == expected
 
 
 def test_no_transport_is_counted_for_an_exempt_module(nets):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.zoo import km_resnet

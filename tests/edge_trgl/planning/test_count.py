@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.segments import laid_out
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.method.transport import Multipliers, Transport
 from edge_trgl.networks.chain import Chain

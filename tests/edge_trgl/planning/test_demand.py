@@ -8,7 +8,7 @@ from torch import nn
 import edge_trgl
 from edge_trgl.config.sources import resolve
 from edge_trgl.engine import process_setup
-from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.planning import calibrated, demand, forms
 from edge_trgl.planning.count import chain_costs

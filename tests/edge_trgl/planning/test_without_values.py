@@ -9,7 +9,7 @@ import own_process
 import pytest
 from torch import nn
 
-from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Multipliers, Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.zoo import km_resnet
@@ -85,7 +85,7 @@ from torch import nn
 
 from edge_trgl.networks.chain import Chain
 from edge_trgl.planning.count import chain_costs
-from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.runtime.memory import counters, high_water
 from edge_trgl.method.transport import Transport

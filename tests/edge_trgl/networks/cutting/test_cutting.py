@@ -16,7 +16,8 @@ from torch.nn import functional
 from edge_trgl.config.sources import resolve
 from edge_trgl.export.graph.stage import Stage
 from edge_trgl.export.graph.trace import trace
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.kinetic_energy import Measure
 from edge_trgl.method.transport import Transport, penalised
 from edge_trgl.networks.catalogue import build_chain

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.heads import HEADS, build_head, to_two_by_two

@@ -14,7 +14,7 @@ from nearness import assert_near
 
 from edge_trgl.export.compare.comparison import TOLERANCE
 from edge_trgl.export.graph.stage import Normalisation
-from edge_trgl.learning.local_module import StepConfig
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.method.transport import Transport
 

@@ -235,7 +235,8 @@ def test_exported(models, tmp_path, exported):
 LEAN = """
 import sys
 import torch
-from edge_trgl.learning.local_module import LocalModule, StepConfig
+from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.networks.zoo import swin_tiny
 from edge_trgl.method.transport import Transport
 

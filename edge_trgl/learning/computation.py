@@ -1,0 +1,135 @@
+"""Forward and backward of one part of a batch, with every activation kept or one stage at a time: equal bits."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_trgl.learning.objective import Objective
+from edge_trgl.learning.optimizers import Optimizer
+from edge_trgl.learning.parts import Part, gradient_of, hand_back, leaf, rows_of
+from edge_trgl.learning.segments import Seed, Segment, buffers_kept, last_uses
+from edge_trgl.learning.totals import RunningTotals
+from edge_trgl.learning.transport_term import TransportTerm
+
+Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation:
+    """What a step of one module computes with.
+
+    `segments`: the trunk, in order. `weights`: all of the module's. `objective` and `transport` make the loss,
+    `totals` counts it, `optimizer` updates weights in the backward of a part that has a rate. `autocast` surrounds
+    every forward pass.
+    """
+
+    segments: Sequence[Segment]
+    weights: Sequence[nn.Parameter]
+    objective: Objective
+    transport: TransportTerm
+    optimizer: Optimizer
+    totals: RunningTotals
+    autocast: Autocast
+
+    def ascend(self, x: Tensor, part: Part) -> None:
+        """Emit the output of the part of a whole batch x; call it without recording gradients."""
+        with self.autocast():
+            part.emit(_forward(self.segments, rows_of(x, part.rows), part.seed))
+
+    def train(self, x: Tensor, y: Tensor, image: Tensor | None, part: Part) -> Tensor:
+        """Forward and backward of the loss with every activation kept; the cross-entropy (0-d)."""
+        start = leaf(x, wants_gradient=part.send_back is not None)
+        with self.autocast():
+            out, costs = self.transport.trace(self.segments, start, part.seed)
+            part.emit(out.detach())
+            logits, terms = self.objective.read(out, y, image)
+        del out
+        cross_entropy = self.objective.cross_entropy(logits, y)
+        penalty = torch.stack(costs).sum() if costs else torch.zeros(())
+        self.totals.count(cross_entropy, logits, y, penalty)
+        loss = sum(terms, cross_entropy)
+        loss = loss + penalty * self.transport.weight() if costs else loss
+        del logits, terms
+        with self.optimizer.in_backward(self.weights, part.rate):
+            (loss if part.share == 1 else loss * part.share).backward()  # type: ignore[no-untyped-call]
+        hand_back(start, part)
+        return cross_entropy.detach()
+
+    def train_by_segment(self, x: Tensor, y: Tensor, image: Tensor | None, part: Part) -> Tensor:
+        """The same numbers with the activations of one segment alive at a time."""
+        stages = [[segment] for segment in self.segments]
+        with torch.no_grad(), self.autocast():
+            *inputs, out = _ascent(stages, x, part.seed)
+        part.emit(out)
+        out = leaf(out, wants_gradient=True)
+        with self.autocast():
+            logits, terms = self.objective.read(out, y, image)
+        cross_entropy = self.objective.cross_entropy(logits, y)
+        loss = sum(terms, cross_entropy)
+        with self.optimizer.in_backward(self.objective.weights(), part.rate):
+            (loss if part.share == 1 else loss * part.share).backward()  # type: ignore[no-untyped-call]
+        logits, cross_entropy = logits.detach(), cross_entropy.detach()
+        del loss, terms
+        stack = [*inputs, gradient_of(out)]
+        del inputs, out  # the stack alone holds them, and lets go of each in its turn
+        costs = self._descend(stages, stack, part)
+        penalty = torch.stack(costs).sum() if costs else torch.zeros(())
+        self.totals.count(cross_entropy, logits, y, penalty)
+        return cross_entropy
+
+    def backward(self, x: Tensor, gradient: Tensor, part: Part, *, by_segment: bool) -> None:
+        """Compute the part of a whole batch x again, and send back the `gradient` of its output."""
+        stages = [[segment] for segment in self.segments] if by_segment else [self.segments]
+        with torch.no_grad(), buffers_kept(self.segments), self.autocast():
+            inputs = _ascent(stages[:-1], rows_of(x, part.rows), part.seed)
+        # Taken here, so that a copy of the gradient is not alive in the ascent, and the stack alone holds it.
+        self._descend(stages, [*inputs, rows_of(gradient, part.rows)], part)
+
+    def _descend(
+        self, stages: Sequence[Sequence[Segment]], stack: list[Tensor | None], part: Part
+    ) -> list[Tensor]:
+        """Backward through `stages`, the last first, each computed again from its input; what their residues cost.
+
+        `stack`: the input of each stage and, on top, the gradient of the last one's output; it is used up.
+        """
+        costs: list[Tensor] = []
+        for stage, weights in reversed(list(zip(stages, last_uses(stages), strict=True))):
+            gradient, below = stack.pop(), stack.pop()
+            assert below is not None
+            start = leaf(below, wants_gradient=bool(stack) or part.send_back is not None)
+            del below
+            with buffers_kept(stage), self.autocast():
+                out, own = self.transport.trace(stage, start, part.seed)
+                through = Seed.apply(out, gradient)  # type: ignore[no-untyped-call]
+            del out, gradient
+            costs = [cost.detach() for cost in own] + costs
+            penalty = torch.stack(own).sum() if own else torch.zeros(())
+            loss = through + penalty * self.transport.weight() * part.share if own else through
+            del through, own
+            if loss.requires_grad:  # a first piece without weights has nothing to learn
+                with self.optimizer.in_backward(weights, part.rate):
+                    loss.backward()
+            if stack:
+                stack.append(gradient_of(start))
+        hand_back(start, part)
+        return costs
+
+
+def _ascent(stages: Sequence[Sequence[Segment]], x: Tensor, seed: int) -> list[Tensor]:
+    """The input of every stage, and the output of the last."""
+    values = [x]
+    for stage in stages:
+        values.append(_forward(stage, values[-1], seed))
+    return values
+
+
+def _forward(stage: Sequence[Segment], x: Tensor, seed: int) -> Tensor:
+    for segment in stage:
+        x = segment(x, seed)
+    return x
