@@ -1,9 +1,9 @@
-"""The kinetic energy mean(|r|^p) of a residue r that is not kept for it.
+"""The kinetic energy mean(|r|^p) of a residue r, at no memory of its own.
 
-Four ways for r to be where the step already is, each a function that hands a value through and gives the energy
-beside it: r is the value itself (`kept`), the difference of two tensors that others hold (`added`, `moved`), or
-what a norm gives, whose energy and gradients follow from its scale, its shift and the batch's variance (`normed`).
-Since they see what comes back for the value, too, they add the energy's gradient to it on the way.
+Four functions return a value together with the energy of r, by where r can be found in the backward: r is the
+value itself (`kept`), the difference of two tensors that the step holds anyway (`added`, `moved`), or the output
+of a batch norm, whose energy and gradients follow from its scale, its shift and the variance of the batch
+(`normed`). In the backward they add the energy's gradient to the one that arrives for the value.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class Measure:
-    """How the energy is taken: mean(|r|^`power`), power ≥ 1.
+    """How the energy is computed: mean(|r|^`power`), power ≥ 1.
 
-    `gauge`: None, or float64 [2] to which a backward adds the squared norms of two gradients in r: that of the
-    energy, and that of all else in the loss.
+    `gauge`: None, or float64 [2] to which a backward adds the squared norms of two gradients with respect to r:
+    the gradient of the energy, and that of the rest of the loss.
     """
 
     power: float = 2.0
@@ -30,7 +30,7 @@ class Measure:
 
 
 class Statistics(NamedTuple):
-    """What a norm's backward needs of its forward: mean and 1/deviation of the batch [C], and the kernel's own."""
+    """What a batch norm's backward needs of its forward: mean and 1/deviation [C], and what its kernel keeps."""
 
     mean: Tensor
     deviation: Tensor
@@ -39,22 +39,22 @@ class Statistics(NamedTuple):
 
 
 def kept(residue: Tensor, measure: Measure) -> tuple[Tensor, Tensor]:
-    """The residue [B, ...], which is kept, and its energy (0-d)."""
+    """The residue [B, ...], which is kept for the backward, and its energy (0-d)."""
     return _Kept.apply(residue, measure)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def added(x: Tensor, residue: Tensor, measure: Measure) -> tuple[Tensor, Tensor]:
-    """x + r, all [B, ...] of one floating type, and the energy of r; the sum must not be changed in place."""
+    """x + r and the energy of r, all [B, ...] of one floating dtype; the sum must not be changed in place."""
     return _Added.apply(x, residue, measure)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def moved(x: Tensor, out: Tensor, measure: Measure) -> tuple[Tensor, Tensor]:
-    """`out` as it is, and the energy of r = out − x; neither must be changed in place."""
+    """`out` unchanged, and the energy of r = out − x; neither tensor may be changed in place."""
     return _Moved.apply(x, out, measure)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def normed(norm: BatchNorm, x: Tensor, measure: Measure) -> tuple[Tensor, Tensor]:
-    """r = norm(x) as in training, x [B, C, ...], and mean(r²); `measure.power` must be 2."""
+    """r = norm(x) in training mode, x [B, C, ...], and mean(r²); `measure.power` must be 2."""
     return _Normed.apply(x, norm.weight, norm.bias, norm, measure)  # type: ignore[no-untyped-call,no-any-return]
 
 
@@ -62,16 +62,16 @@ def normed(norm: BatchNorm, x: Tensor, measure: Measure) -> tuple[Tensor, Tensor
 
 
 def mean_power(residue: Tensor, power: float) -> Tensor:
-    """mean(|r|^power) of [B, ...], at least in float32, 0-d."""
+    """mean(|r|^power) of r [B, ...], 0-d, in float32 or wider."""
     dtype = torch.promote_types(residue.dtype, torch.float32)
-    # A norm a sample: one running sum over a whole batch would lose digits.
+    # One norm for each sample: a single running sum over a whole batch would lose digits.
     dims = tuple(range(1, residue.dim()))
     norms: Tensor = torch.linalg.vector_norm(residue, power, dim=dims, dtype=dtype)
     return norms.pow_(power).sum() / residue.numel()
 
 
 def norm_energy(norm: BatchNorm, statistics: Statistics) -> Tensor:
-    """mean(norm(x)²) = mean over channels of γ² v/(v + ε) + β², v being the batch's variance; 0-d."""
+    """mean(norm(x)²), 0-d: the mean over channels of γ² v/(v + ε) + β², where v is the variance of the batch."""
     return (norm.weight.detach().square() * _spread(norm, statistics)).add_(norm.bias.detach().square()).mean()
 
 
@@ -81,7 +81,7 @@ def _spread(norm: BatchNorm, statistics: Statistics) -> Tensor:
 
 
 def batch_normed(norm: BatchNorm, x: Tensor) -> tuple[Tensor, Statistics]:
-    """norm(x) as in training, running statistics and all."""
+    """norm(x) in training mode, which updates the running statistics."""
     momentum = 0.0
     if norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
@@ -90,7 +90,7 @@ def batch_normed(norm: BatchNorm, x: Tensor) -> tuple[Tensor, Statistics]:
 
 
 def batch_normed_again(norm: BatchNorm, x: Tensor) -> tuple[Tensor, Statistics]:
-    """The same without a trace in the running statistics."""
+    """The same without updating the running statistics."""
     return _batch_normed(norm, x, None, None, 0.0)
 
 
@@ -121,11 +121,11 @@ def _batch_normed(
 def difference_gradient(
     gradient: Tensor, of_energy: Tensor, energy: Tensor, out: Tensor, x: Tensor, measure: Measure
 ) -> Tensor:
-    """`gradient` of r = out − x, with the energy's own added to it; a new tensor."""
+    """`gradient` of r = out − x plus the gradient of the energy, as a new tensor."""
     if measure.power == 2:
         slope = of_energy * (2 / out.numel())
         _gauge(measure, gradient, of_energy, energy)
-        # Two passes; the difference itself would be a map of its own and a third one.
+        # Two passes over memory; computing the difference would take a third one, and another map.
         return torch.addcmul(gradient, out, slope).addcmul_(x, slope, value=-1)
     return power_gradient(out - x, gradient, of_energy, energy, measure)
 
@@ -133,13 +133,13 @@ def difference_gradient(
 def power_gradient(
     residue: Tensor, gradient: Tensor, of_energy: Tensor, energy: Tensor, measure: Measure
 ) -> Tensor:
-    """`gradient` of r with the energy's own added to it, in r's memory."""
+    """`gradient` of r plus the gradient of the energy, computed in r's memory."""
     _gauge(measure, gradient, of_energy, energy, residue)
     return _slope_in_place(residue, measure.power, of_energy).add_(gradient)
 
 
 def _slope_in_place(residue: Tensor, power: float, of_energy: Tensor) -> Tensor:
-    """The energy's gradient in r: p |r|^(p − 1) sign(r) / n."""
+    """The gradient of the energy with respect to r, p |r|^(p − 1) sign(r) / n, in r's memory."""
     if power != 2:
         signs = residue.sign()
         residue.abs_().pow_(power - 1).mul_(signs)
@@ -155,7 +155,7 @@ def norm_gradients(
     *,
     wanted: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Of x (if `wanted`), of the scale and of the shift."""
+    """Gradients of x (if `wanted`), of the scale and of the shift, from the gradient of norm(x)."""
     scales, shifts = norm.weight.requires_grad, norm.bias.requires_grad
     back, weight, bias = torch.ops.aten._batch_norm_impl_index_backward(
         statistics.kernel,
@@ -200,7 +200,7 @@ def normed_gradients(
 def _add_spread_gradient(
     gradient: Tensor, norm: BatchNorm, x: Tensor, statistics: Statistics, slope: Tensor
 ) -> None:
-    """Through v/(v + ε), which grows with x's distance from its mean: 2γ²/(C n) · ε (x − μ)/(v + ε)², in place."""
+    """Add the gradient through v/(v + ε), in place: 2γ²/(C n) · ε (x − μ)/(v + ε)², with the mean μ."""
     size = x.numel() // len(norm.weight)
     rate = slope * norm.weight.detach().square() * statistics.deviation.pow(4) * (norm.eps / size)
     shape = (-1, *(1,) * (x.dim() - 2))
@@ -210,7 +210,7 @@ def _add_spread_gradient(
 def _gauge(
     measure: Measure, gradient: Tensor, of_energy: Tensor, energy: Tensor, residue: Tensor | None = None
 ) -> None:
-    """Book the gradients in a residue: the energy's, for which power 2 needs no residue, and the given one."""
+    """Add squared norms to the gauge: of the energy's gradient (power 2 needs no residue), and of `gradient`."""
     if measure.gauge is None:
         return
     if measure.power == 2:  # ‖2r/n‖² = 4 mean(r²)/n
@@ -267,7 +267,7 @@ class _Moved(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, out, energy = ctx.saved_tensors
         if not ctx.needs_input_grad[0]:
-            # The same arithmetic as below, bit for bit: whether x has a gradient depends on what is recomputed.
+            # The arithmetic below, bit for bit, because whether x has a gradient depends on what is recomputed.
             return None, power_gradient(out - x, gradients[0], gradients[1], energy, ctx.measure), None
         residue = out - x
         _gauge(ctx.measure, gradients[0], gradients[1], energy, residue)
@@ -282,7 +282,7 @@ class _Normed(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         out, statistics = batch_normed(norm, x)
         energy = norm_energy(norm, statistics)
-        # The weights too, so that autograd notices where one is changed before the backward.
+        # The weights too, so that autograd notices if one is changed before the backward.
         ctx.save_for_backward(x, weight, bias)
         ctx.norm, ctx.statistics, ctx.measure = norm, statistics, measure
         return out, energy

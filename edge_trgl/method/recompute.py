@@ -1,9 +1,9 @@
-"""Layers that keep less for their backward, and give the bits of the plain form.
+"""Layers that keep less for their backward than the plain form, with the same bits.
 
-Of convolutions, norms and ReLUs in a row only the convolutions' outputs are kept; what the norms and ReLUs made
-of them is computed again in the backward, by the very kernels of the plain form. A backward here owns what it
-keeps and lets go of each tensor as soon as it was used: what `save_for_backward` holds would live until the
-backward returns. So it can be run only once.
+In a row of convolutions, batch norms and ReLUs only the outputs of the convolutions are kept; those of the norms
+and ReLUs are computed again in the backward, by the kernels of the plain form. A backward here owns what it keeps
+and frees each tensor after its last use (what `save_for_backward` holds lives until the backward returns), so it
+can run only once.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from edge_trgl.method.kinetic_energy import (
 )
 
 Recompute = Literal["none", "norms", "blocks"]
-"""What is computed again in the backward. norms: in `Sparing` parts, hardly more than norms and ReLUs. blocks:
-each block as a whole, and that in the sparing way; of a module that is one block, its first convolution."""
+"""What is computed again in the backward. norms: norms and ReLUs of `Sparing` parts, and little else. blocks: each
+block as a whole, whose parts spare as well; of a module that is a single block, its first convolution."""
 
 
 class Sparing(nn.Module):
-    """A part with two forms: the plain one, and one that keeps less for the backward (`spare` chooses).
+    """A part of a network with two forms: the plain one, and one that keeps less for the backward.
 
-    `again`: its first convolution, too, is computed again rather than kept.
+    `spare` chooses the form. `again`: its first convolution is computed again as well.
     """
 
     def __init__(self) -> None:
@@ -44,14 +44,14 @@ class Sparing(nn.Module):
         self.sparing = self.again = False
 
     def spares(self, x: Tensor) -> bool:
-        """Whether a forward of x is to keep less: only if a backward in float32 will follow."""
+        """Whether a forward of x keeps less: only if a backward in float32 will follow."""
         if not (self.sparing and self.training and torch.is_grad_enabled()):
             return False
         return x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
 
 
 def spare(part: nn.Module, recompute: Recompute) -> None:
-    """Have all in `part` that can keep less do so, or not."""
+    """Choose the form of everything in `part` that has two."""
     for inner in part.modules():
         if isinstance(inner, Sparing):
             inner.sparing, inner.again = recompute != "none", recompute == "blocks"
@@ -59,10 +59,11 @@ def spare(part: nn.Module, recompute: Recompute) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """Layers in a row: in each step ReLU(norm(·)), if it has a norm, then a convolution; `closing` ends them.
+    """Layers in a row: each step is ReLU(norm(·)), if it has a norm, and a convolution; `closing` ends them.
 
-    `again`: the first convolution, too, is computed again rather than kept. `measure`: how the energy of the
-    branch's output r is taken, if it is wanted; without a closing norm, r is what the sum adds to the shortcut.
+    `again`: the first convolution is computed again in the backward. `measure`: how the energy of the branch's
+    output r is computed, None if it is not wanted; without a closing norm, r is the difference of sum and
+    shortcut.
     """
 
     steps: tuple[tuple[nn.BatchNorm2d | None, nn.Conv2d], ...]
@@ -82,14 +83,14 @@ class Branch:
 
 
 def through(branch: Branch, x: Tensor) -> Tensor:
-    """branch(x), which `closing` ends; x [B, C, H, W] float32."""
+    """branch(x) of a branch with a closing norm; x [B, C, H, W] float32."""
     out, _ = _Sum.apply(None, x, branch, *branch.weights())  # type: ignore[no-untyped-call]
     result: Tensor = out
     return result
 
 
 def residual(branch: Branch, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor | None]:
-    """shortcut + r, r = branch(x), and r's energy (0-d) if it is wanted; x, shortcut [B, C, H, W] float32."""
+    """shortcut + r with r = branch(x), and the energy of r (0-d) if wanted; x, shortcut [B, C, H, W] float32."""
     out, energy = _Sum.apply(shortcut, x, branch, *branch.weights())  # type: ignore[no-untyped-call]
     return out, energy
 
@@ -116,7 +117,7 @@ class _Sum(torch.autograd.Function):
         ctx.energy = energy if energy is None else energy.detach()  # an output on ctx would be a cycle
         if shortcut is None:
             return residue, energy
-        # Into the residue's own memory, or the sum would be laid out differently.
+        # In the residue's memory where the layouts agree: the sum then has the layout of the plain form.
         in_place = residue.stride() == shortcut.stride()
         out = residue.add_(shortcut) if in_place else shortcut + residue
         if branch.measure is not None and branch.closing is None:
@@ -132,10 +133,10 @@ class _Sum(torch.autograd.Function):
             back.leave_sum(gradients[1], ctx.energy, ctx.ends)
         last = len(ctx.branch.steps) - 1
         for number in range(last, -1, -1):
-            # Until the last convolution is undone, the gradient of the sum stands beside that of r.
+            # Until the last convolution is undone, the gradients of the sum and of r are both alive.
             crowded = number == last and back.gradient is not gradients[0] and ctx.statistics is None
             back.undo(number, wanted=number > 0 or ctx.needs_input_grad[1], crowded=crowded)
-        # The shortcut's gradient comes first, for the branch's to be added to it, as in the plain form.
+        # The shortcut's gradient comes first; autograd adds the branch's to it, as in the plain form.
         by_shortcut = gradients[0] if ctx.needs_input_grad[0] else None
         by_branch = back.gradient if ctx.needs_input_grad[1] else None
         return by_shortcut, by_branch, None, *reversed(back.found)
@@ -163,7 +164,7 @@ def _convolved(branch: Branch, x: Tensor) -> tuple[list[Tensor | None], Tensor]:
 class _WayBack:
     """One backward through a branch.
 
-    `gradient`: of the place that was reached; `found`: of the weights, those of the last layer first, bias first.
+    `gradient`: at the point that was reached. `found`: gradients of the weights, last layer first, bias first.
     """
 
     def __init__(self, branch: Branch, x: Tensor, outputs: list[Tensor | None], gradient: Tensor) -> None:
@@ -174,7 +175,7 @@ class _WayBack:
         self._outputs = outputs
 
     def leave_norm(self, statistics: Statistics, energy: Tensor | None, of_energy: Tensor | None) -> None:
-        """From what the closing norm gave, and its energy if there is one, to the last convolution's output."""
+        """Go back through the closing norm, and through its energy if there is one."""
         norm, measure, output = self._branch.closing, self._branch.measure, self._output(len(self._outputs) - 1)
         assert norm is not None
         if measure is None or energy is None or of_energy is None:
@@ -190,16 +191,16 @@ class _WayBack:
         self._book_norm(*found)
 
     def leave_sum(self, of_energy: Tensor, energy: Tensor, ends: list[Tensor]) -> None:
-        """From the sum and its energy, given the sum and the shortcut, which are let go, to r."""
+        """Go back from the sum and the energy to r; `ends`, the sum and the shortcut, is emptied."""
         measure = self._branch.measure
         assert measure is not None
         self.gradient = difference_gradient(self.gradient, of_energy, energy, ends[0], ends[1], measure)
         ends.clear()
 
     def undo(self, number: int, *, wanted: bool, crowded: bool) -> None:
-        """Back through one step, to what it read if that is `wanted`.
+        """Go back through one step, down to its input if that is `wanted`.
 
-        `crowded`: so much is in memory that ReLU's input is computed once more rather than a mask of it kept.
+        `crowded`: memory is so full that ReLU's input is computed once more instead of keeping a mask of it.
         """
         norm, conv = self._branch.steps[number]
         if norm is None:
@@ -212,7 +213,7 @@ class _WayBack:
         self.found += _weight_gradients(conv, inner, self.gradient)
         blocked, strides = None if crowded else inner <= 0, inner.stride()
         del inner
-        # Of one channel or position, maps of one memory have several layouts, and kernels are chosen by them.
+        # Maps with a single channel or position have several valid strides, and kernels are chosen by strides.
         self.gradient = _input_gradient(conv, before.as_strided(before.shape, strides), self.gradient)
         if blocked is not None and self.gradient.stride() == strides:
             self.gradient.masked_fill_(blocked, 0)
@@ -222,7 +223,7 @@ class _WayBack:
         self._book_norm(*norm_gradients(norm, before, self.gradient, statistics, wanted=wanted))
 
     def _output(self, number: int) -> Tensor:
-        """A convolution's output, handed over; the first may have to be computed again."""
+        """Hand over a convolution's output; the first may have to be computed again."""
         output, self._outputs[number] = self._outputs[number], None
         if output is None:
             norm, conv = self._branch.steps[number]
@@ -236,26 +237,26 @@ class _WayBack:
 
 
 def _activated(x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Statistics]:
-    """ReLU(norm(x)) as in training, without a trace in the norm's running statistics."""
+    """ReLU(norm(x)) in training mode, without updating the norm's running statistics."""
     out, statistics = batch_normed_again(norm, x)
     return functional.relu_(out), statistics
 
 
 def _weight_gradients(conv: nn.Conv2d, x: Tensor, gradient: Tensor) -> list[Tensor | None]:
-    """Of the bias and of the weight."""
+    """Gradients of the bias and of the weight, where they are trained."""
     biased = conv.bias is not None and conv.bias.requires_grad
     _, weight, bias = _convolution_backward(conv, x, gradient, (False, conv.weight.requires_grad, biased))
     return [bias, weight]
 
 
 def _input_gradient(conv: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
-    """Only the shape and the layout of x matter."""
+    """Gradient of the input; of x only the shape and the layout matter."""
     found: Tensor = _convolution_backward(conv, x, gradient, (True, False, False))[0]
     return found
 
 
 def _convolution_backward(conv: nn.Conv2d, x: Tensor, gradient: Tensor, wanted: tuple[bool, bool, bool]) -> Any:
-    """Gradients of input, weight and bias, as far as wanted."""
+    """Gradients of input, weight and bias, None where not `wanted`."""
     return torch.ops.aten.convolution_backward(
         gradient,
         x,
@@ -299,7 +300,7 @@ class _Pooled(torch.autograd.Function):
 
 
 def _unpooled(pool: nn.AvgPool2d, inner: Tensor, gradient: Tensor) -> Tensor:
-    """Back through the pooling and the ReLU whose output is `inner`, in one new map."""
+    """Go back through the pooling and the ReLU whose output is `inner`, in one new map."""
     spread: Tensor = torch.ops.aten.avg_pool2d_backward(
         gradient,
         inner,
@@ -314,8 +315,8 @@ def _unpooled(pool: nn.AvgPool2d, inner: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _stopped(gradient: Tensor, inner: Tensor) -> Tensor:
-    """Back through the ReLU whose output is `inner`, in the gradient's own memory if that is laid out alike."""
-    # Maps of one channel or position, whose layout nobody can tell, have the one that the operation gives them.
+    """Go back through the ReLU whose output is `inner`, in the gradient's memory if the layouts agree."""
+    # Maps with a single channel or position have no definite layout; they get the one that the operation chooses.
     if gradient.stride() == inner.stride():
         torch.ops.aten.threshold_backward.grad_input(gradient, inner, 0, grad_input=gradient)
         return gradient

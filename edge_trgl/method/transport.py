@@ -1,9 +1,8 @@
 """The transport cost W of a module: the kinetic energy that TRGL adds to its loss (paper, equation 2).
 
-W is the sum over the module's blocks of reduce(r²), r being the residue that a block adds to its input
-(of reduce(|r|^p), where another norm is asked for).
-With τ (units: see `Reduction`) the local loss is CE + W / (2τ); with the method of multipliers
-(appendix D) it is CE + W / λ, where λ grows with the loss.
+W is the sum over the module's blocks of reduce(r²), where r is the residue that a block adds to its input;
+reduce(|r|^p) with another power. With τ (units: see `Reduction`) the local loss is CE + W / (2τ); with the method
+of multipliers (appendix D) it is CE + W / λ, where λ grows with the loss.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ block's map."""
 
 @dataclass(frozen=True)
 class Energy:
-    """mean(|r|^p) (0-d float32) of a residue r, with r's number of elements a sample."""
+    """mean(|r|^p) (0-d float32) of a residue r, and the number of elements of r in one sample."""
 
     mean: Tensor
     size: int
@@ -37,11 +36,10 @@ class Energy:
 
 
 class Residue(nn.Module):
-    """Stands where a residual branch ends, and so marks r for the transport cost.
+    """Marks the residue r for the transport cost; it stands where a residual branch ends, and changes no value.
 
-    What it hands on is as if it were not there. While gradients are recorded in training it holds the energy of r
-    until `take` is called, taken by `measure`; None: it is not wanted. A plain call keeps r, `add` and `norm` keep
-    nothing.
+    In training, while gradients are recorded, it holds the energy of r until `take` is called, computed as
+    `measure` says; None: no energy. A plain call keeps r for the backward; `add`, `norm` and `join` keep nothing.
     """
 
     def __init__(self) -> None:
@@ -50,7 +48,7 @@ class Residue(nn.Module):
         self._marked: list[Energy] = []
 
     def forward(self, branch: Tensor) -> Tensor:
-        """r = `branch`, any shape; the fallback."""
+        """r = `branch`, any shape; for branches that none of the methods below suits."""
         measure = self._wanted()
         if measure is None:
             return branch
@@ -58,7 +56,7 @@ class Residue(nn.Module):
         return self._mark(value, mean)
 
     def add(self, x: Tensor, branch: Tensor) -> Tensor:
-        """x + r, r = `branch`, where both have one shape and nothing changes x or the sum in place."""
+        """x + r with r = `branch`, for equal shapes, where nothing changes x or the sum in place."""
         measure = self._wanted()
         if measure is None or not branch.dtype == x.dtype == torch.float32 or branch.shape != x.shape:
             return x + self.forward(branch)
@@ -66,7 +64,7 @@ class Residue(nn.Module):
         return self._mark(out, mean)
 
     def norm(self, norm: BatchNorm, x: Tensor) -> Tensor:
-        """r = norm(x), where the branch ends in that norm; x [B, C, ...]."""
+        """r = norm(x), for a branch that ends in this norm; x [B, C, ...]."""
         measure = self._wanted()
         exact = norm.affine and norm.training and x.dtype == torch.float32
         if measure is None or measure.power != 2 or not exact:
@@ -75,7 +73,8 @@ class Residue(nn.Module):
         return self._mark(value, mean)
 
     def join(self, shortcut: Tensor, branch: Branch, x: Tensor) -> Tensor:
-        """shortcut + r, r = branch(x), all [B, C, H, W]; with no closing norm, nothing may change it in place."""
+        """shortcut + r with r = branch(x), [B, C, H, W]; without a closing norm, nothing may change it in
+        place."""
         out, mean = residual(replace(branch, measure=self._wanted()), x, shortcut)
         return out if mean is None else self._mark(out, mean)
 
@@ -87,16 +86,16 @@ class Residue(nn.Module):
         return value
 
     def take(self) -> list[Energy]:
-        """Hand over what was marked and forget it, so that nothing outlives the step."""
+        """Hand over the energies and forget them, so that nothing outlives the step."""
         marked, self._marked = self._marked, []
         return marked
 
 
 def penalised(block: nn.Module, x: Tensor, out: Tensor, measure: Measure) -> tuple[Tensor, list[Energy]]:
-    """`out` = block(x), both [B, ...], and the energies of what the block added to x: of its marked residues.
+    """`out` = block(x), both [B, ...], and the energies of the block's marked residues.
 
-    A block that has no mark is a plain layer: r = out − x where the shapes agree (paper, section 2.1), nothing
-    where they differ. Only what is returned for `out` has the energies in its gradient.
+    A block without a mark is a plain layer: r = out − x if the shapes agree (paper, section 2.1), and no residue
+    if they differ. Go on with the `out` that is returned: only its gradient includes the energies'.
     """
     marks = [module for module in block.modules() if isinstance(module, Residue)]
     if marks or out.shape != x.shape:
@@ -107,10 +106,10 @@ def penalised(block: nn.Module, x: Tensor, out: Tensor, measure: Measure) -> tup
 
 @dataclass(frozen=True, kw_only=True)
 class Transport:
-    """How modules are regularised.
+    """How the modules of a run are regularised.
 
-    `tau` is that of the first ⌊K/2⌋ modules; the others get 2τ. None is VanGL: no transport term. `power` p ≥ 1
-    takes |r|^p for r². With `multipliers` the weight is 1/λ instead and `tau` is not used.
+    `tau` is that of the first ⌊K/2⌋ modules, the others get 2τ; None is VanGL, with no transport term. With
+    `power` p ≥ 1 it is |r|^p in place of r². With `multipliers` the weight is 1/λ instead, and `tau` is not used.
     """
 
     tau: float | None

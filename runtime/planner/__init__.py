@@ -1,1 +1,1 @@
-"""The plan of a run: what fits the budget and the disk, and the fastest of that."""
+"""Planning a run: what fits the budget and the disk, and the fastest of that."""

@@ -1,4 +1,4 @@
-"""What a plan with cached boundaries would move, write and take if it kept more copies of them, or none."""
+"""What a plan with cached boundaries would read, write and take with more copies of them, or with none."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from edge_trgl.runtime.planner.traffic import Traffic, traffic_of
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
-    """`copies` of every cached boundary, 0 for none: what leads to it is then computed again in every epoch."""
+    """The plan with `copies` of every cached boundary; 0: boundaries are computed again in every epoch."""
 
     copies: int
     traffic: Traffic
 
 
 def alternatives(demand: Demand, plan: Plan, measured: Measurements, *, augmented: bool) -> Iterator[Alternative]:
-    """What the plan has, more copies where images are `augmented` (else all are alike), and none; nothing where
-    modules are not trained one after the other on cached boundaries."""
+    """The copies that the plan has, more of them if images are `augmented` (else all are equal), and none.
+
+    Empty unless modules are trained one after the other on cached boundaries.
+    """
     form = demand.forms[plan.layout.form]
     if form.order != "cache":
         return
@@ -30,6 +32,6 @@ def alternatives(demand: Demand, plan: Plan, measured: Measurements, *, augmente
     streamed = replace(form, order="stream")
     forms = tuple(streamed if one is form else one for one in demand.forms)
     without = replace(demand, forms=forms, one_by_one=True, kept=False, copies=1)
-    # At its best: what passes from module to module, and the modules, never come to the disk.
+    # At its best: neither what passes between modules nor the modules themselves go to the disk.
     layout = replace(plan.layout, placement="memory", resident=len(form.rows), chunk=1)
     yield Alternative(copies=0, traffic=traffic_of(without, replace(plan, layout=layout), measured))

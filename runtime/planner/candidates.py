@@ -21,10 +21,10 @@ def ladder(
     chunks: Sequence[int] = (),
     narrower: bool = False,
 ) -> list[Candidate]:
-    """Exact plans first, then the fastest; among equals, what keeps more in memory.
+    """All candidates: exact plans first, then the fastest; of equals, the one that keeps more in memory.
 
-    `like`: the plan of a run that has begun, whose form stays, unless it may go on with `narrower` boundaries
-    where that is allowed; so does its chunk, unless it may be one of `chunks`.
+    `like`: the plan of a run that has begun. Its form stays, unless the run may go on with `narrower` boundaries
+    that are allowed; its chunk stays, unless `chunks` lists others.
     """
     lengths = tuple(chunks) or (None if like is None else (like.layout.chunk,))
     found: list[Candidate] = []
@@ -32,17 +32,17 @@ def ladder(
     for number, form in enumerate(demand.forms):
         if _is_allowed(demand, form) if like is None else _goes_on(demand, number, like, narrower=narrower):
             found += [costing.candidate(layout) for layout in layouts(demand, number, lengths)]
-    # Of whole batches with narrow boundaries, fp16 comes before int8, as in the alphabet.
+    # Of whole batches with narrow boundaries, fp16 comes before int8: the alphabet agrees.
     return sorted(found, key=lambda one: (len(one.form.lossy), -one.form.size, one.form.lossy, one.seconds))
 
 
 def least_memory(candidates: Sequence[Candidate], *, probing: bool = False) -> Candidate:
-    """The candidate of the smallest peak; while `probing`, as it may turn out to be."""
+    """The candidate with the smallest peak; while `probing`, with the smallest that measuring may reveal."""
     return min(candidates, key=lambda one: one.hoped_mb if probing else one.peak_mb)
 
 
 def least_disk(candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate that takes least of the disk."""
+    """The candidate that needs the least disk space."""
     return min(candidates, key=lambda one: one.disk.least)
 
 

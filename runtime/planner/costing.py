@@ -1,4 +1,4 @@
-"""What a layout takes: MiB of each visit, and seconds enough to put layouts in order."""
+"""What a layout takes: MiB in each visit, and seconds, precise enough to put layouts in order."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from edge_trgl.runtime.units import MIB
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layout with what it takes; `slack_mb`: by how much its estimates may be too high.
+    """A layout with what it takes.
 
-    `bases_mb`: of a visit of each module, less the modules in memory; `openings_mb`: while a module is made for
-    its first visit, no other being in memory. `disk`: what it takes there.
+    `bases_mb`: peak of a visit of each module, without the modules in memory (`residents`, bytes). `openings_mb`:
+    peak while a module is made for its first visit, with no other in memory. `disk`: what it needs there.
+    `slack_mb`: by how much its estimates may be too high. `fixed_mb`: the process before any module. `seconds`:
+    what the layout adds to an epoch, roughly.
     """
 
     demand: Demand
@@ -34,32 +36,32 @@ class Candidate:
 
     @property
     def form(self) -> Form:
-        """What it computes."""
+        """The form that it lays out."""
         return self.demand.forms[self.layout.form]
 
     @property
     def peaks_mb(self) -> tuple[float, ...]:
-        """Of a visit of each module."""
+        """Peak of a visit of each module."""
         parts = zip(self.bases_mb, self.residents, self.openings_mb, strict=True)
         return tuple(max(base + resident / MIB, opening) for base, resident, opening in parts)
 
     @property
     def peak_mb(self) -> float:
-        """The highest of them, and of the jobs before training."""
+        """The highest of these peaks and that of the jobs before training."""
         return max(*self.peaks_mb, self.demand.floor_mb)
 
     @property
     def hoped_mb(self) -> float:
-        """The same, if the estimates turn out too high."""
+        """The same, should the estimates turn out too high."""
         return max(max(self.peaks_mb) - self.slack_mb, self.demand.floor_mb)
 
     @property
     def least_disk_mb(self) -> float:
-        """MiB of the disk that it can do with."""
+        """MiB of disk space that it needs at least."""
         return self.disk.least / MIB
 
     def plan(self, disk_mb: float) -> Plan:
-        """The plan that it makes where the run may take `disk_mb` MiB of the disk."""
+        """The plan of this candidate for a run that may take `disk_mb` MiB of the disk."""
         return Plan(
             layout=self.layout,
             micro_batch=self.form.size if "micro-batch" in self.form.lossy else None,
@@ -75,18 +77,18 @@ class Candidate:
 
 
 class Costing:
-    """What layouts of a demand take, measured where it was measured."""
+    """Computes what layouts of a demand take, from measurements where there are any, else from estimates."""
 
     def __init__(self, demand: Demand, measured: Measurements) -> None:
         self._demand = demand
         self._measured = measured
-        # None depends on all of a layout: with fifty modules there are thousands of layouts.
+        # Each depends on a part of a layout only, and with fifty modules there are thousands of layouts.
         self._bases = functools.cache(self._find_bases)
         self._residents = functools.cache(self._find_residents)
         self._disk = functools.cache(functools.partial(disk_need, demand))
 
     def candidate(self, layout: Layout) -> Candidate:
-        """`layout` with what it takes."""
+        """The layout with what it takes."""
         ahead = reads_batches_ahead(self._demand, layout)
         bases_mb, openings_mb, slack_mb, fixed_mb = self._bases(replace(layout, resident=0, prefetch=ahead))
         return Candidate(
@@ -102,7 +104,7 @@ class Costing:
         )
 
     def _find_bases(self, layout: Layout) -> tuple[tuple[float, ...], tuple[float, ...], float, float]:
-        """As in a candidate: bases, openings, slack, fixed."""
+        """Bases, openings, slack and fixed MiB, as in `Candidate`."""
         demand, form = self._demand, self._demand.forms[layout.form]
         visits = [_visit(demand, form, module, layout, self._measured) for module in range(len(form.rows))]
         heaviest = max(visits, key=lambda visit: visit.base_mb)
@@ -118,16 +120,17 @@ class Costing:
         return row.opening / MIB if found is None or found.refused else found.opening_mb
 
     def _find_residents(self, number: int, count: int) -> tuple[int, ...]:
-        """Bytes of modules in memory in a visit of each: itself and the largest others that there is room for."""
+        """Bytes of modules in memory during a visit of each: itself, and the largest others up to `count` in
+        all."""
         rows = self._demand.forms[number].rows
         states = sorted((row.state for row in rows), reverse=True)[:count]
-        # One of the largest is among them already; any other takes the place of the least of those.
+        # A module among the largest is counted already; any other replaces the smallest of them.
         return tuple(sum(states) if row.state >= states[-1] else sum(states[:-1]) + row.state for row in rows)
 
 
 class _Visit(NamedTuple):
-    """MiB of a visit, all but the modules in memory; of that, what is there before any module; how much of it all
-    may be too high."""
+    """MiB of a visit without the modules in memory; of these, the process before any module; how much of the visit
+    may be overestimated."""
 
     base_mb: float
     fixed_mb: float
@@ -135,7 +138,7 @@ class _Visit(NamedTuple):
 
 
 def _visit(demand: Demand, form: Form, module: int, layout: Layout, measured: Measurements) -> _Visit:
-    """The more of training and of a forward pass."""
+    """The larger of the training peak and the forward peak."""
     works = demand.works_of(module, layout.recompute)
     return max(_work(demand, form, module, layout, measured, work) for work in works)
 
@@ -155,14 +158,14 @@ def _work(demand: Demand, form: Form, module: int, layout: Layout, measured: Mea
 
 
 def boundary_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:
-    """The input batch, and boundaries in memory: the one read, the one written, and one that is kept; in rounds,
-    those of all."""
+    """Bytes of the input batch and of the boundaries in memory: the one read, the one written, and one that is
+    kept; in rounds, those of all modules."""
     widened = form.rows[module].widened * demand.batch_size
     return widened + _stored_bytes(demand, form, module, layout, trains=trains)
 
 
 def _stored_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:
-    """The same of what is as it is stored."""
+    """The same without the wider copy of an input that is stored in fewer bits."""
     row, batch_size = form.rows[module], demand.batch_size
     batch = row.reads * batch_size
     in_memory = layout.placement == "memory"
@@ -180,13 +183,13 @@ def _stored_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, tr
         held = min(layout.chunk * batch_size, demand.num_samples)
         if demand.kept and module == demand.frozen:
             return batch + cached * reads + row.writes * held
-        # In order: the batch is a view of the boundary.
+        # Read in order, the batch is a view of the boundary.
         return max(reads * held, batch) + row.writes * held + _kept_bytes(demand, form, module)
     return batch + cached * (reads + (0 if trains else row.writes)) + _kept_bytes(demand, form, module)
 
 
 def _kept_bytes(demand: Demand, form: Form, module: int) -> int:
-    """What leaves the frozen modules, while later ones are trained that do not read it."""
+    """Bytes of the frozen modules' output while modules are trained that do not read it."""
     needed = form.order == "stream" or demand.laps > 1
     if not (demand.kept and module > demand.frozen and needed):
         return 0
@@ -194,16 +197,16 @@ def _kept_bytes(demand: Demand, form: Form, module: int) -> int:
 
 
 def loads_per_round(num_modules: int, layout: Layout, form: Form) -> float:
-    """Modules read for a chunk of batches that goes through all of them (up and down again, in rounds)."""
+    """Number of modules read while a chunk of batches goes through all of them (in rounds: up, and down again)."""
     if layout.resident >= num_modules:
         return 0.0
-    # The one whose next use is farthest makes room: R of K in memory save R - 1 loads, on each way.
+    # The module whose next use is farthest is dropped: R of K in memory save R - 1 loads on each way.
     ways = 2 if form.order == "rounds" else 1
     return float(ways * (num_modules - layout.resident) + (1 if ways == 1 else 0))
 
 
 def _extra_seconds(demand: Demand, form: Form, layout: Layout) -> float:
-    """What a layout adds to an epoch, by rough speeds: it only has to put layouts in order."""
+    """Seconds that a layout adds to an epoch, by rough speeds, which only have to put layouts in order."""
     rows, speed = demand.repeated(form), 2e6 / (1 / demand.read_mbs + 1 / demand.write_mbs)
     moved = 0.0
     if form.order != "cache" and demand.reads_again(form, layout.chunk):
@@ -221,7 +224,7 @@ def _extra_seconds(demand: Demand, form: Form, layout: Layout) -> float:
 
 
 def _again(demand: Demand, form: Form, layout: Layout) -> float:
-    """Bytes of what is computed again in an epoch."""
+    """Bytes of the tensors that are computed again in an epoch."""
     share = demand.levels[layout.recompute]
     if form.order == "rounds":
         share += 1  # the way down begins with a forward of its own

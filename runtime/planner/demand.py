@@ -1,4 +1,4 @@
-"""A job in plain numbers, as the planner is given it, and what probing measured of it. Sizes are bytes."""
+"""A job in plain numbers, as the planner gets it, and what was measured of it. Sizes are in bytes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import Any, Literal
 from edge_trgl.runtime.storage.disk_space import USUAL_BLOCK_BYTES
 
 Order = Literal["stream", "cache", "rounds"]
-"""stream: a chunk of batches goes through all modules, each boundary read once, in order. cache: a module is
-trained for many epochs on a boundary of all samples. rounds: every batch goes up through all modules, its
-boundaries kept, and its gradient down again."""
+"""stream: a chunk of batches goes through all modules; each boundary is read once, in order. cache: a module is
+trained for many epochs on a boundary of all samples. rounds: every batch goes up through all modules, whose
+boundaries are kept, and its gradient comes down again."""
 
 FORWARD = "forward"
-"""The work of a pass that trains nothing."""
+"""The name of the work that trains nothing; the other works are named by their level of recomputation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleRow:
     """One module, in bytes.
 
-    `kind`: modules of one kind cost the same in every respect, where libraries and threads are the same. `weights`
-    and `momentum`: all that is paged. `opening`: at most while it is made with its first weights, these included.
-    `gradients`: at most alive at once, part of a training work. `works`: tensors at most, above what is paged and
-    the input, for one (micro-)batch: `forward` and one for each level of recomputation. `reads` and `writes`: one
-    sample of its boundaries; `widened`: of its input once more where it is stored narrower than it is read.
+    `kind`: modules of one kind cost the same in every respect, on the same machine with the same libraries.
+    `weights` and `momentum`: all that is paged. `opening`: peak while the module is made with its first weights,
+    these included. `gradients`: the most that are alive at once, as part of a training work. `works`: peak of the
+    tensors beyond what is paged and the input, for one (micro-)batch: `forward`, and one work for each level of
+    recomputation. `reads` and `writes`: one sample of its input and output boundary. `widened`: one sample of its
+    input once more, if it is stored in fewer bits than it is read.
     """
 
     kind: str
@@ -47,8 +48,11 @@ class ModuleRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """One way to compute the job. `size`: samples of a forward pass. `lossy`: what of it is not exact, by the name
-    under which it is allowed; empty for an exact form."""
+    """One way to compute the job.
+
+    `size`: samples in one forward pass. `lossy`: what is not exact about it, by the names under which it is
+    allowed; empty for an exact form.
+    """
 
     order: Order
     rows: tuple[ModuleRow, ...]
@@ -60,18 +64,19 @@ class Form:
 class Demand:
     """The job.
 
-    `forms`: exact ones first. `levels`: of recomputation, the fastest first, with the share of a forward pass
-    that each computes again. `fixed_mb`: the process before its first module, an estimate; `others_mb`: of that,
-    the processes beside it; `floor_mb`: what the jobs before training took. `workspace`: bytes that kernels take
-    inside a work, as a share of it, an estimate. `held_bytes`: what training holds beside its modules.
-    `epochs`: of each module in all, over `laps` laps; `one_by_one`: a stream that trains one module at a time,
-    through those before it. `frozen`: so many modules, the first ones, are never trained; `kept`: what leaves them
-    is cached for all of training. `copies`: of a cached boundary. `image_bytes`: one image as stored.
-    `pictured`: the modules whose training reads the images beside their input.
-    `read_mbs` and `write_mbs`: of the storage, 10^6 bytes a second. `without`: savings that are switched off:
-    `paging`, `disk`, `recompute`. `num_scored`: samples of the largest set that is evaluated. `converted`: whether
-    there are files of all modules before training. `stored_bytes`: on the disk before training, these left out;
-    `block_bytes`: what files grow by there.
+    `forms`: exact ones first. `levels`: levels of recomputation, the fastest first, with the share of a forward
+    pass that each computes again. `fixed_mb`: estimate of the process before its first module, which includes
+    `others_mb`, the processes beside it; `floor_mb`: peak of the jobs before training. `workspace`: estimate of
+    what kernels take inside a work, as a share of it. `held_bytes`: what training holds beside its modules.
+    `epochs`: of each module, over all `laps`; `one_by_one`: a stream that trains one module at a time, through
+    those before it. `frozen`: number of leading modules that are never trained; `kept`: their output is cached for
+    all of training. `copies`: of a cached boundary. `image_bytes`: one image as stored. `pictured`: the modules
+    whose training reads the images beside their input. `num_scored`: samples of the largest set that is evaluated.
+    `converted`: whether files of all modules exist before training. `stored_bytes`: on the disk before training,
+    without these files; `block_bytes`: the unit in which files grow there. `read_mbs`, `write_mbs`: speed of the
+    storage, 10^6 bytes a second; `endurance_tb`: 10^12 bytes that may be written to it, None if unknown. `chunk`
+    and `resident`: as asked for, None to choose. `allowed`: names of lossy forms. `without`: savings that are
+    switched off: `paging`, `disk`, `recompute`.
     """
 
     forms: tuple[Form, ...]
@@ -117,7 +122,7 @@ class Demand:
         return cls(**{**document, **lists, "forms": tuple(map(_form, document["forms"]))})
 
     def repeated(self, form: Form) -> tuple[ModuleRow, ...]:
-        """The modules that training comes back to: all but those whose output is kept."""
+        """The modules that training comes back to: all except those whose output is kept."""
         return form.rows[self.frozen :] if self.kept else form.rows
 
     def rounds(self, form: Form, chunk: int) -> int:
@@ -128,22 +133,22 @@ class Demand:
         return epochs * math.ceil(self.batches_per_epoch / chunk)
 
     def reads_again(self, form: Form, chunk: int) -> bool:
-        """Whether training comes back to a module: else each is made once, with nothing beside it."""
+        """Whether training comes back to a module; if not, each is made once, alone in memory."""
         return form.order == "rounds" or self.rounds(form, chunk) > 1
 
     def works_of(self, module: int, level: str) -> tuple[str, ...]:
-        """What training does with a module where steps recompute at `level`."""
+        """The works of a module in training whose steps recompute at `level`."""
         return (FORWARD,) if module < self.frozen else (level, FORWARD)
 
     def at_batch_size(self, form: Form) -> Demand:
-        """The same job with exact batches of as many samples as the micro-batches of `form` have."""
+        """The same job with exact batches of the size that the micro-batches of `form` have."""
         batches = max(self.num_samples // form.size, 1)
         exact = replace(form, rows=tuple(map(_alone, form.rows)), lossy=())
         return replace(self, batch_size=form.size, batches_per_epoch=batches, forms=(exact,))
 
 
 def _alone(row: ModuleRow) -> ModuleRow:
-    """A part of a batch without the gradients of the parts before it."""
+    """The row of a micro-batch, without the gradients of the ones before it."""
     works = {name: work - (0 if name == FORWARD else row.gradients) for name, work in row.works.items()}
     return replace(row, works=works)
 
@@ -157,9 +162,9 @@ def _form(document: Mapping[str, Any]) -> Form:
 class Measurement:
     """One work of one kind of module, measured in a process of its own.
 
-    `work_mb`: the high-water mark above what rests between steps; `opening_mb`: the same while the module was
-    made; `fixed_mb`: what rests, less the module and its batch; `seconds`: a step. A `refused` one was more than
-    the budget that it was tried under.
+    `work_mb`: peak above what the process holds between steps; `opening_mb`: the same while the module was made;
+    `fixed_mb`: what it holds between steps, without the module and its batch; `seconds`: one step. `refused`: it
+    exceeded the budget under which it was tried.
     """
 
     work_mb: float
@@ -172,9 +177,9 @@ class Measurement:
 REFUSED = Measurement(work_mb=0.0, opening_mb=0.0, fixed_mb=0.0, seconds=0.0, refused=True)
 
 Measurements = Mapping[str, Measurement]
-"""By `work_key`."""
+"""Measurements by `work_key`."""
 
 
 def work_key(kind: str, work: str, size: int) -> str:
-    """The name of a work of a kind of module on `size` samples."""
+    """The key of a work of a kind of module on `size` samples."""
     return f"{kind}-{work}-{size}"

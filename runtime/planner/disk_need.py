@@ -1,9 +1,9 @@
-"""What a layout takes on the disk at its worst moment, in bytes.
+"""The disk space that a layout needs at its worst moment, in bytes.
 
-A commit names files; what replaces them is written beside them, and they go when the next commit has named that.
-So a module has up to two versions, three for a moment where it is paged between commits. A boundary that is read
-no more and that a commit has named makes the next commit fall due at once: never more than the boundary that is
-read and the one that is written are there, and one that is kept.
+A commit names files. Their replacements are written beside them, and the old files are removed once the next
+commit has named the new ones. So a module has up to two versions, and for a moment three if it is paged between
+commits. As soon as a boundary that a commit has named is no longer read, the next commit is due: there are never
+more than the boundary that is read, the one that is written, and one that is kept.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from edge_trgl.runtime.storage.boundary_spec import ENTRY_BYTES
 from edge_trgl.runtime.storage.disk_space import in_blocks, module_file
 
 STRETCH = 16
-"""Batches of a visit at most."""
+"""The most batches in a visit."""
 
 DATABASE_BYTES = 1 << 18
-"""What the database grows by whatever the run: its journal, the records of the last commit."""
+"""Growth of the database in every run: its journal, and the records of the last commit."""
 
 ROW_BYTES, MAX_SAMPLES = 128, 16_000
-"""A row of the database, and the most rows of what was used and when (they come ever more rarely)."""
+"""Bytes of a database row, and the most rows of memory samples, which are taken ever more rarely."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiskNeed:
     """Bytes on the disk at the worst moment.
 
-    `stored`: what is there before training, and stays. `boundaries`: at most at once; of these, `spared` are
-    written only where a commit falls before a chunk has gone through all modules, which it need not. `largest`:
-    the module that the largest boundary enters, and that boundary's bytes.
+    `stored`: what is there before training, and stays. `boundaries`: the most at once; `spared` of them are
+    written only if a commit comes before a chunk has gone through all modules, which can be avoided. `largest`:
+    the module that the largest boundary enters, and the bytes of that boundary.
     """
 
     stored: int
@@ -45,17 +45,17 @@ class DiskNeed:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All bytes."""
         return self.stored + self.database + self.modules + self.boundaries
 
     @property
     def least(self) -> int:
-        """The same, where commits wait for the end of a chunk."""
+        """The bytes if commits wait for the end of a chunk."""
         return self.total - self.spared
 
 
 def disk_need(demand: Demand, layout: Layout) -> DiskNeed:
-    """What training by `layout` takes, its evaluation included."""
+    """The disk space that training with `layout` needs, evaluation included."""
     form = demand.forms[layout.form]
     kept, rolling = _boundaries(demand, form, layout)
     in_memory = layout.placement == "memory"
@@ -77,7 +77,7 @@ Size = Callable[[int], int]
 
 
 def _boundaries(demand: Demand, form: Form, layout: Layout) -> tuple[int, int]:
-    """Bytes of what is kept for all of training, and of what comes and goes beside it."""
+    """Bytes of boundaries that are kept for all of training, and of those that come and go beside them."""
     num_modules = len(form.rows)
     if form.order == "rounds":
         return 0, _round([_file(demand, row, demand.batch_size) for row in form.rows[1:]])
@@ -98,8 +98,7 @@ def _boundaries(demand: Demand, form: Form, layout: Layout) -> tuple[int, int]:
 
 
 def _round(sizes: Sequence[int]) -> int:
-    """The most at once on a way down: what enters a module and those before it, and the gradients of what enters
-    it and the one after it, each as large as that."""
+    """Peak bytes during a backward pass: inputs up to this module plus two gradients."""
     gradients = [*sizes, 0]
     return max(
         (sum(sizes[: down + 1]) + gradients[down] + gradients[down + 1] for down in range(len(sizes))), default=0
@@ -107,8 +106,10 @@ def _round(sizes: Sequence[int]) -> int:
 
 
 def _pair(size: Size, start: int, stop: int, num_modules: int, *, counted: int = 0) -> int:
-    """The most that one of the modules `start` to `stop` reads and writes; what enters `counted` is counted
-    already, or are the images."""
+    """The most bytes that one of the modules `start` to `stop` (exclusive) reads and writes.
+
+    What enters the module `counted` and those before it is not added: it is counted already, or it is the images.
+    """
 
     def each(module: int) -> int:
         return size(module) if counted < module < num_modules else 0
@@ -117,19 +118,19 @@ def _pair(size: Size, start: int, stop: int, num_modules: int, *, counted: int =
 
 
 def _boundary_bytes(demand: Demand, form: Form, layout: Layout, module: int) -> int:
-    """Of the boundary that enters `module`, as large as it comes."""
+    """Bytes of the boundary that enters `module`, at its largest."""
     is_cached = form.order == "cache" or (demand.kept and module <= demand.frozen)
     records = demand.num_samples * demand.copies if is_cached else _streamed(demand, layout)
     return _file(demand, form.rows[module], demand.batch_size if form.order == "rounds" else records)
 
 
 def _streamed(demand: Demand, layout: Layout) -> int:
-    """Samples of a chunk."""
+    """Number of samples in a chunk."""
     return min(layout.chunk * demand.batch_size, demand.num_samples)
 
 
 def _scored(demand: Demand, form: Form, layout: Layout) -> int:
-    """Of an evaluation, which goes through the modules in chunks."""
+    """Bytes of boundaries in an evaluation, which goes through the modules in chunks."""
     records = min(layout.chunk * demand.batch_size, demand.num_scored)
     return _pair(lambda module: _file(demand, form.rows[module], records), 0, len(form.rows), len(form.rows))
 
@@ -138,19 +139,19 @@ def _modules(demand: Demand, form: Form, layout: Layout) -> int:
     sizes = [module_file(row.state, demand.block_bytes) for row in form.rows]
     trained = sizes[demand.frozen :]
     if form.order == "cache" and demand.laps == 1 and not demand.converted:
-        # Only the module that was trained when the last commit fell has a version that another one replaces.
+        # Only the module that was in training at the last commit has a version that is being replaced.
         return sum(sizes) + max(trained)
     paged = layout.resident < len(demand.repeated(form))
     return sum(sizes) + sum(trained) + (max(trained) if paged else 0)
 
 
 def _file(demand: Demand, row: ModuleRow, records: int) -> int:
-    """Of the boundary that enters a module."""
+    """Bytes of a boundary file with so many records of what enters a module."""
     return in_blocks(records * (row.reads + ENTRY_BYTES), demand.block_bytes)
 
 
 def _database(demand: Demand, form: Form, layout: Layout) -> int:
-    """What it grows by: a line for each module and epoch, and what was used, visit by visit."""
+    """Growth of the database: a line for each module and epoch, and the memory samples of visits."""
     num_lines = sum(demand.epochs)
     chunk = min(layout.chunk, STRETCH) if form.order != "cache" else STRETCH
     num_visits = num_lines * math.ceil(demand.batches_per_epoch / chunk)

@@ -1,4 +1,4 @@
-"""Every layout that a demand leaves open: what stays in memory, where boundaries live, how long a chunk is."""
+"""Every layout that a demand allows: what stays in memory, where boundaries are, how long a chunk is."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from edge_trgl.runtime.planner.demand import Demand, Form
 from edge_trgl.runtime.planner.plan import Layout, Placement
 
 MEMORY_CHUNK = 32
-"""The longest chunk, in batches, of boundaries in memory: longer ones save no more than a few module loads."""
+"""The longest chunk, in batches, with boundaries in memory: longer ones save only a few module loads."""
 
 DISK_CHUNK = 256
-"""The longest chunk on disk: beyond it, loading modules costs next to nothing."""
+"""The longest chunk, in batches, with boundaries on disk: beyond it, loading modules costs hardly anything."""
 
 WORTH = 0.99
-"""What is computed again must bring the bytes of some step down to this share."""
+"""A level of recomputation is offered only if it reduces the bytes of some step to this share or less."""
 
 
 def layouts(demand: Demand, number: int, lengths: Sequence[int] | None = None) -> Iterator[Layout]:
-    """The layouts of form `number`; among equals, what keeps more in memory comes first.
+    """The layouts of form `number`; of equals, the one that keeps more in memory comes first.
 
-    `lengths`: of chunks, in batches; None where every length is open.
+    `lengths`: the allowed lengths of chunks, in batches; None allows every length.
     """
     form = demand.forms[number]
     levels = _levels(demand, form)
@@ -54,13 +54,13 @@ def reads_modules_ahead(demand: Demand, layout: Layout) -> bool:
 
 
 def reads_batches_ahead(demand: Demand, layout: Layout) -> bool:
-    """Whether the next batch is read from disk while one is trained on. In rounds it is not there yet."""
+    """Whether the next batch is read from disk while one is trained on; in rounds it does not exist yet."""
     form = demand.forms[layout.form]
     return layout.prefetch and layout.placement == "disk" and form.order != "rounds" and len(form.rows) > 1
 
 
 def _levels(demand: Demand, form: Form) -> list[str]:
-    """The levels of recomputation that give something back, each by more than the one before."""
+    """The levels of recomputation that save memory, each more than the one before."""
     first, *others = demand.levels
     found = [first]
     for level in others if "recompute" not in demand.without else ():
@@ -79,7 +79,7 @@ def _residents(demand: Demand, form: Form) -> Sequence[int]:
 
 
 def _keeps_others(demand: Demand, resident: int) -> bool:
-    """Whether modules are kept beside the one in use though nobody asked for it."""
+    """Whether the planner itself chose to keep modules beside the one in use."""
     return resident > 1 and demand.resident is None and "paging" not in demand.without
 
 

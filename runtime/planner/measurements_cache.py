@@ -1,4 +1,4 @@
-"""What was measured of kinds of modules and of disks, kept in the user's cache folder for the next run."""
+"""Measurements of kinds of modules and of disks, kept in the user's cache folder for later runs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from edge_trgl.runtime.storage.storage_speed import StorageSpeed
 from edge_trgl.runtime.units import MIB
 
 DISK_BYTES = 16 * MIB
-"""Written once to a disk that no profile tells of: enough to put layouts in order, and little wear."""
+"""Bytes written once to a disk without a profile: enough to put layouts in order, at little wear."""
 
 
 def cache_folder() -> Path:
     """Where measurements are kept: $XDG_CACHE_HOME/edge-trgl/probes, or the same below ~/.cache."""
-    # The specification of that variable: a relative path is none.
+    # The specification of that variable: a relative path is to be ignored.
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "edge-trgl" / "probes"
 
 
 def recall(keys: Iterable[str]) -> dict[str, Measurement]:
-    """Those of `keys` that have been measured here before."""
+    """The measurements of those `keys` that were measured here before."""
     found = {}
     for key in keys:
-        # Losing a measurement costs a probe: what cannot be read was never there.
+        # A measurement that cannot be read is made again.
         with contextlib.suppress(OSError, ValueError, TypeError):
             found[key] = Measurement(**json.loads(_path(key).read_text()))
     return found
@@ -44,7 +44,7 @@ def keep(key: str, measurement: Measurement) -> None:
 
 
 def disk_speed(folder: Path) -> StorageSpeed | None:
-    """The speed of the disk that holds `folder`, measured where it never was; None where it cannot be."""
+    """The speed of the disk that holds `folder`, measured the first time; None if it cannot be measured."""
     key = f"disk-{hashlib.sha256(storage_speed.kind(folder).encode()).hexdigest()[:16]}"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return StorageSpeed(**json.loads(_path(key).read_text()))

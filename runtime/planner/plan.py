@@ -1,4 +1,4 @@
-"""A plan: the choices that lay a run out, and what they take."""
+"""A plan: how a run is laid out, and what that takes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ Placement = Literal["memory", "disk"]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The choices of a plan: `form` by its place in the demand, `recompute` by the name of its level; `prefetch`:
-    the next module and, from disk, the next batch are read while one is trained."""
+    """The choices of a plan.
+
+    `form`: its place in the demand. `recompute`: the name of a level. `placement`: where boundaries are.
+    `resident`: number of modules in memory. `prefetch`: the next module and, from disk, the next batch are read
+    while one is trained. `chunk`: in batches.
+    """
 
     form: int
     recompute: str
@@ -25,10 +29,11 @@ class Layout:
 class Plan:
     """How a run is laid out.
 
-    `resident_bytes`: of modules in memory at most, for a visit of each module. `peaks_mb`: of the run's processes
-    in a visit of each module; `fixed_mb`: of that, before any module; `floor_mb`: in the jobs before training.
-    `disk_mb`: what the run's folder takes on the disk at most. `seconds`: what the layout adds to an epoch,
-    roughly; `probed`: all of it measured; `lossy`: what is not exact.
+    `micro_batch`: samples in one, None for whole batches. `resident_bytes`: the most bytes of modules in memory,
+    for a visit of each module. `peaks_mb`: peak of the run's processes in a visit of each module, which includes
+    `fixed_mb`, the processes before any module; `floor_mb`: peak of the jobs before training. `disk_mb`: the most
+    that the run's folder takes on the disk. `seconds`: what the layout adds to an epoch, roughly. `probed`:
+    whether all of it was measured. `lossy`: what is not exact.
     """
 
     layout: Layout

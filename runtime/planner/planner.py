@@ -1,7 +1,7 @@
-"""Costs in, plan out: what stays in memory, where boundaries live, how long a chunk is, what is computed again.
+"""The choice of a plan: what stays in memory, where boundaries are, how long a chunk is, what is computed again.
 
-Exact plans are tried first, the fastest first; the first plan that fits is taken. Works that were not measured
-yet are taken as estimated, and asked for when the plan in question rests on them.
+Exact plans are tried first, the fastest first, and the first one that fits is taken. A work that was not measured
+yet counts as estimated; if the plan depends on it, it must be measured before the plan is final.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from edge_trgl.runtime.planner.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A work that the plan waits for: the first module of its kind, and its key among the measurements.
+    """A work to be measured, by the first module of its kind, and its key among the measurements.
 
-    `parts`: 2 where it stands for a batch in parts of `size` samples, else 1.
+    `form`: its place in the demand. `work`: FORWARD or a level of recomputation. `parts`: 2 if a batch is computed
+    in micro-batches of `size` samples, else 1.
     """
 
     form: int
@@ -36,10 +37,10 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """A run that has begun: its plan, whose form must stay, but for narrower boundaries where they are allowed.
+    """A run that has begun: its form must stay, except for narrower boundaries if they are allowed.
 
-    `chunks`: those with which it may go on from its last commit, in batches. `live_bytes`: of the boundaries that
-    the commit names, which stay as they are.
+    `chunks`: the lengths, in batches, with which it may go on from its last commit. `live_bytes`: of the
+    boundaries that the commit names, which stay as they are.
     """
 
     plan: Plan
@@ -56,13 +57,14 @@ def choose(
     disk_mb: float = math.inf,
     begun: Begun | None = None,
 ) -> Plan | list[Wanted]:
-    """The fastest plan that fits, or the works to measure before it can be told.
+    """The fastest plan that fits, or the works to measure before there can be one.
 
-    Without `probing`, estimates are taken as they are. `disk_mb`: MiB that the run may take on the disk.
+    `probing`: measure what is not known yet; without it, estimates are taken as they are. `disk_mb`: MiB that the
+    run may take on the disk. `begun`: the run goes on from a commit.
 
     Raises:
-        DoesNotFitError: none does; names the smallest budget that would do and the module in the way, or what
-            the disk would have to have and the boundary in the way.
+        DoesNotFitError: no plan fits. The message names the smallest budget that would do and the module in the
+            way, or the disk space that would do and the boundary in the way.
         UsageError: more resident modules are asked for than there are.
     """
     _check_resident(demand)
@@ -70,13 +72,13 @@ def choose(
         peak_mb = candidate.hoped_mb if probing else candidate.peak_mb
         if candidate.least_disk_mb <= disk_mb and peak_mb <= budget_mb:
             return (probing and wanted(candidate, measured)) or candidate.plan(disk_mb)
-    # What was refused under this budget has its estimate only.
+    # For a work that was refused under this budget there is only the estimate.
     accepted = {key: found for key, found in measured.items() if not found.refused}
     candidates = _ladder(demand, accepted, begun)
     if any(one.peak_mb <= budget_mb for one in candidates if one.least_disk_mb > disk_mb):
         raise refusals.of_disk([one for one in candidates if one.peak_mb <= budget_mb], disk_mb)
     candidates = _on_disk(candidates, disk_mb)
-    # Nothing is measured that has no room even in the jobs before training.
+    # If the budget is too small even for the jobs before training, nothing is measured.
     if probing and demand.floor_mb <= budget_mb:
         waited_for = wanted(least_memory(candidates, probing=True), measured)
         if waited_for:
@@ -87,10 +89,10 @@ def choose(
 def smallest(
     demand: Demand, measured: Measurements, *, probing: bool, disk_mb: float = math.inf
 ) -> Plan | list[Wanted]:
-    """The plan of the smallest peak, or the works to measure before it can be told.
+    """The plan with the smallest peak, or the works to measure before there can be one.
 
     Raises:
-        DoesNotFitError: none fits the disk.
+        DoesNotFitError: no plan fits the disk.
     """
     _check_resident(demand)
     least = least_memory(_on_disk(ladder(demand, measured), disk_mb), probing=probing)
@@ -98,18 +100,15 @@ def smallest(
 
 
 def worth_measuring_mb(demand: Demand, measured: Measurements, disk_mb: float = math.inf) -> float:
-    """Looking for the smallest peak, what takes more than this is of no interest.
+    """The MiB beyond which a work need not be measured in the search for the smallest peak.
 
-    Twice what an estimate may be off by: so is what is foretold of a step before it is measured.
+    Twice the error of an estimate, because the prediction before a measurement may be off by as much.
     """
     return (1 + 2 * OPTIMISM) * least_memory(_on_disk(ladder(demand, measured), disk_mb)).peak_mb
 
 
 def lower(demand: Demand, plan: Plan, measured: Measurements, *, disk_mb: float = math.inf) -> Plan | None:
-    """One step down the ladder: the fastest plan that takes clearly less than `plan` and computes the same.
-
-    None: there is nothing below it.
-    """
+    """The fastest plan that takes clearly less memory than `plan` and computes the same; None if there is none."""
     step_mb = STEP_DOWN * (plan.peak_mb - plan.fixed_mb)
     fitting = [one for one in ladder(demand, measured, plan) if one.least_disk_mb <= disk_mb]
     below = [one for one in fitting if one.peak_mb < plan.peak_mb - 1]
@@ -126,7 +125,7 @@ def _ladder(demand: Demand, measured: Measurements, begun: Begun | None) -> list
 
 
 def _beside(demand: Demand, begun: Begun, candidate: Candidate) -> Candidate:
-    """`candidate` where what it counts as narrow boundaries may be the wide ones that are there."""
+    """Add to `candidate` what existing boundaries take beyond the narrower ones that it counts."""
     own = demand.forms[begun.plan.layout.form]
     if candidate.form is own:
         return candidate
@@ -136,7 +135,7 @@ def _beside(demand: Demand, begun: Begun, candidate: Candidate) -> Candidate:
 
 
 def _on_disk(candidates: Sequence[Candidate], disk_mb: float) -> list[Candidate]:
-    """Those that fit the disk.
+    """The candidates that fit the disk.
 
     Raises:
         DoesNotFitError: none does.
@@ -150,7 +149,7 @@ def _on_disk(candidates: Sequence[Candidate], disk_mb: float) -> list[Candidate]
 def wanted(candidate: Candidate, measured: Measurements) -> list[Wanted]:
     """The works of `candidate` that were not measured, one of each kind, the heaviest first.
 
-    What a process rests at grows with what it has done: the peak of the plan is measured in a clean one.
+    A process holds more the more it has done, so the work that makes the plan's peak is measured first.
     """
     found: dict[str, Wanted] = {}
     for module, row in enumerate(candidate.form.rows):

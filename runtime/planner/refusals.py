@@ -1,4 +1,4 @@
-"""Why nothing fits, in one sentence, and what would make it fit."""
+"""Errors that say in one sentence why no plan fits, with a hint at what would make it fit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from edge_trgl.runtime.planner.demand import FORWARD, Demand, Measurements
 from edge_trgl.runtime.units import MIB
 
 SHOWN = 3
-"""Changes in a hint, beside the budget that would do."""
+"""The most changes that a hint proposes beside a larger budget."""
 
 
 def of_memory(
     least: Candidate, budget_mb: float, measured: Measurements, *, begun: bool = False
 ) -> DoesNotFitError:
-    """Of a budget that not even `least` fits; `begun`: the run has its settings already."""
+    """The error for a budget that not even the candidate `least` fits; `begun`: settings cannot change any
+    more."""
     ways = [f"Give --budget-mb {math.ceil(least.peak_mb)}"]
     ways += [] if begun else _less_memory(least, budget_mb, measured)
     return DoesNotFitError(_memory_text(least, budget_mb), hint=f"{'; or '.join(ways)}.")
 
 
 def of_disk(candidates: Sequence[Candidate], disk_mb: float) -> DoesNotFitError:
-    """Of a disk on which none of `candidates` finds the room that it needs."""
+    """The error for a disk that has no room for any of `candidates`."""
     least = least_disk(candidates)
     need, (module, size) = least.disk, least.disk.largest
     boundaries = need.boundaries - need.spared
@@ -49,7 +50,7 @@ def _memory_text(least: Candidate, budget_mb: float) -> str:
         )
     module = least.peaks_mb.index(least.peak_mb)
     row, form, layout = least.form.rows[module], least.form, least.layout
-    # Of the work that makes the peak: a forward pass may, for what it writes.
+    # By the work that makes the peak, which may be a forward pass because of what it writes.
     taken = [
         (row.works[work], boundary_bytes(least.demand, form, module, layout, trains=work != FORWARD))
         for work in least.demand.works_of(module, layout.recompute)
@@ -75,19 +76,21 @@ def _less_memory(least: Candidate, budget_mb: float, measured: Measurements) -> 
 def _proposed(
     kinds: Sequence[Sequence[tuple[str, float]]], limit_mb: float, least_mb: float, what: str
 ) -> list[str]:
-    """Changes that would make it fit, each with what it takes, of a kind the smallest one that does; where none
-    does, what comes nearest below `least_mb`."""
+    """Texts of changes that would make it fit, with the MiB of each: the smallest change of each kind.
+
+    If no change is enough, the one that comes nearest, provided it takes clearly less than `least_mb`.
+    """
     fitting = [found for kind in kinds if (found := next((one for one in kind if one[1] <= limit_mb), None))]
     if fitting:
         return [f"{text} ({what} {math.ceil(mb)} MiB)" for text, mb in fitting[:SHOWN]]
     text, mb = min((one for kind in kinds for one in kind), key=lambda one: one[1], default=("", math.inf))
     if mb > (1 - SHORTFALL) * least_mb:
-        return []  # no more than what estimates miss
+        return []  # within the error of estimates
     return [f"less than that with {text} ({what} {math.ceil(mb)} MiB); no single change fits {limit_mb:.0f} MiB"]
 
 
 def _lighter(demand: Demand) -> Iterator[list[tuple[str, Demand]]]:
-    """What may be asked for instead and the demand that it makes, in kinds; of each, the smallest change first."""
+    """Changes of settings that need less memory, each with its demand, by kind; the smallest change first."""
     yield [(f"leave out --without {one}", _without_less(demand, one)) for one in demand.without]
     parts = [form for form in demand.forms if form.lossy == ("micro-batch",)]
     yield [(f"--batch-size {form.size}", demand.at_batch_size(form)) for form in parts]
@@ -106,7 +109,7 @@ def _without_less(demand: Demand, name: str) -> Demand:
 
 
 def _peak_of(demand: Demand, measured: Measurements) -> float:
-    """What is proposed will be measured: an estimate must leave it room to turn out higher."""
+    """The smallest peak of a demand; an estimate includes a margin, because it will be measured."""
     least = least_memory(ladder(demand, measured))
     return least.peak_mb * (1 + (SHORTFALL if least.slack_mb > 0 else 0))
 
@@ -123,7 +126,7 @@ def _less_disk(least: Candidate, disk_mb: float) -> str:
 
 
 def _smaller(demand: Demand) -> Iterator[list[tuple[str, Demand]]]:
-    """The same for the disk."""
+    """Changes of settings that need less disk space, like `_lighter`."""
     if demand.copies > 1:
         yield [("--views 1", replace(demand, copies=1))]
     yield [

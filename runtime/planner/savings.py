@@ -1,4 +1,4 @@
-"""Why a plan spares memory: what the same run would take that did without one of its savings."""
+"""What a plan's savings are worth: the peak of the same run without each of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ COMFORTS: dict[str, Has] = {
 
 
 def missed(demand: Demand, plan: Plan, measured: Measurements) -> dict[str, float]:
-    """The least peak, in MiB, of exact plans with each of the `COMFORTS` that `plan` lacks, if there are any."""
+    """For each of the `COMFORTS` that `plan` lacks: the smallest peak (MiB) of exact plans that have it, if
+    any."""
     exact = [one for one in ladder(demand, measured) if not one.form.lossy]
     found = {}
     for name, has in COMFORTS.items():

@@ -1,4 +1,4 @@
-"""What a plan reads, writes and takes: bytes an epoch and in all, wear of the storage, time."""
+"""What a plan reads and writes, how much it wears the storage, and how long it takes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edge_trgl.runtime.units import MIB
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Over the whole training, in MiB and seconds. `seconds` is None where works were not measured.
+    """Traffic and time of the whole training.
 
-    `epochs`: passes over the data of the module with most of them. `wear`: the share of the storage's endurance
-    that is written; None where that is not known.
+    `epochs`: passes over the data of the module that has most. `compute_s` and `seconds` are None if works were
+    not measured. `wear`: share of the storage's endurance that is written, None if that is unknown.
     """
 
     epochs: int
@@ -27,7 +27,7 @@ class Traffic:
 
 
 def traffic_of(demand: Demand, plan: Plan, measured: Measurements) -> Traffic:
-    """What training by `plan` moves. Evaluation is not in it."""
+    """The traffic of training by `plan`, without evaluation."""
     form = demand.forms[plan.layout.form]
     compute_s = _compute_s(demand, form, plan, measured)
     read, written = _boundaries(demand, form) if plan.layout.placement == "disk" else (0.0, 0.0)
@@ -47,12 +47,12 @@ def traffic_of(demand: Demand, plan: Plan, measured: Measurements) -> Traffic:
 
 
 def _samples(demand: Demand) -> int:
-    """Trained in an epoch: a short last batch is dropped."""
+    """Samples trained in an epoch: a short last batch is dropped."""
     return min(demand.batches_per_epoch * demand.batch_size, demand.num_samples)
 
 
 def passes(demand: Demand, form: Form) -> list[tuple[int, int]]:
-    """How often each module goes over the data in training, and how often frozen."""
+    """For each module, the passes over the data in which it is trained, and those in which it is not."""
     last = len(form.rows) - 1
     trained = demand.epochs[: last + 1]  # a net that is trained whole is one module
     frozen: list[int]
@@ -109,8 +109,10 @@ def _loads(demand: Demand, form: Form, plan: Plan) -> float:
 
 
 def _commits(demand: Demand, form: Form, plan: Plan, compute_s: float | None) -> float:
-    """Bytes written by commits: every so many minutes the modules that changed, and all of them at the end; a
-    cached boundary in memory once, if one falls while it is in use."""
+    """Bytes written by commits: the modules that changed, every few minutes, and all of them at the end.
+
+    A cached boundary in memory is written once if a commit comes while it is in use.
+    """
     once = float(sum(row.state for row in form.rows))
     commits = 0.0 if compute_s is None else compute_s / max(demand.checkpoint_s, 1.0)
     if plan.layout.placement == "memory" and form.order == "cache":
@@ -122,7 +124,7 @@ def _commits(demand: Demand, form: Form, plan: Plan, compute_s: float | None) ->
 
 
 def _compute_s(demand: Demand, form: Form, plan: Plan, measured: Measurements) -> float | None:
-    """Seconds of all steps, or None."""
+    """Seconds of all steps, or None if a work was not measured."""
     total = 0.0
     steps = demand.batches_per_epoch * max(demand.batch_size // form.size, 1)
     for row, (trained, frozen) in zip(form.rows, passes(demand, form), strict=True):

@@ -1,4 +1,4 @@
-"""Supervised contrast (Khosla et al., 2020), one view a sample."""
+"""Supervised contrast (Khosla et al., 2020) with one view of each sample."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ TEMPERATURE = 0.07
 
 
 class Contrast(Auxiliary):
-    """How badly a sample's projection tells those of its class from the rest of the batch.
+    """How badly the projection z of a sample separates its class from the rest of the batch.
 
-    The mean, over samples with another of their class in the batch, of −log softmax(zᵢ·zⱼ / 0.07) over all others,
-    averaged over the j of the same class. The projection has InfoPro's form: a convolution, two linear layers.
+    For each sample i that shares its class with another one: the mean over those j of −log softmax(zᵢ·zⱼ / 0.07),
+    the softmax being over all samples but i. The loss is the mean over these i. The projection has InfoPro's form:
+    a convolution and two linear layers.
     """
 
     compares_samples = True
@@ -40,9 +41,9 @@ class Contrast(Auxiliary):
 
 
 def _contrast(z: Tensor, y: Tensor) -> Tensor:
-    """Of unit rows z [B, N] and labels [B]."""
+    """The loss of unit rows z [B, N] and labels [B], 0-d."""
     self_pairs = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    # Not −inf, of which the softmax of a batch of one could make nothing.
+    # Not −inf, of which the softmax of a batch of one would be NaN.
     similar = (z @ z.T / TEMPERATURE).masked_fill(self_pairs, torch.finfo(torch.float32).min)
     alike = (y[:, None] == y[None, :]) & ~self_pairs
     chosen = torch.log_softmax(similar, dim=1).masked_fill(~alike, 0)

@@ -9,15 +9,15 @@ from edge_trgl.method.losses.mix import Auxiliary, Mix
 from edge_trgl.method.losses.reconstruction import Reconstruction
 
 Ends = tuple[float, ...]
-"""Two weights: of the first module and of the last but one; between them it changes linearly."""
+"""Weights of the first module and of the last but one; the weights between them change linearly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfoPro:
-    """λ₁ · reconstruction + λ₂ · (CE or, with `contrast`, supervised contrast); of the last module, CE alone.
+    """λ₁ · reconstruction + λ₂ · (CE or, with `contrast`, supervised contrast); CE alone for the last module.
 
-    With contrast the head is trained on the output as it is, and asks nothing of it. The defaults are published
-    ones (ResNet-110 in 16 modules on SVHN).
+    With contrast the head is trained on the module's output without influencing the module. The defaults are
+    published ones (ResNet-110 in 16 modules on SVHN).
     """
 
     contrast: bool = False
@@ -25,7 +25,7 @@ class InfoPro:
     lambda2: Ends = (0.2, 1.0)
 
     def of(self, module: int, num_modules: int) -> Mix:
-        """By depth; a part whose weight is 0 is left out."""
+        """The loss of a module by its depth; a part with weight 0 is left out."""
         if module == num_modules - 1:
             return Mix()
         share = module / (num_modules - 2) if num_modules > 2 else 0.0

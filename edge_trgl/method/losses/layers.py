@@ -1,4 +1,4 @@
-"""Layers of auxiliary parts, for outputs of one, two or three dimensions."""
+"""Layers of auxiliary losses, for samples of one, two or three dimensions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edge_trgl.method.losses.mix import Shape
 
 
 def mixing(shape: Shape) -> nn.Module:
-    """A layer without bias from samples of `shape` to such samples: a convolution of side 3, or linear for [C].
+    """A layer without bias that keeps the shape of samples: a convolution with kernel 3, or linear for [C].
 
     Raises:
         ValueError: the shape is none of [C], [C, L] and [C, H, W].
@@ -22,6 +22,6 @@ def mixing(shape: Shape) -> nn.Module:
 
 
 def norm(shape: Shape) -> nn.Module:
-    """Batch norm of what `mixing` gives; without running statistics, as nothing is ever evaluated with it."""
+    """Batch norm for the output of `mixing`; it is never used in evaluation, so it has no running statistics."""
     kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
     return kind(shape[0], track_running_stats=False)

@@ -1,4 +1,4 @@
-"""What a local loss is made of: the head's cross-entropy, and auxiliary parts that read the module's output."""
+"""The parts of a local loss: the head's cross-entropy, and auxiliary losses of the module's output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where an auxiliary part stands: one sample of the module's output, one image (C, H, W), and the classes."""
+    """What an auxiliary part is built for: shapes of one sample of the module's output and of one image."""
 
     output_shape: Shape
     image_shape: Shape
@@ -22,10 +22,10 @@ class Place:
 
 
 class Auxiliary(nn.Module, ABC):
-    """A term of the loss with weights of its own, which are part of the module's state but not of the network.
+    """A term of the loss with weights of its own, which belong to the module's state but not to the network.
 
-    `compares_samples`: it is not a mean over samples, so that parts of a batch do not give that of the batch.
-    `wants_image`: it compares with the images that the module's input came from.
+    `compares_samples`: it is not a mean over samples, so micro-batches would give another loss. `wants_image`: it
+    compares with the images that the module's input came from.
     """
 
     compares_samples: ClassVar[bool] = False
@@ -37,16 +37,16 @@ class Auxiliary(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, out: Tensor, y: Tensor, image: Tensor | None) -> Tensor:
-        """The module's output [B, ...], labels [B] and, if wanted, images [B, C, H, W] from 0 to 1 → 0-d."""
+        """The loss (0-d) of outputs [B, ...], labels [B] and, if wanted, images [B, C, H, W] from 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """The local loss of one module, but for the transport cost: cross_entropy · CE + Σ weight · part.
+    """The local loss of one module without the transport cost: cross_entropy · CE + Σ weight · part.
 
-    `cross_entropy` weighs what the head's loss asks of the module's output. The head itself learns from all of it:
-    how fast it learns should not hang on a weight that is meant for the trunk, and any depth can be scored.
-    `parts`: weight and kind of each.
+    `cross_entropy` scales the gradient that the head sends to the module. The head itself always learns from the
+    unscaled loss: its speed should not depend on a weight that is meant for the trunk, and every depth can be
+    scored. `parts`: weight and kind of each auxiliary part.
     """
 
     cross_entropy: float = 1.0
@@ -54,7 +54,7 @@ class Mix:
 
     @property
     def kinds(self) -> tuple[type[Auxiliary], ...]:
-        """Modules of equal kinds have auxiliary parts that cost the same, where shapes agree."""
+        """The kinds of the parts; modules with equal kinds and equal shapes have parts of equal cost."""
         return tuple(kind for _, kind in self.parts)
 
     @property
@@ -64,15 +64,15 @@ class Mix:
 
     @property
     def compares_samples(self) -> bool:
-        """Whether micro-batches would give another loss."""
+        """Whether some part compares samples, so that micro-batches would give another loss."""
         return any(kind.compares_samples for kind in self.kinds)
 
 
 class LocalLoss(Protocol):
-    """A frozen dataclass, whose fields are the loss's settings."""
+    """A frozen dataclass with the settings of a loss."""
 
     def of(self, module: int, num_modules: int) -> Mix:
-        """The loss of one of so many modules."""
+        """The loss of module `module` of `num_modules`."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class CrossEntropy:
     loss with cheap heads."""
 
     def of(self, module: int, num_modules: int) -> Mix:
-        """Of every module the same."""
+        """The same for every module."""
         return Mix()
 
 
 def damped(out: Tensor, factor: float) -> Tensor:
-    """`out`, of any shape; a gradient that comes back is multiplied by `factor`."""
+    """`out` unchanged (any shape); its gradient is multiplied by `factor`."""
     if factor == 1:
         return out
     if factor == 0:

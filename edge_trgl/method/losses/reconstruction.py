@@ -8,16 +8,16 @@ from torch.nn import functional
 from edge_trgl.method.losses.mix import Auxiliary, Place
 
 CHANNELS = 12
-"""Between the decoder's two convolutions, as published."""
+"""Channels between the decoder's two convolutions, as published."""
 
 
 class Reconstruction(Auxiliary):
-    """Binary cross-entropy, a pixel, of a small decoder's image against the real one.
+    """Mean binary cross-entropy per pixel between a small decoder's image and the real one.
 
-    The decoder: bilinear up to the image's size, conv3x3, BN, ReLU, conv3x3, sigmoid.
+    The decoder: bilinear interpolation to the size of the image, conv3x3, BN, ReLU, conv3x3, sigmoid.
 
     Raises:
-        ValueError: the module's output is no map, or the data are no images.
+        ValueError: the module's output is not a map, or the data are not images.
     """
 
     wants_image = True
@@ -34,7 +34,7 @@ class Reconstruction(Auxiliary):
         self.last = nn.Conv2d(CHANNELS, place.image_shape[0], 3, padding=1)
 
     def forward(self, out: Tensor, y: Tensor, image: Tensor | None) -> Tensor:
-        """[B, C, h, w] and images [B, C', H, W] from 0 to 1 → 0-d float32."""
+        """The loss (0-d float32) of maps [B, C, h, w] and images [B, C', H, W] from 0 to 1."""
         assert image is not None, "the image was not handed over"
         if out.shape[2:] != image.shape[2:]:
             out = functional.interpolate(out, image.shape[2:], mode="bilinear", align_corners=True)

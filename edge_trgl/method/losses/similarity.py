@@ -11,11 +11,11 @@ from edge_trgl.method.losses.mix import Auxiliary, Place
 
 
 class Similarity(Auxiliary):
-    """mean((S(h) − S(y))²), S being the samples' cosine similarities, each sample less its own mean.
+    """mean((S(h) − S(y))²), where S is the matrix of cosine similarities of samples, each centred on its own mean.
 
-    h: a layer's output for the module's output, of a map the standard deviation of each channel; y: the labels,
-    one-hot. With unit rows X and Y of h and y, ‖XXᵀ − YYᵀ‖² = ‖XᵀX‖² − 2‖XᵀY‖² + ‖YᵀY‖²: nothing grows with the
-    square of the batch.
+    h: a layer's output for the module's output; of a map, the standard deviation of each channel. y: the labels,
+    one-hot. With unit rows X and Y of h and y, ‖XXᵀ − YYᵀ‖² = ‖XᵀX‖² − 2‖XᵀY‖² + ‖YᵀY‖², so that no tensor grows
+    with the square of the batch.
     """
 
     compares_samples = True
@@ -42,7 +42,7 @@ def _features(values: Tensor) -> Tensor:
 
 
 def _unit_rows(values: Tensor) -> Tensor:
-    """[B, N], each row less its mean and of length 1."""
+    """[B, N] with each row centred on its mean and scaled to length 1."""
     return functional.normalize(values - values.mean(1, keepdim=True), dim=1, eps=1e-8)
 
 
