@@ -146,5 +146,5 @@ def test_the_halves_of_tau_are_those_of_the_trained_modules(plan_run):
     tau = 0.5
     settings = {"model__name": "km-4-1-encoder", "model__width": 4, "transport__tau": tau}
     opened = open_run(plan_run("run", train__freeze=1, **settings))
-    weights = [opened.workshop.initialise(module).weight for module in range(1, 5)]
+    weights = [opened.workshop.initialise(module).transport.weight() for module in range(1, 5)]
     assert weights == [1 / (2 * tau)] * 2 + [1 / (4 * tau)] * 2
