@@ -23,12 +23,17 @@ from typing import Any
 from edge_trgl.config.export_request import FORMS
 from edge_trgl.config.flags import configuration
 from edge_trgl.config.sections import RunConfig
-from edge_trgl.pipeline.pipeline import Listener, Pipeline
+from edge_trgl.pipeline.exporting import ExportOptions
+from edge_trgl.pipeline.job_runner import Listener
+from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.run.folder import RUNS, Run, begin_or_continue, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, UsageError, require_package
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.supervisor import Message
+from edge_trgl.runtime.records import to_json
 
-__all__ = ["EdgeTrglError", "Training", "begin", "plan", "plan_of", "train", "warn"]
+__all__ = ["EdgeTrglError", "Limits", "Training", "begin", "plan", "plan_of", "train", "warn"]
 
 
 def warn(message: Message) -> None:
@@ -65,19 +70,19 @@ class Training:
         """The content of summary.json; None before the run is done."""
         return self._run.summary()
 
-    def resume(self, *, budget_mb: float | None = None, disk_mb: float | None = None) -> dict[str, Any]:
+    def resume(self, limits: Limits = Limits()) -> dict[str, Any]:  # noqa: B008 - it is frozen
         """Train to the end, from the last commit on; returns the summary.
 
-        `budget_mb`, `disk_mb`: other limits than the run was begun with.
+        `limits`: others than the run was begun with; a number that is None stays as it was.
         """
         with self._pipeline() as pipeline:
-            return pipeline.train(budget_mb=budget_mb, disk_mb=disk_mb)
+            return pipeline.train(limits)
 
     def evaluate(self) -> dict[str, Any]:
         """Accuracies at every depth, fractions."""
         with self._pipeline() as pipeline:
-            scores: dict[str, Any] = pipeline.verb("evaluate")
-        return scores
+            result = pipeline.evaluate()
+        return {**to_json(result.scores), "weights_sha256": result.weights_sha256}
 
     def export(
         self,
@@ -105,12 +110,14 @@ class Training:
         wanted = {"int8": int8, "fp16": fp16}
         with self._pipeline() as pipeline:
             return pipeline.export(
-                depth=str(depth),
-                target=target,
-                batch=str(batch),
-                exits=None if exits is None else str(exits),
-                stages=ends,
-                forms=[form for form in FORMS if wanted[form]],
+                ExportOptions(
+                    depth=str(depth),
+                    target=target,
+                    batch=str(batch),
+                    exits=None if exits is None else str(exits),
+                    stages=ends,
+                    forms=[form for form in FORMS if wanted[form]],
+                )
             )
 
     def report(self, against: Sequence[Path | str] = ()) -> Path:
@@ -175,10 +182,10 @@ def plan(
     **flags: Any,
 ) -> dict[str, Any]:
     """What `edge-trgl plan --json` prints, of the same options as `train`; trains nothing."""
-    return plan_of(_configuration(profile, recipe, config_file, settings, flags), listener)
+    return plan_of(_configuration(profile, recipe, config_file, settings, flags), listener).document()
 
 
-def plan_of(config: RunConfig, listener: Listener = warn) -> dict[str, Any]:
+def plan_of(config: RunConfig, listener: Listener = warn) -> PlannedRun:
     """The plan of a configuration.
 
     Raises:
@@ -186,7 +193,7 @@ def plan_of(config: RunConfig, listener: Listener = warn) -> dict[str, Any]:
     """
     require_package("torch", "planning")
     with _temporary_run(config) as run:
-        return Pipeline(run, listener).plan_only()
+        return Pipeline(run, listener).plan()
 
 
 def _configuration(

@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO
 import hypothesis
 import preloaded
 import pytest
+from plans import PLENTY, change_plan, lay_out
 from preloaded import Forked
 
 from edge_trgl.config.sources import resolve
@@ -21,9 +22,12 @@ from edge_trgl.data import prepare as preparation
 from edge_trgl.data.sources import Source
 from edge_trgl.data.splits import Selection, draw_splits
 from edge_trgl.engine import commits
+from edge_trgl.jobs.requests import Nothing, PrepareRequest
+from edge_trgl.run.facts import Result
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import counters, guard, high_water
 from edge_trgl.runtime.memory.counters import Usage
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes import supervisor
 
 # Before torch is loaded, here and in the processes that tests start: each core has a worker of its own already.
@@ -50,11 +54,11 @@ class Trained:
     """A run that was trained, and what its training returned."""
 
     run: Run
-    result: dict[str, Any]
+    result: Result
 
     @property
     def sha256(self) -> str:
-        return str(self.result["weights_sha256"])
+        return self.result.weights_sha256
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,7 +76,7 @@ def _no_limits() -> Iterator[None]:
     once it refuses ever after.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guard, "set_guard", lambda limit_mb: None)
+        patch.setattr(guard, "set_guard", lambda limits, others_mb=0.0: None)
         patch.setattr(guard, "limited", lambda extra_mb: nullcontext())
         yield
 
@@ -124,17 +128,17 @@ def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Map
         pytest.skip(f"needs {library}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preparation, "draw_splits", _few_tested)
-        prepare.run(run)
+        prepare.run(run, PrepareRequest())
     if run.config().model.imported:
-        cut.run(run)
+        cut.run(run, Nothing())
     with pytest.MonkeyPatch.context() as patch:
         _of_size(patch)
-        store_demand(run, budget_mb)
-    assert not choose(run, budget_mb, disk_mb).wanted
-    state = run.state()
-    if state.meta("layout")["built"]:
-        convert.run(run)
-    state.close()
+        store_demand(run, Limits(budget_mb=budget_mb))
+    assert not choose(run, Limits(budget_mb=budget_mb, disk_mb=disk_mb)).wanted
+    facts = run.facts()
+    if facts.planned.layout.built:
+        convert.run(run, Nothing())
+    facts.close()
     return run
 
 
@@ -167,7 +171,7 @@ def finish() -> Callable[[Run], Trained]:
     from edge_trgl.engine.open_run import open_run
 
     def finish(run: Run) -> Trained:
-        return Trained(run, training.train(open_run(run), budget_mb=1e5, others_mb=0.0))
+        return Trained(run, training.train(open_run(run), limits=PLENTY, others_mb=0.0))
 
     return finish
 
@@ -233,15 +237,14 @@ def follow() -> Callable[[Run, str], None]:
     """Has a run's plan be of the first form with an order, one module in memory, whatever fits best."""
 
     def follow(run: Run, order: str) -> None:
-        state = run.state()
-        form = next(n for n, one in enumerate(state.meta("demand")["forms"]) if one["order"] == order)
-        chosen, plan = state.meta("layouts")[form], state.meta("plan")
-        layout = {**plan["layout"], "form": form, "resident": 1, "chunk": 1}
-        each = len(chosen["starts"])
-        changes = {"layout": layout, "peaks_mb": [1e5] * each, "resident_bytes": [0] * each}
-        state.set_meta("plan", {**plan, **changes})
-        state.set_meta("layout", chosen)
-        state.close()
+        facts = run.facts()
+        form = next(n for n, one in enumerate(facts.counted.demand.forms) if one.order == order)
+        chosen = facts.counted.layouts[form]
+        lay_out(facts, form=form, resident=1, chunk=1)
+        each = len(chosen.starts)
+        change_plan(facts, peaks_mb=(1e5,) * each, resident_bytes=(0,) * each)
+        facts.planned = replace(facts.planned, layout=chosen)
+        facts.close()
 
     return follow
 
@@ -250,17 +253,16 @@ def follow() -> Callable[[Run, str], None]:
 def place() -> Callable[[Run, Literal["memory", "disk"]], None]:
     """Has a planned run keep its boundaries in memory or on disk, whatever fits best."""
     from edge_trgl.runtime.planner.costing import Costing
-    from edge_trgl.runtime.planner.demand import Demand
-    from edge_trgl.runtime.planner.plan import Plan
     from edge_trgl.runtime.storage import disk_space
     from edge_trgl.runtime.units import MIB
 
     def place(run: Run, placement: Literal["memory", "disk"]) -> None:
-        state = run.state()
+        facts = run.facts()
         stored_bytes = int(disk_space.taken_mb(run.folder) * MIB)
-        demand = replace(Demand.from_document(state.meta("demand")), stored_bytes=stored_bytes)
-        layout = replace(Plan.from_document(state.meta("plan")).layout, placement=placement)
-        state.set_meta("plan", Costing(demand, {}).candidate(layout).plan(1e6).document())
-        state.close()
+        demand = replace(facts.counted.demand, stored_bytes=stored_bytes)
+        layout = replace(facts.planned.plan.layout, placement=placement)
+        plan = Costing(demand, {}).candidate(layout).plan(1e6)
+        facts.planned = replace(facts.planned, plan=plan)
+        facts.close()
 
     return place

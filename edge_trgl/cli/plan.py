@@ -10,14 +10,13 @@ import click
 
 from edge_trgl.api import plan_of
 from edge_trgl.cli.configured import ConfiguredVerb, configured, read_configuration
-from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
+from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.run.facts import ModuleNeeds
 from edge_trgl.runtime.planner.alternatives import Alternative
 from edge_trgl.runtime.planner.plan import Plan
 from edge_trgl.runtime.planner.traffic import Traffic
-from edge_trgl.runtime.records import Document, read_record
 
 COLUMNS = ("weights", "gradients", "momentum", "activations", "workspace", "buffers", "peak")
 RECOMPUTED = {
@@ -32,35 +31,32 @@ RECOMPUTED = {
 @option("--json", "as_json", is_flag=True, group="Output", help="print the plan as one JSON document")
 def plan(as_json: bool, **given: Any) -> None:  # noqa: FBT001
     """Say whether a run fits its budget and what each module takes, without training."""
-    document = plan_of(read_configuration(given), Terminal())
-    click.echo(json.dumps(document) if as_json else plan_text(document))
+    planned = plan_of(read_configuration(given), Terminal())
+    click.echo(json.dumps(planned.document()) if as_json else plan_text(planned))
 
 
-def plan_text(document: Document) -> str:
-    """Lay out the document of `edge-trgl plan` as a table and a few sentences."""
-    plan = part_of(document["plan"], Plan)
-    table = [read_record(ModuleNeeds, row) for row in document["table"]]
+def plan_text(run: PlannedRun) -> str:
+    """Lay out a plan as a table and a few sentences."""
+    planned, budget_mb, disk_mb = run.planned, run.limits.memory_mb, run.disk_mb
+    plan, table = planned.plan, planned.table
     lines = ["module" + "".join(f"{name:>12}" for name in COLUMNS) + "  MiB"]
     for row in table:
         sizes = "".join(f"{size:12.1f}" for size in _sizes_mb(row))
         head = f", {row.head} head" if row.head else ""
         lines.append(f"{row.module:6d}{sizes}  {row.name}{head}")
-    others = [read_record(Alternative, one) for one in document["alternatives"]]
     lines += [
-        _layout(plan, len(table)) + _missed(document["missed"]),
-        *_traffic(read_record(Traffic, document["traffic"])),
-        *_alternatives(others, in_memory=plan.layout.placement == "memory"),
+        _layout(plan, len(table)) + _missed(planned.missed),
+        *_traffic(planned.traffic),
+        *_alternatives(planned.alternatives, in_memory=plan.layout.placement == "memory"),
     ]
-    budget_mb, disk_limit_mb = document["budget_mb"], document["disk_limit_mb"]
     basis = "measured by steps in a separate process" if plan.probed else "estimated; no step was measured"
-    phases = ", ".join(f"{phase['name']} {phase['peak_mb']:.0f}" for phase in document["phases"])
+    phases = ", ".join(f"{phase.name} {phase.peak_mb:.0f}" for phase in run.phases)
     lines += [
         f"peak {plan.peak_mb:.0f} MiB of {budget_mb:.0f} MiB: {_fits(plan.peak_mb, budget_mb)}; "
         f"{plan.fixed_mb:.0f} MiB are fixed, before any module ({basis})",
-        f"disk at most {plan.disk_mb:.0f} MiB of {disk_limit_mb:.0f} MiB: {_fits(plan.disk_mb, disk_limit_mb)}",
+        f"disk at most {plan.disk_mb:.0f} MiB of {disk_mb:.0f} MiB: {_fits(plan.disk_mb, disk_mb)}",
         f"peaks before training: {phases} MiB",
-        f"exporting the network takes at most {document['export_mb']:.0f} MiB: "
-        f"{_fits(document['export_mb'], budget_mb)}",
+        f"exporting the network takes at most {planned.export_mb:.0f} MiB: {_fits(planned.export_mb, budget_mb)}",
     ]
     if plan.lossy:
         lines.append(f"this plan changes the results: {', '.join(plan.lossy)}")

@@ -18,7 +18,7 @@ PHASES = {
     "convert": "copying weights",
     "train": "training",
     "evaluate": "evaluating every depth",
-    "costs": "counting the costs of each module",
+    "count": "counting the costs of each module",
     "probe": "measuring steps",
     "export": "exporting",
     "calibrate": "searching early-exit thresholds",

@@ -10,6 +10,7 @@ from edge_trgl.api import Training
 from edge_trgl.cli.progress import Terminal
 from edge_trgl.cli.train import AS_JSON, EXPORT, finish
 from edge_trgl.cli.verb import Verb, option
+from edge_trgl.runtime.memory.limits import Limits
 
 
 @click.command(cls=Verb)
@@ -41,5 +42,5 @@ def resume(
 ) -> None:
     """Continue a run from its last commit."""
     terminal = Terminal()
-    training = Training(run, terminal)
-    finish(training, terminal, budget_mb=budget_mb, disk_mb=disk_mb, then_export=then_export, as_json=as_json)
+    limits = Limits(budget_mb=budget_mb, disk_mb=disk_mb)
+    finish(Training(run, terminal), terminal, limits, then_export=then_export, as_json=as_json)

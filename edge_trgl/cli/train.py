@@ -17,6 +17,7 @@ from edge_trgl.cli.export import export_text
 from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
 from edge_trgl.run.folder import Run, newest_unfinished, numbered
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.records import Document
 
 EXPORT = option("--export", "then_export", is_flag=True, group="Output", help="export to ONNX after training")
@@ -51,24 +52,23 @@ def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bo
         if unfinished:
             terminal.line(f"{unfinished.folder} is unfinished; edge-trgl resume {unfinished.folder} continues it")
         run_folder = numbered()
-    finish(begin(run_folder, config, terminal), terminal, then_export=then_export, as_json=as_json)
+    finish(begin(run_folder, config, terminal), terminal, Limits(), then_export=then_export, as_json=as_json)
 
 
 def finish(
     training: Training,
     terminal: Terminal,
+    limits: Limits,
     *,
-    budget_mb: float | None = None,
-    disk_mb: float | None = None,
     then_export: bool,
     as_json: bool,
 ) -> None:
     """Train a run to its end, export it where that is asked for, and print the summary.
 
-    `budget_mb`, `disk_mb`: limits in MiB in place of those that the run was begun with.
+    `limits`: in place of those that the run was begun with.
     """
     terminal.line(f"run {training.folder}")
-    summary = training.resume(budget_mb=budget_mb, disk_mb=disk_mb)
+    summary = training.resume(limits)
     exported = training.export() if then_export else None
     if as_json:
         click.echo(json.dumps(summary))

@@ -9,24 +9,25 @@ from typing import Any
 from edge_trgl.deploy import bench
 from edge_trgl.runtime.errors import InputError, OverBudgetError
 from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.memory.limits import Limits
 
 RUNS = 200
 SECONDS = 10.0
 
 
-def measure_latency(paths: Sequence[Path], *, others_mb: float, budget_mb: float) -> dict[str, Any]:
+def measure_latency(paths: Sequence[Path], *, others_mb: float, limits: Limits) -> dict[str, Any]:
     """Run the files in turn; see `bench.side_by_side` for the result.
 
     Args:
         paths: ONNX files of one batch.
         others_mb: the parent's peak in MiB.
-        budget_mb: MiB for this process and its parent.
+        limits: for this process and its parent.
 
     Raises:
         InputError: a file cannot be run.
         OverBudgetError: the files do not fit the budget side by side.
     """
-    guard.set_guard(budget_mb - others_mb)
+    guard.set_guard(limits, others_mb)
     try:
         return bench.side_by_side(paths, runs=RUNS, seconds=SECONDS)
     except InputError as error:

@@ -11,14 +11,16 @@ from edge_trgl.engine.schedule import Visit, carries_chunk
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
 from edge_trgl.learning.totals import Totals
+from edge_trgl.run.facts import Progress, RunFacts, Work
 from edge_trgl.runtime.errors import StoppedError
 from edge_trgl.runtime.memory import allocator, counters, guard
 from edge_trgl.runtime.memory.device import Device
 from edge_trgl.runtime.memory.high_water import Meter
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.module_store import ModuleStore
-from edge_trgl.runtime.storage.state import Metric, ModuleRecord, RunState, VisitSample
+from edge_trgl.runtime.storage.state import Metric, ModuleRecord, VisitSample
 from edge_trgl.runtime.units import MIB
 
 NEAR = 0.9
@@ -42,7 +44,7 @@ class CommitPolicy:
     """
 
     checkpoint_s: float
-    budget_mb: float
+    limits: Limits
     others_mb: float
     planned_mb: Sequence[float]
     num_heads: int
@@ -61,7 +63,7 @@ class Ledger:
     `start`: the position of the last commit.
     """
 
-    state: RunState
+    facts: RunFacts
     modules: ModuleStore[LocalModule]
     activations: ActivationStore
     meter: Meter
@@ -77,9 +79,7 @@ class Ledger:
         self._began = self._committed_at = self._told_at = time.monotonic()
         self._sampled_at = 0.0
         self._position = self.start
-        self._before = self.state.meta(
-            "work", {"seconds": 0.0, "steps": 0, "images": 0, "read_mb": 0.0, "written_mb": 0.0}
-        )
+        self._before = self.facts.progress
         self._steps, self._images = 0, 0.0
         self._evictions, self._governed, self._diverged = 0, False, False
         self._io_start = counters.io_mb()
@@ -96,7 +96,7 @@ class Ledger:
         self._book(visit, local, peak)
         self._tell(visit)
         self._govern(visit.module, peak + self.policy.others_mb + self.device.memory_mb())
-        ends = self.policy.stop_requested() or self.peak_mb() > self.policy.budget_mb
+        ends = self.policy.stop_requested() or self.peak_mb() > self.policy.limits.memory_mb
         # What the last commit names and nobody reads takes room on the disk until the next one, which is not worth
         # it where that writes a chunk that would else stay in memory.
         in_files = self._is_quiet() or not self.activations.bytes_without_file
@@ -112,18 +112,20 @@ class Ledger:
             OverBudgetError, StoppedError: what was committed is what a resume starts from.
         """
         where = f"module {visit.module}, epoch {visit.span.epoch + 1}"
-        guard.check(self.peak_mb(), self.policy.budget_mb, where)
+        guard.check(self.peak_mb(), self.policy.limits, where)
         if self.policy.stop_requested():
             raise StoppedError("stopped", hint="edge-trgl resume RUN goes on from the last commit.")
 
     def _govern(self, module: int, peak_mb: float) -> None:
         """Give back what can be given back: freed heap, and modules in memory where the plan turns out too low."""
-        near = peak_mb > NEAR * self.policy.budget_mb and peak_mb > PLAN_TOLERANCE * self.policy.planned_mb[module]
+        policy = self.policy
+        near_budget = peak_mb > NEAR * policy.limits.memory_mb
+        near = near_budget and peak_mb > PLAN_TOLERANCE * policy.planned_mb[module]
         if near:
             self.modules.release(keep=module)
             if not self._governed:
                 text = f"module {module} took {peak_mb:.0f} MiB, {self.policy.planned_mb[module]:.0f} were planned"
-                self.state.add_event("governor", f"{text}: other modules left the memory")
+                self.facts.add_event("governor", f"{text}: other modules left the memory")
             self._governed = True
         if near or (self.policy.trim and self.modules.evictions != self._evictions):
             self._evictions = self.modules.evictions
@@ -137,29 +139,30 @@ class Ledger:
         """Everything done so far becomes what a resume starts from."""
         files = self.modules.commit()
         boundaries = self.activations.commit()
-        self.state.commit(
+        self.facts.commit(
             position=self._position,
             modules=[ModuleRecord(module=module, file=file) for module, file in files.items()],
             boundaries=boundaries,
             metrics=self._metrics(),
             samples=self._samples,
-            meta={"work": self.work(), "module_peaks": self._module_peaks(), "chunk": self.policy.chunk},
+            meta=RunFacts.progress.entry(self._progress()),
         )
         self.activations.sweep()
         self.modules.committed(files)
         self._sums, self._rates, self._samples = {}, {}, []
         self._committed_at = time.monotonic()
 
-    def work(self) -> dict[str, float]:
-        """Seconds, steps, images (one counts when every module has trained on it) and MiB, over all starts."""
+    def work(self) -> Work:
+        """What training took so far, over all starts."""
         read, written = counters.io_mb()
-        return {
-            "seconds": self._before["seconds"] + time.monotonic() - self._began,
-            "steps": self._before["steps"] + self._steps,
-            "images": self._before["images"] + self._images,
-            "read_mb": self._before["read_mb"] + read - self._io_start[0],
-            "written_mb": self._before["written_mb"] + written - self._io_start[1],
-        }
+        before = self._before.work
+        return Work(
+            seconds=before.seconds + time.monotonic() - self._began,
+            steps=before.steps + self._steps,
+            images=before.images + self._images,
+            read_mb=before.read_mb + read - self._io_start[0],
+            written_mb=before.written_mb + written - self._io_start[1],
+        )
 
     def _due(self) -> bool:
         waited = time.monotonic() - self._committed_at
@@ -188,7 +191,7 @@ class Ledger:
             self._images += counted.num_images / self.policy.num_heads
             self._warn_if_diverged(visit, counted.loss)
         now = time.monotonic()
-        seconds = self._before["seconds"] + now - self._began
+        seconds = self._before.work.seconds + now - self._began
         if now - self._sampled_at >= max(SAMPLE_SECONDS, seconds / SAMPLES):
             self._sampled_at = now
             self._samples.append(self._sample(visit, peak))
@@ -203,19 +206,19 @@ class Ledger:
             "nothing from here on, nor do those that read its output; a smaller --lr helps most often"
         )
         messages.send("warning", text=text)
-        self.state.add_event("diverged", text)
+        self.facts.add_event("diverged", text)
 
     def _sample(self, visit: Visit, peak: float) -> VisitSample:
         work = self.work()
         return VisitSample(
-            time_s=work["seconds"],
+            time_s=work.seconds,
             phase=visit.kind,
             module=visit.module,
             rss_mb=counters.usage().rss + self.policy.others_mb,
             peak_mb=peak + self.policy.others_mb,
             cuda_mb=self.device.memory_mb(),
-            read_mb=work["read_mb"],
-            written_mb=work["written_mb"],
+            read_mb=work.read_mb,
+            written_mb=work.written_mb,
         )
 
     def _metrics(self) -> list[Metric]:
@@ -236,9 +239,10 @@ class Ledger:
             for (module, epoch), totals in self._sums.items()
         ]
 
-    def _module_peaks(self) -> dict[str, float]:
-        before = self.state.meta("module_peaks", {})
-        return {**before, **{str(k): max(peak, before.get(str(k), 0.0)) for k, peak in self._peaks.items()}}
+    def _progress(self) -> Progress:
+        before = self.facts.progress.module_peaks
+        peaks = {**before, **{k: max(peak, before.get(k, 0.0)) for k, peak in self._peaks.items()}}
+        return Progress(work=self.work(), module_peaks=peaks, chunk=self.policy.chunk)
 
     def _tell(self, visit: Visit) -> None:
         now = time.monotonic()
@@ -247,7 +251,7 @@ class Ledger:
         self._told_at = now
         totals = self._sums.get((visit.module, visit.span.epoch), Totals())
         work = self.work()
-        done = max(int(work["steps"]), 1)
+        done = max(work.steps, 1)
         messages.send(
             "progress",
             phase=visit.kind,
@@ -256,10 +260,10 @@ class Ledger:
             lap=visit.span.lap,
             loss=totals.loss / max(totals.num_images, 1),
             accuracy=totals.correct / max(totals.num_images, 1),
-            images_per_s=work["images"] / max(work["seconds"], 1e-9),
+            images_per_s=work.images / max(work.seconds, 1e-9),
             rss_mb=counters.usage().rss + self.policy.others_mb,
             peak_mb=self.peak_mb(),
-            budget_mb=self.policy.budget_mb,
+            budget_mb=self.policy.limits.memory_mb,
             done=min(done / max(self.policy.total_steps, 1), 1.0),
-            left_s=work["seconds"] * max(self.policy.total_steps - done, 0) / done,
+            left_s=work.seconds * max(self.policy.total_steps - done, 0) / done,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from edge_trgl.engine.schedule import Split, Visit
 from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.totals import Totals
+from edge_trgl.run.facts import Scores
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.headroom import Headroom
@@ -27,38 +27,30 @@ Check = Callable[[Visit], None]
 """Called after every visit; raises to stop."""
 
 
-def run(run: Run) -> dict[str, Any]:
-    """Score a trained run; returns the scores, as `evaluate` gives them, and the hash of the weights scored."""
+def run(run: Run) -> tuple[Scores, str]:
+    """Score a trained run; returns the scores and the sha256 of the weights that have them."""
     opened = open_run(run)
     allocator.keep_tensors_on_heap()
-    modules = opened.modules()
-    headroom = opened.headroom(opened.state.meta("budget_mb"), process_setup.others_mb())
+    modules, headroom = opened.modules(), opened.headroom(opened.facts.limits, process_setup.others_mb())
     scores = evaluate(opened, modules, Meter(), headroom, lambda visit: None)
-    return {**scores, "weights_sha256": weights_sha256(modules, len(opened))}
+    return scores, weights_sha256(modules, len(opened))
 
 
 def evaluate(
     opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, headroom: Headroom, check: Check
-) -> dict[str, Any]:
-    """Score every depth that has a head on the validation and test sets: all of them or, end-to-end, the last.
-
-    Returns:
-        `per_depth` (validation accuracies, fractions, from `first_depth` on: end-to-end only the last depth has a
-        head), `chosen_depth` (in modules, from 1, the first best on validation), `chosen` and `last` (test
-        accuracies at the chosen and the last depth, None without a test set), and `test_per_depth`, which nothing
-        is chosen by. `chosen_on`: what stood for validation; `half-test` is every other image of the test set.
-    """
+) -> Scores:
+    """Score every depth that has a head on the validation and test sets: all of them or, end-to-end, the last."""
     validation, test = (_score(opened, modules, meter, headroom, check, split) for split in SPLITS)
     best = choose_depth(validation)
-    return {
-        "first_depth": len(opened) - len(validation) + 1,
-        "per_depth": validation,
-        "chosen_depth": len(opened) - len(validation) + best,
-        "chosen": test[best - 1] if test else None,
-        "last": test[-1] if test else None,
-        "test_per_depth": test,
-        "chosen_on": opened.config.data.choose_on,
-    }
+    return Scores(
+        first_depth=len(opened) - len(validation) + 1,
+        per_depth=tuple(validation),
+        chosen_depth=len(opened) - len(validation) + best,
+        chosen=test[best - 1] if test else None,
+        last=test[-1] if test else None,
+        test_per_depth=tuple(test),
+        chosen_on=opened.config.data.choose_on,
+    )
 
 
 def choose_depth(accuracies: Sequence[float]) -> int:

@@ -16,10 +16,10 @@ from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.networks import cutting
 from edge_trgl.networks.cutting import Net
 from edge_trgl.run.chain_layout import ChainLayout
+from edge_trgl.run.facts import PretrainedFile, RunFacts
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage.module_store import ModuleStore
-from edge_trgl.runtime.storage.state import ModuleRecord, RunState
+from edge_trgl.runtime.storage.state import ModuleRecord
 
 MakeModule = Callable[[int], LocalModule]
 """Makes the module of this number, with its first weights."""
@@ -41,13 +41,13 @@ def write_first_modules(run: Run, warn: Warn) -> None:
     Raises:
         InputError: the pretrained file cannot be read, or belongs to another model.
     """
-    config, info, state = run.config(), open_dataset(run.data), run.state()
-    layout, net = read_record(ChainLayout, state.meta("layout")), from_config.stored_net(state)
+    config, info, facts = run.config(), open_dataset(run.data), run.facts()
+    layout, net = facts.planned.layout, from_config.stored_net(facts)
     source = _Source(config=config, info=info, layout=layout, net=net)
     if config.model.pretrained is None:
         make = source.constructed()
     else:
-        make = source.read_from(Path(config.model.pretrained), state, warn)
+        make = source.read_from(Path(config.model.pretrained), facts, warn)
     num_modules = len(source.module_factory.chain)
     store = ModuleStore(
         run.modules,
@@ -60,8 +60,8 @@ def write_first_modules(run: Run, warn: Warn) -> None:
         store.open(module)
     module_files = store.commit()
     modules = [ModuleRecord(module=module, file=file) for module, file in module_files.items()]
-    state.commit(position=0, modules=modules, boundaries=[])
-    state.close()
+    facts.commit(position=0, modules=modules, boundaries=[])
+    facts.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,21 +99,21 @@ class _Source:
 
         return make
 
-    def read_from(self, path: Path, state: RunState, warn: Warn) -> MakeModule:
+    def read_from(self, path: Path, facts: RunFacts, warn: Warn) -> MakeModule:
         """Return what makes modules with the weights of a file.
 
         A file of the frozen modules alone is enough: the others are then made as if there were no file.
         """
         weights = weight_files.open_weights(path)
         pretrained = Pretrained(weights, self.module_factory.chain, self.net)
-        state.set_meta("pretrained", {"file": str(path), "sha256": weight_files.sha256(weights)})
+        facts.pretrained = PretrainedFile(file=str(path), sha256=weight_files.sha256(weights))
         held = [pretrained.holds(module) for module in range(len(self.module_factory.chain))]
         no_file = replace(self, config=replace(self.config, model=replace(self.config.model, pretrained=None)))
         make_without = None if all(held) else no_file.constructed()
 
         def tell(sentence: str) -> None:
             warn(f"pretrained weights of {path}: {sentence}")
-            state.add_event("pretrained", sentence)
+            facts.add_event("pretrained", sentence)
 
         if make_without is not None:
             tell(

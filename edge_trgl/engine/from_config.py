@@ -22,9 +22,9 @@ from edge_trgl.networks.catalogue import build_chain
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.cutting import Net
 from edge_trgl.run.chain_layout import ChainLayout
+from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
-from edge_trgl.runtime.storage.state import RunState
 
 
 def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, paged: bool = False) -> Chain:
@@ -80,10 +80,9 @@ def with_heads(config: RunConfig, chain: Chain) -> Chain:
     return replace(chain, head=wanted.names)
 
 
-def stored_net(state: RunState) -> Net | None:
+def stored_net(facts: RunFacts) -> Net | None:
     """The model that was cut for the run, if it was not a chain already."""
-    document = state.meta("net")
-    return Net.from_document(document) if document else None
+    return Net.from_document(facts.net) if facts.is_cut and facts.net else None
 
 
 def planned_chain(config: RunConfig, info: DatasetInfo, layout: ChainLayout, net: Net | None = None) -> Chain:

@@ -17,17 +17,16 @@ from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.schedule import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
-from edge_trgl.run.chain_layout import ChainLayout
+from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.device import Device, open_device
 from edge_trgl.runtime.memory.headroom import Headroom
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import FORWARD
 from edge_trgl.runtime.planner.plan import Plan
-from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage import safetensors_file
 from edge_trgl.runtime.storage.module_store import ModuleStore
-from edge_trgl.runtime.storage.state import RunState
 from edge_trgl.runtime.units import MIB
 
 
@@ -38,7 +37,7 @@ class OpenRun:
     run: Run
     config: RunConfig
     info: DatasetInfo
-    state: RunState
+    facts: RunFacts
     device: Device
     plan: Plan
     workshop: ModuleFactory
@@ -53,12 +52,12 @@ class OpenRun:
             build=self.workshop.build,
             initialise=self._first_made,
             limits=self.plan.resident_bytes,
-            committed=self.state.modules(),
+            committed=self.facts.modules(),
         )
 
     def file_of(self, module: int) -> Path:
         """The committed file of a module."""
-        return self.run.modules / self.state.modules()[module].name
+        return self.run.modules / self.facts.modules()[module].name
 
     def deployed(self, module: int, *, head: bool) -> LocalModule:
         """A module as the last commit left it, on the CPU and for inference: without momentum.
@@ -75,7 +74,7 @@ class OpenRun:
         if not head:
             local.head = nn.Identity()
         local.requires_grad_(requires_grad=False).materialise("cpu").eval()
-        safetensors_file.read_some_into(self.file_of(module), local.final_tensors(), self.state.modules()[module])
+        safetensors_file.read_some_into(self.file_of(module), local.final_tensors(), self.facts.modules()[module])
         return local
 
     def _first_made(self, module: int) -> LocalModule:
@@ -87,26 +86,23 @@ class OpenRun:
 
     def work_mb(self) -> Callable[[Visit, int], float]:
         """What a step of a visit takes on so many samples, beside its module and input: an estimate."""
-        form = self.state.meta("demand")["forms"][self.plan.layout.form]
-        works: list[dict[str, int]] = [row["works"] for row in form["rows"]]
-        size: int = form["size"]
+        form = self.facts.counted.demand.forms[self.plan.layout.form]
         level = self.plan.layout.recompute
 
         def work_mb(visit: Visit, num_samples: int) -> float:
             work = level if trains(visit.kind) else FORWARD
-            return works[visit.module][work] * min(num_samples / size, 1) / MIB
+            return form.rows[visit.module].works[work] * min(num_samples / form.size, 1) / MIB
 
         return work_mb
 
-    def headroom(self, budget_mb: float, others_mb: float) -> Headroom:
+    def headroom(self, limits: Limits, others_mb: float) -> Headroom:
         """What this process does with freed memory, where others have `others_mb` of the budget."""
         if "trim" in self.config.budget.without or self.device.name != "cpu":
             return Headroom(None)
-        placeless = self.state.meta("placeless_bytes")
-        margin = (
-            max(2 * placeless, allocator.SMALL_BYTES) if placeless else 0.0
-        )  # two tensors, or a few small ones
-        return Headroom(min(budget_mb, self.plan.peak_mb) - others_mb, margin / MIB)
+        fragmentation = self.facts.counted.fragmentation_bytes
+        # Two tensors, or a few small ones.
+        margin = max(2 * fragmentation, allocator.SMALL_BYTES) if fragmentation else 0.0
+        return Headroom(min(limits.memory_mb, self.plan.peak_mb) - others_mb, margin / MIB)
 
     def feed(self, split: str) -> Feed:
         """The images of `split`, where the modules are; none if it is empty."""
@@ -130,11 +126,11 @@ def open_run(run: Run, device: str | None = None) -> OpenRun:
     config, info = run.config(), open_dataset(run.data)
     device = device or config.train.device
     process_setup.set_up(config.train.threads)
-    state = run.state()
-    plan, layout = Plan.from_document(state.meta("plan")), read_record(ChainLayout, state.meta("layout"))
+    facts = run.facts()
+    plan, layout = facts.planned.plan, facts.planned.layout
     # On meta: blocks that the user's factory builds at once take no memory here.
     with torch.device("meta"):
-        chain = from_config.planned_chain(config, info, layout, from_config.stored_net(state))
+        chain = from_config.planned_chain(config, info, layout, from_config.stored_net(facts))
     workshop = ModuleFactory(
         chain=chain,
         layout=layout,
@@ -147,7 +143,7 @@ def open_run(run: Run, device: str | None = None) -> OpenRun:
         run=run,
         config=config,
         info=info,
-        state=state,
+        facts=facts,
         device=open_device(device),
         plan=plan,
         workshop=workshop,

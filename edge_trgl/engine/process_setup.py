@@ -14,6 +14,7 @@ from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.runtime.memory import allocator, counters, guard, high_water
 from edge_trgl.runtime.memory.device import Device
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes import processor
 
 
@@ -36,16 +37,17 @@ def warm_up(device: str) -> None:
     local.take_totals()
 
 
-def begin(device: Device, room_mb: float | None) -> None:
-    """Warm up; let this process grow to `room_mb` MiB and no further, as far as its device can be held to that."""
-    if room_mb is not None:
-        device.set_limit(room_mb - counters.usage().rss)
+def begin(device: Device, limits: Limits, others_mb: float) -> None:
+    """Warm up; let this process grow as far as the budget has room for it, and its device can be held to that.
+
+    `others_mb`: MiB of the budget that are not for this process.
+    """
+    room_mb = limits.room_mb(others_mb)
+    device.set_limit(room_mb - counters.usage().rss)
     warm_up(device.name)
     allocator.keep_tensors_on_heap()
-    if room_mb is None:
-        return
     if device.name == "cpu":  # a CUDA process maps far more memory than it uses
-        guard.set_guard(room_mb)
+        guard.set_guard(limits, others_mb)
     else:
         # Less the libraries that warming up loaded, hundreds of MiB.
         device.set_limit(room_mb - counters.usage().rss)

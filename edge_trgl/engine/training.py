@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
-from typing import Any
 
 from edge_trgl.engine import evaluation, from_config, process_setup, schedule
 from edge_trgl.engine.commits import CommitPolicy, Ledger
@@ -18,21 +17,22 @@ from edge_trgl.engine.shared_head import SharedHead
 from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run import transport_share
+from edge_trgl.run.facts import Result, RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DamagedBoundaryError
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.high_water import Meter
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.storage import disk_space
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord
-from edge_trgl.runtime.storage.state import RunState
 
 StopRequested = Callable[[], bool]
 
 
-def run(run: Run, budget_mb: float) -> dict[str, Any]:
-    """Train what is left to train within `budget_mb`, evaluate; returns what the summary needs of this process.
+def run(run: Run, limits: Limits) -> Result:
+    """Train what is left to train within `limits`, and evaluate.
 
     SIGTERM stops it at the next safe point, after a commit.
 
@@ -44,41 +44,41 @@ def run(run: Run, budget_mb: float) -> dict[str, Any]:
     opened = open_run(run)
     _warn_if_elsewhere(opened)
     others_mb = process_setup.others_mb()
-    process_setup.begin(opened.device, budget_mb - others_mb)
-    return train(opened, budget_mb=budget_mb, others_mb=others_mb, stop_requested=stop_requested)
+    process_setup.begin(opened.device, limits, others_mb)
+    return train(opened, limits=limits, others_mb=others_mb, stop_requested=stop_requested)
 
 
 def train(
-    opened: OpenRun, *, budget_mb: float, others_mb: float, stop_requested: StopRequested = lambda: False
-) -> dict[str, Any]:
+    opened: OpenRun, *, limits: Limits, others_mb: float, stop_requested: StopRequested = lambda: False
+) -> Result:
     """Walk the schedule from the last commit, evaluate, and store the result.
 
     `others_mb`: the memory of the processes beside this one; `stop_requested`: asked between visits.
     """
-    context, ledger = _walked(opened, budget_mb, others_mb, stop_requested)
+    context, ledger = _walked(opened, limits, others_mb, stop_requested)
     ledger.commit()
-    _warn_if_inert(opened.state)
+    _warn_if_inert(opened.facts)
     context.activations.close()
     done = ledger.work()
     messages.send("phase", name="evaluate")
     scores = evaluation.evaluate(opened, context.modules, context.meter, context.headroom, ledger.check)
     with context.meter.phase():
         weights_sha256 = evaluation.weights_sha256(context.modules, len(opened))
-    guard.check(ledger.peak_mb(), budget_mb, "the checksum of the weights")
-    result = {
-        "scores": scores,
-        "weights_sha256": weights_sha256,
-        "work": done,
-        "peak_mb": context.meter.highest + opened.device.memory_mb(),
-        "method": opened.device.method,
-    }
-    opened.state.set_meta("result", result)
-    opened.state.close()
+    guard.check(ledger.peak_mb(), limits, "the checksum of the weights")
+    result = Result(
+        scores=scores,
+        weights_sha256=weights_sha256,
+        work=done,
+        peak_mb=context.meter.highest + opened.device.memory_mb(),
+        method=opened.device.method,
+    )
+    opened.facts.result = result
+    opened.facts.close()
     return result
 
 
 def _walked(
-    opened: OpenRun, budget_mb: float, others_mb: float, stop_requested: StopRequested
+    opened: OpenRun, limits: Limits, others_mb: float, stop_requested: StopRequested
 ) -> tuple[EngineContext, Ledger]:
     """Walk to the end; where a boundary turns out to be damaged, once more from the last commit without it.
 
@@ -87,7 +87,7 @@ def _walked(
     """
     given_up: dict[str, DamagedBoundaryError] = {}
     while True:
-        context, ledger = _engine(opened, budget_mb, others_mb, stop_requested)
+        context, ledger = _engine(opened, limits, others_mb, stop_requested)
         lost = context.activations.restore(_placed(opened), given_up)
         try:
             _rebuild(opened, context, ledger, lost)
@@ -114,7 +114,7 @@ def _rebuild(
             raise error
         text = f"{error.message}; it is written again"
         messages.send("warning", text=text)
-        opened.state.add_event("boundary", text)
+        opened.facts.add_event("boundary", text)
     if not lost:
         return
     counts = {record.spec.name: record.counts for record, _ in lost}
@@ -141,7 +141,7 @@ def _walk(opened: OpenRun, context: EngineContext, ledger: Ledger) -> None:
 
 
 def _engine(
-    opened: OpenRun, budget_mb: float, others_mb: float, stop_requested: StopRequested
+    opened: OpenRun, limits: Limits, others_mb: float, stop_requested: StopRequested
 ) -> tuple[EngineContext, Ledger]:
     config, shape, training = opened.config, _shape(opened), _training(opened)
     rate = LearningRate(config, shape, training)
@@ -161,11 +161,11 @@ def _engine(
         seed=config.train.seed,
         prefetch=opened.plan.layout.prefetch,
         work_mb=opened.work_mb(),
-        headroom=opened.headroom(budget_mb, others_mb),
+        headroom=opened.headroom(limits, others_mb),
     )
     policy = CommitPolicy(
         checkpoint_s=config.train.checkpoint_minutes * 60,
-        budget_mb=budget_mb,
+        limits=limits,
         others_mb=others_mb,
         planned_mb=opened.plan.peaks_mb,
         num_heads=sum(map(opened.workshop.chain.has_head, range(len(opened)))),
@@ -177,7 +177,7 @@ def _engine(
         learning_rate=rate,
     )
     ledger = Ledger(
-        state=opened.state,
+        facts=opened.facts,
         modules=context.modules,
         activations=context.activations,
         meter=context.meter,
@@ -190,9 +190,9 @@ def _engine(
 
 def _start(opened: OpenRun) -> int:
     """The position of the last commit, in chunks of the length that the plan has now."""
-    position, chunk = opened.state.position(), opened.plan.layout.chunk
-    before = opened.state.meta("chunk", chunk)
-    if position == 0 or before == chunk:
+    position, chunk = opened.facts.position(), opened.plan.layout.chunk
+    before = opened.facts.progress.chunk
+    if position == 0 or before is None or before == chunk:
         return position
     old, shape = from_config.program(opened.config, len(opened), before), _shape(opened)
     return schedule.moved(position, old.visits(shape), _training(opened).visits(shape))
@@ -202,7 +202,7 @@ def _placed(opened: OpenRun) -> list[BoundaryRecord]:
     """The committed boundaries, in memory or on disk as the plan has them now."""
     in_memory = opened.plan.layout.placement == "memory"
     return [
-        replace(record, spec=replace(record.spec, in_memory=in_memory)) for record in opened.state.boundaries()
+        replace(record, spec=replace(record.spec, in_memory=in_memory)) for record in opened.facts.boundaries()
     ]
 
 
@@ -214,22 +214,22 @@ def _training(opened: OpenRun) -> Program:
     return from_config.program(opened.config, len(opened), opened.plan.layout.chunk)
 
 
-def _warn_if_inert(state: RunState) -> None:
+def _warn_if_inert(facts: RunFacts) -> None:
     """Say so where the transport term did nothing."""
-    text = transport_share.warning(transport_share.influences(state.metrics("train")))
+    text = transport_share.warning(transport_share.influences(facts.metrics("train")))
     if text is not None:
         messages.send("warning", text=text)
-        state.add_event("transport", text)
+        facts.add_event("transport", text)
 
 
 def _warn_if_elsewhere(opened: OpenRun) -> None:
     """Say so when the run goes on where its bits would have come out differently."""
-    began, here = opened.state.meta("environment"), process_setup.environment(opened.config.train.device)
+    began, here = opened.facts.counted.environment, process_setup.environment(opened.config.train.device)
     changed = [f"{name} {was} -> {here.get(name)}" for name, was in began.items() if was != here.get(name)]
     if changed:
         text = f"this run is no longer bit-exact, because it goes on with another {', '.join(changed)}"
         messages.send("warning", text=text)
-        opened.state.add_event("environment", text)
+        opened.facts.add_event("environment", text)
 
 
 def _sigterm_flag() -> StopRequested:

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from edge_trgl.networks.chain import Shape
-from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import InputError
-from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage import files, safetensors_file
 from edge_trgl.runtime.units import MIB
 
@@ -124,12 +122,12 @@ class _RunFolder:
         run = Run.open(path)
         if not run.state_file.is_file():
             raise _untrained(path)
-        state = run.state()
-        modules = sorted(state.modules().items())
+        facts = run.facts()
+        modules = sorted(facts.modules().items())
         if not modules:
-            state.close()
+            facts.close()
             raise _untrained(path)
-        starts = read_record(ChainLayout, state.meta("layout")).starts
+        starts = facts.planned.layout.starts
         self._stored: dict[str, tuple[Path, str]] = {}  # the file, and the name in it
         self.shapes: dict[str, Shape] = {}
         self.paths = []
@@ -140,7 +138,7 @@ class _RunFolder:
                 if name is not None:
                     self._stored[name] = (self.paths[-1], stored_name)
                     self.shapes[name] = info.shape
-        state.close()
+        facts.close()
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         for name in names:

@@ -25,6 +25,7 @@ from edge_trgl.export.onnx_file import onnx_file
 from edge_trgl.export.onnx_file.onnx_file import ModelFiles
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import guard, high_water
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.storage import files
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -36,7 +37,7 @@ def check_models(
     written: dict[str, Any],
     export_mb: float,
     others_mb: float,
-    budget_mb: float,
+    limits: Limits,
     calibrated: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Check the model and its stages; what stands in export.json from then on.
@@ -46,7 +47,7 @@ def check_models(
         written: what `write_models` said of it.
         export_mb: MiB at most of the jobs before and their parent.
         others_mb: of the parent of this one.
-        budget_mb: for all.
+        limits: for all.
         calibrated: what `early_exit.search` said, of a model in stages.
 
     Raises:
@@ -54,7 +55,7 @@ def check_models(
             `.rejected`.
         StorageError: a file is damaged, or the disk is full.
     """
-    guard.set_guard(budget_mb - others_mb)
+    guard.set_guard(limits, others_mb)
     exported = model_files(run, written)
     checking = _Checking(run, written)
     comparisons = checking.model(exported, written["exits"])
@@ -69,7 +70,7 @@ def check_models(
         **_worst(comparisons.values()),
         "exits": [{"depth": depth, **asdict(found)} for depth, found in comparisons.items()],
         "early_exit": None,
-        "budget_mb": round(budget_mb, 1),
+        "budget_mb": round(limits.memory_mb, 1),
     }
     _refuse_what_differs(exported, comparisons, document)
     stages = stage_files(run, written)

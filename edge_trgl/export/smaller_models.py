@@ -29,6 +29,7 @@ from edge_trgl.export.onnx_file.made_weights import Made
 from edge_trgl.export.onnx_file.stream_reader import Written
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.units import MIB
 
@@ -40,14 +41,14 @@ BATCH_BYTES = 8 * MIB
 """Of a boundary, at a time."""
 
 
-def write_smaller(run: Run, *, form: str, others_mb: float, budget_mb: float) -> dict[str, Any]:
+def write_smaller(run: Run, *, form: str, others_mb: float, limits: Limits) -> dict[str, Any]:
     """Write model.int8.onnx or model.fp16.onnx beside the model.onnx of the last export.
 
     Args:
         run: exported.
         form: `int8` or `fp16`.
         others_mb: MiB at most of the parent.
-        budget_mb: for both.
+        limits: for both.
 
     Returns:
         What export.json says of it.
@@ -56,7 +57,7 @@ def write_smaller(run: Run, *, form: str, others_mb: float, budget_mb: float) ->
         ExportRejectedError: it is not as good as it must be; it is kept as `.rejected`.
         StorageError: a file is damaged, or the disk is full.
     """
-    guard.set_guard(budget_mb - others_mb)
+    guard.set_guard(limits, others_mb)
     files.make_folder(run.scratch)
     smaller = _Smaller(run, json.loads(run.export_file.read_text()))
     try:

@@ -44,6 +44,7 @@ from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.runtime.memory import allocator, counters, guard
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.storage import files, safetensors_file
 from edge_trgl.runtime.storage.boundary_spec import record_bytes
 from edge_trgl.runtime.units import MIB
@@ -66,7 +67,7 @@ def write_models(
     depth: str,
     target: str | None,
     batch: str,
-    budget_mb: float,
+    limits: Limits,
     in_stages: bool = False,
     stages: str | None = None,
 ) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def write_models(
         depth: `chosen`, `last`, `all` or a number.
         target: a key of `TARGETS`; None is that of the run's profile, or `generic`.
         batch: `dynamic`, or how many samples the model takes at a time.
-        budget_mb: MiB for this process and its parent.
+        limits: for this process and its parent.
         in_stages: whether the network is written in stages, too.
         stages: the depths at which these end; None for every one that has a classifier.
 
@@ -89,11 +90,11 @@ def write_models(
     """
     samples = batch_of(batch)
     opened = open_run(run, "cpu")
-    scores = opened.state.meta("result")["scores"]
-    exits = exits_of(depth, chosen=scores["chosen_depth"], first=scores["first_depth"], last=len(opened))
+    scores = opened.facts.result.scores
+    exits = exits_of(depth, chosen=scores.chosen_depth, first=scores.first_depth, last=len(opened))
     chosen = cast(TargetName, target or opened.config.board.target or "generic")
-    ends = stages_of(stages, first=scores["first_depth"], depth=max(exits)) if in_stages else ()
-    _keep_within(opened, (*exits, *ends), budget_mb)
+    ends = stages_of(stages, first=scores.first_depth, depth=max(exits)) if in_stages else ()
+    _keep_within(opened, (*exits, *ends), limits)
     exporting = _Exporting(opened, exits, ends, chosen, samples)
     parts = [exporting.module(number) for number in range(1, max(exits) + 1)]
     written = exporting.write(parts)
@@ -110,19 +111,19 @@ def write_models(
     }
 
 
-def _keep_within(opened: OpenRun, exits: Sequence[int], budget_mb: float) -> None:
+def _keep_within(opened: OpenRun, exits: Sequence[int], limits: Limits) -> None:
     """Refuse what cannot fit, and hold this process to the budget."""
     sizes = [_weights_mb(opened, module, exits) for module in range(max(exits))]
     heaviest = max(range(len(sizes)), key=sizes.__getitem__)
     others_mb = process_setup.others_mb()
     needed_mb = counters.usage().rss + LOADED_MB + COPIES * sizes[heaviest] + others_mb
-    if needed_mb > budget_mb:
+    if needed_mb > limits.memory_mb:
         raise DoesNotFitError(
             f"exporting depth {max(exits)} takes about {needed_mb:.0f} MiB, {COPIES * sizes[heaviest]:.0f} of "
-            f"them for its heaviest module, number {heaviest + 1}; the budget is {budget_mb:.0f} MiB",
+            f"them for its heaviest module, number {heaviest + 1}; the budget is {limits.memory_mb:.0f} MiB",
             hint=f"edge-trgl resume {opened.run.folder} --budget-mb {needed_mb + 1:.0f} --export",
         )
-    guard.set_guard(budget_mb - others_mb)
+    guard.set_guard(limits, others_mb)
 
 
 def _weights_mb(opened: OpenRun, module: int, exits: Sequence[int]) -> float:

@@ -1,4 +1,4 @@
-"""`python -m edge_trgl.jobs NAME RUN [JSON options]`: do one job and send its result and its peak."""
+"""`python -m edge_trgl.jobs NAME RUN REQUEST`: do one job, send its result and its peak; REQUEST is JSON."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from edge_trgl.jobs.requests import JOBS
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import ERRORS, EdgeTrglError, OverBudgetError, missing_package
 from edge_trgl.runtime.memory import cgroup, high_water
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.processes.supervisor import CGROUP
+from edge_trgl.runtime.records import read_record, to_json
 
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     """Run the job that the command line names; returns the exit code."""
-    name, folder, *options = sys.argv[1:]
+    name, folder, request = sys.argv[1:]
     _die_with_parent()
     if CGROUP in os.environ:
         cgroup.enter(
             Path(os.environ[CGROUP])
         )  # before anything heavy: pages are charged where they are first touched
+    job = JOBS[name]
     try:
-        job = importlib.import_module(f"edge_trgl.jobs.{name}")
-        value = job.run(Run(Path(folder)), **json.loads(options[0] if options else "{}"))
+        entry = importlib.import_module(f"edge_trgl.jobs.{job.name}")
+        value = entry.run(Run(Path(folder)), read_record(job.request, json.loads(request)))
     except EdgeTrglError as error:
         return _tell(error)
     except ModuleNotFoundError as error:
@@ -49,7 +52,7 @@ def main() -> int:
             hint="edge-trgl resume RUN --budget-mb N goes on from the last commit with more.",
         )
         return _tell(over_budget)
-    messages.send("result", value=value, peak_mb=high_water.peak_mb() + _device_mb())
+    messages.send("result", value=to_json(value), peak_mb=high_water.peak_mb() + _device_mb())
     return 0
 
 

@@ -1,5 +1,19 @@
 """The job `calibrate`: choose the thresholds of an early exit by what the stages answer."""
 
-from edge_trgl.export.early_exit.search import choose_thresholds as run
+from __future__ import annotations
 
-__all__ = ["run"]
+from edge_trgl.export.early_exit.search import choose_thresholds
+from edge_trgl.jobs.requests import CalibrateRequest
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.records import Document
+
+
+def run(run: Run, request: CalibrateRequest) -> Document:
+    """Choose the thresholds; see `choose_thresholds`."""
+    return choose_thresholds(
+        run,
+        written=request.written,
+        leaving=request.leaving,
+        others_mb=request.others_mb,
+        limits=request.limits,
+    )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from edge_trgl.data import open_survey
+from edge_trgl.jobs.requests import Nothing
 from edge_trgl.networks import catalogue
 from edge_trgl.run.folder import Run
 
 
-def run(run: Run) -> None:
+def run(run: Run, request: Nothing) -> None:
     """Store the run's net; an empty one says that the model is a chain already."""
-    info, state = open_survey(run.data), run.state()
+    info, facts = open_survey(run.data), run.facts()
     name = run.config().model.name
     net = catalogue.open_net(name, input_shape=info.input_shape, num_classes=info.num_classes)
-    state.set_meta("net", net.document() if net else {})
-    state.close()
+    facts.net = net.document() if net else {}
+    facts.close()

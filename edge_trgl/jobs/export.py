@@ -1,5 +1,21 @@
 """The job `export`: write the ONNX model of a trained run, not yet published."""
 
-from edge_trgl.export.write_models import write_models as run
+from __future__ import annotations
 
-__all__ = ["run"]
+from edge_trgl.export.write_models import write_models
+from edge_trgl.jobs.requests import ExportRequest
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.records import Document
+
+
+def run(run: Run, request: ExportRequest) -> Document:
+    """Write the model and, if asked for, its stages; see `write_models`."""
+    return write_models(
+        run,
+        limits=request.limits,
+        depth=request.depth,
+        target=request.target,
+        batch=request.batch,
+        in_stages=request.in_stages,
+        stages=request.stages,
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from edge_trgl.deploy.latency import measure_latency
+from edge_trgl.jobs.requests import LatencyRequest
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.records import Document
 
 
-def run(run: Run, *, names: Sequence[str], others_mb: float, budget_mb: float) -> dict[str, Any]:
-    """Measure the files `names` in the run's folder; see `measure_latency`."""
-    return measure_latency([run.folder / name for name in names], others_mb=others_mb, budget_mb=budget_mb)
+def run(run: Run, request: LatencyRequest) -> Document:
+    """Measure files in the run's folder; see `measure_latency`."""
+    paths = [run.folder / name for name in request.names]
+    return measure_latency(paths, others_mb=request.others_mb, limits=request.limits)

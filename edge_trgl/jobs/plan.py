@@ -1,15 +1,13 @@
-"""Choose the plan of a run. No torch here."""
+"""The job `plan`: choose the plan of a run. No torch here."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
-from edge_trgl.planning import choose
-from edge_trgl.planning.choose import Refused
+from edge_trgl.jobs.requests import PlanRequest
+from edge_trgl.planning.choose import choose
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.planner.planner import PlanStep
 
 
-def run(run: Run, budget_mb: float | None, disk_mb: float, *, refused: Refused | None = None) -> dict[str, Any]:
-    """See `choose.choose`."""
-    return asdict(choose.choose(run, budget_mb, disk_mb, refused=refused))
+def run(run: Run, request: PlanRequest) -> PlanStep:
+    """Choose a plan, or say what to measure for one; see `choose`."""
+    return choose(run, request.limits, refused=request.refused)

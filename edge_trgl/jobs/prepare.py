@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from edge_trgl.data import is_prepared
 from edge_trgl.data.prepare import prepare
+from edge_trgl.jobs.requests import PrepareRequest, PrepareResult
 from edge_trgl.run.folder import Run
 
 
-def run(run: Run, *, survey_large: bool = False) -> dict[str, object]:
-    """Prepare the run's data; returns what the parent tells about it.
-
-    `survey_large`: images that are large, and stay as they are, are not decoded yet (`decoded` is then False).
-    """
+def run(run: Run, request: PrepareRequest) -> PrepareResult:
+    """Prepare the run's data."""
     config = run.config()
     info = prepare(
         config.data.source,
@@ -21,11 +19,11 @@ def run(run: Run, *, survey_large: bool = False) -> dict[str, object]:
         image_size=config.data.image_size,
         limit=config.data.limit,
         choose_on=config.data.choose_on,
-        survey_large=survey_large,
+        survey_large=request.survey_large,
     )
-    return {
-        "decoded": is_prepared(run.data),
-        "shape": list(info.shape),
-        "classes": info.num_classes,
-        "images": {name: split.num_images for name, split in info.splits.items()},
-    }
+    return PrepareResult(
+        decoded=is_prepared(run.data),
+        shape=info.shape,
+        classes=info.num_classes,
+        images={name: split.num_images for name, split in info.splits.items()},
+    )

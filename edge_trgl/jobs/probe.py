@@ -1,14 +1,12 @@
-"""Measure the works that a plan rests on, in a process of its own."""
+"""The job `probe`: measure the works that a plan rests on."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from edge_trgl.planning import measure
+from edge_trgl.jobs.requests import ProbeRequest
+from edge_trgl.planning.measure import measure
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.planner.planner import Wanted
 
 
-def run(run: Run, wanted: list[dict[str, Any]], budget_mb: float) -> None:
-    """See `measure.measure`."""
-    measure.measure(run, [Wanted(**one) for one in wanted], budget_mb)
+def run(run: Run, request: ProbeRequest) -> None:
+    """Measure them; see `measure`."""
+    measure(run, request.wanted, request.limits)

@@ -1,5 +1,13 @@
 """The job `smaller`: write model.onnx as int8 or fp16, and publish it if it is accurate enough."""
 
-from edge_trgl.export.smaller_models import write_smaller as run
+from __future__ import annotations
 
-__all__ = ["run"]
+from edge_trgl.export.smaller_models import write_smaller
+from edge_trgl.jobs.requests import SmallerRequest
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.records import Document
+
+
+def run(run: Run, request: SmallerRequest) -> Document:
+    """Write one smaller file; see `write_smaller`."""
+    return write_smaller(run, form=request.form, others_mb=request.others_mb, limits=request.limits)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import psutil
 import tomli_w
 
 from edge_trgl.config.sources import own_profiles
+from edge_trgl.jobs.requests import MACHINE, Nothing
 from edge_trgl.run.folder import RUNS
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
 from edge_trgl.runtime.memory import counters
 from edge_trgl.runtime.processes import processor
+from edge_trgl.runtime.processes.machine_speed import MachineSpeed
 from edge_trgl.runtime.processes.supervisor import run_child
+from edge_trgl.runtime.records import document_of, read_record
 from edge_trgl.runtime.storage import files, storage_speed
 
 MARK = "# Measured by edge-trgl probe, which replaces this file where it is told to.\n"
@@ -40,37 +44,37 @@ def probe(disk: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
     machine = _machine(folder)
     return {
         "board": _board(folder, speed, machine),
-        "defaults": {"train": {"device": machine["device"]}},
+        "defaults": {"train": {"device": machine.device}},
         "available_mb": round(available_mb, 1),
         "folder": str(folder.resolve()),
         "storage_method": speed.method,
         "storage_file_mb": speed.file_mb,
-        "relative_speeds": machine["relative_speeds"],
+        "relative_speeds": dict(machine.relative_speeds),
     }
 
 
-def _machine(folder: Path) -> dict[str, Any]:
-    arguments = ["-m", "edge_trgl.jobs", "machine", str(folder)]
+def _machine(folder: Path) -> MachineSpeed:
+    arguments = ["-m", "edge_trgl.jobs", MACHINE.name, str(folder), json.dumps(document_of(Nothing()))]
     try:
-        machine: dict[str, Any] = run_child(arguments, on_message=lambda message: None).result
+        outcome = run_child(arguments, on_message=lambda message: None)
     except (OverBudgetError, StoppedError) as error:
         error.hint = "Nothing was saved."  # there is no run to go on with
         raise
-    return machine
+    return read_record(MachineSpeed, outcome.result)
 
 
-def _board(folder: Path, speed: storage_speed.StorageSpeed, machine: dict[str, Any]) -> dict[str, Any]:
+def _board(folder: Path, speed: storage_speed.StorageSpeed, machine: MachineSpeed) -> dict[str, Any]:
     return {
         "name": _name(),
         "usable_mb": round(counters.total_mb(), 1),
-        "gpu": machine["gpu"],
-        "dtypes": _worthwhile(machine["relative_speeds"]),
+        "gpu": machine.gpu,
+        "dtypes": _worthwhile(machine.relative_speeds),
         "storage": storage_speed.kind(folder),
         "storage_read_mbs": round(speed.read_mbs, 1),
         "storage_write_mbs": round(speed.write_mbs, 1),
         "storage_random_iops": round(speed.random_iops, 1),
-        "images_per_s": round(machine["images_per_s"], 1),
-        "counters": machine["counters"],
+        "images_per_s": round(machine.images_per_s, 1),
+        "counters": list(machine.counters),
     }
 
 
@@ -79,7 +83,7 @@ def _name() -> str:
     return name or f"{platform.machine() if kinds == 'unknown' else kinds}, {psutil.cpu_count()} CPUs"
 
 
-def _worthwhile(relative_speeds: dict[str, float | None]) -> list[str]:
+def _worthwhile(relative_speeds: Mapping[str, float | None]) -> list[str]:
     """The types that are no slower than fp32; an emulated one has no use."""
     return [name for name, speed in relative_speeds.items() if speed is not None and speed >= 1]
 

@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from edge_trgl.config.export_request import COPIES
 from edge_trgl.engine.schedule import carries_chunk
 from edge_trgl.planning.calibrated import EXPORTER_MB, JOB_MARGIN_MB
+from edge_trgl.run.chain_layout import ChainLayout
+from edge_trgl.run.facts import ModuleNeeds, Planned, RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DoesNotFitError
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner import measurements_cache, planner
 from edge_trgl.runtime.planner.alternatives import alternatives
 from edge_trgl.runtime.planner.costing import boundary_bytes
-from edge_trgl.runtime.planner.demand import FORWARD, Demand, Measurement, Measurements, work_key
+from edge_trgl.runtime.planner.demand import FORWARD, Demand, Measurements, work_key
 from edge_trgl.runtime.planner.plan import Plan
-from edge_trgl.runtime.planner.planner import Begun, Wanted
+from edge_trgl.runtime.planner.planner import Begun, PlanStep, Wanted
 from edge_trgl.runtime.planner.savings import missed
 from edge_trgl.runtime.planner.traffic import traffic_of
 from edge_trgl.runtime.storage import disk_space
-from edge_trgl.runtime.storage.state import RunState
 from edge_trgl.runtime.units import MIB
 
 Refused = Literal["memory", "disk"]
 """What a run was refused under the plan that it has."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A step towards a plan.
-
-    `wanted`: the works to measure, within `room_mb` MiB, before there can be a plan; empty once a plan is stored.
-    `changed`: how that plan differs from the one before, None if it does not or if it is the first.
-    """
-
-    wanted: tuple[Wanted, ...] = ()
-    room_mb: float | None = None
-    changed: str | None = None
-
-
-def choose(run: Run, budget_mb: float | None, disk_mb: float, *, refused: Refused | None = None) -> Choice:
-    """Choose and store a plan within `budget_mb` MiB (None: the smallest that works) and `disk_mb` MiB of disk.
+def choose(run: Run, limits: Limits, *, refused: Refused | None = None) -> PlanStep:
+    """Choose and store a plan within `limits`; an open budget means the smallest that works.
 
     `refused`: what the run was refused under its plan; the new plan takes a step less memory, or what the disk has
     room for.
@@ -51,17 +40,18 @@ def choose(run: Run, budget_mb: float | None, disk_mb: float, *, refused: Refuse
     Raises:
         DoesNotFitError: no plan that is allowed fits.
     """
-    state = run.state()
-    demand = Demand.from_document(state.meta("demand"))
+    facts = run.facts()
+    budget_mb, disk_mb = limits.budget_mb, math.inf if limits.disk_mb is None else limits.disk_mb
+    demand = facts.counted.demand
     demand = replace(
         demand,
-        floor_mb=_floor_mb(state, demand),
+        floor_mb=_floor_mb(facts, demand),
         stored_bytes=_stored_bytes(run),
         block_bytes=disk_space.block_bytes(run.folder),
     )
-    measured = _known(demand, state)
-    before = Plan.from_document(state.meta("plan")) if state.meta("plan") else None
-    begun = _begun(state, demand, before) if before and state.position() > 0 else None
+    measured = _known(demand, facts)
+    before = facts.planned.plan if facts.is_planned else None
+    begun = _begun(facts, demand, before) if before and facts.position() > 0 else None
     found: Plan | Sequence[Wanted]
     if refused == "memory":
         assert before is not None
@@ -74,21 +64,21 @@ def choose(run: Run, budget_mb: float | None, disk_mb: float, *, refused: Refuse
         found = _chosen(run, demand, measured, budget_mb, disk_mb, begun)
     if not isinstance(found, Plan):
         room_mb = budget_mb or planner.worth_measuring_mb(demand, measured, disk_mb)
-        return Choice(wanted=tuple(found), room_mb=room_mb)
-    _store(state, demand, found, measured, augmented=run.config().data.augment)
-    state.close()
+        return PlanStep(wanted=tuple(found), room_mb=room_mb)
+    facts.planned = _planned(facts, demand, found, measured, augmented=run.config().data.augment)
+    facts.close()
     changed = before is not None and before.layout != found.layout
-    return Choice(changed=f"{described(before)} -> {described(found)}" if before and changed else None)
+    return PlanStep(changed=f"{described(before)} -> {described(found)}" if before and changed else None)
 
 
-def _begun(state: RunState, demand: Demand, plan: Plan) -> Begun:
+def _begun(facts: RunFacts, demand: Demand, plan: Plan) -> Begun:
     """The run as its last commit left it.
 
     Positions count visits, and visits end where chunks end: the length of a chunk may only change where every
     module has finished the last chunk, and to a divisor of it, so that later chunks begin at the same batches.
     """
     own, order = plan.layout.chunk, demand.forms[plan.layout.form].order
-    specs = [record.spec for record in state.boundaries()]
+    specs = [record.spec for record in facts.boundaries()]
     inside = any(carries_chunk(spec.name) for spec in specs)
     fixed = inside or order != "stream" or demand.one_by_one or demand.chunk is not None
     chunks = (own,) if fixed else tuple(length for length in range(own, 0, -1) if own % length == 0)
@@ -113,15 +103,15 @@ def _stored_bytes(run: Run) -> int:
     return int(stored_mb * MIB)
 
 
-def _floor_mb(state: RunState, demand: Demand) -> float:
+def _floor_mb(facts: RunFacts, demand: Demand) -> float:
     """Peak in MiB of the jobs before training: those that are done, and the conversion of a model that was cut.
 
     The conversion loads the model's library, as cutting did; then it makes one module at a time and, beside each,
     draws or reads its weights.
     """
-    done = [phase for phase in state.phases() if phase.name in ("prepare", "cut", "costs")]
+    done = [phase for phase in facts.phases() if phase.name in ("prepare", "cut", "count")]
     floor_mb = max((phase.peak_mb for phase in done), default=0.0)
-    if not state.meta("net"):
+    if not facts.is_cut or not facts.net:
         return floor_mb
     cut_mb = max((phase.peak_mb for phase in done if phase.name == "cut"), default=0.0)
     making = min(max(row.opening + row.weights for row in form.rows) for form in demand.forms)
@@ -165,7 +155,7 @@ def _chosen(
     return planner.smallest(demand, measured, probing=wanted.probe)
 
 
-def _known(demand: Demand, state: RunState) -> Measurements:
+def _known(demand: Demand, facts: RunFacts) -> Measurements:
     """What was measured of the demand's works, in this run or an earlier one."""
     keys = {
         work_key(row.kind, work, form.size)
@@ -173,46 +163,43 @@ def _known(demand: Demand, state: RunState) -> Measurements:
         for row in form.rows
         for work in (*demand.levels, FORWARD)
     }
-    here = {key: Measurement(**values) for key, values in state.meta("measured", {}).items()}
-    return {**here, **measurements_cache.recall(keys)}
+    return {**facts.measured, **measurements_cache.recall(keys)}
 
 
-def _store(state: RunState, demand: Demand, plan: Plan, measured: Measurements, *, augmented: bool) -> None:
-    layout = state.meta("layouts")[plan.layout.form]
-    state.set_meta("layout", layout)
-    state.set_meta("table", _table(demand, plan, measured, layout))
-    state.set_meta("traffic", asdict(traffic_of(demand, plan, measured)))
-    others = alternatives(demand, plan, measured, augmented=augmented)
-    state.set_meta("alternatives", [asdict(one) for one in others])
-    state.set_meta("missed", missed(demand, plan, measured))
+def _planned(facts: RunFacts, demand: Demand, plan: Plan, measured: Measurements, *, augmented: bool) -> Planned:
+    layout = facts.counted.layouts[plan.layout.form]
     heaviest = max(row.weights for row in demand.forms[plan.layout.form].rows)
-    state.set_meta("export_mb", plan.fixed_mb + EXPORTER_MB + COPIES * heaviest / MIB)
-    state.set_meta("plan", plan.document())  # last: its presence says that the rest is there
+    return Planned(
+        plan=plan,
+        layout=layout,
+        table=tuple(_needs(demand, plan, measured, layout)),
+        traffic=traffic_of(demand, plan, measured),
+        alternatives=tuple(alternatives(demand, plan, measured, augmented=augmented)),
+        missed=missed(demand, plan, measured),
+        export_mb=plan.fixed_mb + EXPORTER_MB + COPIES * heaviest / MIB,
+    )
 
 
-def _table(demand: Demand, plan: Plan, measured: Measurements, layout: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of `edge-trgl plan`: for each module, the parts of its peak in MiB."""
-    form, table = demand.forms[plan.layout.form], []
+def _needs(demand: Demand, plan: Plan, measured: Measurements, layout: ChainLayout) -> Iterator[ModuleNeeds]:
+    """The rows of `edge-trgl plan`: for each module, the parts of its peak."""
+    form = demand.forms[plan.layout.form]
     for module, row in enumerate(form.rows):
         work = demand.works_of(module, plan.layout.recompute)[0]
         measurement = measured.get(work_key(row.kind, work, form.size))
         tensors_mb = row.works[work] / MIB
         taken_mb = measurement.work_mb if measurement else tensors_mb * (1 + demand.workspace)
         buffers = boundary_bytes(demand, form, module, plan.layout, trains=work != FORWARD)
-        table.append(
-            {
-                "module": module,
-                "name": layout["names"][module],
-                "head": layout["heads"][module],
-                "params": layout["num_params"][module],
-                "weights_mb": row.weights / MIB,
-                "gradients_mb": row.gradients / MIB,
-                "momentum_mb": row.momentum / MIB,
-                "activations_mb": max(tensors_mb - row.gradients / MIB, 0.0),
-                "workspace_mb": max(taken_mb - tensors_mb, 0.0),
-                "buffers_mb": buffers / MIB,
-                "peak_mb": plan.peaks_mb[module],
-                "step_s": measurement.seconds if measurement else None,
-            }
+        yield ModuleNeeds(
+            module=module,
+            name=layout.names[module],
+            head=layout.heads[module],
+            params=layout.num_params[module],
+            weights_mb=row.weights / MIB,
+            gradients_mb=row.gradients / MIB,
+            momentum_mb=row.momentum / MIB,
+            activations_mb=max(tensors_mb - row.gradients / MIB, 0.0),
+            workspace_mb=max(taken_mb - tensors_mb, 0.0),
+            buffers_mb=buffers / MIB,
+            peak_mb=plan.peaks_mb[module],
+            step_s=measurement.seconds if measurement else None,
         )
-    return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 
@@ -15,9 +15,11 @@ from edge_trgl.engine import training as training  # its imports are part of the
 from edge_trgl.planning import calibrated, large_images
 from edge_trgl.planning.forms import Heap, LaidOutForm, every_form
 from edge_trgl.planning.without_values import Choice
+from edge_trgl.run.facts import Counted
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator, counters
 from edge_trgl.runtime.memory.device import open_device
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.planner.demand import Demand, Form
 
@@ -25,18 +27,18 @@ FLOAT_BYTES = 4
 """Bytes of one number of an image that a loss compares with (float32)."""
 
 
-def store_demand(run: Run, budget_mb: float | None) -> None:
+def store_demand(run: Run, limits: Limits) -> None:
     """Count what the run costs and store it: the demand, the layout of each form, and the environment.
 
-    `budget_mb`: MiB, None for the smallest. Unless the number of resident modules is given, a net that is trained
-    end to end is counted whole only if this budget has room for it.
+    `limits`: an open budget means the smallest that works. Unless the number of resident modules is given, a net
+    that is trained end to end is counted whole only if the budget has room for it.
 
     Raises:
         DoesNotFitError: the images are large, are not decoded yet, and do not fit at their own size.
         UsageError: a setting does not suit the network or the data.
         InputError: a block cannot read what the one before it returns.
     """
-    config, info = run.config(), open_survey(run.data)
+    config, info, budget_mb = run.config(), open_survey(run.data), limits.budget_mb
     process_setup.set_up(config.train.threads)
     device = open_device(config.train.device)
     # Freed memory goes back to the system here: what one module leaves would lie between the tensors of the next.
@@ -46,8 +48,8 @@ def store_demand(run: Run, budget_mb: float | None) -> None:
     fixed_mb = counters.usage().rss + calibrated.FIRST_STEP_MB + others_mb + device.memory_mb()
     environment = process_setup.environment(config.train.device)
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
-    state = run.state()
-    net, choice = from_config.stored_net(state), Choice()
+    facts = run.facts()
+    net, choice = from_config.stored_net(facts), Choice()
 
     def counted(info: DatasetInfo) -> tuple[list[LaidOutForm], Heap, Demand]:
         forms, heap = every_form(config, info, net, environment, fixed_mb, budget_mb, choice)
@@ -61,12 +63,14 @@ def store_demand(run: Run, budget_mb: float | None) -> None:
         )
     read_mbs, write_mbs = _disk_speed(config, run)
     demand = replace(demand, converted=forms[0].layout.built, read_mbs=read_mbs, write_mbs=write_mbs)
-    state.set_meta("layouts", [asdict(laid_out.layout) for laid_out in forms])
-    state.set_meta("environment", environment)
-    state.set_meta("allocator", heap.allocator)
-    state.set_meta("placeless_bytes", heap.fragmentation)
-    state.set_meta("demand", demand.document())  # last: its presence says that the rest is there
-    state.close()
+    facts.counted = Counted(
+        demand=demand,
+        layouts=tuple(laid_out.layout for laid_out in forms),
+        environment=environment,
+        allocator=heap.allocator,
+        fragmentation_bytes=heap.fragmentation,
+    )
+    facts.close()
 
 
 def _demand(

@@ -6,7 +6,6 @@ import mmap
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -19,6 +18,7 @@ from edge_trgl.networks.zoo import km_resnet
 from edge_trgl.runtime.memory import allocator, high_water
 from edge_trgl.runtime.memory.cgroup import CgroupUnavailableError, memory_cgroup
 from edge_trgl.runtime.memory.device import THIS_MACHINE
+from edge_trgl.runtime.processes.machine_speed import MachineSpeed
 from edge_trgl.runtime.units import MIB
 
 BATCH_SIZE, SIDE, WIDTH = 32, 32, 64
@@ -29,22 +29,6 @@ SMALL_BATCH = 8
 
 NARROW = {"fp16": torch.float16, "bf16": torch.bfloat16}
 MIN_STEPS, MAX_STEPS, SECONDS = 3, 50, 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineSpeed:
-    """What this machine computes with, and how fast.
-
-    `device`: cuda if there is one, else cpu; `gpu`: its name, or "none". `images_per_s`: of the reference module's
-    local step. `relative_speeds`: speed of a convolution in each type relative to fp32, None where torch has no
-    kernel for it here. `counters`: names of the memory counters that can be read.
-    """
-
-    device: str
-    gpu: str
-    images_per_s: float
-    relative_speeds: dict[str, float | None]
-    counters: list[str]
 
 
 def measure() -> MachineSpeed:
@@ -58,7 +42,7 @@ def measure() -> MachineSpeed:
         gpu=_gpu() if cuda else "none",
         images_per_s=_reference(device),
         relative_speeds=_relative_speeds(device),
-        counters=_counters(cuda=cuda),
+        counters=tuple(_counters(cuda=cuda)),
     )
 
 

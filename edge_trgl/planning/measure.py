@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,16 +25,15 @@ from edge_trgl.learning.steps import (
     training_kind,
 )
 from edge_trgl.planning import calibrated
-from edge_trgl.run.chain_layout import ChainLayout
+from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator, counters, guard
 from edge_trgl.runtime.memory.device import Device, open_device
 from edge_trgl.runtime.memory.high_water import Meter
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Measurement
 from edge_trgl.runtime.planner.planner import Wanted
-from edge_trgl.runtime.records import read_record
-from edge_trgl.runtime.storage.state import RunState
 from edge_trgl.runtime.units import MIB
 
 
@@ -76,23 +75,24 @@ class _Work:
         return sum(tensor.nbytes for tensor in held) / MIB
 
 
-def measure(run: Run, wanted: Sequence[Wanted], budget_mb: float) -> None:
-    """Measure each of `wanted` and store the result; a work that exceeds `budget_mb` (MiB) is stored as refused.
+def measure(run: Run, wanted: Sequence[Wanted], limits: Limits) -> None:
+    """Measure each of `wanted` and store the result; a work that exceeds `limits` is stored as refused.
 
     After a refusal that lasts in this process (see `guard.lasts`) the rest is left to another process.
     """
-    config, state = run.config(), run.state()
+    config, facts = run.config(), run.facts()
     process_setup.set_up(config.train.threads)
     device = open_device(config.train.device)
     # What training holds beside its modules must fit in the budget too.
-    room_mb = budget_mb - process_setup.others_mb() - state.meta("demand")["held_bytes"] / MIB
-    process_setup.begin(device, room_mb)
-    share = 1 + calibrated.HEAP_MARGIN[state.meta("allocator")]
+    others_mb = process_setup.others_mb() + facts.counted.demand.held_bytes / MIB
+    process_setup.begin(device, limits, others_mb)
+    room_mb = limits.room_mb(others_mb)
+    share = 1 + calibrated.HEAP_MARGIN[facts.counted.allocator]
     found: dict[str, tuple[Measurement, float]] = {}
     lasting = False
     for one in wanted:
         try:
-            measurement = _measured(_prepared(run, state, one, device), one.size, room_mb, device)
+            measurement = _measured(_prepared(run, facts, one, device), one.size, room_mb, device)
             measurement = replace(measurement, work_mb=share * measurement.work_mb)
         except (MemoryError, OSError, RuntimeError) as error:
             if not guard.refused(error):
@@ -100,11 +100,11 @@ def measure(run: Run, wanted: Sequence[Wanted], budget_mb: float) -> None:
             measurement, lasting = REFUSED, guard.lasts(error)
         allocator.trim()  # outside the handler, whose traceback keeps the tensors alive
         found[one.key] = measurement, counters.usage().file
-        _keep(state, {one.key: measurement})
+        _keep(facts, {one.key: measurement})
         if lasting:
             break
-    _keep(state, _with_all_code(found))
-    state.close()
+    _keep(facts, _with_all_code(found))
+    facts.close()
 
 
 def _with_all_code(found: Mapping[str, tuple[Measurement, float]]) -> dict[str, Measurement]:
@@ -116,20 +116,19 @@ def _with_all_code(found: Mapping[str, tuple[Measurement, float]]) -> dict[str, 
     }
 
 
-def _keep(state: RunState, found: Mapping[str, Measurement]) -> None:
-    documents = {key: asdict(measurement) for key, measurement in found.items()}
-    state.set_meta("measured", {**state.meta("measured", {}), **documents})
+def _keep(facts: RunFacts, found: Mapping[str, Measurement]) -> None:
+    facts.measured = {**facts.measured, **found}
     for key, measurement in found.items():
         if not measurement.refused:
             measurements_cache.keep(key, measurement)
 
 
-def _prepared(run: Run, state: RunState, wanted: Wanted, device: Device) -> _Work:
+def _prepared(run: Run, facts: RunFacts, wanted: Wanted, device: Device) -> _Work:
     """The module of a work, with its first weights, and a batch of noise."""
     config = run.config()
-    layout = read_record(ChainLayout, state.meta("layouts")[wanted.form])
+    layout = facts.counted.layouts[wanted.form]
     with torch.device("meta"):
-        chain = from_config.planned_chain(config, open_dataset(run.data), layout, from_config.stored_net(state))
+        chain = from_config.planned_chain(config, open_dataset(run.data), layout, from_config.stored_net(facts))
     level = "none" if wanted.work == FORWARD else wanted.work
     factory = ModuleFactory(
         chain=chain,

@@ -25,12 +25,13 @@ from edge_trgl.report.document import (
 )
 from edge_trgl.report.page import render
 from edge_trgl.run.exported_files import rows
+from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.run.summary import storage_use
 from edge_trgl.run.transport_share import influences
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.storage import files
-from edge_trgl.runtime.storage.state import Metric, RunState
+from edge_trgl.runtime.storage.state import Metric
 
 
 def write_report(run: Run, against: Sequence[str] = ()) -> None:
@@ -45,37 +46,37 @@ def write_report(run: Run, against: Sequence[str] = ()) -> None:
     """
     # matplotlib keeps a font cache; a run writes nothing outside its folder.
     os.environ["MPLCONFIGDIR"] = str(run.folder / "cache")
-    state = run.state()
-    if state.meta("plan") is None:
+    facts = run.facts()
+    if not facts.is_planned:
         raise UsageError(f"{run.folder} has no plan yet", hint=f"Run edge-trgl resume {run.folder} first.")
     if len(against) > MAX_AGAINST:
         raise UsageError(
             f"{len(against)} runs are too many to compare with",
             hint=f"Give at most {MAX_AGAINST} times --against.",
         )
-    page = render(gather(run, state, tuple(map(_other, against))))
+    page = render(gather(run, facts, tuple(map(_other, against))))
     files.write_durable(run.report_file, [page.encode()])
-    state.close()
+    facts.close()
 
 
-def gather(run: Run, state: RunState, against: tuple[OtherRun, ...] = ()) -> Report:
+def gather(run: Run, facts: RunFacts, against: tuple[OtherRun, ...] = ()) -> Report:
     """The report's plain data."""
-    samples = state.samples()
+    samples = facts.samples()
     return Report(
         name=run.folder.resolve().name,
-        summary=run.summary() or _unfinished(run, state),
+        summary=run.summary() or _unfinished(run, facts),
         config=run.config().document(),
         memory=tuple(
             MemorySample(time_s=s.time_s, phase=s.phase, rss_mb=s.rss_mb, peak_mb=s.peak_mb) for s in samples
         ),
-        modules=_modules(state),
-        losses=_losses(state.metrics("train")),
-        influences=influences(state.metrics("train")),
-        accuracy=_accuracies(state),
+        modules=_modules(facts),
+        losses=_losses(facts.metrics("train")),
+        influences=influences(facts.metrics("train")),
+        accuracy=_accuracies(facts),
         against=against,
         early_exit=_early_exit(run),
         io=tuple(IoSample(time_s=s.time_s, read_mb=s.read_mb, written_mb=s.written_mb) for s in samples),
-        events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in state.events()),
+        events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in facts.events()),
         exported=_exported(run),
     )
 
@@ -84,9 +85,9 @@ def _other(folder: str) -> OtherRun:
     run = Run.open(Path(folder))
     accuracy: tuple[DepthAccuracy, ...] = ()
     if run.state_file.is_file():
-        state = run.state()
-        accuracy = _accuracies(state)
-        state.close()
+        facts = run.facts()
+        accuracy = _accuracies(facts)
+        facts.close()
     if not accuracy:
         raise UsageError(
             f"{folder} is not trained to its end", hint=f"Run edge-trgl resume {folder} first, or leave it out."
@@ -100,18 +101,18 @@ def _exported(run: Run) -> tuple[ExportedFile, ...]:
     return tuple(ExportedFile(**vars(row)) for row in rows(run, json.loads(run.export_file.read_text())))
 
 
-def _modules(state: RunState) -> tuple[ModuleMemory, ...]:
-    plan, layout, measured = state.meta("plan"), state.meta("layout"), state.meta("module_peaks", {})
+def _modules(facts: RunFacts) -> tuple[ModuleMemory, ...]:
+    plan, layout, measured = facts.planned.plan, facts.planned.layout, facts.progress.module_peaks
     return tuple(
         ModuleMemory(
             module=module,
             name=name,
-            head=layout["heads"][module],
-            params=layout["num_params"][module],
-            planned_mb=plan["peaks_mb"][module],
-            measured_mb=measured.get(str(module)),
+            head=layout.heads[module],
+            params=layout.num_params[module],
+            planned_mb=plan.peaks_mb[module],
+            measured_mb=measured.get(module),
         )
-        for module, name in enumerate(layout["names"])
+        for module, name in enumerate(layout.names)
     )
 
 
@@ -135,17 +136,14 @@ def _losses(metrics: list[Metric]) -> tuple[LossPoint, ...]:
     return tuple(points)
 
 
-def _accuracies(state: RunState) -> tuple[DepthAccuracy, ...]:
-    result = state.meta("result")
-    if result is None:
+def _accuracies(facts: RunFacts) -> tuple[DepthAccuracy, ...]:
+    if not facts.is_trained:
         return ()
-    scores = result["scores"]
-    tests = scores["test_per_depth"] or [None] * len(scores["per_depth"])
+    scores = facts.result.scores
+    tests = scores.test_per_depth or [None] * len(scores.per_depth)
     return tuple(
         DepthAccuracy(depth=depth, validation=validation, test=test)
-        for depth, (validation, test) in enumerate(
-            zip(scores["per_depth"], tests, strict=True), scores["first_depth"]
-        )
+        for depth, (validation, test) in enumerate(zip(scores.per_depth, tests, strict=True), scores.first_depth)
     )
 
 
@@ -170,15 +168,15 @@ def _balance(row: dict[str, Any]) -> Balance:
     return Balance(accuracy=row["accuracy"], compute_share=row["compute_share"])
 
 
-def _unfinished(run: Run, state: RunState) -> dict[str, Any]:
+def _unfinished(run: Run, facts: RunFacts) -> dict[str, Any]:
     """A summary of what is known so far."""
-    plan, layout, work = state.meta("plan"), state.meta("layout"), state.meta("work") or {}
-    peaks = [*state.meta("module_peaks", {}).values(), *(phase.peak_mb for phase in state.phases())]
+    plan, layout, progress = facts.planned.plan, facts.planned.layout, facts.progress
+    peaks = [*progress.module_peaks.values(), *(phase.peak_mb for phase in facts.phases())]
     return {
         "schema": 1,
         "regime": run.config().train.regime,
-        "modules": len(layout["starts"]),
-        "params": sum(layout["num_params"]),
+        "modules": len(layout.starts),
+        "params": sum(layout.num_params),
         "accuracy": {
             "last": None,
             "chosen": None,
@@ -187,16 +185,16 @@ def _unfinished(run: Run, state: RunState) -> dict[str, Any]:
             "chosen_on": run.config().data.choose_on,
         },
         "memory": {
-            "budget_mb": state.meta("budget_mb"),
+            "budget_mb": facts.limits.budget_mb,
             "peak_mb": max(peaks, default=None),
-            "planned_peak_mb": plan["peak_mb"],
-            "fixed_mb": plan["fixed_mb"],
+            "planned_peak_mb": plan.peak_mb,
+            "fixed_mb": plan.fixed_mb,
             "method": "",
         },
-        "storage": storage_use(run.config(), state),
-        "time_s": work.get("seconds"),
+        "storage": storage_use(run.config(), facts),
+        "time_s": progress.work.seconds or None,
         "images_per_s": None,
-        "restarts": max(state.meta("starts", 1) - 1, 0),
-        "lossy": plan["lossy"],
+        "restarts": max(facts.starts - 1, 0),
+        "lossy": list(plan.lossy),
         "weights_sha256": None,
     }

@@ -24,14 +24,15 @@ class Counted:
     """What the modules cost: the planner's `demand`, and the chain's layout in each of its forms.
 
     `environment`: what the bits of the run depend on beside its configuration. `allocator`: what becomes of freed
-    memory in its processes; `unplaced_bytes`: of a tensor that may find no place among it.
+    memory in its processes; `fragmentation_bytes`: of a
+    tensor that may find no place among it.
     """
 
     demand: Demand
     layouts: tuple[ChainLayout, ...]
     environment: Mapping[str, str | int]
     allocator: Allocator
-    unplaced_bytes: int
+    fragmentation_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrained:
+class PretrainedFile:
     """The file that first weights were read from, and the sha256 of what was taken of it."""
 
     file: str
@@ -193,7 +194,7 @@ class RunFacts(RunState):
     counted = Fact[Counted](Counted)
     measured = Fact[Mapping[str, Measurement]](Mapping[str, Measurement], {})
     planned = Fact[Planned](Planned)
-    pretrained = Fact[Pretrained](Pretrained)
+    pretrained = Fact[PretrainedFile](PretrainedFile)
     starts = Fact[int](int, 0)
     progress = Fact[Progress](Progress, Progress())
     result = Fact[Result](Result)

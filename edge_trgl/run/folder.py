@@ -15,9 +15,9 @@ import tomli_w
 
 from edge_trgl.config import sources
 from edge_trgl.config.sections import RunConfig
+from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.errors import StorageError, UsageError
 from edge_trgl.runtime.storage import files
-from edge_trgl.runtime.storage.state import RunState
 
 RUNS = Path("runs")
 
@@ -85,15 +85,15 @@ class Run:
         """The resolved configuration that the run was made with."""
         return sources.resolve(sources.read_toml(self.config_file))
 
-    def state(self) -> RunState:
+    def facts(self) -> RunFacts:
         """The run's database, made where there is none."""
-        return RunState(self.state_file)
+        return RunFacts(self.state_file)
 
-    def remove_uncommitted(self, state: RunState) -> None:
+    def remove_uncommitted(self, facts: RunFacts) -> None:
         """Remove the files that no commit names, as the next start of training would; none may be running."""
         named = {
-            self.modules: {file.name for file in state.modules().values()},
-            self.boundaries: {record.file for record in state.boundaries()},
+            self.modules: {file.name for file in facts.modules().values()},
+            self.boundaries: {record.file for record in facts.boundaries()},
             self.scratch: set(),
         }
         for folder, names in named.items():

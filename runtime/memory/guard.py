@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from edge_trgl.runtime.errors import OverBudgetError
 from edge_trgl.runtime.memory.counters import usage
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.units import MIB
 
 _MAPPED_MB = 32.0
@@ -21,14 +22,17 @@ convolutions ask for more scratch than they use (measured up to 1.08). The guard
 the high-water mark, checked between visits, holds the budget itself."""
 
 
-def set_guard(limit_mb: float) -> None:
-    """Let the private writable memory of this process grow only as far as `limit_mb` MiB of RSS allow.
+def set_guard(limits: Limits, others_mb: float = 0.0) -> None:
+    """Let the private writable memory of this process grow only as far as its room in the budget allows.
+
+    `others_mb`: MiB of the budget that are not for this process.
 
     RLIMIT_DATA counts what is mapped, not what is resident (thread stacks, arenas), and leaves file pages
     out; so it is set from here on: what is mapped now, plus what the limit leaves. Call it once the threads
     that compute are there. Beyond it, torch raises "can't allocate memory" instead of the kernel killing the
     process.
     """
+    limit_mb = limits.room_mb(others_mb)
     _guards[:] = [limit_mb]
     _allow(_allowed_by(limit_mb))
 
@@ -121,14 +125,14 @@ def lasts(error: BaseException) -> bool:
     return _NO_PRIMITIVE in str(error)
 
 
-def check(peak_mb: float, budget_mb: float, where: str) -> None:
+def check(peak_mb: float, limits: Limits, where: str) -> None:
     """At a safe point: stop, resumable, when the peak has passed the budget.
 
     Raises:
         OverBudgetError: with both numbers.
     """
-    if peak_mb > budget_mb:
+    if peak_mb > limits.memory_mb:
         raise OverBudgetError(
-            f"the budget of {budget_mb:.0f} MiB was passed: {peak_mb:.0f} MiB at {where}",
+            f"the budget of {limits.memory_mb:.0f} MiB was passed: {peak_mb:.0f} MiB at {where}",
             hint="What was committed is kept. Resume with a larger budget: edge-trgl resume RUN --budget-mb N.",
         )

@@ -36,6 +36,19 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanStep:
+    """A step towards a plan.
+
+    `wanted`: the works to measure, within `room_mb` MiB, before there can be a plan; empty once a plan is stored.
+    `changed`: how that plan differs from the one before, None if it does not or if it is the first.
+    """
+
+    wanted: tuple[Wanted, ...] = ()
+    room_mb: float | None = None
+    changed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Begun:
     """A run that has begun: its form must stay, except for narrower boundaries if they are allowed.
 

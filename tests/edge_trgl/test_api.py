@@ -89,7 +89,7 @@ try:
     refusal = None
 except edge_trgl.EdgeTrglError as error:
     refusal = str(error)
-run.resume(budget_mb=5000)
+run.resume(edge_trgl.Limits(budget_mb=5000))
 print(json.dumps([[str(one.message) for one in caught], refusal, run.export()["top1_agreement"]]))
 """
 

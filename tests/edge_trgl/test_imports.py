@@ -53,8 +53,9 @@ def test_whole_runs_never_load_dynamo(plan_run):
     folders = [str(plan_run(f"run{n}", **common, **more).folder) for n, more in enumerate(options)]
     code = (
         "from pathlib import Path\nfrom edge_trgl.run.folder import Run\n"
-        "from edge_trgl.jobs import costs, probe, train\n"
-        f"for folder in {folders!r}:\n    train.run(Run(Path(folder)), budget_mb=1e5)"
+        "from edge_trgl.engine import training\nfrom edge_trgl.jobs import count, probe, train\n"
+        "from edge_trgl.runtime.memory.limits import Limits\n"
+        f"for folder in {folders!r}:\n    training.run(Run(Path(folder)), Limits(budget_mb=1e5))"
     )
     assert not loaded_by(code) & {"torch._dynamo", "sympy"}
 

@@ -21,17 +21,18 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TextIO
 
 from edge_trgl.runtime.processes import supervisor
+from edge_trgl.runtime.records import document_of
 
 # A process that does nothing else: the suite's has threads, and holds more from test to test.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_JOBS = [f"edge_trgl.jobs.{name}" for name in ("check", "costs", "export", "probe", "report", "train")]
+_JOBS = [f"edge_trgl.jobs.{name}" for name in ("check", "count", "export", "probe", "report", "train")]
 _MODULES = ["edge_trgl.cli.app", *_JOBS, "edge_trgl.report.plots", "jinja2"]
 _CONTEXT.set_forkserver_preload(_MODULES)
 
 
-def start(name: str, folder: Path, errors: Path, **options: Any) -> BaseProcess:
-    """`python -m edge_trgl.jobs NAME FOLDER OPTIONS`, with its standard error in a file."""
-    process = _CONTEXT.Process(target=_job, args=([name, str(folder), json.dumps(options)], errors))
+def start(name: str, folder: Path, errors: Path, request: Any) -> BaseProcess:
+    """`python -m edge_trgl.jobs NAME FOLDER REQUEST`, with its standard error in a file."""
+    process = _CONTEXT.Process(target=_job, args=([name, str(folder), json.dumps(document_of(request))], errors))
     process.start()
     return process
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import sys
 
+from edge_trgl.jobs.requests import TrainRequest
 from edge_trgl.runtime.errors import EdgeTrglError
 from edge_trgl.runtime.memory import high_water
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.supervisor import run_child
+from edge_trgl.runtime.records import document_of
 
 FLOOR = """
 import edge_trgl.jobs.train
@@ -30,9 +33,10 @@ def child(*arguments: str):
 if __name__ == "__main__":
     floor_mb = child("-c", FLOOR)
     # A parent stands beside its worker, and counts.
-    options = json.dumps({"budget_mb": high_water.peak_mb() + floor_mb + 10})
+    limits = Limits(budget_mb=high_water.peak_mb() + floor_mb + 10)
+    request = json.dumps(document_of(TrainRequest(limits=limits)))
     try:
-        child("-m", "edge_trgl.jobs", "train", sys.argv[1], options)
+        child("-m", "edge_trgl.jobs", "train", sys.argv[1], request)
         code = 0
     except EdgeTrglError as error:
         code = error.exit_code

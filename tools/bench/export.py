@@ -90,16 +90,16 @@ def measure(net: Net, folder: Path, threads: int) -> dict[str, Any]:
     settings = ("--set", f"data.limit={IMAGES}", "--batch-size", str(BATCH_SIZE), "--epochs", "1", "--no-probe")
     budget = ("--budget-mb", f"{net.budget_mb:g}", "--threads", str(threads))
     _train(*net.model, *settings, *budget, "--run", str(folder))
-    state = Run(folder).state()
-    records = state.modules()
+    facts = Run(folder).facts()
+    records = facts.modules()
     sizes = [_weights_mb(folder / "modules" / record.name) for record in records.values()]
     limit_mb = FIXED_MB + COPIES * max(sizes)
     grouped = None if why_no_cgroup() else min(limit_mb, net.budget_mb)
     command = edge_trgl("export", str(folder), "--depth", "all", "--json")
     watched = watch(command, environment=environment(), limit_mb=grouped)
     exported = watched.document()
-    peaks = {phase.name: phase.peak_mb for phase in state.phases()}
-    state.close()
+    peaks = {phase.name: phase.peak_mb for phase in facts.phases()}
+    facts.close()
     peak_mb = max(peaks["export"], peaks["check"], watched.peak_mb)
     return {
         "net": net.title,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_trgl.runtime.planner.plan import Placement
+
 NUM_HELD = 64
 """Validation images, and test images where accuracy is not asked for."""
 
@@ -93,7 +95,7 @@ class Row:
     train: Mapping[str, Any]
     budget: Mapping[str, Any]
     tight: bool = False
-    placement: str | None = None
+    placement: Placement | None = None
     group: Path | None = None
 
     @property

@@ -22,6 +22,7 @@ from edge_trgl.engine.trainer import AfterVisit, EngineContext
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
+from edge_trgl.runtime.records import to_json
 from tools.common.section import Section, Turns, tell
 
 
@@ -39,19 +40,19 @@ def main() -> None:
 
 def product(run: Run, turns: Turns | None) -> dict[str, Any]:
     """The training job as `edge-trgl train` runs it, its weights drawn before the clock starts."""
-    state = run.state()
-    budget_mb, layout, plan = (state.meta(name) for name in ("budget_mb", "layout", "plan"))
-    state.close()
+    facts = run.facts()
+    limits, planned = facts.limits, facts.planned
+    facts.close()
     figures: dict[str, Any] = {}
 
     def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
         process_setup.warm_up(run.config().train.device)
         allocator.keep_tensors_on_heap()
         section = Section()
-        for module in range(len(layout["starts"])):
+        for module in range(len(planned.layout.starts)):
             rooms.modules.open(module)
         if turns:
-            after = _in_turns(after, turns, len(layout["starts"]) - 1, run)
+            after = _in_turns(after, turns, len(planned.layout.starts) - 1, run)
             turns.wait()
         section.start()  # the weights are drawn: what follows is as long in every epoch
         trainer.walk(visits, rooms, after, start=start)
@@ -59,9 +60,9 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
         figures.update(section.end(rooms.meter.highest))
 
     vars(training)["walk"] = walk  # the one step of the job that is measured
-    result = training.run(run, budget_mb)
-    scored = {"accuracy": result["scores"]["last"], "peak_mb": result["peak_mb"]}
-    return {**figures, **scored, "budget_mb": budget_mb, "plan": plan}
+    result = training.run(run, limits)
+    scored = {"accuracy": result.scores.last, "peak_mb": result.peak_mb}
+    return {**figures, **scored, "budget_mb": limits.budget_mb, "plan": to_json(planned.plan)}
 
 
 def _in_turns(after: AfterVisit, turns: Turns, last_module: int, run: Run) -> AfterVisit:

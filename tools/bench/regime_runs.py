@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_trgl.config import sources
+from edge_trgl.jobs.requests import PREPARE, PrepareRequest
+from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import EdgeTrglError
 from edge_trgl.runtime.memory.allocator import Allocator
-from edge_trgl.runtime.processes.supervisor import ChildCrashedError, library_settings, run_child
+from edge_trgl.runtime.planner.plan import Placement
+from edge_trgl.runtime.processes.supervisor import ChildCrashedError, library_settings
 from tools.bench.nets import GREEDY, NUM_HELD, ROWS, Net, Row
 from tools.common.intervals import median_ratio
 from tools.common.processes import CommandError, edge_trgl, output_of, watch
@@ -157,9 +160,11 @@ class Bench:
         )
         run = Run.create(self._folder(), config)
         if row.bare:
-            run_child(["-m", "edge_trgl.jobs", "prepare", str(run.folder)], on_message=_unheard)
+            facts = run.facts()
+            JobRunner(run, config, facts, _unheard).do(PREPARE, PrepareRequest())
+            facts.close()
         else:
-            Pipeline(run, _unheard).plan_only()
+            Pipeline(run, _unheard).plan()
         if row.placement is not None:
             _place(run, row.placement)
         return run
@@ -238,13 +243,13 @@ def _allocator(net: Net) -> Allocator:
     return "huge" if net.side or net.model.get("width", 0) > 64 else "heap"
 
 
-def _place(run: Run, placement: str) -> None:
+def _place(run: Run, placement: Placement) -> None:
     """Lay the run's boundaries there; of those on disk the next batch is read ahead, as a plan with room does."""
-    state = run.state()
-    plan = state.meta("plan")
-    layout = {**plan["layout"], "placement": placement, "prefetch": placement == "disk"}
-    state.set_meta("plan", {**plan, "layout": layout})
-    state.close()
+    facts = run.facts()
+    planned = facts.planned
+    layout = replace(planned.plan.layout, placement=placement, prefetch=placement == "disk")
+    facts.planned = replace(planned, plan=replace(planned.plan, layout=layout))
+    facts.close()
 
 
 def _against(title: str, pairs: list[tuple[float, float]]) -> dict[str, Any]:

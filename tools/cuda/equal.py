@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -154,10 +154,11 @@ def paging(setting: Setting) -> Result:
 
 
 def _lay_on_disk(run: Run) -> None:
-    state = run.state()
-    plan = state.meta("plan")
-    state.set_meta("plan", {**plan, "layout": {**plan["layout"], "placement": "disk"}})
-    state.close()
+    facts = run.facts()
+    planned = facts.planned
+    layout = replace(planned.plan.layout, placement="disk")
+    facts.planned = replace(planned, plan=replace(planned.plan, layout=layout))
+    facts.close()
 
 
 def judge_bits(one: Trained, other: Trained) -> dict[str, Any]:

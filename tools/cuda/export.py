@@ -50,7 +50,7 @@ def _images(run: Run) -> NDArray[np.float32]:
     count = min(NUM_IMAGES, len(feed))
     pixels: NDArray[np.float32] = feed.pixels(np.arange(count)).contiguous().numpy()
     feed.close()
-    opened.state.close()
+    opened.facts.close()
     return pixels
 
 

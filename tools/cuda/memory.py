@@ -17,6 +17,7 @@ from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.device import THIS_MACHINE, Cuda, Machine, ThisMachine
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.supervisor import Message
 from edge_trgl.runtime.units import MIB
 from tools.common import kernel
@@ -100,10 +101,10 @@ def memory_check(setting: Setting) -> Result:
     name = {"model": {"name": "km-10-1", "width": 64}, "train": {"batch_size": 128}}
     layers = [sections(setting, setting.device), {} if setting.quick else name, {"budget": {"probe": True}}]
     run = Run.create(setting.scratch / "memory", sources.resolve(*layers))
-    document = Pipeline(run, _unheard).plan_only()
+    planned = Pipeline(run, _unheard).plan()
     opened, machine = _opened(run, setting.device)
-    process_setup.begin(opened.device, PLENTY_MB)
-    result = training.train(opened, budget_mb=document["budget_mb"], others_mb=0.0)
+    process_setup.begin(opened.device, Limits(budget_mb=PLENTY_MB), others_mb=0.0)
+    result = training.train(opened, limits=planned.limits, others_mb=0.0)
     driver_mb, by = _driver_mb(machine)
     highest_mb, reserved_mb = opened.device.memory_mb(), machine.reserved_mb()
     counted = Counted(
@@ -113,9 +114,9 @@ def memory_check(setting: Setting) -> Result:
         reserved=reserved_mb,
         reserved_highest=machine.max_reserved_mb(),
         highest=highest_mb,
-        budget=document["budget_mb"],
-        planned=document["plan"]["peak_mb"],
-        measured=result["peak_mb"],
+        budget=planned.limits.memory_mb,
+        planned=planned.planned.plan.peak_mb,
+        measured=result.peak_mb,
     )
     return judge_memory(counted, rehearsed=setting.device == "cpu")
 

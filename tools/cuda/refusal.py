@@ -6,51 +6,58 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
+from unittest.mock import patch
 
 from edge_trgl.config import sources
+from edge_trgl.jobs.requests import TRAIN, Job
+from edge_trgl.pipeline import pipeline
+from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.processes.supervisor import Message, Outcome, run_child
-from edge_trgl.runtime.storage.state import RunState
+from edge_trgl.runtime.records import to_json
 from tools.cuda.checks import Result, Setting
 from tools.cuda.runs import sections
+
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 TIGHT = ("-m", "tools.cuda.tight")
 
 
-class Refused(Pipeline):
-    """A pipeline whose first training process is refused what its first step asks for."""
+class Refused(JobRunner):
+    """Starts jobs; the first training process is refused what its first step asks for."""
 
-    planned_mb = 0.0
-    _was_refused = False
+    planned_mb: ClassVar[list[float]] = []
 
-    def _job(self, state: RunState, name: str, *, cgroup: Path | None = None, **options: Any) -> Outcome:
-        if name != "train" or self._was_refused:
-            return super()._job(state, name, cgroup=cgroup, **options)
-        self._was_refused = True
-        self.planned_mb = state.meta("plan")["peak_mb"]
+    def start(self, job: Job[Q, R], request: Q, cgroup: Path | None) -> Outcome:
+        """As in the product, but for the first training process."""
+        if job is not TRAIN or self.planned_mb:
+            return super().start(job, request, cgroup)
+        self.planned_mb.append(self._facts.planned.plan.peak_mb)
         return run_child(
-            [*TIGHT, name, str(self.run.folder), json.dumps(options)],
-            on_message=self.listener,
-            threads=self.config.train.threads,
-            allocator=state.meta("allocator"),
+            [*TIGHT, job.name, str(self._run.folder), json.dumps(to_json(request))],
+            on_message=self._listener,
+            threads=self._config.train.threads,
+            allocator=self._facts.counted.allocator,
         )
 
 
 def refusal(setting: Setting) -> Result:
     """A run whose plan has all modules in memory, refused once by the allocator itself."""
-    pipeline = Refused(_new_run(setting), _unheard)
-    pipeline.train()
-    state = pipeline.run.state()
-    events = [{"kind": event.kind, "text": event.text} for event in state.events()]
+    run = _new_run(setting)
+    Refused.planned_mb.clear()
+    with patch.object(pipeline, "JobRunner", Refused):
+        Pipeline(run, _unheard).train()
+    facts = run.facts()
     found = {
-        "starts": state.meta("starts"),
-        "events": events,
-        "planned_mb": [pipeline.planned_mb, state.meta("plan")["peak_mb"]],
-        "scores": (state.meta("result") or {}).get("scores"),
+        "starts": facts.starts,
+        "events": [{"kind": event.kind, "text": event.text} for event in facts.events()],
+        "planned_mb": [*Refused.planned_mb, facts.planned.plan.peak_mb],
+        "scores": to_json(facts.result.scores) if facts.is_trained else None,
     }
-    state.close()
+    facts.close()
     return judge_refusal(found)
 
 

@@ -15,13 +15,16 @@ from edge_trgl.engine import training
 from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.jobs import prepare
+from edge_trgl.jobs.requests import PrepareRequest
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.planning.choose import choose
 from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory.limits import Limits
 from tools.cuda.checks import Setting
 
 PLENTY_MB = 1e5
+PLENTY = Limits(budget_mb=PLENTY_MB, disk_mb=PLENTY_MB)
 Sections = Mapping[str, Mapping[str, Any]]
 
 REGIMES: dict[str, Sections] = {
@@ -67,9 +70,9 @@ def sections(setting: Setting, device: str) -> Sections:
 def planned(folder: Path, *layers: Sections) -> Run:
     """A run with its data and its plan, of which nothing is measured."""
     run = Run.create(folder, sources.resolve(*layers))
-    prepare.run(run)
-    store_demand(run, PLENTY_MB)
-    assert not choose(run, PLENTY_MB, PLENTY_MB).wanted
+    prepare.run(run, PrepareRequest())
+    store_demand(run, PLENTY)
+    assert not choose(run, PLENTY).wanted
     return run
 
 
@@ -79,7 +82,7 @@ def trained(run: Run, *, disturbance: float = 0.0) -> Trained:
     if disturbance:
         shaken = _Shaken(**vars(opened.workshop), disturbance=disturbance)
         opened = replace(opened, workshop=shaken)
-    training.train(opened, budget_mb=PLENTY_MB, others_mb=0.0)
+    training.train(opened, limits=PLENTY, others_mb=0.0)
     return _left_by(run)
 
 
@@ -89,14 +92,14 @@ def _left_by(run: Run) -> Trained:
     modules = opened.modules()
     weights = [modules.open(module).final_tensors() for module in range(len(opened))]
     first = [opened.workshop.initialise(module).final_tensors() for module in range(len(opened))]
-    opened.state.close()
+    opened.facts.close()
     dtypes = opened.workshop.layout.dtypes
     return Trained(losses=losses, transports=transports, weights=weights, first=first, dtypes=dtypes)
 
 
 def _means(opened: OpenRun) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
     sums: dict[tuple[int, int], list[float]] = {}
-    for metric in opened.state.metrics("train"):
+    for metric in opened.facts.metrics("train"):
         found = sums.setdefault((metric.module, metric.epoch), [0.0, 0.0, 0.0])
         found[0] += metric.loss_sum
         found[1] += metric.transport_sum

@@ -15,13 +15,14 @@ import psutil
 from edge_trgl.engine import process_setup
 from edge_trgl.jobs import __main__ as jobs
 from edge_trgl.runtime.memory.device import Device
+from edge_trgl.runtime.memory.limits import Limits
 
 _begin = process_setup.begin
 
 
-def begin(device: Device, room_mb: float | None) -> None:
+def begin(device: Device, limits: Limits, others_mb: float) -> None:
     """As in the product, and then nothing more may be allocated."""
-    _begin(device, room_mb)
+    _begin(device, limits, others_mb)
     if device.name == "cpu":
         data = psutil.Process().memory_info().data
         resource.setrlimit(resource.RLIMIT_DATA, (data, resource.getrlimit(resource.RLIMIT_DATA)[1]))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -29,12 +28,14 @@ from edge_trgl.config.sources import resolve
 from edge_trgl.engine import training
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.jobs import convert, prepare
+from edge_trgl.jobs.requests import Nothing, PrepareRequest
 from edge_trgl.networks import catalogue, cutting
 from edge_trgl.networks.cutting import Net
 from edge_trgl.planning.choose import choose
 from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import RUNS, Run
 from edge_trgl.runtime.errors import EdgeTrglError
+from edge_trgl.runtime.memory.limits import Limits
 from tools.common.machine import origin
 from tools.common.options import command_line
 from tools.common.programs import program
@@ -49,6 +50,7 @@ MODELS = (
 QUICK_MODELS = ("torchvision:resnet18@32", "torchvision:squeezenet1_1@64")
 NUM_CLASSES = BATCH = 4
 TOLERANCE = 1e-5
+LIMITS = Limits(budget_mb=1e5)
 REGIMES = ("parallel", "sequential", "multi-lap", "end-to-end")
 
 
@@ -139,13 +141,13 @@ def _trained(net: Net, side: int) -> dict[str, Any]:
         source = _images(Path(scratch), side)
         for regime in REGIMES:
             run = _planned(Path(scratch) / regime, net, source, regime)
-            document = run.state().meta("plan")
-            result = training.train(open_run(run), budget_mb=1e5, others_mb=0.0)
+            planned = run.facts().planned
+            result = training.train(open_run(run), limits=LIMITS, others_mb=0.0)
             found["regimes"][regime] = {
-                "planned_mb": round(document["peak_mb"] - document["fixed_mb"]),
-                "steps_s": result["work"]["seconds"],
+                "planned_mb": round(planned.plan.peak_mb - planned.plan.fixed_mb),
+                "steps_s": result.work.seconds,
             }
-            found["params"] = sum(run.state().meta("layout")["num_params"])
+            found["params"] = sum(planned.layout.num_params)
             _emptied(run)
     return found
 
@@ -158,13 +160,13 @@ def _planned(folder: Path, net: Net, source: Path, regime: str) -> Run:
         "budget": {"mb": 1e5, "probe": False},
     }
     run = Run.create(folder, resolve(settings))
-    prepare.run(run)
-    state = run.state()
-    state.set_meta("net", net.document())
-    state.close()
-    store_demand(run, 1e5)
-    choose(run, 1e5, disk_mb=math.inf)
-    convert.run(run)
+    prepare.run(run, PrepareRequest())
+    facts = run.facts()
+    facts.net = net.document()
+    facts.close()
+    store_demand(run, LIMITS)
+    choose(run, LIMITS)
+    convert.run(run, Nothing())
     return run
 
 

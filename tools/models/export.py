@@ -113,7 +113,7 @@ def _row(text: str, num_compared: int) -> dict[str, Any]:
         output_of(edge_trgl("export", str(folder), "--depth", "all"))
         opened = open_run(Run(folder), "cpu")
         depths = _compared(opened)
-        params = sum(opened.state.meta("layout")["num_params"])
+        params = sum(opened.facts.planned.layout.num_params)
     row = {"model": name, "side": int(side), "params": params, "depths": depths}
     return {**row, "ok": all(map(_holds, depths))}
 

@@ -155,5 +155,5 @@ def worker_of(alive: Sequence[int]) -> int | None:
 
 def position_of(folder: Path) -> int:
     """How far the run in `folder` has committed; its database is there once a worker is."""
-    with closing(Run(folder).state()) as run_state:
-        return run_state.position()
+    with closing(Run(folder).facts()) as facts:
+        return facts.position()

@@ -174,8 +174,8 @@ def phases(folder: Path) -> dict[str, float]:
     run, highest = Run(folder), dict[str, float]()
     if not run.state_file.is_file():
         return highest
-    with closing(run.state()) as state:
-        for phase in state.phases():
+    with closing(run.facts()) as facts:
+        for phase in facts.phases():
             highest[phase.name] = max(phase.peak_mb, highest.get(phase.name, 0.0))
     return highest
 

@@ -104,16 +104,16 @@ def finished(folder: Path, flags: Sequence[str]) -> dict[str, Any] | None:
 
 def _scores(folder: Path) -> dict[str, Any]:
     run = Run(folder)
-    state, summary = run.state(), json.loads(run.summary_file.read_text())
-    scores = state.meta("result")["scores"]
-    state.close()
+    facts, summary = run.facts(), json.loads(run.summary_file.read_text())
+    scores = facts.result.scores
+    facts.close()
     return {
-        "last": scores["last"],
-        "best": max(scores["test_per_depth"]),
-        "chosen": scores["chosen"],
-        "chosen_depth": scores["chosen_depth"],
-        "validation": scores["per_depth"][-1],
-        "test_per_depth": scores["test_per_depth"],
+        "last": scores.last,
+        "best": max(scores.test_per_depth),
+        "chosen": scores.chosen,
+        "chosen_depth": scores.chosen_depth,
+        "validation": scores.per_depth[-1],
+        "test_per_depth": list(scores.test_per_depth),
         "seconds": summary["time_s"],
         "weights_sha256": summary["weights_sha256"],
     }

@@ -19,6 +19,7 @@ from edge_trgl.export.graph.names import LOGITS
 from edge_trgl.export.onnx_file.onnx_file import ModelFiles
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.memory.limits import Limits
 
 IMAGES_AT_ONCE = 256
 """Images that go through all stages together: as many boundaries are on disk as while the export is checked."""
@@ -31,7 +32,7 @@ POINTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 def choose_thresholds(
-    run: Run, *, written: dict[str, Any], leaving: str, others_mb: float, budget_mb: float
+    run: Run, *, written: dict[str, Any], leaving: str, others_mb: float, limits: Limits
 ) -> dict[str, Any]:
     """The thresholds of all stages but the last, and what they cost and spare.
 
@@ -40,12 +41,12 @@ def choose_thresholds(
         written: what `write_models` said of them.
         leaving: a probability, or `auto:` and a number of points.
         others_mb: MiB of the parent.
-        budget_mb: MiB for this process and its parent.
+        limits: for this process and its parent.
 
     Raises:
         StorageError: a file is damaged, or the disk is full.
     """
-    guard.set_guard(budget_mb - others_mb)
+    guard.set_guard(limits, others_mb)
     flops = [
         flops_of(stage.read(), _numbers(known))
         for stage, known in zip(stage_files(run, written), written["stages"], strict=True)

@@ -193,9 +193,9 @@ def test_the_tree_dies_with_its_parent(tmp_path, start):
     while _workers(tmp_path / "orphan"):
         time.sleep(0.1)
     # It has not just come to its end.
-    state = Run.open(tmp_path / "orphan").state()
-    assert state.meta("result") is None
-    state.close()
+    facts = Run.open(tmp_path / "orphan").facts()
+    assert not facts.is_trained
+    facts.close()
 
 
 def _workers(folder: Path) -> list[str]:

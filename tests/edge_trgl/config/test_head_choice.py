@@ -21,9 +21,11 @@ from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.heads import HEADS
+from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.planning.count import chain_costs, cheapest_costs
 from edge_trgl.report.gather import gather
 from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.memory.limits import Limits
 
 STEP = StepConfig(transport=Transport(tau=0.5))
 
@@ -166,9 +168,12 @@ def test_of_equals_the_one_with_fewer_weights_is_taken(monkeypatch):
 # ---- of a run
 
 FACTORY = """
+from dataclasses import replace
 from functools import partial
 from torch import nn
 from edge_trgl.networks.chain import Chain
+from edge_trgl.pipeline.planning import PlannedRun
+from edge_trgl.runtime.memory.limits import Limits
 
 def make(input_shape, num_classes):
     blocks = [partial(nn.Conv2d, input_shape[0], 4, 3), partial(nn.Conv2d, 4, 4, 3)]
@@ -183,16 +188,16 @@ def _heads(run):
 
 def test_the_heads_that_auto_finds_are_kept_with_the_run(plan_run, finish):
     run = plan_run("auto", model__head="auto:conv,pooled,deep")
-    state = run.state()
-    layout = state.meta("layout")
-    state.close()
-    assert set(layout["heads"]) <= {"conv", "pooled", "deep"}
-    named = plan_run("named", model__head=",".join(layout["heads"]))
+    facts = run.facts()
+    layout = facts.planned.layout
+    facts.close()
+    assert set(layout.heads) <= {"conv", "pooled", "deep"}
+    named = plan_run("named", model__head=",".join(layout.heads))
     assert _heads(run) == _heads(named)
     assert finish(run).sha256 == finish(named).sha256
-    state = run.state()
-    assert [row.head for row in gather(run, state).modules] == layout["heads"]
-    state.close()
+    facts = run.facts()
+    assert [row.head for row in gather(run, facts).modules] == list(layout.heads)
+    facts.close()
 
 
 def test_each_module_of_a_run_has_the_head_that_is_named_for_it(plan_run):
@@ -209,10 +214,10 @@ def test_each_module_of_a_run_has_the_head_that_is_named_for_it(plan_run):
 
 def test_end_to_end_has_the_last_of_the_heads(plan_run):
     run = plan_run("whole", model__head="deep,linear,tokens", train__regime="end-to-end")
-    state = run.state()
-    layouts = state.meta("layouts")
-    state.close()
-    assert {tuple(layout["heads"]) for layout in layouts} == {("tokens",), (None, None, "tokens")}
+    facts = run.facts()
+    layouts = facts.counted.layouts
+    facts.close()
+    assert {layout.heads for layout in layouts} == {("tokens",), (None, None, "tokens")}
 
 
 def test_a_factory_s_own_heads_unless_others_are_named(plan_run, tmp_path, monkeypatch):
@@ -249,14 +254,22 @@ def test_a_run_with_a_head_for_each_module(tmp_path):
 
 
 def test_the_plan_tells_the_heads(tmp_path):
-    planned = _command(tmp_path, "plan", "--head", "auto:linear,deep", "--no-probe", "--json")
+    options = ("--head", "auto:linear,deep", "--no-probe")
+    planned = _command(tmp_path, "plan", *options, "--json")
     assert planned.returncode == 0, planned.stderr
     document = json.loads(planned.stdout)
     assert [row["head"] for row in document["table"]] == ["linear"] * 3 == document["layout"]["heads"]
-    text = plan_text(document)
-    assert text.count(", linear head\n") == 3
-    document["table"][0]["head"] = None
-    assert plan_text(document).count(" head\n") == 2
+    told = _command(tmp_path, "plan", *options)
+    assert told.stdout.count(", linear head\n") == 3
+
+
+def test_a_module_without_a_head_has_none_in_the_table(plan_run):
+    facts = plan_run("run").facts()
+    planned = facts.planned
+    facts.close()
+    table = (replace(planned.table[0], head=None), *planned.table[1:])
+    run = PlannedRun(limits=Limits(budget_mb=1e5), disk_mb=1e6, planned=replace(planned, table=table), phases=())
+    assert plan_text(run).count(" head\n") == 2
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ import torch
 from edge_trgl.engine.commits import SAMPLES, CommitPolicy, Ledger
 from edge_trgl.engine.schedule import IMAGES, Span, Visit
 from edge_trgl.learning.totals import Totals
+from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.errors import StoppedError
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.high_water import Meter
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
-from edge_trgl.runtime.storage.state import RunState
 
 VISIT = Visit("train", 1, Span("train", 0, 0, 1, shuffled=True, augmented=False), (IMAGES,))
 
@@ -72,12 +73,12 @@ def trims(monkeypatch):
 @pytest.fixture
 def ledger_at(tmp_path):
     """Makes a ledger whose visits peak at so many MiB, of a budget of 1000; 900 are planned."""
-    state = RunState(tmp_path / "state.db")
+    facts = RunFacts(tmp_path / "state.db")
 
     def make(peak_mb, *, trim=True, room_mb=0.0, stopping=False):
         policy = CommitPolicy(
             checkpoint_s=1e9,
-            budget_mb=1000.0,
+            limits=Limits(budget_mb=1000.0),
             others_mb=20.0,
             planned_mb=(800.0, 900.0),
             num_heads=2,
@@ -89,7 +90,7 @@ def ledger_at(tmp_path):
             learning_rate=lambda visit, batch: 0.1,
         )
         return Ledger(
-            state=state,
+            facts=facts,
             modules=Modules(),
             activations=ActivationStore(tmp_path / "boundaries", 10, 4),
             meter=Peak(peak_mb),
@@ -99,7 +100,7 @@ def ledger_at(tmp_path):
         )
 
     yield make
-    state.close()
+    facts.close()
 
 
 def test_a_visit_above_its_plan_and_near_the_budget_frees_the_memory_of_others(ledger_at, trims):
@@ -108,7 +109,7 @@ def test_a_visit_above_its_plan_and_near_the_budget_frees_the_memory_of_others(l
     ledger.after(2, VISIT, Nothing())
     assert ledger.modules.kept == [1, 1]
     assert len(trims) == 2
-    (event,) = ledger.state.events()  # told once
+    (event,) = ledger.facts.events()  # told once
     assert (event.kind, "950 MiB, 900 were planned" in event.text) == ("governor", True)
 
 
@@ -125,7 +126,7 @@ def test_the_peak_of_a_module_has_the_devices_bytes_as_its_plan_does(ledger_at):
     ledger.device.cuda_mb = 300.0
     ledger.after(1, VISIT, Nothing())
     ledger.commit()
-    assert ledger.state.meta("module_peaks") == {"1": 820.0}
+    assert ledger.facts.progress.module_peaks == {1: 820.0}
 
 
 @pytest.mark.parametrize("trim", [True, False])
@@ -151,11 +152,11 @@ class TestDisk:
         boundary_in(ledger, in_memory=True)  # 1000 records of 16 bytes and their index: 0.03 MiB
         with pytest.raises(StoppedError):
             ledger.after(1, VISIT, Nothing())
-        assert ledger.state.position() == 0
+        assert ledger.facts.position() == 0
         ledger.activations.drop("stream1")
         with pytest.raises(StoppedError):
             ledger.after(2, VISIT, Nothing())
-        assert ledger.state.position() == 2
+        assert ledger.facts.position() == 2
 
     @pytest.mark.parametrize(("in_memory", "room_mb"), [(True, 0.04), (False, 0.0)])
     def test_with_room_or_with_a_file_already_it_is_made(self, ledger_at, in_memory, room_mb):
@@ -163,21 +164,21 @@ class TestDisk:
         boundary_in(ledger, in_memory=in_memory)
         with pytest.raises(StoppedError):
             ledger.after(1, VISIT, Nothing())
-        assert ledger.state.position() == 1
-        assert [record.spec.name for record in ledger.state.boundaries()] == ["stream1"]
+        assert ledger.facts.position() == 1
+        assert [record.spec.name for record in ledger.facts.boundaries()] == ["stream1"]
 
     def test_a_named_file_that_nobody_reads_makes_the_next_commit_due(self, ledger_at):
         ledger = ledger_at(500.0)
         path = boundary_in(ledger, in_memory=False).path
         ledger.after(1, VISIT, Nothing())
-        assert ledger.state.position() == 0  # 10^9 seconds between two
+        assert ledger.facts.position() == 0  # 10^9 seconds between two
         ledger.commit()
         ledger.after(2, VISIT, Nothing())
-        assert ledger.state.position() == 1
+        assert ledger.facts.position() == 1
         ledger.activations.drop("stream1")
         assert path.exists()
         ledger.after(3, VISIT, Nothing())
-        assert ledger.state.position() == 3
+        assert ledger.facts.position() == 3
         assert not path.exists()
 
     def test_but_not_where_it_writes_what_would_stay_in_memory(self, ledger_at):
@@ -188,10 +189,10 @@ class TestDisk:
         ledger.activations.drop("stream1")
         boundary_in(ledger, in_memory=True)
         ledger.after(2, VISIT, Nothing())
-        assert ledger.state.position() == 1
+        assert ledger.facts.position() == 1
         ledger.activations.drop("stream1")
         ledger.after(3, VISIT, Nothing())
-        assert ledger.state.position() == 3
+        assert ledger.facts.position() == 3
 
     def test_modules_that_it_writes_need_room_too(self, ledger_at):
         ledger = ledger_at(500.0, room_mb=0.04, stopping=True)
@@ -199,7 +200,7 @@ class TestDisk:
         ledger.modules.bytes_to_write = 10_000
         with pytest.raises(StoppedError):
             ledger.after(1, VISIT, Nothing())
-        assert ledger.state.position() == 0
+        assert ledger.facts.position() == 0
 
     def test_samples_come_ever_more_rarely(self, ledger_at, monkeypatch):
         ledger, clock = ledger_at(500.0), [0.0]
@@ -215,10 +216,10 @@ class TestDisk:
 def test_a_loss_that_is_not_finite_is_told_once(ledger_at, loss):
     ledger, counted = ledger_at(100.0), Nothing()
     ledger.after(1, VISIT, counted)
-    assert not ledger.state.events()
+    assert not ledger.facts.events()
     counted.loss = loss
     for position in (2, 3):
         ledger.after(position, VISIT, counted)
-    (event,) = ledger.state.events()
+    (event,) = ledger.facts.events()
     assert event.kind == "diverged"
     assert "the loss of module 1 is not finite any more (epoch 1)" in event.text

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import own_process
 import preloaded
 import pytest
+from plans import PLENTY
 
+from edge_trgl.jobs.requests import TrainRequest
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.processes.messages import DESCRIPTOR
 
@@ -48,17 +51,17 @@ def start(run: Run, messages: int) -> subprocess.Popen[bytes]:
 
 
 def position(run: Run) -> int:
-    state = run.state()
+    facts = run.facts()
     try:
-        return state.position()
+        return facts.position()
     finally:
-        state.close()
+        facts.close()
 
 
 def kill_in_training(run: Run, moment: random.Random, errors: Path) -> None:
     """Start the worker, wait until it has committed something new, and kill it a little later."""
     before = position(run)
-    worker = preloaded.start("train", run.folder, errors, budget_mb=1e5)
+    worker = preloaded.start("train", run.folder, errors, TrainRequest(limits=PLENTY))
     while worker.is_alive() and position(run) == before:
         time.sleep(0.005)
     time.sleep(moment.uniform(0, 0.15))
@@ -80,18 +83,18 @@ def test_killed_and_resumed_gives_the_same_weights(plan_run, finish, follow, way
     moment, errors = random.Random(way), tmp_path / "errors"
     for _ in range(KILLS):
         kill_in_training(run, moment, errors)
-    last = preloaded.start("train", run.folder, errors, budget_mb=1e5)
+    last = preloaded.start("train", run.folder, errors, TrainRequest(limits=PLENTY))
     last.join()
     assert last.exitcode == 0, errors.read_text()
-    state = run.state()
-    assert state.meta("result")["weights_sha256"] == unbroken.sha256
+    facts = run.facts()
+    assert facts.result.weights_sha256 == unbroken.sha256
     # Nothing was counted twice or lost, however often it was killed.
     images = {
         kind: sum(m.num_images for m in s.metrics("train"))
-        for kind, s in (("broken", state), ("whole", unbroken.run.state()))
+        for kind, s in (("broken", facts), ("whole", unbroken.run.facts()))
     }
     assert images["broken"] == images["whole"]
-    state.close()
+    facts.close()
 
 
 @pytest.mark.slow
@@ -122,10 +125,10 @@ def test_over_budget_stops_resumable(plan_run, train_run, finish):
 @pytest.mark.slow
 def test_going_on_elsewhere_is_said(plan_run):
     run = plan_run("moved")
-    state = run.state()
-    environment = {**state.meta("environment"), "torch": "2.4.0", "processor": "Cortex-A72"}
+    facts = run.facts()
+    environment = {**facts.counted.environment, "torch": "2.4.0", "processor": "Cortex-A72"}
     del environment["board"]  # as of a run that did not record it yet
-    state.set_meta("environment", environment)
+    facts.counted = replace(facts.counted, environment=environment)
     reading, writing = os.pipe()
     worker = start(run, writing)
     os.close(writing)
@@ -136,5 +139,5 @@ def test_going_on_elsewhere_is_said(plan_run):
     assert "torch 2.4.0 -> " in warnings[0]
     assert "processor Cortex-A72 -> " in warnings[0]
     assert "board" not in warnings[0]
-    assert [event.text for event in state.events()] == warnings
-    state.close()
+    assert [event.text for event in facts.events()] == warnings
+    facts.close()

@@ -69,5 +69,5 @@ def test_the_plan_is_what_the_folder_takes(plan_run, finish, follow, place, monk
     watcher = Watcher(run.folder)
     monkeypatch.setattr(files, "system", watcher)
     finish(run)
-    planned_mb = run.state().meta("plan")["disk_mb"]
+    planned_mb = run.facts().planned.plan.disk_mb
     assert watcher.peak_mb <= planned_mb <= 1.25 * watcher.peak_mb

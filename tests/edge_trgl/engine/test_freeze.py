@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from plans import lay_out
 
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.engine.schedule import Span
@@ -104,10 +105,9 @@ def test_every_layout_gives_the_same_weights(plan_run, finish, cached):
     ):
         settings = {**SETTINGS, **cached, "budget__chunk": chunk, "budget__resident": resident}
         run = plan_run(f"layout{number}", **settings)
-        state = run.state()
-        plan = state.meta("plan")
-        state.set_meta("plan", {**plan, "layout": {**plan["layout"], "placement": placement}})
-        state.close()
+        facts = run.facts()
+        lay_out(facts, placement=placement)
+        facts.close()
         hashes.add(finish(run).sha256)
     assert len(hashes) == 1
 
@@ -135,11 +135,11 @@ def test_what_cannot_be(plan_run, freeze, problem):
 
 
 def test_a_frozen_module_is_planned_without_momentum_and_steps(plan_run):
-    plans = {freeze: plan_run(f"freeze{freeze}", train__freeze=freeze).state() for freeze in (0, 1)}
-    trained, frozen = (plans[freeze].meta("demand")["forms"][0]["rows"][0] for freeze in (0, 1))
-    assert trained["momentum"] > frozen["momentum"] == 0
-    assert frozen["gradients"] == 0
-    assert set(frozen["works"].values()) == {frozen["works"]["forward"]}
+    plans = {freeze: plan_run(f"freeze{freeze}", train__freeze=freeze).facts() for freeze in (0, 1)}
+    trained, frozen = (plans[freeze].counted.demand.forms[0].rows[0] for freeze in (0, 1))
+    assert trained.momentum > frozen.momentum == 0
+    assert frozen.gradients == 0
+    assert set(frozen.works.values()) == {frozen.works["forward"]}
 
 
 def test_the_halves_of_tau_are_those_of_the_trained_modules(plan_run):

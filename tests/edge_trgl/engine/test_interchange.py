@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
+from plans import PLENTY, lay_out
 
 pytestmark = pytest.mark.slow  # each trains several times
 
@@ -12,6 +14,8 @@ PLAIN_NET = '''
 from torch import nn
 
 from edge_trgl.networks.chain import Chain
+from plans import PLENTY, lay_out
+from dataclasses import replace
 
 
 def head_to_tail(blocks, input_shape, num_classes):
@@ -84,11 +88,10 @@ def test_placement_and_recompute_change_nothing(plan_run):
 
     def trained(name, **changes):
         run = plan_run(name, model__name="km-2-2", budget__chunk="2")
-        state = run.state()
-        plan = state.meta("plan")
-        state.set_meta("plan", {**plan, "layout": {**plan["layout"], **changes}})
-        state.close()
-        return training.train(open_run(run), budget_mb=1e5, others_mb=0.0)["weights_sha256"]
+        facts = run.facts()
+        lay_out(facts, **changes)
+        facts.close()
+        return training.train(open_run(run), limits=PLENTY, others_mb=0.0).weights_sha256
 
     hashes = {
         (placement, recompute): trained(f"{placement} {recompute}", placement=placement, recompute=recompute)
@@ -105,11 +108,10 @@ def test_cached_sequential_in_memory_and_on_disk(plan_run):
     hashes = set()
     for placement in ("memory", "disk"):
         run = plan_run(placement, train__regime="multi-lap", train__laps=2, train__views=2)
-        state = run.state()
-        plan = state.meta("plan")
-        state.set_meta("plan", {**plan, "layout": {**plan["layout"], "placement": placement}})
-        state.close()
-        hashes.add(training.train(open_run(run), budget_mb=1e5, others_mb=0.0)["weights_sha256"])
+        facts = run.facts()
+        lay_out(facts, placement=placement)
+        facts.close()
+        hashes.add(training.train(open_run(run), limits=PLENTY, others_mb=0.0).weights_sha256)
     assert len(hashes) == 1
 
 
@@ -138,15 +140,15 @@ def test_each_saving_can_be_switched_off_and_changes_nothing(train_run, regime, 
     with_all = train_run("with", None, **settings)
     without = train_run("without", None, **settings, budget__without=[saving])
     assert with_all.sha256 == without.sha256
-    layouts = [one.run.state().meta("plan")["layout"] for one in (with_all, without)]
-    assert layouts[0]["placement"] == "disk"
-    assert layouts[0]["recompute"] == "blocks"
+    layouts = [one.run.facts().planned.plan.layout for one in (with_all, without)]
+    assert layouts[0].placement == "disk"
+    assert layouts[0].recompute == "blocks"
     expected = {
         "paging": {"resident": 2},
         "disk": {"placement": "memory"},
         "recompute": {"recompute": "none"},
     }.get(saving, {})
-    assert {name: layouts[1][name] for name in expected} == expected
+    assert {name: getattr(layouts[1], name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(("name", "share"), [("fp16-boundaries", 2), ("int8-boundaries", 3.5)])
@@ -155,20 +157,19 @@ def test_narrow_boundaries_change_results_and_say_so(train_run, plan_run, name, 
     from edge_trgl.engine.open_run import open_run
 
     run = plan_run("narrow", budget__allow=[name], train__regime="sequential")
-    state = run.state()
-    forms = state.meta("demand")["forms"]
-    (narrow,) = (number for number, form in enumerate(forms) if form["lossy"] == [name])
-    plan = state.meta("plan")
-    state.set_meta("plan", {**plan, "layout": {**plan["layout"], "form": narrow}})
-    state.set_meta("layout", state.meta("layouts")[narrow])
-    state.close()
-    result = training.train(open_run(run), budget_mb=1e5, others_mb=0.0)
+    facts = run.facts()
+    forms = facts.counted.demand.forms
+    (narrow,) = (number for number, form in enumerate(forms) if form.lossy == (name,))
+    lay_out(facts, form=narrow)
+    facts.planned = replace(facts.planned, layout=facts.counted.layouts[narrow])
+    facts.close()
+    result = training.train(open_run(run), limits=PLENTY, others_mb=0.0)
     exact = train_run("exact", train__regime="sequential")
-    assert result["weights_sha256"] != exact.sha256
-    (less, more) = (forms[number]["rows"][1] for number in (narrow, 0))
-    assert less["reads"] * share <= more["reads"]
-    assert (less["widened"], more["widened"]) == (more["reads"], 0)
+    assert result.weights_sha256 != exact.sha256
+    (less, more) = (forms[number].rows[1] for number in (narrow, 0))
+    assert less.reads * share <= more.reads
+    assert (less.widened, more.widened) == (more.reads, 0)
     losses = [
-        sum(metric.loss_sum for metric in each.metrics("train")) for each in (run.state(), exact.run.state())
+        sum(metric.loss_sum for metric in each.metrics("train")) for each in (run.facts(), exact.run.facts())
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)

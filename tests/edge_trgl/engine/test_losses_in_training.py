@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from plans import PLENTY
 from torch.nn import functional
 
 from edge_trgl.engine import training
@@ -163,6 +164,7 @@ def test_a_loss_of_ones_own(nets):
 WATCHED_NET = """
 from torch import nn
 from edge_trgl.networks.chain import Chain
+from plans import PLENTY
 
 
 def net(input_shape, num_classes):
@@ -212,7 +214,7 @@ def test_a_stopped_run_goes_on_with_the_same_auxiliary_weights(plan_run, train_r
     run = plan_run("stopped", **settings)
     for _ in range(3):
         with pytest.raises(StoppedError):
-            training.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop_requested=lambda: True)
+            training.train(open_run(run), limits=PLENTY, others_mb=0.0, stop_requested=lambda: True)
     assert finish(run).sha256 == whole.sha256
 
 
@@ -245,7 +247,7 @@ def test_floats_have_no_scale_to_reconstruct(plan_run, tmp_path):
 
 def test_no_plan_takes_apart_what_is_compared(plan_run):
     forms = {
-        loss: {tuple(form["lossy"]) for form in plan_run(loss, loss__name=loss).state().meta("demand")["forms"]}
+        loss: {form.lossy for form in plan_run(loss, loss__name=loss).facts().counted.demand.forms}
         for loss in ("infopro", "predsim")
     }
     assert forms == {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from plans import PLENTY
 
 from edge_trgl.engine import open_run as opening
 from edge_trgl.engine.from_config import ModuleFactory
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.engine.schedule import Span, Visit
 from edge_trgl.runtime.memory import allocator
+from edge_trgl.runtime.memory.limits import Limits
 
 MB = 2**20
 
@@ -42,9 +46,9 @@ def test_a_process_may_grow_to_the_plan_and_to_the_budget(plan_run, limits):
     opened = open_run(plan_run("run"))
     most_mb = opened.plan.peak_mb
     for tensor_mb in (1, 3, 0):
-        opened.state.set_meta("placeless_bytes", tensor_mb * MB)
-        opened.headroom(1e5, 20.0)
-    opened.headroom(most_mb - 1, 20.0)
+        opened.facts.counted = replace(opened.facts.counted, fragmentation_bytes=tensor_mb * MB)
+        opened.headroom(PLENTY, 20.0)
+    opened.headroom(Limits(budget_mb=most_mb - 1), 20.0)
     assert limits == [
         (most_mb - 20, 4.0),
         (most_mb - 20, 6.0),
@@ -54,13 +58,13 @@ def test_a_process_may_grow_to_the_plan_and_to_the_budget(plan_run, limits):
 
 
 def test_freed_memory_stays_where_it_is_not_to_be_trimmed(plan_run, limits):
-    open_run(plan_run("run", budget__without=["trim"])).headroom(1e5, 20.0)
+    open_run(plan_run("run", budget__without=["trim"])).headroom(PLENTY, 20.0)
     assert limits == [(None,)]
 
 
 def test_a_step_takes_what_was_counted_for_its_samples(plan_run):
     opened = open_run(plan_run("run"))
-    works = opened.state.meta("demand")["forms"][0]["rows"][1]["works"]
+    works = opened.facts.counted.demand.forms[0].rows[1].works
     work_mb = opened.work_mb()
     span = Span("train", 0, 0, 1, shuffled=True, augmented=False)
     for kind, name in {"train": "none", "backward": "none", "forward": "forward", "ascend": "forward"}.items():

@@ -21,6 +21,7 @@ from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.cutting import model_factory
+from edge_trgl.run.facts import PretrainedFile
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import InputError
 
@@ -88,9 +89,9 @@ class TestFiles:
 
     def test_the_run_keeps_the_checksum(self, plan_run, tmp_path):
         self.save(tmp_path / "w.safetensors", state_dict())
-        state = plan_run("run", model__name=NAME, model__pretrained="w.safetensors").state()
+        facts = plan_run("run", model__name=NAME, model__pretrained="w.safetensors").facts()
         expected = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
-        assert state.meta("pretrained") == {"file": "w.safetensors", "sha256": expected}
+        assert facts.pretrained == PretrainedFile(file="w.safetensors", sha256=expected)
 
     def test_names_of_parallel_training(self, tmp_path):
         torch.save({f"module.{name}": tensor for name, tensor in state_dict().items()}, tmp_path / "w.pth")
@@ -103,7 +104,7 @@ class TestFiles:
         found = first_tensors(run)
         check_taken_over(found, state)
         assert found["1.head.linear.weight"].shape == (10, 6)
-        assert any("random weights" in event.text for event in run.state().events())
+        assert any("random weights" in event.text for event in run.facts().events())
 
     def test_another_head(self, plan_run, tmp_path):
         state = state_dict()
@@ -184,7 +185,7 @@ class TestFrozenBlocksAlone:
         for module in range(1, len(opened)):
             for own, tensor in modules.open(module).final_tensors().items():
                 assert torch.equal(found[f"{module}.{own}"], tensor), own
-        assert told in [event.text for event in run.state().events()]
+        assert told in [event.text for event in run.facts().events()]
         return found
 
     @pytest.mark.slow

@@ -11,6 +11,7 @@ import torch
 from edge_trgl.engine import open_run, process_setup
 from edge_trgl.jobs import __main__ as jobs
 from edge_trgl.runtime.memory import allocator, counters
+from edge_trgl.runtime.memory.limits import Limits
 
 
 def test_what_warming_up_loads_leaves_a_gpus_allocator_less(monkeypatch):
@@ -19,7 +20,7 @@ def test_what_warming_up_loads_leaves_a_gpus_allocator_less(monkeypatch):
     monkeypatch.setattr(counters, "usage", lambda: SimpleNamespace(rss=next(rss)))
     monkeypatch.setattr(process_setup, "warm_up", lambda device: done.append(device))
     monkeypatch.setattr(allocator, "keep_tensors_on_heap", lambda: None)
-    process_setup.begin(SimpleNamespace(name="cuda", set_limit=done.append), 2000.0)
+    process_setup.begin(SimpleNamespace(name="cuda", set_limit=done.append), Limits(budget_mb=2000.0), 0.0)
     assert done == [1600.0, "cuda", 1100.0]
 
 

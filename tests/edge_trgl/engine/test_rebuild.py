@@ -6,6 +6,7 @@ import gc
 import itertools
 
 import pytest
+from plans import PLENTY, lay_out
 
 from edge_trgl.engine import training
 from edge_trgl.engine.commits import Ledger
@@ -44,10 +45,9 @@ DAMAGES = {"flipped": flip, "cut": cut, "foreign": swap, "missing": lambda path:
 
 def _plan(plan_run, name, placement, **settings):
     run = plan_run(name, train__epochs="4", model__width=8, **settings)
-    state = run.state()
-    plan = state.meta("plan")
-    state.set_meta("plan", {**plan, "layout": {**plan["layout"], "placement": placement}})
-    state.close()
+    facts = run.facts()
+    lay_out(facts, placement=placement)
+    facts.close()
     return run
 
 
@@ -72,7 +72,7 @@ def stop_at(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(Ledger, "after", after)
             try:
-                training.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop_requested=lambda: bool(stop))
+                training.train(open_run(run), limits=PLENTY, others_mb=0.0, stop_requested=lambda: bool(stop))
             except StoppedError:
                 return True
         return False
@@ -82,9 +82,9 @@ def stop_at(monkeypatch):
 
 def _cached(run):
     """The boundaries that the last commit names and that frozen modules wrote."""
-    state = run.state()
-    found = [run.boundaries / record.file for record in state.boundaries() if can_rebuild(record.spec.name)]
-    state.close()
+    facts = run.facts()
+    found = [run.boundaries / record.file for record in facts.boundaries() if can_rebuild(record.spec.name)]
+    facts.close()
     return found
 
 
@@ -102,15 +102,15 @@ def test_lost_boundaries_are_written_again(plan_run, finish, stop_at, way, place
         for path in _cached(run):
             damage(path)
             hurt.add(kind)
-    state = run.state()
+    facts = run.facts()
     assert hurt == set(DAMAGES)
-    assert state.meta("result")["weights_sha256"] == unbroken.sha256
-    told = [event.text for event in state.events() if event.kind == "boundary"]
+    assert facts.result.weights_sha256 == unbroken.sha256
+    told = [event.text for event in facts.events() if event.kind == "boundary"]
     assert len(told) >= 4
     assert all(text.endswith("it is written again") for text in told)
-    images = [sum(m.num_images for m in each.metrics("train")) for each in (state, unbroken.run.state())]
+    images = [sum(m.num_images for m in each.metrics("train")) for each in (facts, unbroken.run.facts())]
     assert images[0] == images[1]
-    state.close()
+    facts.close()
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_what_trained_modules_handed_on_cannot_come_back(plan_run, stop_at):
     (path,) = run.boundaries.iterdir()
     cut(path)
     with pytest.raises(DamagedBoundaryError, match="'stream1' is damaged") as raised:
-        training.train(open_run(run), budget_mb=1e5, others_mb=0.0)
+        training.train(open_run(run), limits=PLENTY, others_mb=0.0)
     assert raised.value.exit_code == 5
     assert path.exists()
     with pytest.raises(StorageError, match="'stream1' is damaged"):
@@ -130,7 +130,7 @@ def test_what_trained_modules_handed_on_cannot_come_back(plan_run, stop_at):
 def test_a_boundary_that_is_damaged_again_ends_the_run(plan_run, stop_at, monkeypatch):
     run = _plan(plan_run, "run", "disk", **WAYS["sequential"])
     assert stop_at(run, 6)
-    record = run.state().boundaries()[0]
+    record = run.facts().boundaries()[0]
     error = DamagedBoundaryError("it is damaged", boundary=record.spec.name)
 
     def read(*arguments, **options):
@@ -138,7 +138,7 @@ def test_a_boundary_that_is_damaged_again_ends_the_run(plan_run, stop_at, monkey
 
     monkeypatch.setattr("edge_trgl.runtime.storage.stored_rows.StoredRows._verify", read)
     with pytest.raises(DamagedBoundaryError, match="it is damaged"):
-        training.train(open_run(run), budget_mb=1e5, others_mb=0.0)
+        training.train(open_run(run), limits=PLENTY, others_mb=0.0)
 
 
 def _names(visits):

@@ -133,7 +133,7 @@ LOOPS = [
 
 
 def assert_same_losses(opened, plain):
-    for metric in opened.state.metrics("train"):
+    for metric in opened.facts.metrics("train"):
         # A mean of float32 losses, each of a small net's logits.
         expected = plain.losses[metric.module][metric.epoch]
         assert metric.loss_sum / metric.num_images == pytest.approx(expected, rel=SMALL)

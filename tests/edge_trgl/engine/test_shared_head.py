@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from plans import PLENTY
 
 from edge_trgl.engine import evaluation, training
 from edge_trgl.engine.open_run import open_run
@@ -41,7 +42,7 @@ def test_stopped_after_every_visit_it_gives_the_same_weights(plan_run, train_run
     whole, run = train_run("whole", **settings), plan_run("broken", **settings)
     for position in range(1, NUM_VISITS + 1):
         _stopped(run)
-        assert run.state().position() == position
+        assert run.facts().position() == position
     last = heads(run)
     assert last[0] == last[2] != last[1]
     _stopped(run)
@@ -56,15 +57,15 @@ NUM_VISITS = 12
 def _stopped(run):
     """Train until the first safe point."""
     with pytest.raises(StoppedError):
-        training.train(open_run(run), budget_mb=1e5, others_mb=0.0, stop_requested=lambda: True)
+        training.train(open_run(run), limits=PLENTY, others_mb=0.0, stop_requested=lambda: True)
 
 
 def test_every_depth_is_scored_with_it(train_run):
     trained = train_run("run", **SHARED)
     opened = open_run(trained.run)
     again = evaluation.evaluate(opened, opened.modules(), Meter(), Headroom(None), lambda visit: None)
-    assert again == trained.result["scores"]
-    assert len(again["per_depth"]) == 3
+    assert again == trained.result.scores
+    assert len(again.per_depth) == 3
 
 
 @pytest.mark.slow
@@ -72,22 +73,22 @@ def test_the_plan_keeps_every_module_in_memory(plan_run, monkeypatch, tmp_path):
     """And counts what it keeps: a head with each module."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # estimates alone: nothing that was measured before
     plans = [
-        plan_run(name, budget__probe=False, **settings).state().meta("plan")
+        plan_run(name, budget__probe=False, **settings).facts().planned.plan
         for name, settings in (
             ("shared", SHARED),
             ("apart", {"model__downsample": (), "budget__chunk": "1", "budget__resident": "3"}),
         )
     ]
-    assert (plans[0]["layout"]["resident"], plans[0]["layout"]["chunk"]) == (3, 1)
-    assert plans[0]["layout"] == plans[1]["layout"]
-    above_mb = [[peak - one["fixed_mb"] for peak in one["peaks_mb"]] for one in plans]
+    assert (plans[0].layout.resident, plans[0].layout.chunk) == (3, 1)
+    assert plans[0].layout == plans[1].layout
+    above_mb = [[peak - one.fixed_mb for peak in one.peaks_mb] for one in plans]
     assert above_mb[0] == pytest.approx(above_mb[1])
     runs = {
         name: plan_run(f"least {name}", None, **settings, model__width=256)
         for name, settings in (("shared", SHARED), ("apart", {"model__downsample": ()}))
     }
-    least = {name: run.state().meta("plan") for name, run in runs.items()}
-    above = {name: one["peak_mb"] - one["fixed_mb"] for name, one in least.items()}  # the rest is this process
+    least = {name: run.facts().planned.plan for name, run in runs.items()}
+    above = {name: one.peak_mb - one.fixed_mb for name, one in least.items()}  # the rest is this process
     assert above["shared"] > above["apart"] + 16
     with pytest.raises(DoesNotFitError):
         choose(runs["shared"], least["shared"]["peak_mb"] - 8, 1e6)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from plans import lay_out
 from preloaded import command
 from torch import nn
 
@@ -64,11 +65,9 @@ def test_every_layout_gives_the_same_weights(plan_run, finish, archive, regime):
         for recompute in ("none", "norms", "blocks"):
             settings = {"data__source": str(archive), "data__limit": None, "train__regime": regime}
             run = plan_run(f"{placement}-{recompute}", **settings, model__name="km-2-2")
-            state = run.state()
-            plan = state.meta("plan")
-            layout = {**plan["layout"], "placement": placement, "recompute": recompute, "resident": 1}
-            state.set_meta("plan", {**plan, "layout": layout})
-            state.close()
+            facts = run.facts()
+            lay_out(facts, placement=placement, recompute=recompute, resident=1)
+            facts.close()
             hashes.add(finish(run).sha256)
     assert len(hashes) == 1
 

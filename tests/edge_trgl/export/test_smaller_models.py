@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
+from plans import PLENTY
 
 from edge_trgl.cli.predict import predict
 from edge_trgl.data import RecordReader, open_dataset
@@ -27,6 +28,7 @@ from edge_trgl.export.smaller_models import write_smaller
 from edge_trgl.export.write_models import write_models
 from edge_trgl.runtime.errors import ExportRejectedError, InputError, OverBudgetError
 from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.memory.limits import Limits
 
 WIDE = {"data__limit": 400, "data__validation": 0.4, "train__epochs": "3", "model__width": 8}
 MLP = """
@@ -43,12 +45,12 @@ MLP = """
 
 def deploy(run, depth="chosen", target="generic", batch="dynamic"):
     """model.onnx, as `Pipeline.export` writes it."""
-    written = write_models(run, depth=depth, target=target, batch=batch, budget_mb=1e5)
-    return check_models(run, written=written, export_mb=300.0, others_mb=0.0, budget_mb=1e5)
+    written = write_models(run, depth=depth, target=target, batch=batch, limits=PLENTY)
+    return check_models(run, written=written, export_mb=300.0, others_mb=0.0, limits=PLENTY)
 
 
 def shrink(run, form):
-    return write_smaller(run, form=form, others_mb=0.0, budget_mb=1e5)
+    return write_smaller(run, form=form, others_mb=0.0, limits=PLENTY)
 
 
 @pytest.fixture
@@ -244,7 +246,7 @@ def test_images_come_from_all_over_the_split(trained):
 def test_the_files_are_measured_in_turn(trained):
     deploy(trained, "1", batch="2")
     shrink(trained, "int8")
-    document = measure_latency([trained.onnx_file, trained.smaller_file("int8")], others_mb=0.0, budget_mb=1e5)
+    document = measure_latency([trained.onnx_file, trained.smaller_file("int8")], others_mb=0.0, limits=PLENTY)
     assert list(document["p50_ms"]) == ["model.onnx", "model.int8.onnx"]
     assert all(found > 0 for found in document["p50_ms"].values())
     assert (document["threads"], document["batch"]) == (1, 2)
@@ -259,7 +261,7 @@ def test_files_that_the_budget_has_no_room_for_are_not_called_bad(trained, monke
 
     monkeypatch.setattr(latency.bench, "side_by_side", refuse)
     with pytest.raises(told):
-        measure_latency([trained.onnx_file], others_mb=0.0, budget_mb=1e5)
+        measure_latency([trained.onnx_file], others_mb=0.0, limits=PLENTY)
 
 
 def test_predict_takes_an_int8_file(trained, tmp_path):
@@ -283,11 +285,11 @@ def test_the_jobs_load_no_torch():
 
 def test_the_jobs_are_held_to_the_budget(trained, monkeypatch):
     deploy(trained, "1")
-    limits = []
-    monkeypatch.setattr(guard, "set_guard", limits.append)
-    write_smaller(trained, form="fp16", others_mb=30.0, budget_mb=500.0)
-    measure_latency([trained.onnx_file], others_mb=30.0, budget_mb=500.0)
-    assert limits == [470.0, 470.0]
+    guards, limits = [], Limits(budget_mb=500.0)
+    monkeypatch.setattr(guard, "set_guard", lambda *given: guards.append(given))
+    write_smaller(trained, form="fp16", others_mb=30.0, limits=limits)
+    measure_latency([trained.onnx_file], others_mb=30.0, limits=limits)
+    assert guards == [(limits, 30.0)] * 2
 
 
 FAMILIES = {

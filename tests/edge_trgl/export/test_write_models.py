@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from nearness import SMALL, assert_near, scale_of
+from plans import PLENTY
 
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.engine.open_run import open_run
@@ -21,6 +23,8 @@ from edge_trgl.export.check_models import check_models
 from edge_trgl.export.compare import comparison
 from edge_trgl.export.onnx_file import onnx_file
 from edge_trgl.export.write_models import write_models
+from edge_trgl.jobs.requests import EXPORT
+from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.runtime.errors import (
     DoesNotFitError,
@@ -31,12 +35,14 @@ from edge_trgl.runtime.errors import (
     UsageError,
 )
 from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.memory.limits import Limits
 
 
 def deploy(run, depth="chosen", target=None, batch="dynamic", budget_mb=1e5):
     """What `Pipeline.export` does, in this process."""
-    written = write_models(run, depth=depth, target=target, batch=batch, budget_mb=budget_mb)
-    return check_models(run, written=written, export_mb=300.0, others_mb=0.0, budget_mb=budget_mb)
+    limits = Limits(budget_mb=budget_mb)
+    written = write_models(run, depth=depth, target=target, batch=batch, limits=limits)
+    return check_models(run, written=written, export_mb=300.0, others_mb=0.0, limits=limits)
 
 
 def logits_of(run, num_images):
@@ -53,7 +59,7 @@ def logits_of(run, num_images):
             x = local.trunk(x)
             found.append(local.head(x))
     feed.close()
-    opened.state.close()
+    opened.facts.close()
     # Logits that are alike for all images would equal those of other images too.
     assert min(float(logits.std(0).mean()) for logits in found) > 1e-3
     return pixels.contiguous().numpy(), found
@@ -93,8 +99,8 @@ def test_every_exit_in_one_file(trained):
     found = run_file(trained.onnx_file, pixels)
     assert list(found) == ["logits_1", "logits_2", "logits_3"]
     opened = open_run(trained)
-    accuracies = opened.state.meta("result")["scores"]["per_depth"]
-    opened.state.close()
+    accuracies = opened.facts.result.scores.per_depth
+    opened.facts.close()
     for one, logits, accuracy in zip(document["exits"], expected, accuracies, strict=True):
         assert_near(found[f"logits_{one['depth']}"], logits)
         assert one["accuracy"] == one["accuracy_onnx"] == pytest.approx(accuracy)
@@ -115,10 +121,10 @@ def test_one_depth(trained, depth, number):
 
 
 def test_the_chosen_depth_is_the_runs(trained):
-    state = trained.state()
-    result = state.meta("result")
-    state.set_meta("result", {**result, "scores": {**result["scores"], "chosen_depth": 2}})
-    state.close()
+    facts = trained.facts()
+    result = facts.result
+    facts.result = replace(result, scores=replace(result.scores, chosen_depth=2))
+    facts.close()
     assert deploy(trained)["depth"] == 2
 
 
@@ -196,7 +202,7 @@ def test_frozen_modules_have_no_exit(train_run):
 def logits_of_pixels(run):
     opened = open_run(run)
     pixels = opened.feed("val").pixels(np.arange(2)).contiguous().numpy()
-    opened.state.close()
+    opened.facts.close()
     return pixels
 
 
@@ -221,24 +227,24 @@ def test_a_budget_that_is_too_small_is_told_with_the_number(trained):
 
 
 def test_the_jobs_are_held_to_the_budget(trained, monkeypatch):
-    limits = []
-    monkeypatch.setattr(guard, "set_guard", limits.append)
+    rooms_mb = []
+    monkeypatch.setattr(guard, "set_guard", lambda limits, others_mb: rooms_mb.append(limits.room_mb(others_mb)))
     deploy(trained, "1", budget_mb=4000.0)
-    assert len(limits) == 2
-    assert limits[0] < 4000 and limits[1] == 4000
+    assert len(rooms_mb) == 2
+    assert rooms_mb[0] < 4000 and rooms_mb[1] == 4000
 
 
 def test_a_file_that_differs_is_kept_as_rejected(trained, monkeypatch):
     deploy(trained, "last")
     good, told = trained.onnx_file.read_bytes(), trained.export_file.read_bytes()
-    written = write_models(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
+    written = write_models(trained, depth="all", target=None, batch="dynamic", limits=PLENTY)
     new = trained.folder / "model.onnx.new"
     weight = onnx_file.stream_reader.read(new).weights["module2/head.linear.bias"]
     with new.open("r+b") as file:
         file.seek(weight.start)
         file.write(np.float32(weight.read()[0] + 0.01).tobytes())
     with pytest.raises(ExportRejectedError, match=r"at depth 2, over 16 images, .* is 0\.01,"):
-        check_models(trained, written=written, export_mb=0.0, others_mb=0.0, budget_mb=1e5)
+        check_models(trained, written=written, export_mb=0.0, others_mb=0.0, limits=PLENTY)
     assert trained.onnx_file.read_bytes() == good
     assert trained.export_file.read_bytes() == told
     kept = json.loads((trained.folder / "model.onnx.rejected.json").read_text())
@@ -262,37 +268,37 @@ def test_a_check_that_is_cut_leaves_the_old_model(trained, monkeypatch):
 
 
 def test_an_export_that_is_stopped_leaves_nothing_half_done(trained, monkeypatch):
-    def stopped(pipeline, state, name, **options):
-        assert name == "export"
+    def stopped(jobs, job, request):
+        assert job is EXPORT
         for name in ("model.onnx.new", "model.onnx.data.new", "model.int8.onnx.new", "model.fp16.onnx.data2.new"):
             (trained.folder / name).write_bytes(b"half")
         raise StoppedError("stopped")
 
     deploy(trained)
     before = {path.name for path in trained.folder.iterdir()}
-    monkeypatch.setattr(Pipeline, "_job", stopped)
+    monkeypatch.setattr(JobRunner, "do", stopped)
     with pytest.raises(StoppedError):
         Pipeline(trained, lambda message: None).export()
     assert {path.name for path in trained.folder.iterdir()} == before
 
 
 def test_an_export_that_is_refused_memory_tells_the_budget(trained, monkeypatch):
-    def refused(pipeline, state, name, **options):
+    def refused(jobs, job, request):
         raise OverBudgetError("an allocation was refused")
 
-    state = trained.state()
-    state.set_meta("budget_mb", 321.0)
-    state.close()
-    monkeypatch.setattr(Pipeline, "_job", refused)
+    facts = trained.facts()
+    facts.limits = Limits(budget_mb=321.0)
+    facts.close()
+    monkeypatch.setattr(JobRunner, "do", refused)
     with pytest.raises(OverBudgetError, match="exporting took more than the budget of 321 MiB") as caught:
         Pipeline(trained, lambda message: None).export()
     assert f"resume {trained.folder} --budget-mb N --export" in caught.value.hint
 
 
 def test_a_damaged_module_is_named(trained):
-    state = trained.state()
-    path = trained.modules / state.modules()[1].name
-    state.close()
+    facts = trained.facts()
+    path = trained.modules / facts.modules()[1].name
+    facts.close()
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -335,7 +341,7 @@ def colour(plan_run, tmp_path):
     reader = RecordReader(run.data, "train", opened.info)
     pixels, labels = reader.read(np.arange(40)).copy(), reader.labels[:40]
     reader.close()
-    opened.state.close()
+    opened.facts.close()
     images = np.pad(pixels, [(0, 0), (2, 2), (2, 2), (0, 0)]).repeat(3, axis=3)
     archive = tmp_path / "colour.npz"
     np.savez(archive, x_train=images[:32], y_train=labels[:32], x_test=images[32:], y_test=labels[32:])

@@ -6,32 +6,45 @@ import json
 
 import pytest
 
+from edge_trgl.jobs.requests import CHECK
+from edge_trgl.pipeline.exporting import ExportOptions
+from edge_trgl.pipeline.job_runner import Done, JobRunner
 from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.run.facts import Result, Scores, Work
 from edge_trgl.runtime.errors import ExportRejectedError
-from edge_trgl.runtime.processes.supervisor import Outcome
+from edge_trgl.runtime.memory.limits import Limits
 
 
 @pytest.fixture
 def jobs(plan_run, monkeypatch):
     """A finished run's pipeline that only notes its jobs: (pipeline, their names)."""
     run = plan_run("run")
-    state = run.state()
-    state.set_meta("result", {"scores": {}})
-    state.set_meta("budget_mb", 500.0)
-    state.close()
+    facts = run.facts()
+    scores = Scores(
+        first_depth=1,
+        per_depth=(0.5,),
+        chosen_depth=1,
+        chosen=0.5,
+        last=0.5,
+        test_per_depth=(0.5,),
+        chosen_on="validation",
+    )
+    facts.result = Result(scores=scores, weights_sha256="", work=Work(), peak_mb=1.0, method="VmHWM")
+    facts.limits = Limits(budget_mb=500.0)
+    facts.close()
     run.summary_file.write_text("{}")
     names: list[str] = []
     document = {"peak_mb": 300.0, "early_exit": None}
 
-    def job(self, state, name, **options):
-        names.append(name)
-        if name == "check":
+    def do(self, job, request):
+        names.append(job.name)
+        if job is CHECK:
             run.export_file.write_text(json.dumps(document))
-        if options.get("form") == "int8":
+        if getattr(request, "form", None) == "int8":
             raise ExportRejectedError("it loses 3 points")
-        return Outcome(result=document, peak_mb=300.0, seconds=1.0)
+        return Done(result=document, peak_mb=300.0)
 
-    monkeypatch.setattr(Pipeline, "_job", job)
+    monkeypatch.setattr(JobRunner, "do", do)
     return Pipeline(run, lambda message: None), names
 
 
@@ -47,12 +60,12 @@ def jobs(plan_run, monkeypatch):
 )
 def test_one_report_at_the_end(jobs, options, expected):
     pipeline, names = jobs
-    pipeline.export(**options)
+    pipeline.export(ExportOptions(**options))
     assert names == expected
 
 
 def test_the_report_shows_what_was_refused(jobs):
     pipeline, names = jobs
     with pytest.raises(ExportRejectedError, match="loses 3 points"):
-        pipeline.export(forms=("int8",))
+        pipeline.export(ExportOptions(forms=("int8",)))
     assert names == ["export", "check", "smaller", "report"]

@@ -10,13 +10,16 @@ import re
 import threading
 
 import pytest
+from plans import PLENTY
 
 from edge_trgl.config.sources import resolve
 from edge_trgl.engine.commits import Ledger
-from edge_trgl.pipeline.pipeline import ATTEMPTS, Pipeline
+from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.pipeline.training import ATTEMPTS
 from edge_trgl.planning.choose import choose
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DiskFullError, DoesNotFitError
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.storage import disk_space, files
 from edge_trgl.runtime.units import MIB
 from tests.conftest import TINY, flat
@@ -95,20 +98,19 @@ def quiet(message):
 
 
 def events(run, kind):
-    state = run.state()
-    found = [event.text for event in state.events() if event.kind == kind]
-    state.close()
+    facts = run.facts()
+    found = [event.text for event in facts.events() if event.kind == kind]
+    facts.close()
     return found
 
 
 def planned(pipeline, place, placement):
     """Has the pipeline's run a plan with its boundaries at `placement`; returns that plan's MiB on the disk."""
-    state = pipeline.run.state()
-    pipeline._job(state, "prepare")
-    pipeline.plan(state, None)
+    facts = pipeline.run.facts()
+    pipeline.plan()
     place(pipeline.run, placement)
-    disk_mb = state.meta("plan")["disk_mb"]
-    state.close()
+    disk_mb = facts.planned.plan.disk_mb
+    facts.close()
     return disk_mb
 
 
@@ -148,7 +150,7 @@ def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(
     before, after = told.split(" -> ")
     assert ("boundaries on disk" in before, "boundaries in memory" in after) == (True, True)
     assert any(text.startswith(told) for text in pipeline.listener.warnings)
-    assert pipeline.run.state().meta("plan")["disk_mb"] <= left_mb
+    assert pipeline.run.facts().planned.plan.disk_mb <= left_mb
     pipeline.listener.filler.let_go()
 
 
@@ -156,10 +158,9 @@ def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(
 def test_in_sequential_training_it_waits_for_room_and_goes_on(undisturbed_of, small_disk, forked_jobs):
     undisturbed = undisturbed_of(SEQUENTIAL)
     pipeline = pipeline_of(small_disk / "run", quiet, SEQUENTIAL)
-    state = pipeline.run.state()
-    pipeline._job(state, "prepare")
-    pipeline.plan(state, None)
-    pipeline.listener = Witness(Filler(small_disk, state.meta("plan")["disk_mb"] - 1.2), let_go_at=ATTEMPTS - 1)
+    facts = pipeline.run.facts()
+    pipeline.plan()
+    pipeline.listener = Witness(Filler(small_disk, facts.planned.plan.disk_mb - 1.2), let_go_at=ATTEMPTS - 1)
     summary = pipeline.train()
     assert summary["weights_sha256"] == undisturbed.sha256
     assert summary["restarts"] == ATTEMPTS - 1
@@ -172,10 +173,9 @@ def test_without_room_it_stops_says_how_much_is_missing_and_can_be_resumed(
 ):
     undisturbed = undisturbed_of(SEQUENTIAL)
     pipeline = pipeline_of(small_disk / "run", quiet, SEQUENTIAL)
-    state = pipeline.run.state()
-    pipeline._job(state, "prepare")
-    pipeline.plan(state, None)
-    filler = Filler(small_disk, state.meta("plan")["disk_mb"] - 1.2)
+    facts = pipeline.run.facts()
+    pipeline.plan()
+    filler = Filler(small_disk, facts.planned.plan.disk_mb - 1.2)
     pipeline.listener = Witness(filler)
     with pytest.raises(DiskFullError, match="the disk is full") as caught:
         pipeline.train()
@@ -212,24 +212,24 @@ def test_chunks_become_shorter_where_one_ends_and_the_weights_stay_the_same(plan
     undisturbed = finish(plan_run("undisturbed", **settings))
     # The least in memory: boundaries on disk, in chunks as long as an epoch.
     run = plan_run("broken", None, **settings, train__checkpoint_minutes=0.0)
-    state = run.state()
-    plan = state.meta("plan")
-    assert (plan["layout"]["placement"], plan["layout"]["chunk"]) == ("disk", 20)
+    facts = run.facts()
+    plan = facts.planned.plan
+    assert (plan.layout.placement, plan.layout.chunk) == ("disk", 20)
     disk = FullAt(run.folder, 1e6)
     monkeypatch.setattr(files, "system", disk)
     # The disk is found full when a chunk has ended and the next one asks for its first boundary.
-    monkeypatch.setattr(Ledger, "commit", filling(disk, plan["disk_mb"] - 1.6))
+    monkeypatch.setattr(Ledger, "commit", filling(disk, plan.disk_mb - 1.6))
     with pytest.raises(DiskFullError):
         finish(run)
     assert disk.refusals == 1
-    assert state.position() > 0
-    run.remove_uncommitted(state)
-    changed = choose(run, plan["peak_mb"], disk.limit_mb, refused="disk").changed
+    assert facts.position() > 0
+    run.remove_uncommitted(facts)
+    changed = choose(run, Limits(budget_mb=plan.peak_mb, disk_mb=disk.limit_mb), refused="disk").changed
     assert "chunks of 20" in changed.split(" -> ")[0]
     assert "chunks of 5," in changed.split(" -> ")[1]
     assert finish(run).sha256 == undisturbed.sha256
     assert disk.refusals == 1
-    images = [sum(m.num_images for m in r.state().metrics("train")) for r in (run, undisturbed.run)]
+    images = [sum(m.num_images for m in r.facts().metrics("train")) for r in (run, undisturbed.run)]
     assert images[0] == images[1]
 
 
@@ -239,7 +239,7 @@ def filling(disk, limit_mb):
 
     def commit_and_fill(self):
         commit(self)
-        if not self.activations.names and self.state.position() > 0:
+        if not self.activations.names and self.facts.position() > 0:
             disk.limit_mb = limit_mb
 
     return commit_and_fill
@@ -292,14 +292,14 @@ def test_full_at_any_moment_it_goes_on_to_the_same_weights(
             follow(run, "rounds")
         place(run, placement)
     undisturbed, run = finish(runs[0]), runs[1]
-    state, num_full = run.state(), 0
+    facts, num_full = run.facts(), 0
     monkeypatch.setattr(files, "system", FullNowAndThen(every=61))
-    while state.meta("result") is None:
+    while not facts.is_trained:
         try:
             finish(run)
         except DiskFullError:
             num_full += 1
-            run.remove_uncommitted(state)
-            choose(run, 1e5, 1e6, refused="disk")
+            run.remove_uncommitted(facts)
+            choose(run, PLENTY, refused="disk")
     assert num_full > 1
-    assert state.meta("result")["weights_sha256"] == undisturbed.sha256
+    assert facts.result.weights_sha256 == undisturbed.sha256

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import replace
 
 import pytest
 
 from edge_trgl.config.sources import resolve
-from edge_trgl.pipeline.pipeline import ATTEMPTS, Pipeline
+from edge_trgl.pipeline.job_runner import Done, JobRunner
+from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.pipeline.planning import Planning
+from edge_trgl.pipeline.training import ATTEMPTS
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import REFUSED, Measurement
-from edge_trgl.runtime.processes.supervisor import Outcome
+from edge_trgl.runtime.planner.planner import PlanStep
 from tests.conftest import TINY, flat
 
 LONG = {
@@ -53,9 +57,9 @@ class Killer:
 
 
 def events(run, kind):
-    state = run.state()
-    found = [event.text for event in state.events() if event.kind == kind]
-    state.close()
+    facts = run.facts()
+    found = [event.text for event in facts.events() if event.kind == kind]
+    facts.close()
     return found
 
 
@@ -88,19 +92,25 @@ def test_without_progress_it_stops_and_can_be_resumed(tmp_path, undisturbed, for
     assert resumed["weights_sha256"] == undisturbed.sha256
 
 
-def test_what_one_budget_had_no_room_for_is_tried_again_under_another(tmp_path, monkeypatch):
-    pipeline = pipeline_of(tmp_path / "run", Killer(0, []), {"budget": {"mb": 900.0}})
-    state = pipeline.run.state()
+def test_what_one_budget_had_no_room_for_is_tried_again_under_another(plan_run, monkeypatch):
+    run = plan_run("run", budget__mb=900.0)
+    facts = run.facts()
     accepted = Measurement(work_mb=1.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
-    state.set_meta("measured", {"a": asdict(REFUSED), "b": asdict(accepted)})
-    state.set_meta("demand", {})
-    state.set_meta("plan", {"peak_mb": 1000.0, "disk_mb": 1.0})  # of a larger budget
-    done = {"decoded": True, "wanted": [], "changed": None}
-    outcome = Outcome(result=done, peak_mb=1.0, seconds=1.0)
-    monkeypatch.setattr(pipeline, "_job", lambda state, name, **options: outcome)
-    assert pipeline.plan(state, None) == 900
-    assert state.meta("measured") == {"b": asdict(accepted)}
-    state.close()
+    facts.measured = {"a": REFUSED, "b": accepted}
+    larger = replace(facts.planned.plan, floor_mb=1000.0)
+    facts.planned = replace(facts.planned, plan=larger)
+    asked = []
+
+    def do(self, job, request):
+        asked.append((job.name, request.limits.budget_mb))
+        return Done(result=PlanStep(), peak_mb=1.0)
+
+    monkeypatch.setattr(JobRunner, "do", do)
+    jobs = JobRunner(run, run.config(), facts, lambda message: None)
+    assert Planning(run, run.config(), facts, jobs).plan(Limits()).budget_mb == 900
+    assert asked == [("plan", 900)]
+    assert facts.measured == {"b": accepted}
+    facts.close()
 
 
 WIDE = """

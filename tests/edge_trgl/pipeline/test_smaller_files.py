@@ -7,12 +7,14 @@ import json
 import pytest
 
 from edge_trgl.cli.export import table
+from edge_trgl.pipeline.job_runner import Done
 from edge_trgl.pipeline.smaller_files import add_smaller
 from edge_trgl.run.exported_files import rows
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import ExportRejectedError, OverBudgetError
-from edge_trgl.runtime.processes.supervisor import Outcome
+from edge_trgl.runtime.memory.limits import Limits
 
+LIMITS = Limits(budget_mb=500.0)
 EXPORTED = {"num_bytes": 4 << 20, "peak_mb": 290.0}
 INT8 = {
     "num_bytes": 1 << 20,
@@ -27,34 +29,34 @@ LATENCY = {"p50_ms": {"model.onnx": 3.0, "model.int8.onnx": 1.0, "model.fp16.onn
 
 
 @pytest.fixture
-def job():
-    """A job that gives what is made up for it; `job.calls` are the options of each."""
+def jobs():
+    """Jobs that give what is made up for them; `jobs.calls` are their names and requests."""
 
-    class Job:
+    class Jobs:
         def __init__(self):
             self.results = {"int8": INT8, "fp16": FP16, "latency": LATENCY}
             self.calls = []
 
-        def __call__(self, name, **options):
-            self.calls.append((name, options))
-            found = self.results[options.get("form", name)]
+        def do(self, job, request):
+            self.calls.append((job.name, request))
+            found = self.results[getattr(request, "form", job.name)]
             if isinstance(found, Exception):
                 raise found
-            return Outcome(result=found, peak_mb=400.0, seconds=1.0)
+            return Done(result=found, peak_mb=400.0)
 
-    return Job()
+    return Jobs()
 
 
-def test_one_after_another_then_measured(tmp_path, job):
+def test_one_after_another_then_measured(tmp_path, jobs):
     run = Run(tmp_path)
-    document = add_smaller(run, EXPORTED, ("int8", "fp16"), 500.0, job)
-    assert [(name, options.get("form")) for name, options in job.calls] == [
+    document = add_smaller(run, EXPORTED, ("int8", "fp16"), LIMITS, jobs)
+    assert [(name, getattr(request, "form", None)) for name, request in jobs.calls] == [
         ("smaller", "int8"),
         ("smaller", "fp16"),
         ("latency", None),
     ]
-    assert job.calls[2][1]["names"] == ["model.onnx", "model.int8.onnx", "model.fp16.onnx"]
-    assert {options["budget_mb"] for _, options in job.calls[:3]} == {500.0}
+    assert jobs.calls[2][1].names == ("model.onnx", "model.int8.onnx", "model.fp16.onnx")
+    assert {request.limits for _, request in jobs.calls} == {LIMITS}
     assert document == json.loads(run.export_file.read_text())
     assert document["smaller"] == {"int8": INT8, "fp16": FP16}
     assert document["peak_mb"] > 400
@@ -66,34 +68,34 @@ def test_one_after_another_then_measured(tmp_path, job):
     ]
 
 
-def test_one_that_is_refused_does_not_keep_the_other_from_being_written(tmp_path, job):
+def test_one_that_is_refused_does_not_keep_the_other_from_being_written(tmp_path, jobs):
     run = Run(tmp_path)
-    job.results["int8"] = ExportRejectedError("it loses 3 points")
-    job.results["latency"] = {"p50_ms": {"model.onnx": 3.0, "model.fp16.onnx": 3.1}}
+    jobs.results["int8"] = ExportRejectedError("it loses 3 points")
+    jobs.results["latency"] = {"p50_ms": {"model.onnx": 3.0, "model.fp16.onnx": 3.1}}
     with pytest.raises(ExportRejectedError, match="it loses 3 points"):
-        add_smaller(run, EXPORTED, ("int8", "fp16"), 500.0, job)
+        add_smaller(run, EXPORTED, ("int8", "fp16"), LIMITS, jobs)
     document = json.loads(run.export_file.read_text())
     assert document["smaller"] == {"int8": {"rejected": "it loses 3 points"}, "fp16": FP16}
-    assert [options["names"] for name, options in job.calls if name == "latency"] == [
-        ["model.onnx", "model.fp16.onnx"]
+    assert [request.names for name, request in jobs.calls if name == "latency"] == [
+        ("model.onnx", "model.fp16.onnx")
     ]
     assert table(rows(run, document)).splitlines()[2].split(maxsplit=1) == ["model.int8.onnx", "it loses 3 points"]
 
 
-def test_if_all_are_refused_nothing_is_measured(tmp_path, job):
+def test_if_all_are_refused_nothing_is_measured(tmp_path, jobs):
     run = Run(tmp_path)
-    job.results["fp16"] = ExportRejectedError("it differs")
+    jobs.results["fp16"] = ExportRejectedError("it differs")
     with pytest.raises(ExportRejectedError):
-        add_smaller(run, EXPORTED, ("fp16",), 500.0, job)
+        add_smaller(run, EXPORTED, ("fp16",), LIMITS, jobs)
     document = json.loads(run.export_file.read_text())
-    assert [name for name, _ in job.calls] == ["smaller"]
+    assert [name for name, _ in jobs.calls] == ["smaller"]
     assert [row.latency_ms for row in rows(run, document)] == [None, None]
 
 
-def test_without_room_to_measure_there_is_no_latency(tmp_path, job):
+def test_without_room_to_measure_there_is_no_latency(tmp_path, jobs):
     run = Run(tmp_path)
-    job.results["latency"] = OverBudgetError("an allocation was refused")
-    document = add_smaller(run, EXPORTED, ("int8",), 500.0, job)
+    jobs.results["latency"] = OverBudgetError("an allocation was refused")
+    document = add_smaller(run, EXPORTED, ("int8",), LIMITS, jobs)
     assert document["latency"] is None
     assert [row.latency_ms for row in rows(run, document)] == [None, None]
 

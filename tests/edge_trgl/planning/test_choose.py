@@ -9,8 +9,7 @@ import pytest
 
 from edge_trgl.planning import calibrated, choose
 from edge_trgl.runtime.errors import DoesNotFitError
-from edge_trgl.runtime.planner.demand import Demand
-from edge_trgl.runtime.planner.plan import Plan
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord, BoundarySpec
 from edge_trgl.runtime.units import MIB
 
@@ -24,54 +23,54 @@ MODEL = """
 
 
 def _planned_again(run, budget_mb=1e5, **peaks_mb):
-    state = run.state()
+    facts = run.facts()
     for name, peak_mb in peaks_mb.items():
-        state.record_phase(name, peak_mb, seconds=1.0)
-    choose.choose(run, budget_mb, 1e6)
-    return state.meta("plan")["floor_mb"]
+        facts.record_phase(name, peak_mb, seconds=1.0)
+    choose.choose(run, Limits(budget_mb=budget_mb, disk_mb=1e6))
+    return facts.planned.plan.floor_mb
 
 
 def test_no_job_before_training_is_forgotten(plan_run):
     run = plan_run("run")
-    assert _planned_again(run, prepare=100.0, costs=200.0, work=900.0) == 200.0
+    assert _planned_again(run, prepare=100.0, count=200.0, work=900.0) == 200.0
 
 
 def test_the_least_leaves_the_jobs_of_other_runs_a_little_more(plan_run):
     run = plan_run("run")
-    assert _planned_again(run, costs=200.0) == 200.0
-    assert _planned_again(run, budget_mb=None, costs=200.0) == 200.0 + calibrated.JOB_MARGIN_MB
+    assert _planned_again(run, count=200.0) == 200.0
+    assert _planned_again(run, budget_mb=None, count=200.0) == 200.0 + calibrated.JOB_MARGIN_MB
 
 
 def test_a_refusal_names_a_budget_that_leaves_them_a_little_more(plan_run):
     run = plan_run("run")
     with pytest.raises(DoesNotFitError, match=r"before training .* need 5003 MiB") as caught:
-        _planned_again(run, budget_mb=4999.0, costs=5000.0)
+        _planned_again(run, budget_mb=4999.0, count=5000.0)
     assert caught.value.hint.startswith("Give --budget-mb 5003")
-    assert _planned_again(run, budget_mb=5003.0, costs=5002.9) == 5002.9
+    assert _planned_again(run, budget_mb=5003.0, count=5002.9) == 5002.9
 
 
 def test_a_model_that_is_cut_is_converted_beside_its_library(plan_run, tmp_path, monkeypatch):
     (tmp_path / "floor_models.py").write_text(textwrap.dedent(MODEL))
     monkeypatch.syspath_prepend(str(tmp_path))
     run = plan_run("run", model__name="floor_models:net")
-    rows = run.state().meta("demand")["forms"][0]["rows"]
-    making = max(row["opening"] + row["weights"] for row in rows)
+    rows = run.facts().counted.demand.forms[0].rows
+    making = max(row.opening + row.weights for row in rows)
     assert making > 0
-    assert _planned_again(run, costs=200.0, cut=300.0) == 300.0 + making / MIB + calibrated.JOB_MARGIN_MB
+    assert _planned_again(run, count=200.0, cut=300.0) == 300.0 + making / MIB + calibrated.JOB_MARGIN_MB
     assert _planned_again(run, prepare=500.0) == 500.0
 
 
 def _chunks_of(run, *names, position=1):
     """The chunks with which the run may go on from a commit that names boundaries of these names."""
-    state = run.state()
+    facts = run.facts()
     specs = [BoundarySpec(name=name, shape=(4,), dtype="float32", records=10) for name in names]
     records = [BoundaryRecord(spec=spec, file=spec.name, counts=(0,), index_checksum="") for spec in specs]
-    state.commit(position=position, modules=[], boundaries=records)
-    demand, before = Demand.from_document(state.meta("demand")), Plan.from_document(state.meta("plan"))
+    facts.commit(position=position, modules=[], boundaries=records)
+    demand, before = facts.counted.demand, facts.planned.plan
     before = replace(before, layout=replace(before.layout, chunk=12))
-    found = choose._begun(state, demand, before)
+    found = choose._begun(facts, demand, before)
     assert found.live_bytes == 10 * (16 + 16) * len(names)
-    state.close()
+    facts.close()
     return found.chunks
 
 
@@ -96,8 +95,8 @@ def test_nor_where_it_was_asked_for_or_says_nothing(plan_run, settings):
 
 def test_what_an_export_will_take_is_told_beforehand(plan_run):
     run = plan_run("run")
-    state = run.state()
-    plan, export_mb = state.meta("plan"), state.meta("export_mb")
-    heaviest_mb = max(row["weights_mb"] for row in state.meta("table"))
-    state.close()
-    assert export_mb == pytest.approx(plan["fixed_mb"] + 10 + 2.2 * heaviest_mb)
+    facts = run.facts()
+    plan, export_mb = facts.planned.plan, facts.planned.export_mb
+    heaviest_mb = max(row.weights_mb for row in facts.planned.table)
+    facts.close()
+    assert export_mb == pytest.approx(plan.fixed_mb + 10 + 2.2 * heaviest_mb)

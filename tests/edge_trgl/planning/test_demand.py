@@ -15,6 +15,7 @@ from edge_trgl.planning.count import chain_costs
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.memory import allocator
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.storage.storage_speed import StorageSpeed
 from edge_trgl.runtime.units import MIB
@@ -26,20 +27,20 @@ PAGED = {"train__regime": "end-to-end", "model__name": "km-4-2", "model__width":
 def paged(plan_run, process_size):
     """An end-to-end run of several modules, and the bytes that all its weights and momentum take."""
     run = plan_run("run", **PAGED)
-    rows = run.state().meta("demand")["forms"][-1]["rows"]
+    rows = run.facts().counted.demand.forms[-1].rows
     assert len(rows) == 4
-    return run, sum(row["weights"] + row["momentum"] for row in rows)
+    return run, sum(row.weights + row.momentum for row in rows)
 
 
 def _orders(run, budget_mb):
-    demand.store_demand(run, budget_mb)
-    return [form["order"] for form in run.state().meta("demand")["forms"]]
+    demand.store_demand(run, Limits(budget_mb=budget_mb))
+    return [form.order for form in run.facts().counted.demand.forms]
 
 
 @pytest.mark.slow
 def test_a_net_is_not_whole_where_its_weights_fit_but_no_step(paged):
     run, states = paged
-    fixed_mb = run.state().meta("demand")["fixed_mb"]
+    fixed_mb = run.facts().counted.demand.fixed_mb
     room_mb = calibrated.WHOLE_FACTOR * states / MIB
     assert "stream" in _orders(run, fixed_mb + room_mb + 200)
     assert "stream" not in _orders(run, fixed_mb + room_mb + 1)
@@ -50,7 +51,7 @@ def test_a_net_is_not_whole_where_its_weights_fit_but_no_step(paged):
 def test_a_net_is_paged_where_that_is_asked_for(paged, plan_run):
     """Whatever room there is for the whole of it."""
     run, states = paged
-    plenty_mb = run.state().meta("demand")["fixed_mb"] + calibrated.WHOLE_FACTOR * states / MIB + 200
+    plenty_mb = run.facts().counted.demand.fixed_mb + calibrated.WHOLE_FACTOR * states / MIB + 200
     assert "stream" in _orders(run, plenty_mb)
     assert "stream" not in _orders(plan_run("two", **PAGED, budget__resident="2"), plenty_mb)
 
@@ -93,9 +94,9 @@ def test_the_profile_knows_the_disk_or_it_is_measured(tmp_path, monkeypatch, boa
 @pytest.mark.slow
 def test_the_largest_tensor_decides_what_becomes_of_freed_memory(plan_run, monkeypatch):
     def planned(name, without=()):
-        state = plan_run(name, budget__without=list(without)).state()
-        found = state.meta("allocator"), state.meta("placeless_bytes")
-        state.close()
+        facts = plan_run(name, budget__without=list(without)).facts()
+        found = facts.counted.allocator, facts.counted.fragmentation_bytes
+        facts.close()
         return found
 
     kind, largest = planned("heap")
@@ -111,9 +112,9 @@ def test_the_largest_tensor_decides_what_becomes_of_freed_memory(plan_run, monke
 @pytest.mark.slow
 def test_near_the_budget_freed_memory_is_not_kept_beside_large_tensors(plan_run, monkeypatch):
     def allocator(name, budget_mb):
-        state = plan_run(name, budget_mb).state()
-        found, placeless_mb = state.meta("allocator"), state.meta("placeless_bytes") / MIB
-        state.close()
+        facts = plan_run(name, budget_mb).facts()
+        found, placeless_mb = facts.counted.allocator, facts.counted.fragmentation_bytes / MIB
+        facts.close()
         return found, placeless_mb
 
     found, tensor_mb = allocator("roomy", 1e5)
@@ -133,9 +134,9 @@ def test_what_was_measured_elsewhere_is_measured_anew(plan_run, monkeypatch, nam
 
 
 def _kinds(run):
-    state = run.state()
-    kinds = {row["kind"] for form in state.meta("demand")["forms"] for row in form["rows"]}
-    state.close()
+    facts = run.facts()
+    kinds = {row.kind for form in facts.counted.demand.forms for row in form.rows}
+    facts.close()
     return kinds
 
 

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import own_process
 import pytest
+from plans import PLENTY
 
 from edge_trgl.config.sources import resolve
 from edge_trgl.jobs import prepare
+from edge_trgl.jobs.requests import PrepareRequest, ProbeRequest
 from edge_trgl.planning import forms, measure
 from edge_trgl.planning.choose import choose
 from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import counters
 from edge_trgl.runtime.planner import measurements_cache
-from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Demand, Measurement, ModuleRow
+from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Measurement, ModuleRow
 from edge_trgl.runtime.processes.supervisor import run_child
+from edge_trgl.runtime.records import to_json
 from tests.conftest import TINY
 
 PLENTY_MB = 1e5
@@ -29,27 +32,27 @@ def planned(tmp_path, monkeypatch):
     """A run whose plan waits for measurements, and what it waits for; the cache is empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run = Run.create(tmp_path / "run", resolve(TINY, {"budget": {"probe": True}}))
-    prepare.run(run)
-    store_demand(run, PLENTY_MB)
-    return run, choose(run, PLENTY_MB, PLENTY_MB).wanted
+    prepare.run(run, PrepareRequest())
+    store_demand(run, PLENTY)
+    return run, choose(run, PLENTY).wanted
 
 
 @pytest.mark.slow
 def test_a_plan_rests_on_steps_that_were_measured(planned):
     run, wanted = planned
     assert {one.work for one in wanted} == {"none", FORWARD}
-    options = json.dumps({"wanted": [dataclasses.asdict(one) for one in wanted], "budget_mb": PLENTY_MB})
-    run_child(["-m", "edge_trgl.jobs", "probe", str(run.folder), options], on_message=lambda message: None)
-    assert choose(run, PLENTY_MB, PLENTY_MB).wanted == ()
-    state = run.state()
-    assert state.meta("plan")["probed"]
-    assert all(row["step_s"] > 0 for row in state.meta("table"))
+    request = json.dumps(to_json(ProbeRequest(wanted=wanted, limits=PLENTY)))
+    run_child(["-m", "edge_trgl.jobs", "probe", str(run.folder), request], on_message=lambda message: None)
+    assert choose(run, PLENTY).wanted == ()
+    facts = run.facts()
+    assert facts.planned.plan.probed
+    assert all(row.step_s > 0 for row in facts.planned.table)
     kept = measurements_cache.recall([one.key for one in wanted])
-    assert {key: dataclasses.asdict(one) for key, one in kept.items()} == state.meta("measured")
+    assert kept == facts.measured
     for one in kept.values():
         assert one.fixed_mb > 50  # a process with torch in it
         assert one.opening_mb >= 0
-    state.close()
+    facts.close()
 
 
 @pytest.mark.slow
@@ -57,30 +60,30 @@ def test_a_plan_rests_on_steps_that_were_measured(planned):
 def test_where_tensors_find_places_on_a_heap_a_step_may_take_more(planned, monkeypatch, allocator, work_mb):
     run, wanted = planned
     one = Measurement(work_mb=100.0, opening_mb=1.0, fixed_mb=200.0, seconds=1.0)
-    monkeypatch.setattr(measure.process_setup, "begin", lambda device, room_mb: None)
-    monkeypatch.setattr(measure, "_prepared", lambda run, state, one, device: None)
+    monkeypatch.setattr(measure.process_setup, "begin", lambda device, limits, others_mb: None)
+    monkeypatch.setattr(measure, "_prepared", lambda run, facts, one, device: None)
     monkeypatch.setattr(measure, "_measured", lambda work, size, room_mb, device: one)
-    state = run.state()
-    state.set_meta("allocator", allocator)
-    measure.measure(run, wanted[:1], PLENTY_MB)
-    assert state.meta("measured")[wanted[0].key]["work_mb"] == pytest.approx(work_mb)
-    state.close()
+    facts = run.facts()
+    facts.counted = dataclasses.replace(facts.counted, allocator=allocator)
+    measure.measure(run, wanted[:1], PLENTY)
+    assert facts.measured[wanted[0].key].work_mb == pytest.approx(work_mb)
+    facts.close()
 
 
 @pytest.mark.parametrize(
     ("message", "num_measured"), [("can't allocate memory", 2), ("could not create a primitive", 1)]
 )
 def test_after_a_lasting_refusal_the_rest_is_left_to_another_process(planned, monkeypatch, message, num_measured):
-    def refuse(run, state, one, device):
+    def refuse(run, facts, one, device):
         raise RuntimeError(message)
 
     run, wanted = planned
-    monkeypatch.setattr(measure.process_setup, "begin", lambda device, room_mb: None)
+    monkeypatch.setattr(measure.process_setup, "begin", lambda device, limits, others_mb: None)
     monkeypatch.setattr(measure, "_prepared", refuse)
-    measure.measure(run, wanted[:2], PLENTY_MB)
-    state = run.state()
-    assert state.meta("measured") == {one.key: dataclasses.asdict(REFUSED) for one in wanted[:num_measured]}
-    state.close()
+    measure.measure(run, wanted[:2], PLENTY)
+    facts = run.facts()
+    assert facts.measured == {one.key: REFUSED for one in wanted[:num_measured]}
+    facts.close()
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +129,9 @@ def test_code_that_later_works_load_counts_for_all(monkeypatch):
 
 def test_in_parts_all_gradients_are_there_while_the_next_part_is_computed(planned):
     run, _ = planned
-    state = run.state()
-    exact, halves = Demand.from_document(state.meta("demand")).forms[:2]
-    state.close()
+    facts = run.facts()
+    exact, halves = facts.counted.demand.forms[:2]
+    facts.close()
     assert (halves.lossy, halves.size) == (("micro-batch",), exact.size // 2)
     row = ModuleRow(
         kind="k", weights=5, momentum=8, opening=6, gradients=1, works={FORWARD: 10, "none": 20}, reads=0, writes=0

@@ -45,15 +45,15 @@ def test_what_is_inert_is_counted():
 @pytest.mark.parametrize(("tau", "inert"), [(1e-3, False), (1e9, True)])
 def test_a_run_tells(train_run, tau, inert):
     trained = train_run("run", transport__tau=tau)
-    state = open_run(trained.run).state
-    found = influences(state.metrics("train"))
+    facts = open_run(trained.run).facts
+    found = influences(facts.metrics("train"))
     assert set(found) == {1, 2}  # module 0 holds the encoder and is exempt
     assert all((share < INERT) == inert for share in found.values())
-    said = [event.text for event in state.events() if event.kind == "transport"]
+    said = [event.text for event in facts.events() if event.kind == "transport"]
     assert said == ([warning(found)] if inert else [])
 
 
 def test_no_transport_is_not_inert(train_run):
-    state = open_run(train_run("run", transport__enabled=False).run).state
-    assert influences(state.metrics("train")) == {}
-    assert json.dumps([event.kind for event in state.events()]).count("transport") == 0
+    facts = open_run(train_run("run", transport__enabled=False).run).facts
+    assert influences(facts.metrics("train")) == {}
+    assert json.dumps([event.kind for event in facts.events()]).count("transport") == 0

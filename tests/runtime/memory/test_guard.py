@@ -13,6 +13,7 @@ import torch
 
 from edge_trgl.runtime.errors import OverBudgetError
 from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.memory.limits import Limits
 
 # A limit cannot be taken back, so each case has a process of its own; forked, for importing torch takes long.
 CASES = """
@@ -22,6 +23,7 @@ import torch
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.allocator import trim
 from edge_trgl.runtime.memory.counters import usage
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.units import MIB
 
 torch.set_num_threads(1)
@@ -42,13 +44,13 @@ def attempt(mb, ones=torch.ones, dtype=torch.uint8):
         return "refused" if guard.refused(error) else repr(error)
 
 def training_goes_on():
-    guard.set_guard(usage().rss + 64)
+    guard.set_guard(Limits(budget_mb=usage().rss + 64))
     answers = [attempt(128), attempt(48), attempt(128), attempt(48)]
     return [answers, [first, *(step() for _ in range(3))]]
 
 def freed():
     held = torch.ones(96 * MIB, dtype=torch.uint8)
-    guard.set_guard(usage().rss + 16)
+    guard.set_guard(Limits(budget_mb=usage().rss + 16))
     before = attempt(80)
     del held
     return [before, attempt(80)]
@@ -56,7 +58,7 @@ def freed():
 def renewed():
     ctypes.CDLL(None).mallopt(-3, 32 * MIB)  # tensors of a MiB on the heap
     held = [torch.ones(MIB, dtype=torch.uint8) for _ in range(96)]
-    guard.set_guard(usage().rss + 16)
+    guard.set_guard(Limits(budget_mb=usage().rss + 16))
     del held[:-1]  # the last one keeps the heap as long as it is
     trim()
     before = attempt(100)
@@ -64,7 +66,7 @@ def renewed():
     return [before, attempt(100), attempt(200)]
 
 def never_lower():
-    guard.set_guard(usage().rss + 64)
+    guard.set_guard(Limits(budget_mb=usage().rss + 64))
     before = resource.getrlimit(resource.RLIMIT_DATA)
     held = np.memmap("/proc/self/exe", mode="r")
     held[::4096].sum()  # file pages
@@ -77,12 +79,12 @@ def without_a_guard():
     return resource.getrlimit(resource.RLIMIT_DATA) == before
 
 def numpy():
-    guard.set_guard(usage().rss + 64)
+    guard.set_guard(Limits(budget_mb=usage().rss + 64))
     return [attempt(128, np.ones, np.uint8), attempt(48, np.ones, np.uint8)]
 
 def passed_already():
     mapped = int(usage().data * MIB)
-    guard.set_guard(1)
+    guard.set_guard(Limits(budget_mb=1))
     return [resource.getrlimit(resource.RLIMIT_DATA)[0] >= mapped, attempt(64)]
 
 def limited():
@@ -92,14 +94,14 @@ def limited():
     return [*inside, attempt(160), resource.getrlimit(resource.RLIMIT_DATA) == before]
 
 def limited_under_a_guard():
-    guard.set_guard(usage().rss + 16)
+    guard.set_guard(Limits(budget_mb=usage().rss + 16))
     with guard.limited(512):
         return attempt(160)
 
 def lower_limit():
     lower = int((usage().data + 32) * MIB)
     resource.setrlimit(resource.RLIMIT_DATA, (lower, lower))
-    guard.set_guard(usage().rss + 512)
+    guard.set_guard(Limits(budget_mb=usage().rss + 512))
     return [resource.getrlimit(resource.RLIMIT_DATA)[0] == lower, attempt(64)]
 
 first = step()
@@ -202,11 +204,11 @@ class TestRefused:
 
 class TestCheck:
     def test_within_the_budget_nothing_happens(self):
-        guard.check(512.0, 512.0, "module 3, epoch 1")
+        guard.check(512.0, Limits(budget_mb=512.0), "module 3, epoch 1")
 
     def test_beyond_it_both_numbers_and_the_place_are_named(self):
         with pytest.raises(OverBudgetError) as caught:
-            guard.check(513.0, 512.0, "module 3, epoch 1")
+            guard.check(513.0, Limits(budget_mb=512.0), "module 3, epoch 1")
         assert caught.value.message == "the budget of 512 MiB was passed: 513 MiB at module 3, epoch 1"
         assert "--budget-mb" in caught.value.hint
         assert caught.value.exit_code == 6

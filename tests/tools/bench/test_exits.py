@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from plans import PLENTY
 
 from edge_trgl.export.check_models import check_models
 from edge_trgl.export.early_exit.search import choose_thresholds
@@ -15,7 +16,7 @@ from edge_trgl.export.write_models import write_models
 def in_stages(trained_copy):
     run = trained_copy("run").run
     limits = {"others_mb": 0.0, "budget_mb": 1e5}
-    written = write_models(run, depth="last", target=None, batch="dynamic", budget_mb=1e5, in_stages=True)
+    written = write_models(run, depth="last", target=None, batch="dynamic", limits=PLENTY, in_stages=True)
     calibrated = choose_thresholds(run, written=written, leaving="0.5", **limits)
     check_models(run, written=written, export_mb=0.0, calibrated=calibrated, **limits)
     return run

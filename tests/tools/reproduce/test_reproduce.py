@@ -13,6 +13,7 @@ from edge_trgl.cli import app
 from edge_trgl.cli.configured import read_configuration
 from edge_trgl.config.flags import FLAGS
 from edge_trgl.config.sources import RECIPES
+from edge_trgl.run.facts import Result, Scores, Work
 from edge_trgl.run.folder import Run
 
 ROOT = Path(__file__).parents[3]
@@ -215,10 +216,18 @@ def test_a_finished_run_is_scored_again_without_training_and_made_small(tool, ta
     run.modules.mkdir(parents=True)
     run.config_file.write_text(settings)
     run.summary_file.write_text(json.dumps({"time_s": 2.0, "weights_sha256": "abc"}))
-    scores = {"last": 0.5, "chosen": 0.7, "chosen_depth": 1, "per_depth": [0.6, 0.4], "test_per_depth": [0.7, 0.5]}
-    state = run.state()
-    state.set_meta("result", {"scores": scores})
-    state.close()
+    scores = Scores(
+        first_depth=1,
+        per_depth=(0.6, 0.4),
+        chosen_depth=1,
+        chosen=0.7,
+        last=0.5,
+        test_per_depth=(0.7, 0.5),
+        chosen_on="validation",
+    )
+    facts = run.facts()
+    facts.result = Result(scores=scores, weights_sha256="abc", work=Work(), peak_mb=1.0, method="VmHWM")
+    facts.close()
     result = runs.result(table, job("table14"), "150", "TRGL", 0)
     assert (result["last"], result["best"], result["chosen"], result["validation"]) == (0.5, 0.7, 0.7, 0.4)
     assert (result["recipe"], result["device"], result["seconds"]) == ("table14", "cpu", 2.0)

@@ -69,12 +69,13 @@ def main() -> None:
     from edge_trgl.data import epoch_order
     from edge_trgl.engine import batches, training
     from edge_trgl.run.folder import Run
+    from edge_trgl.runtime.memory.limits import Limits
 
     folder, order = Path(sys.argv[1]), sys.argv[2]
     if order == "full":
         vars(batches)["windowed_order"] = lambda count, seed, epoch, chunk: epoch_order(count, seed, epoch)
-    result = training.run(Run(folder), 1e5)
-    sys.stdout.write(json.dumps({"accuracy": result["scores"]["last"]}) + "\n")
+    result = training.run(Run(folder), Limits(budget_mb=1e5))
+    sys.stdout.write(json.dumps({"accuracy": result.scores.last}) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from nearness import SMALL, assert_near, scale_of
+from plans import PLENTY
 
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy import Cascade, Manifest, Predictor
@@ -20,15 +21,21 @@ from edge_trgl.export.early_exit import exits_folder, search
 from edge_trgl.export.early_exit.search import choose_thresholds
 from edge_trgl.export.onnx_file import onnx_file
 from edge_trgl.export.write_models import write_models
+from edge_trgl.jobs import calibrate as calibrate_job
+from edge_trgl.jobs import export as export_job
+from edge_trgl.jobs.requests import CALIBRATE, CHECK, EXPORT
+from edge_trgl.pipeline.exporting import ExportOptions
+from edge_trgl.pipeline.job_runner import Done, JobRunner
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.report.gather import gather
 from edge_trgl.runtime.errors import ExportRejectedError, StoppedError, UsageError
 
-LIMITS = {"others_mb": 0.0, "budget_mb": 1e5}
+LIMITS = {"others_mb": 0.0, "limits": PLENTY}
 
 
 def written_by(run, stages=None, depth="last", batch="dynamic", target=None):
-    return write_models(run, depth=depth, target=target, batch=batch, budget_mb=1e5, in_stages=True, stages=stages)
+    limits = LIMITS["limits"]
+    return write_models(run, depth=depth, target=target, batch=batch, limits=limits, in_stages=True, stages=stages)
 
 
 def deploy(run, leaving="0.5", **options):
@@ -87,7 +94,7 @@ def test_every_stage_gives_the_logits_of_its_depth(trained, options, ends):
     for path in trained.exits_folder.glob("*.onnx"):
         onnx.checker.check_model(str(path), full_check=True)
         assert onnx.load(path).opset_import[0].version == document["opset"]
-    together = write_models(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
+    together = write_models(trained, depth="all", target=None, batch="dynamic", limits=PLENTY)
     check_models(trained, written=together, export_mb=0.0, **LIMITS)
     for depth, logits in zip(ends, found, strict=True):
         whole = Predictor(trained.onnx_file, exit_number=depth, threads=1)
@@ -133,20 +140,20 @@ def test_thresholds_that_are_searched(trained):
 
 
 def test_the_report_has_the_curve(trained):
-    state = trained.state()
-    assert gather(trained, state).early_exit is None
+    facts = trained.facts()
+    assert gather(trained, facts).early_exit is None
     told = deploy(trained, "auto:5")["early_exit"]
-    found = gather(trained, state).early_exit
+    found = gather(trained, facts).early_exit
     assert [one.compute_share for one in found.common] == [
         row["compute_share"] for row in told["validation"]["common"]
     ]
     assert len(found.searched) == len(search.POINTS)
     assert (found.num_images, found.chosen.accuracy) == (16, told["validation"]["accuracy"])
     assert found.test.compute_share == told["test"]["compute_share"]
-    together = write_models(trained, depth="all", target=None, batch="dynamic", budget_mb=1e5)
+    together = write_models(trained, depth="all", target=None, batch="dynamic", limits=PLENTY)
     check_models(trained, written=together, export_mb=0.0, **LIMITS)
-    assert gather(trained, state).early_exit is None
-    state.close()
+    assert gather(trained, facts).early_exit is None
+    facts.close()
 
 
 @pytest.mark.slow
@@ -241,24 +248,24 @@ def contents(run):
 
 
 def test_an_export_that_is_stopped_leaves_the_old_stages(trained, monkeypatch):
-    def stopped(pipeline, state, name, **options):
-        if name == "check":
+    def stopped(jobs, job, request):
+        if job is CHECK:
             raise StoppedError("stopped")
-        jobs = {"export": write_models, "calibrate": choose_thresholds}
-        return type("Outcome", (), {"result": jobs[name](trained, **options), "peak_mb": 1.0})
+        entry = {EXPORT: export_job, CALIBRATE: calibrate_job}[job]
+        return Done(result=entry.run(trained, request), peak_mb=1.0)
 
-    monkeypatch.setattr(Pipeline, "_job", stopped)
+    monkeypatch.setattr(JobRunner, "do", stopped)
     pipeline = Pipeline(trained, lambda message: None)
-    state = trained.state()
-    state.set_meta("budget_mb", 1e5)
-    state.close()
+    facts = trained.facts()
+    facts.limits = LIMITS["limits"]
+    facts.close()
     with pytest.raises(StoppedError):
-        pipeline.export("last", exits="0.5")
+        pipeline.export(ExportOptions(depth="last", exits="0.5"))
     assert not trained.exits_folder.exists()
     deploy(trained, "0.3")
     before = contents(trained)
     with pytest.raises(StoppedError):
-        pipeline.export("last", exits="0.5")
+        pipeline.export(ExportOptions(depth="last", exits="0.5"))
     assert contents(trained) == before
     assert len(list(trained.exits_folder.iterdir())) == len(before)
 
@@ -294,9 +301,9 @@ def cut_at(name, files):
     [({"stages": "2,3"}, "--stages goes with --exits"), ({"exits": "2"}, "--exits must be a probability")],
 )
 def test_mistakes_are_told_before_anything_is_done(trained, monkeypatch, options, message):
-    monkeypatch.setattr(Pipeline, "_job", lambda *arguments, **named: pytest.fail("a job was started"))
+    monkeypatch.setattr(JobRunner, "do", lambda *arguments: pytest.fail("a job was started"))
     with pytest.raises(UsageError, match=message):
-        Pipeline(trained, lambda told: None).export(**options)
+        Pipeline(trained, lambda told: None).export(ExportOptions(**options))
 
 
 def test_calibrating_loads_no_torch():

@@ -316,14 +316,14 @@ class TestTrained:
     def test_whole_runs(self, train_run, user_models, regime):
         name = f"{user_models}:small"
         trained = [train_run(run, model__name=name, train__regime=regime) for run in ("one", "other")]
-        assert len(trained[0].result["scores"]["per_depth"]) == (1 if regime == "end-to-end" else 3)
+        assert len(trained[0].result.scores.per_depth) == (1 if regime == "end-to-end" else 3)
         assert trained[0].sha256 == trained[1].sha256
 
     def test_training_needs_the_model_no_more(self, plan_run, finish, user_models, tmp_path):
         run = plan_run("run", model__name=f"{user_models}:small")
         (tmp_path / f"{user_models}.py").unlink()
         sys.modules.pop(user_models)
-        assert len(finish(run).result["scores"]["per_depth"]) == 3
+        assert len(finish(run).result.scores.per_depth) == 3
 
     @pytest.mark.slow
     def test_the_jobs_cut_once(self, user_models, tmp_path, forked_jobs):
@@ -332,9 +332,9 @@ class TestTrained:
         config = resolve({**model, "budget": {"mb": "auto", "probe": False}})
         pipeline = Pipeline(Run.create(tmp_path / "run", config), lambda message: None)
         pipeline.train()
-        state = pipeline.run.state()
-        assert [phase.name for phase in state.phases()].count("cut") == 1
-        assert len(Net.from_document(state.meta("net")).blocks) == 3
+        facts = pipeline.run.facts()
+        assert [phase.name for phase in facts.phases()].count("cut") == 1
+        assert len(Net.from_document(facts.net).blocks) == 3
 
     def test_a_stored_net_is_read_in_place_of_the_library(self):
         net = cut_up(Residual)

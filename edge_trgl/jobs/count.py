@@ -1,0 +1,12 @@
+"""The job `count`: count what each module costs, and store the run's demand."""
+
+from __future__ import annotations
+
+from edge_trgl.jobs.requests import CountRequest
+from edge_trgl.planning.demand import store_demand
+from edge_trgl.run.folder import Run
+
+
+def run(run: Run, request: CountRequest) -> None:
+    """Count the modules; see `store_demand`."""
+    store_demand(run, request.limits)

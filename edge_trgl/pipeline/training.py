@@ -1,0 +1,112 @@
+"""Training in a process of its own; where memory or the disk was refused, again from the last commit with less."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_trgl.config.sections import RunConfig
+from edge_trgl.jobs.requests import CONVERT, PLAN, TRAIN, Nothing, PlanRequest, TrainRequest
+from edge_trgl.pipeline import limits
+from edge_trgl.pipeline.job_runner import JobRunner
+from edge_trgl.run.facts import RunFacts
+from edge_trgl.run.folder import Run
+from edge_trgl.runtime.errors import DiskFullError, OverBudgetError
+from edge_trgl.runtime.memory.cgroup import CgroupUnavailableError, memory_cgroup
+from edge_trgl.runtime.memory.limits import Limits
+
+ATTEMPTS = 3
+"""Times that training may run out of memory, or of space on the disk, without a commit in between."""
+
+Refusal = OverBudgetError | DiskFullError
+
+
+class Training:
+    """The job `train` of a planned run, as often as it takes."""
+
+    def __init__(self, run: Run, config: RunConfig, facts: RunFacts, jobs: JobRunner) -> None:
+        self._run = run
+        self._config = config
+        self._facts = facts
+        self._jobs = jobs
+
+    def train(self) -> None:
+        """Train and evaluate what is left of the run, within its limits.
+
+        Raises:
+            OverBudgetError, DiskFullError: `ATTEMPTS` times in a row without a commit in between.
+        """
+        facts, stuck = self._facts, 0
+        if facts.planned.layout.built and not facts.modules():
+            self._jobs.do(CONVERT, Nothing())
+        while not facts.is_trained:
+            position = facts.position()
+            try:
+                self._start()
+            except (OverBudgetError, DiskFullError) as refusal:
+                stuck = stuck + 1 if facts.position() == position else 1
+                try:
+                    self._go_on_with_less(refusal, stuck)
+                except DiskFullError as full:  # there may be no room to note it, either
+                    full.hint = self._space_hint()
+                    raise
+
+    def _start(self) -> None:
+        facts = self._facts
+        facts.starts += 1
+        if facts.starts > 1:
+            facts.add_event("resume", f"start number {facts.starts}, from position {facts.position()}")
+        with self._cgroup() as cgroup:
+            self._jobs.do(TRAIN, TrainRequest(limits=facts.limits), cgroup=cgroup)
+
+    def _go_on_with_less(self, refusal: Refusal, stuck: int) -> None:
+        """Plan with less of what was refused, unless that was so the last of `ATTEMPTS` times."""
+        if isinstance(refusal, DiskFullError):
+            # What is not committed is lost anyway, and the database needs some room as well.
+            self._run.remove_uncommitted(self._facts)
+        if stuck == ATTEMPTS:
+            self._facts.add_event("stop", f"{refusal.message}; {ATTEMPTS} times without progress")
+            raise refusal
+        request = PlanRequest(
+            limits=Limits(budget_mb=self._facts.limits.budget_mb, disk_mb=self._disk_mb()),
+            refused="disk" if isinstance(refusal, DiskFullError) else "memory",
+        )
+        changed = self._jobs.do(PLAN, request).result.changed
+        text = f"{refusal.message}; {changed or 'the plan stays, for there is none that takes less'}"
+        self._facts.add_event("restart", text)
+        self._jobs.tell(f"{text}; going on from the last commit")
+
+    def _disk_mb(self) -> float:
+        return limits.disk_mb(self._run, self._config, self._facts)
+
+    def _space_hint(self) -> str:
+        missing_mb = math.ceil(self._facts.planned.plan.disk_mb - self._disk_mb())
+        where = f"the disk that holds {self._run.folder}"
+        free = (
+            f"free {missing_mb} MiB on {where}"
+            if missing_mb > 0
+            else f"free space, or raise the quota, on {where}"
+        )
+        return f"What was committed is kept: {free}, then go on with edge-trgl resume {self._run.folder}."
+
+    @contextmanager
+    def _cgroup(self) -> Iterator[Path | None]:
+        """A memory cgroup of the budget for the worker, where that is asked for and the system lets it."""
+        if not self._config.budget.cgroup:
+            yield None
+            return
+        try:
+            # The run's own name: what a killed parent left behind is found and replaced by the next start.
+            name = f"edge-trgl-{zlib.crc32(str(self._run.folder.resolve()).encode()):08x}"
+            with memory_cgroup(self._facts.limits.memory_mb, name) as cgroup:
+                try:
+                    yield cgroup.path
+                finally:
+                    before_mb = self._facts.cgroup_peak_mb or 0.0
+                    self._facts.cgroup_peak_mb = max(cgroup.peak_mb() or 0.0, before_mb)
+        except CgroupUnavailableError as error:
+            self._jobs.warn("cgroup", f"no memory cgroup: {error}; the budget is kept by the process's own limit")
+            yield None
