@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from edge_trgl.runtime.storage.disk_space import USUAL_BLOCK_BYTES
 
@@ -111,16 +111,6 @@ class Demand:
     allowed: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
-    def document(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Demand:
-        """The demand of which `document` made this."""
-        lists = {name: tuple(value) for name, value in document.items() if isinstance(value, list)}
-        return cls(**{**document, **lists, "forms": tuple(map(_form, document["forms"]))})
-
     def repeated(self, form: Form) -> tuple[ModuleRow, ...]:
         """The modules that training comes back to: all except those whose output is kept."""
         return form.rows[self.frozen :] if self.kept else form.rows
@@ -151,11 +141,6 @@ def _alone(row: ModuleRow) -> ModuleRow:
     """The row of a micro-batch, without the gradients of the ones before it."""
     works = {name: work - (0 if name == FORWARD else row.gradients) for name, work in row.works.items()}
     return replace(row, works=works)
-
-
-def _form(document: Mapping[str, Any]) -> Form:
-    rows = tuple(ModuleRow(**row) for row in document["rows"])
-    return Form(**{**document, "rows": rows, "lossy": tuple(document["lossy"])})
 
 
 @dataclass(frozen=True, kw_only=True)

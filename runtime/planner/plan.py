@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 Placement = Literal["memory", "disk"]
 
@@ -51,18 +51,3 @@ class Plan:
     def peak_mb(self) -> float:
         """The highest of the run's peaks."""
         return max(*self.peaks_mb, self.floor_mb)
-
-    def document(self) -> dict[str, Any]:
-        """As plain values, for the database and for `--json`."""
-        return {**asdict(self), "peak_mb": self.peak_mb}
-
-    @classmethod
-    def from_document(cls, document: dict[str, Any]) -> Plan:
-        """The plan of which `document` made this."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in document.items()
-            if name != "peak_mb"
-        }
-        values["layout"] = Layout(**document["layout"])
-        return cls(**values)

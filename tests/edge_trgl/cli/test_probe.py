@@ -24,6 +24,8 @@ from edge_trgl.planning import machine
 from edge_trgl.runtime.errors import OverBudgetError, StoppedError, StorageError, UsageError
 from edge_trgl.runtime.memory import counters, high_water
 from edge_trgl.runtime.processes import processor
+from edge_trgl.runtime.processes.machine_speed import MachineSpeed
+from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.storage import files, storage_speed
 from edge_trgl.runtime.storage.storage_speed import StorageSpeed
 from edge_trgl.runtime.units import MIB
@@ -49,7 +51,7 @@ def measured(tmp_path, monkeypatch):
 
     def compute(folder):
         asked.append("machine")
-        return MACHINE
+        return read_record(MachineSpeed, MACHINE)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

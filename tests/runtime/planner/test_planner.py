@@ -13,6 +13,7 @@ from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Demand, Measureme
 from edge_trgl.runtime.planner.layouts import DISK_CHUNK, MEMORY_CHUNK
 from edge_trgl.runtime.planner.plan import Plan
 from edge_trgl.runtime.planner.planner import choose, smallest, worth_measuring_mb
+from edge_trgl.runtime.records import document_of, read_record
 from edge_trgl.runtime.units import MIB
 
 
@@ -261,11 +262,9 @@ class TestWithout:
 
 def test_a_demand_and_a_plan_survive_json():
     demand = demand_of(parts=((4, shrunk(1)),), allowed=("micro-batch",), endurance_tb=20.0)
-    assert Demand.from_document(json.loads(json.dumps(demand.document()))) == demand
+    assert read_record(Demand, json.loads(json.dumps(document_of(demand)))) == demand
     plan = make_plan(demand, PLENTY)
-    document = plan.document()
-    assert document["peak_mb"] == plan.peak_mb
-    assert Plan.from_document(json.loads(json.dumps(document))) == plan
+    assert read_record(Plan, json.loads(json.dumps(document_of(plan)))) == plan
 
 
 class TestTheSmallestPeak:
