@@ -1,1 +1,1 @@
-"""Measuring, proving and reproducing: run by hand, as `python -m tools.NAME`; the product imports none of it."""
+"""Benchmarks, proofs and reproductions: run by hand as `python -m tools.NAME`, never imported by the product."""

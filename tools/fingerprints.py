@@ -1,4 +1,4 @@
-"""Do short runs of every kind still give the weights that they gave? For changes that must change nothing.
+"""Compare the weights of short runs of every kind with those of an earlier version.
 
     python -m tools.fingerprints [--against FILE] [--json FILE|-] [--quick]
 
@@ -50,7 +50,7 @@ QUICK = ("parallel", "parallel, paged")
 def main() -> int:
     """Train each, print its fingerprint, compare."""
     parser = command_line("fingerprints", __doc__)
-    parser.add_argument("--against", type=Path, help="a file that --json wrote")
+    parser.add_argument("--against", type=Path, help="compare with this file, written by --json")
     parser.add_argument("--json", metavar="FILE", help="write the document there; - prints it")
     parser.add_argument("--quick", action="store_true", help="two runs, to try the tool")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Draw the sample that comes with the package from the full Fashion-MNIST set.
+"""Draw the bundled sample from the full Fashion-MNIST set.
 
     python -m tools.make_sample [--source DIR] [--out DIR] [--quick] [--json]
 
@@ -100,7 +100,7 @@ def _gzip(content: bytes) -> bytes:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     cache = Path(os.environ.get("EDGE_TRGL_DATA", "~/.cache/edge-trgl-data")).expanduser()
     parser = command_line("make_sample", __doc__)
-    parser.add_argument("--source", type=Path, default=cache / "fashion-mnist", help="the full set")
+    parser.add_argument("--source", type=Path, default=cache / "fashion-mnist", help="folder of the full set")
     parser.add_argument("--out", type=Path, help="default: edge_trgl/data/sample")
     parser.add_argument("--quick", action="store_true", help="draw a hundredth, to try the tool")
     parser.add_argument("--json", action="store_true", help="print the checksums as JSON")

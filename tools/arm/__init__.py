@@ -1,1 +1,1 @@
-"""The product on an aarch64 board that qemu emulates."""
+"""Run the product on an emulated aarch64 board."""

@@ -1,4 +1,4 @@
-"""Build an aarch64 Debian, run the demo's path in it under qemu, kill a run and resume it, run tests.
+"""Run the demo, a killed and resumed run, and the tests on an aarch64 Debian under qemu.
 
     python -m tools.arm [--root DIR] [--logs DIR] [--mirror URL] [--processor NAME] [--with PIN ...]
                         [--tests PATH ...] [--again] [--out FILE] [--json] [--quick]
@@ -290,18 +290,29 @@ def _version() -> str:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_line("arm", __doc__)
-    parser.add_argument("--root", type=Path, default=Path("/var/tmp/arm-root"), help="[/var/tmp/arm-root]")
-    parser.add_argument("--logs", type=Path, default=Path("/var/tmp/arm-logs"), help="[/var/tmp/arm-logs]")
-    parser.add_argument("--mirror", help="of Debian [debootstrap's own]")
-    parser.add_argument("--processor", default="cortex-a72", help="as qemu names it [cortex-a72, Raspberry Pi 4]")
     parser.add_argument(
-        "--with", dest="replaced", nargs="+", default=[], metavar="PIN", help="instead of constraints.txt's"
+        "--root", type=Path, default=Path("/var/tmp/arm-root"), help="folder of the Debian [/var/tmp/arm-root]"
     )
-    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH", help="files or folders of tests/")
-    parser.add_argument("--again", action="store_true", help="repeat steps that went well")
-    parser.add_argument("--out", type=Path, default=RESULTS / "emulate_arm.json", help="the document")
+    parser.add_argument(
+        "--logs", type=Path, default=Path("/var/tmp/arm-logs"), help="folder of the logs [/var/tmp/arm-logs]"
+    )
+    parser.add_argument("--mirror", help="mirror of Debian [debootstrap's own]")
+    parser.add_argument(
+        "--processor", default="cortex-a72", help="processor to emulate, as qemu names it [cortex-a72]"
+    )
+    parser.add_argument(
+        "--with",
+        dest="replaced",
+        nargs="+",
+        default=[],
+        metavar="PIN",
+        help="versions that replace those of constraints.txt",
+    )
+    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH", help="test files or folders to run")
+    parser.add_argument("--again", action="store_true", help="repeat steps that have passed")
+    parser.add_argument("--out", type=Path, default=RESULTS / "emulate_arm.json", help="file of the results")
     parser.add_argument("--json", action="store_true", help="print the document as JSON")
-    parser.add_argument("--quick", action="store_true", help="without the tests")
+    parser.add_argument("--quick", action="store_true", help="leave the tests out")
     return parser.parse_args(arguments)
 
 

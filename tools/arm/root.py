@@ -1,4 +1,4 @@
-"""A Debian for aarch64 in a folder, in which programs run under qemu-user, and the package with its pins in it.
+"""Build a folder with an aarch64 Debian and the package in it, and run commands there under qemu.
 
 Figures of memory and time mean nothing there. qemu ignores RLIMIT_DATA, and its processes hold their translations.
 """

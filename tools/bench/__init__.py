@@ -1,1 +1,1 @@
-"""Benchmarks: memory, time and accuracy, each beside what a user would do without the product."""
+"""Benchmarks of memory, time and accuracy against plain PyTorch or onnxruntime."""

@@ -1,4 +1,4 @@
-"""Bare PyTorch: the loops that a user would write, on the same net, weights, batches and rates as the product."""
+"""Plain PyTorch training loops with the network, weights, batches and learning rates of the product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Early exit as a cascade of small models, and as one model with nested `If` nodes: which is faster?
+"""Compare the latency of early exit as a cascade of models and as one model with nested `If` nodes.
 
     python -m tools.bench.exits RUN [--threads N] [--images N] [--rounds N] [--json FILE|-] [--quick]
 
@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--json", help="write the figures here, - for the output")
-    parser.add_argument("--quick", action="store_true", help="a few images, two rounds")
+    parser.add_argument("--json", help="write the results to this file; - prints them")
+    parser.add_argument("--quick", action="store_true", help="a few images and two rounds, to try the tool")
     given = parser.parse_args()
     num_images, rounds = (4, 2) if given.quick else (given.images, given.rounds)
     run = Run.open(given.run)

@@ -1,4 +1,4 @@
-"""What an export takes: the peaks of its processes, for nets that would not fit as a whole.
+"""Measure the peak memory of exporting networks that would not fit into memory as a whole.
 
     python -m tools.bench.export [--nets NAME ...] [--threads N] [--json FILE|-] [--quick]
 

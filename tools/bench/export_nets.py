@@ -1,4 +1,4 @@
-"""The nets of tools.bench.export, as `--model tools.bench.export_nets:NAME` takes them."""
+"""Networks of the export benchmark, for `--model tools.bench.export_nets:NAME`."""
 
 from __future__ import annotations
 

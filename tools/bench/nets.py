@@ -1,4 +1,4 @@
-"""The nets and the rows of tools.bench.regimes."""
+"""Networks and rows of the regime benchmark."""
 
 from __future__ import annotations
 

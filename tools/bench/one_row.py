@@ -1,4 +1,4 @@
-"""One row of tools.bench.regimes, in a process of its own.
+"""Measure one row of the regime benchmark in its own process.
 
     python -m tools.bench.one_row JSON
 

@@ -1,4 +1,4 @@
-"""Measuring the rows of tools.bench.regimes: runs in a scratch folder, each in a process of its own."""
+"""Train runs in a scratch folder and measure each in its own process."""
 
 from __future__ import annotations
 

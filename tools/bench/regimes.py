@@ -1,4 +1,4 @@
-"""What each regime takes and gives: memory, speed, traffic and accuracy on the same net, batch and images.
+"""Compare memory, speed, I/O and accuracy of the regimes on the same network, batches and images.
 
     python -m tools.bench.regimes [--nets NAME ...] [--rows NAME ...] [--threads N] [--json FILE|-] [--quick]
 
@@ -116,7 +116,7 @@ def judge(figures: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """The document for people."""
+    """Format the results as text."""
     columns = f"{'tensors':>9}{'RSS':>8}{'images/s':>10}{'read':>8}{'written':>9}{'accuracy':>10}"
     lines = [f"{'net':10} {'row':34}{columns}"]
     lines += [_row_line(row) for row in document["rows"]]

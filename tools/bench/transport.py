@@ -1,4 +1,4 @@
-"""What the transport term costs: peak memory and time of local steps with it against the same steps without it.
+"""Measure peak memory and time of local steps with and without the transport term.
 
     python -m tools.bench.transport [--nets NAME ...] [--rounds N] [--threads N] [--json FILE|-] [--quick]
 
@@ -186,7 +186,7 @@ def judge(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """The document for people."""
+    """Format the results as text."""
     lines = [
         f"{'net':10} {'recompute':10}{'MiB without':>12}{'with':>9}{'kept':>9}   time with [95 %]          kept"
     ]

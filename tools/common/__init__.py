@@ -1,1 +1,1 @@
-"""What the tools share."""
+"""Code shared by the tools."""

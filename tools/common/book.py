@@ -1,4 +1,4 @@
-"""What has been measured so far, kept in a file so that a proof can be cut and gone on with."""
+"""Measurements kept in a file as they come, so that an interrupted command can continue."""
 
 from __future__ import annotations
 

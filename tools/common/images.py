@@ -1,4 +1,4 @@
-"""Real images for the tools, saved as .npz files: drawn from a data set, resized where asked.
+"""Draw real images from a data set, resize them if asked, and save them as an .npz file.
 
     python -m tools.common.images JSON
 

@@ -1,4 +1,4 @@
-"""What a figure is worth: 95 % intervals of means and of ratios."""
+"""95 % confidence intervals of means and of ratios."""
 
 from __future__ import annotations
 

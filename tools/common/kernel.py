@@ -1,4 +1,4 @@
-"""What the kernel knows of memory and psutil does not read: high-water marks, and what a cgroup was charged.
+"""Kernel counters that psutil does not read: high-water marks of processes, charges and kills of cgroups.
 
 Nothing here is shared with the product, whose own counters are what the proof doubts.
 """

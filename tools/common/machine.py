@@ -1,4 +1,4 @@
-"""When, by which version and on which machine figures were measured."""
+"""Date, commit and machine of a measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of a tool."""
+"""Argument parser of a tool."""
 
 from __future__ import annotations
 

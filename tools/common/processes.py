@@ -1,4 +1,4 @@
-"""Processes seen from outside: the tree under one, what each is doing, and the most memory they held together."""
+"""Watch a process tree from outside: its processes, their jobs, and their peak memory in total."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the project lies, and how one tool starts another."""
+"""Paths of the project, and command lines that start one tool from another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of a stretch of training, the same for every loop, and taking turns with other processes."""
+"""Measure memory, I/O and time of a stretch of training; take turns with other processes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What CUDA changes, checked on one GPU."""
+"""Check on one GPU what differs with CUDA."""

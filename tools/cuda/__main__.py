@@ -1,4 +1,4 @@
-"""Everything that CUDA changes, checked on one GPU in at most ten minutes.
+"""Check everything that differs with CUDA on one GPU, in at most ten minutes.
 
     python -m tools.cuda [--only NAME ...] [--device cuda|cpu] [--threads N] [--minutes N] [--json FILE|-]
                          [--quick]
@@ -131,13 +131,15 @@ def table(found: list[dict[str, Any]]) -> str:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_line("cuda", __doc__)
-    parser.add_argument("--only", nargs="+", choices=CHECKS, help="default: all that are not done yet")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: rehearse, --quick [cuda]")
+    parser.add_argument("--only", nargs="+", choices=CHECKS, help="checks to run [all that have not passed yet]")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu rehearses with tiny sizes [cuda]"
+    )
     parser.add_argument("--threads", type=int, default=8, help="CPU threads of every run [8]")
     parser.add_argument(
-        "--minutes", type=float, default=MINUTES, help=f"for all checks; each has its share [{MINUTES:.0f}]"
+        "--minutes", type=float, default=MINUTES, help=f"time limit of all checks together [{MINUTES:.0f}]"
     )
-    parser.add_argument("--json", metavar="FILE|-", help="where what was found is kept, or print it as JSON")
+    parser.add_argument("--json", metavar="FILE|-", help="file that keeps the results; - prints them as JSON")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, only to try the tool")
     options = parser.parse_args(arguments)
     options.quick = options.quick or options.device == "cpu"

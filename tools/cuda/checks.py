@@ -1,4 +1,4 @@
-"""The checks by name, what each is told and what it tells. Light: the parent loads no torch."""
+"""The checks by name, their settings and their results. Does not import torch, for the parent process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on CUDA against training on the CPU, paged against resident, bfloat16 against float32."""
+"""Compare training on CUDA and on the CPU, paged and resident, in bfloat16 and float32."""
 
 from __future__ import annotations
 

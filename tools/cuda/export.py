@@ -1,4 +1,4 @@
-"""A network that was trained on the device, exported, and run by onnxruntime on the GPU."""
+"""Export a network that was trained on the device and run it with onnxruntime on the GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the product counts of a GPU, beside torch's own figures and the driver's."""
+"""Compare the product's count of GPU memory with torch's and the driver's."""
 
 from __future__ import annotations
 

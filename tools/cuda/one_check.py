@@ -1,4 +1,4 @@
-"""One check, in a process of its own.
+"""Run one check in its own process.
 
     python -m tools.cuda.one_check NAME JSON
 

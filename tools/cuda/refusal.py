@@ -1,4 +1,4 @@
-"""Memory that the device refuses: training goes on with less, and comes to its end."""
+"""Check that training continues with less memory, and finishes, after the device refuses an allocation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small runs of the whole engine in this process, on either device, and what they leave behind."""
+"""Train small runs with the whole engine in this process, on either device, and return their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images a second and peaks: each regime beside bare PyTorch on the same net and GPU; a wide net at full speed."""
+"""Measure images/s and peak memory of each regime and of bare PyTorch on one GPU, and of a wide network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training job of edge-trgl, whose device has no room for a step: a real refusal, where its first tensors are.
+"""Run the training job on a device without room for a step, so that its first allocation is refused.
 
     python -m tools.cuda.tight train RUN JSON
 

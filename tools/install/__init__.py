@@ -1,1 +1,1 @@
-"""What an installation downloads, what the demo may take, and a service that resumes a run after a reboot."""
+"""Download sizes, the demo's budget, and a systemd service that resumes a run after a reboot."""

@@ -1,4 +1,4 @@
-"""Print the budget of `make demo` in MiB: what a process takes that has loaded this build of torch, and 120 more.
+"""Print the budget of `make demo` in MiB: the peak of a process that imports this build of torch, plus 120.
 
 That is 340 with the build for CPUs alone, and more with a CUDA build, which takes twice as much before any net.
 """

@@ -1,4 +1,4 @@
-"""Says how much `make venv` is about to download, where that is more than 1 GB. Standard library alone.
+"""Announce what `make venv` downloads if that is more than 1 GB. Needs the standard library alone.
 
     python -m tools.install.download_notice
 

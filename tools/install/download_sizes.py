@@ -1,4 +1,4 @@
-"""How much an installation downloads, by machine and Python version, and that no CUDA build comes to 64-bit ARM.
+"""Measure what an installation downloads by machine and Python version; 64-bit ARM must get no CUDA build.
 
     python -m tools.install.download_sizes [--json FILE|-] [--quick]
 
@@ -59,8 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_line("install.download_sizes", __doc__)
-    parser.add_argument("--json", help="write the rows there; - prints them instead of the table")
-    parser.add_argument("--quick", action="store_true", help="aarch64 with one Python alone")
+    parser.add_argument("--json", help="write the results to this file; - prints them")
+    parser.add_argument("--quick", action="store_true", help="one Python version on aarch64, to try the tool")
     return parser.parse_args(arguments)
 
 

@@ -1,1 +1,1 @@
-"""Models of libraries: cut, exported, fine-tuned."""
+"""Cut, export and fine-tune models of torchvision and timm."""

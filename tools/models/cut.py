@@ -1,4 +1,4 @@
-"""Which models of torchvision and timm can be cut into a chain, and what is refused, with the reason.
+"""List which models of torchvision and timm can be cut into a chain, and why others are refused.
 
     python -m tools.models.cut [--models NAME@SIDE ...] [--json FILE|-] [--quick]
 
@@ -71,7 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_line("models.cut", __doc__)
-    parser.add_argument("--models", nargs="+", metavar="NAME@SIDE", help="default: a list; --quick: two")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="NAME@SIDE",
+        help="models to try; default: all of the list, with --quick two",
+    )
     parser.add_argument("--json", help="write the rows to this file, or to standard output (-)")
     parser.add_argument("--quick", action="store_true", help="two models, to try the tool")
     parser.add_argument("--row", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""Every network exported with the classifiers of all depths, held against torch on 1,000 real images.
+"""Export every network with the classifiers of all depths and compare it with torch on 1,000 real images.
 
     python -m tools.models.export [--models NAME@SIDE ...] [--json FILE|-] [--quick]
 

@@ -1,4 +1,4 @@
-"""Fine-tuning within a budget: a network that was trained on one real set, adapted to another module by module.
+"""Fine-tune a network that was trained on one data set to another, module by module, within a budget.
 
     python -m tools.models.fine_tune [--seeds N] [--threads N] [--budget-mb N] [--json FILE|-] [--quick]
 
@@ -69,9 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_line("models.fine_tune", __doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="runs a row [3]")
+    parser.add_argument("--seeds", type=int, default=3, help="runs per row [3]")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads [2]")
-    parser.add_argument("--budget-mb", type=float, default=LIMIT_MB, help="of every run [500]")
+    parser.add_argument("--budget-mb", type=float, default=LIMIT_MB, help="budget of each run [500]")
     parser.add_argument("--json", metavar="FILE|-", help="write a file of JSON, or print it, not the table")
     parser.add_argument("--quick", action="store_true", help="few images, one epoch, to try the tool")
     return parser.parse_args(arguments)

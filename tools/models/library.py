@@ -1,4 +1,4 @@
-"""Models of torchvision and timm that are cut and exported, each with the side of its images in pixels."""
+"""Models of torchvision and timm that the tools cut and export, as NAME@SIDE (side of the images in pixels)."""
 
 LIBRARY_MODELS = (
     "torchvision:resnet18@32",

@@ -1,1 +1,1 @@
-"""The proof that the budget is kept, and kills at random moments."""
+"""Prove that the budget is kept, and kill runs at random moments."""

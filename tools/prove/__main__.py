@@ -1,4 +1,4 @@
-"""Proof of the budget: planned against measured, and kept as the kernel counts it.
+"""Prove the budget: compare plans with measured peaks, inside cgroups of exactly the budget.
 
     python -m tools.prove [--sections NAME ...] [--nets NAME ...] [--regimes NAME ...] [--threads N]
                           [--json FILE|-] [--quick]

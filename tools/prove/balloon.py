@@ -1,4 +1,4 @@
-"""A program that takes memory in a cgroup until the kernel kills another process there, and leaves.
+"""Allocate memory in a cgroup until the kernel kills another process there, then exit.
 
     python -m tools.prove.balloon GROUP
 

@@ -1,4 +1,4 @@
-"""The nets, regimes and budgets of the proof. Loads nothing heavy."""
+"""Networks, regimes and budgets of the proof. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The targets that the figures of the proof are held against."""
+"""Targets of the proof, and whether its figures meet them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kills within the budget, by hand and by the kernel. Sections of the proof."""
+"""Sections `state` and `balloon` of the proof: runs that are killed by us and by the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near the smallest budget lies to the true one, and that depth costs nothing. Sections of the proof."""
+"""Sections `minimum` and `depth` of the proof: how tight the smallest budget is, and that depth is free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nets of the proof that the product does not bring along, as `--model tools.prove.nets:NAME` takes them.
+"""Networks of the proof that are not in the product, for `--model tools.prove.nets:NAME`.
 
 Every block is a factory with plain arguments: equal ones are planned once, and none is built before it is used.
 """

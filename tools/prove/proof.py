@@ -1,4 +1,4 @@
-"""Measuring for the proof: runs of `edge-trgl` in a scratch folder, watched from outside."""
+"""Run `edge-trgl` in a scratch folder and measure it from outside."""
 
 from __future__ import annotations
 

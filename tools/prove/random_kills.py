@@ -1,4 +1,4 @@
-"""Kill training at random moments, again and again: the weights must be those of a run that nobody touched.
+"""Kill training at random moments and resume it; the weights must equal those of an undisturbed run.
 
     python -m tools.prove.random_kills [--kills N] [--seed N] [--json] [--quick]
 
@@ -175,7 +175,7 @@ def _train(flags: Sequence[str], folder: Path) -> list[str]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The document for people."""
+    """Format the results as text."""
     columns = f"{'kills':>7}{'worker':>8}{'tree':>6}{'equal':>8}{'different':>11}"
     lines = [f"{'regime':12}{columns}  kills by phase"]
     for item in document["regimes"]:
@@ -190,8 +190,8 @@ def table(document: dict[str, Any]) -> str:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_line("prove.random_kills", __doc__)
-    parser.add_argument("--kills", type=int, default=100, help="over all regimes [100]")
-    parser.add_argument("--seed", type=int, default=0, help="of the lots [0]")
+    parser.add_argument("--kills", type=int, default=100, help="number of kills over all regimes [100]")
+    parser.add_argument("--seed", type=int, default=0, help="random seed [0]")
     parser.add_argument("--json", action="store_true", help="print the document as JSON")
     parser.add_argument("--quick", action="store_true", help="three kills in one regime, to try the tool")
     return parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The document of the proof for people."""
+"""Print the results of the proof as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTE = (
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """The document for people."""
+    """Format the results as text."""
     sections = document["sections"]
     lines = _row_lines(list(sections.get("rows", {}).values()))
     if document["no_cgroup"]:

@@ -1,4 +1,4 @@
-"""A command watched from outside, inside a memory cgroup where there is one."""
+"""Run a command, in a memory cgroup if there is one, and watch it from outside."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The paper's tables and figure 2, trained again."""
+"""Reproduce the paper's tables and figure 2."""

@@ -1,4 +1,4 @@
-"""The paper's comparison on real images: TRGL against VanGL (no transport term) and end-to-end training.
+"""Reproduce the paper's comparison of TRGL with VanGL (no transport term) and end-to-end training.
 
     python -m tools.reproduce TABLE [--cases NAME ...] [--rows NAME[@TAU] ...] [--seeds N] [--first-seed N]
                               [--set KEY=VALUE ...] [--faithful] [--device DEVICE] [--budget-mb N] [--runs DIR]
@@ -177,16 +177,22 @@ def _write(document: dict[str, Any], folder: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command_line("reproduce", __doc__)
     parser.add_argument("table", choices=["sample", *TABLES, "figure2"], nargs="?", default="sample")
-    parser.add_argument("--cases", nargs="+", default=[], metavar="NAME", help="lines of the table [small ones]")
+    parser.add_argument(
+        "--cases", nargs="+", default=[], metavar="NAME", help="lines of the table [the small ones]"
+    )
     parser.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="VanGL, TRGL, TRGL@5, ... [all]")
     numbers = range(1, len(T_975) + 2)
-    parser.add_argument("--seeds", type=int, choices=numbers, default=3, metavar="N", help="runs a row [3]")
-    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="of these, of paper tables [0]")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings other than its own")
-    parser.add_argument("--faithful", action="store_true", help="the authors' protocol")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of paper tables [cpu]")
-    parser.add_argument("--budget-mb", default="auto", help="of every run of a paper table [auto]")
-    parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="kept runs [runs/reproduce]")
+    parser.add_argument("--seeds", type=int, choices=numbers, default=3, metavar="N", help="runs per row [3]")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="first seed, for paper tables [0]")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings that replace those of the table"
+    )
+    parser.add_argument("--faithful", action="store_true", help="use the authors' protocol")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device, for paper tables [cpu]")
+    parser.add_argument("--budget-mb", default="auto", help="budget of each run, for paper tables [auto]")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/reproduce"), help="folder of the runs [runs/reproduce]"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results [tools/results]")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--quick", action="store_true", help="one seed, one epoch of a small net, to try the tool")

@@ -1,4 +1,4 @@
-"""Figure 2 of the paper from kept results: test accuracy after each module, VanGL against TRGL."""
+"""Draw figure 2 of the paper from kept results: test accuracy after each module, VanGL and TRGL."""
 
 from __future__ import annotations
 

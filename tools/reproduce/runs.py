@@ -1,4 +1,4 @@
-"""One run of a paper table: its flags, its training, and what is kept of it."""
+"""Train one run of a paper table and keep its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table `sample`: the images that come with the package, scored on two test sets."""
+"""The table `sample`: train on the bundled images and score on two test sets."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def text_of(document: dict[str, Any]) -> str:
-    """The document for people."""
+    """Format the results as text."""
     titles = {"sample": "the sample's test images", "full": "test images of the full set"}
     lines = [f"{document['table']}: test accuracy, %, mean ± 95 % interval over seeds"]
     lines.append(f"{'':12}{'chosen depth':>18}{'last depth':>18}")

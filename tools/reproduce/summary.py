@@ -1,4 +1,4 @@
-"""A paper table from its runs: means and intervals beside the paper's, and the same for people."""
+"""Summarise the runs of a paper table: means and intervals beside the paper's figures."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _item(table: Table, case: str, row: str, runs: Sequence[Mapping[str, Any]]) 
 
 
 def text_of(document: Mapping[str, Any]) -> str:
-    """The document for people."""
+    """Format the results as text."""
     scored = document["scored"]
     block = "last block" if scored == "last" else "best block, chosen on the test images as in the paper"
     lines = [f"{document['table']}: {document['title']}; test accuracy of the {block}, %, mean ± 95 % interval"]

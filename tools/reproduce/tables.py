@@ -1,4 +1,4 @@
-"""The paper's tables as data: what their runs are told, and the figures that the paper prints, in percent."""
+"""The paper's tables as data: flags of their runs, and the paper's figures in percent."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What was measured, as JSON, and the page that is made of it."""
+"""Results as JSON files, and the page that is generated from them."""

@@ -1,1 +1,1 @@
-"""What boundaries and modules on disk cost."""
+"""Measure the cost of keeping boundaries and modules on disk."""

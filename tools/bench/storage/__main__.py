@@ -1,4 +1,4 @@
-"""Boundaries on disk: what they cost in time, in page cache and in writing.
+"""Measure what boundaries on disk cost in time, page cache and writes.
 
     python -m tools.bench.storage [--sections NAME ...] [--rounds N] [--threads N] [--json FILE|-] [--quick]
 

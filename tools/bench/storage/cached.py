@@ -1,4 +1,4 @@
-"""A module trained on its cached boundary: in RAM, on this disk, on a slow disk."""
+"""Time a module that trains on its cached boundary in RAM, on this disk and on a slow disk."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def judge(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def lines(found: Mapping[str, Any]) -> Sequence[str]:
-    """For people."""
+    """Format the results as lines of text."""
     return [
         f"cached    {found['net']} ({found['boundary_mb']:.0f} MB)",
         *(

@@ -1,4 +1,4 @@
-"""What a large boundary leaves in the page cache and in the process, lap by lap.
+"""Measure page cache and process memory while a large boundary is written and read, lap by lap.
 
     python -m tools.bench.storage.lap FOLDER GB LAPS
 
@@ -61,7 +61,7 @@ def judge(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def lines(found: Mapping[str, Any]) -> Sequence[str]:
-    """For people."""
+    """Format the results as lines of text."""
     return [
         f"cache     boundary of {name}, {one['laps']} laps: {one['cached_mb']:.0f} MiB in the page cache at most, "
         f"process {one['rss_mb'][0]:.0f} to {one['rss_mb'][-1]:.0f} MiB"

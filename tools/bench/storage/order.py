@@ -1,4 +1,4 @@
-"""The order that follows the disk against a full shuffle: test accuracy.
+"""Compare the test accuracy of the disk-friendly sample order and of a full shuffle.
 
     python -m tools.bench.storage.order RUN BUDGET
 
@@ -59,7 +59,7 @@ def judge(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def lines(found: Mapping[str, Any]) -> Sequence[str]:
-    """For people."""
+    """Format the results as lines of text."""
     texts = (f"{name} {100 * statistics.fmean(found[name]):.2f} %" for name in ORDERS)
     return [f"order     {found['net']}, {len(found['full'])} seeds, test accuracy: {', '.join(texts)}"]
 

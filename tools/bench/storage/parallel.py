@@ -1,4 +1,4 @@
-"""One module in memory against all of them, chunks as planned."""
+"""Compare parallel training with one module in memory and with all of them, chunks as planned."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def judge(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def lines(found: Mapping[str, Any]) -> Sequence[str]:
-    """For people."""
+    """Format the results as lines of text."""
     return [
         f"parallel  {name}: time, one in memory / all {one['median']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
         for name, one in found.items()

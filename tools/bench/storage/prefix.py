@@ -1,4 +1,4 @@
-"""Cached boundaries against recomputing what lies below, and what views write."""
+"""Compare cached boundaries with recomputing the modules below, and count what views write."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def judge(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def lines(found: Mapping[str, Any]) -> Sequence[str]:
-    """For people."""
+    """Format the results as lines of text."""
     cached = found["1 views"]["seconds"]
     return [
         f"prefix    {name:9} {one['seconds'] / cached:5.2f} of the time with one view, "

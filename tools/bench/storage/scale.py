@@ -1,4 +1,4 @@
-"""What the sections of tools.bench.storage share."""
+"""Sizes and verdicts shared by the sections of the storage benchmark."""
 
 from __future__ import annotations
 
