@@ -9,7 +9,7 @@ class EdgeTrglError(Exception):
     """A mistake or a limit that the user can do something about; shown without a traceback.
 
     Args:
-        message: one sentence: where, what was found, what was expected.
+        message: one sentence: where, what was found, what was expected; one a line for several mistakes.
         hint: what to do next; may be empty.
     """
 

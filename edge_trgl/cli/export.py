@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -63,14 +62,26 @@ from edge_trgl.runtime.units import MIB
 @option("--int8", is_flag=True, group="Output", help="also write model.int8.onnx, quantised")
 @option("--fp16", is_flag=True, group="Output", help="also write model.fp16.onnx, half the size")
 @option("--json", "as_json", is_flag=True, group="Output", help="print export.json")
-def export(run: Path, as_json: bool, **options: Any) -> None:  # noqa: FBT001
+def export(
+    run: Path,
+    depth: str,
+    target: str | None,
+    batch: str,
+    exits: str | None,
+    stages: str | None,
+    int8: bool,  # noqa: FBT001
+    fp16: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+) -> None:
     """Write model.onnx at the chosen depth, or at every depth, and check it against the network."""
-    document = Training(run, Terminal()).export(**options)
+    document = Training(run, Terminal()).export(
+        depth=depth, target=target, batch=batch, exits=exits, stages=stages, int8=int8, fp16=fp16
+    )
     if as_json:
         click.echo(json.dumps(document))
         return
     click.echo(export_text(document))
-    if options["int8"] or options["fp16"]:
+    if int8 or fp16:
         click.echo(table(rows(Run(run), document)))
 
 

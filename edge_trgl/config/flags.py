@@ -17,6 +17,7 @@ from typing import Literal
 from edge_trgl.config import sources
 from edge_trgl.config.fields import Setting, expected, settings_of, shown, words_of
 from edge_trgl.config.sections import SECTIONS, Document, RunConfig
+from edge_trgl.runtime.errors import UsageError
 
 Group = Literal["data", "model", "training", "budget", "output"]
 """The heading under which an option is listed."""
@@ -181,15 +182,25 @@ def configuration(
         UsageError: with one line for each mistake.
         InputError: a file cannot be read.
     """
-    layers: list[sources.Source] = []
-    if profile:
-        layers.append(sources.read_profile(profile))
-    if recipe:
-        layers += sources.read_recipes(recipe)
-    if config_file:
-        layers.append(sources.read_toml(config_file))
+    named, unknown = _named_sources(profile, recipe)
+    file = [sources.read_toml(config_file)] if config_file else []
     given, wrong = _sections(flags)
-    return sources.resolve(*layers, *values, given, mistakes=[*mistakes, *wrong])
+    return sources.resolve(*named, *file, *values, given, mistakes=[*mistakes, *unknown, *wrong])
+
+
+def _named_sources(profile: str | None, recipe: str | None) -> tuple[list[sources.Source], list[str]]:
+    """What a profile and recipes give, and a sentence for each of the two that cannot be used."""
+    named: list[sources.Source] = []
+    mistakes = []
+    try:
+        named += [sources.read_profile(profile)] if profile else []
+    except UsageError as error:
+        mistakes.append(f"{error.message}. {error.hint}")
+    try:
+        named += sources.read_recipes(recipe) if recipe else []
+    except UsageError as error:
+        mistakes.append(f"{error.message}. {error.hint}")
+    return named, mistakes
 
 
 def _sections(flags: Mapping[str, object]) -> tuple[Document, list[str]]:

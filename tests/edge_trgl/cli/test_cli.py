@@ -288,6 +288,11 @@ WRONG = {
     ),
     "a factory that is not there": (["train", "--model", "nothing:here"], 4, "nothing"),
     "chunk where it means nothing": (["train", "--regime", "sequential", "--chunk", "4"], 2, "budget.chunk"),
+    "mistakes of every kind": (
+        ["train", "--profile", "jetson-nanno", "--recipe", "tabel14", "--lr", "0"],
+        2,
+        "train.lr must be a finite number above 0, not 0.0\n  edge-trgl train --help-all lists",
+    ),
     "three mistakes in a file": (
         ["train", "--config", "wrong.toml"],
         2,
