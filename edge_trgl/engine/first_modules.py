@@ -43,15 +43,15 @@ def write_first_modules(run: Run, warn: Warn) -> None:
     """
     config, info, facts = run.config(), open_dataset(run.data), run.facts()
     layout, net = facts.planned.layout, from_config.stored_net(facts)
-    source = _Source(config=config, info=info, layout=layout, net=net)
+    first_modules = _FirstModules(config=config, info=info, layout=layout, net=net)
     if config.model.pretrained is None:
-        make = source.constructed()
+        make = first_modules.constructed()
     else:
-        make = source.read_from(Path(config.model.pretrained), facts, warn)
-    num_modules = len(source.module_factory.chain)
+        make = first_modules.read_from(Path(config.model.pretrained), facts, warn)
+    num_modules = len(first_modules.module_factory.chain)
     store = ModuleStore(
         run.modules,
-        build=source.module_factory.build,
+        build=first_modules.module_factory.build,
         initialise=make,
         limits=[0] * num_modules,
         committed={},
@@ -65,8 +65,8 @@ def write_first_modules(run: Run, warn: Warn) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Source:
-    """What first modules are made from; `net`: the model, where the chain was cut from one."""
+class _FirstModules:
+    """Makes the first modules of a run; `net`: the model that the chain was cut from, if it was."""
 
     config: RunConfig
     info: DatasetInfo

@@ -1,4 +1,4 @@
-"""Write the first version of modules whose weights training does not draw itself, once, before training."""
+"""Write the first version of modules whose weights training does not draw itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode the images once into records in the run's folder; or, of large ones, only look at them. No torch here."""
+"""Decode the images once into records in the run's folder, or only survey large ones. Loads no torch."""
 
 from __future__ import annotations
 
