@@ -1,7 +1,7 @@
-"""The smallest parts of a module that may be computed on their own, and what makes it give the same bits.
+"""The smallest parts of a module that can be computed on their own, with the same bits.
 
-Wherever a forward and backward is cut, between modules or inside one, values and gradients must lie in memory
-as they would have without the cut, draws must not depend on what was drawn before, and what is computed again
+Wherever a forward and backward pass is divided, between modules or inside one, values and gradients must lie in
+memory as they would without the division, random draws must not depend on earlier ones, and what is computed again
 must leave no trace.
 """
 
@@ -20,12 +20,12 @@ from edge_trgl.networks.chain import Pieces
 from edge_trgl.random_keys import key
 
 ALIGNMENT = 64
-"""Bytes: where torch begins every tensor of its own on the CPU."""
+"""In bytes: torch aligns every tensor that it allocates on the CPU to this."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A block, or a piece of a block that is made of them.
+    """A block, or one piece of a block that consists of pieces.
 
     `place`: the number of the block in its chain, and of the piece in its block.
     """
@@ -34,7 +34,7 @@ class Segment:
     place: tuple[int, int]
 
     def __call__(self, x: Tensor, seed: int) -> Tensor:
-        """[B, ...] → [B, ...], in the one layout of its shape. `seed` and `place` key what is drawn at random."""
+        """The output [B, ...] for x [B, ...], laid out; `seed` and `place` key what is drawn at random."""
         # Dropout draws from the default generator; keyed here, it draws the same in every order of visits.
         own = key(seed, *self.place)
         torch.default_generator.manual_seed(own)
@@ -47,7 +47,7 @@ class Segment:
 
 
 def segments_of(trunk: nn.Sequential, first_block: int) -> list[Segment]:
-    """The segments of a module whose first block has this number, in order."""
+    """The segments of a module, in order; `first_block` is the number of its first block in the chain."""
     return [
         Segment(layer, (number, piece))
         for number, block in enumerate(trunk, first_block)
@@ -56,9 +56,10 @@ def segments_of(trunk: nn.Sequential, first_block: int) -> list[Segment]:
 
 
 def last_uses(stages: Iterable[Iterable[Segment]]) -> list[list[nn.Parameter]]:
-    """For each stage, the weights whose gradient is complete once its backward, after all later ones, is done.
+    """For each stage, the weights whose gradients are complete after its backward, which follows all later
+    stages'.
 
-    A weight that stands in several stages is that of the first of them.
+    A weight that several stages share belongs to the first of them.
     """
     seen: set[nn.Parameter] = set()
     found = []
@@ -70,7 +71,7 @@ def last_uses(stages: Iterable[Iterable[Segment]]) -> list[list[nn.Parameter]]:
 
 
 def laid_out(values: Tensor) -> Tensor:
-    """`values` [B, ...] without a gap, maps channels-last, from a multiple of `ALIGNMENT` on; copied if need be.
+    """`values` [B, ...] without gaps, maps channels-last, aligned to `ALIGNMENT`; copied if they are not.
 
     Layout and alignment decide which kernels run and so the bits of the result.
     """
@@ -85,7 +86,7 @@ def laid_out(values: Tensor) -> Tensor:
 class Seed(torch.autograd.Function):
     """Starts a backward at `out` with a given gradient.
 
-    `backward(out, gradient)` would do, but checking the gradient's shape there loads sympy: 35 MiB.
+    `torch.autograd.backward(out, gradient)` would do the same, but its check of shapes loads sympy: 35 MiB.
     """
 
     @staticmethod
@@ -101,7 +102,7 @@ class Seed(torch.autograd.Function):
 
 @contextlib.contextmanager
 def buffers_kept(segments: Iterable[Segment]) -> Iterator[None]:
-    """BN with batch statistics and no update of its running ones: those were updated the first time."""
+    """Batch norms use batch statistics and do not update their running ones, which the first forward updated."""
     norms = [
         part
         for segment in segments

@@ -1,1 +1,1 @@
-"""What each module costs, counted from one step."""
+"""What each module costs, counted and measured, and the plan of a run."""

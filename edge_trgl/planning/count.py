@@ -1,7 +1,7 @@
-"""What each module of a chain costs: shapes, and bytes at any batch size, from local steps on tiny batches.
+"""What each module of a chain costs: shapes, and bytes at any batch size, from steps on tiny batches.
 
-The very step that training takes is run, gradients included, and its timeline tells the bytes at any batch size.
-Where that step would take more than `calibrated.REAL_MB`, it is run on tensors without values.
+The step that training takes (`learning.steps`) is run, gradients included, and its timeline gives the bytes at any
+batch size. A step that would take more than `calibrated.REAL_MB` is run on tensors without values.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ _Entry = tuple[Shape, torch.dtype]
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleCost:
-    """One module: shapes of a sample, bytes that last, and timelines of what lasts no longer than a step.
+    """One module: shapes of a sample, bytes that last, and timelines of what lives no longer than a step.
 
-    `state_bytes`: weights, buffers and `momentum_bytes`, all that the optimizer keeps; `num_params`: of the trunk.
-    `learning_bytes`: of the weights that are trained, and so of all gradients; `gradient_bytes`: of those that are
-    alive at once. `steps`: by what is computed again; end-to-end, those of the backward, with
-    the gradient that is handed down but not the one that is read. `forward`: passes that train nothing.
-    `head`: its name, None without one. `takes_one`: whether a step can be done on a single sample.
+    `name`: what it is made of; `head`: the name of its head, None without one. `num_params`: of the trunk.
+    `weight_bytes`: weights, buffers and λ; `momentum_bytes`: all that the optimizer keeps. `learning_bytes`: of
+    the weights that are trained, and so of all gradients; `gradient_bytes`: of the gradients that are alive at
+    once. `opening_bytes`: peak while the module is made. `steps`: training, by level of recomputation; end to end
+    this is the backward, with the gradient that is sent back but not the one that is read. `forward`: passes that
+    train nothing. `takes_one`: whether a step on a single sample is possible.
     """
 
     module: int
@@ -73,15 +74,16 @@ class ModuleCost:
         return self.weight_bytes + self.momentum_bytes
 
     def least(self, batch_size: int) -> int:
-        """Bytes in which a step can be done, state included, whatever must be computed again."""
+        """The smallest peak of a step in bytes, state included, over all levels of recomputation."""
         return self.state_bytes + min(step.peak(batch_size) for step in self.steps.values())
 
 
 def chain_costs(chain: Chain, config: StepConfig, choice: Choice | None = None) -> list[ModuleCost]:
     """The cost of every module of `chain`, in order; equal modules are run once.
 
-    With a micro-batch, of any size, the steps are of two parts, the second of which meets the gradients of the
-    first; the batch of a timeline is then a part. `choice`: of tensors, where one process counts several chains.
+    If `config` has a micro-batch, of any size, steps have two parts, the second of which meets the gradients of
+    the first; the batch size of a timeline is then that of a part. `choice`: the tensors to count on, to be shared
+    by all chains that one process counts.
 
     Raises:
         UsageError: a head does not suit a module's output.
@@ -94,9 +96,9 @@ def chain_costs(chain: Chain, config: StepConfig, choice: Choice | None = None) 
 def cheapest_costs(
     chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str], choice: Choice | None = None
 ) -> list[ModuleCost]:
-    """The same where each module has, of the `allowed` heads, the one that lets it be trained in the least memory.
+    """The same with the head, among those `allowed`, with which each module trains in the least memory.
 
-    Of equals, that with the fewest parameters.
+    Of equal heads, the one with the fewest parameters.
 
     Raises:
         UsageError: none of them suits a module's output.
@@ -120,9 +122,9 @@ def cheapest_costs(
 def block_weights(
     chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str], choice: Choice | None = None
 ) -> list[float]:
-    """Bytes at most of each block's own local step, to cut a chain into equally heavy modules.
+    """The peak in bytes of each block's own local step, to divide a chain into equally heavy modules.
 
-    `allowed`: the heads of which a block has its cheapest.
+    Each block has the cheapest of the `allowed` heads.
     """
     single = chain.regroup(tuple(range(len(chain.blocks))))
     costs = cheapest_costs(single, config, batch_size, allowed, choice)
@@ -130,7 +132,7 @@ def block_weights(
 
 
 def _in_order(chain: Chain, cost_of: Callable[[int, _Entry], ModuleCost]) -> list[ModuleCost]:
-    """The cost of each module at the entry that the one before leads to."""
+    """The cost of each module, whose entry is the output of the one before."""
     costs: list[ModuleCost] = []
     entry: _Entry = (chain.input_shape, torch.float32)
     for module in range(len(chain)):
@@ -140,7 +142,7 @@ def _in_order(chain: Chain, cost_of: Callable[[int, _Entry], ModuleCost]) -> lis
 
 
 class _Counted:
-    """What modules cost; equal ones are run once."""
+    """The costs of modules; equal modules are run once."""
 
     def __init__(self, config: StepConfig, choice: Choice | None) -> None:
         self._config = config
@@ -158,7 +160,7 @@ class _Counted:
 
 
 def _identity(factory: Any) -> Any:
-    # partials of one function with equal arguments build equal blocks; any other callable is its own kind.
+    # Partials of one function with equal arguments build equal blocks; any other callable is a kind of its own.
     function = getattr(factory, "func", None)
     return (function, factory.args, tuple(sorted(factory.keywords.items()))) if function else id(factory)
 
@@ -227,7 +229,7 @@ def _cost_of(chain: Chain, local: LocalModule, config: StepConfig, entry: _Entry
 
 
 def _takes_one(works: _Works) -> bool:
-    """Batch norm over a single position needs two samples."""
+    """Whether a step on one sample is possible: batch norm over a single position needs two."""
     try:
         works.step("none", 1)()
     except ValueError:
@@ -244,26 +246,26 @@ def _learning(part: nn.Module, *, recurse: bool = True) -> list[nn.Parameter]:
 
 
 def _gradient_bytes(local: LocalModule, config: StepConfig) -> int:
-    """Gradients of one layer come into being together, those of several one after the other."""
+    """Bytes of gradients alive at once: with early updates those of one layer, else all."""
     layers = [_learning(layer, recurse=False) for layer in local.modules()]
     alone = config.early_update and not config.micro_batch
     return max(map(_bytes, layers)) if alone else sum(map(_bytes, layers))
 
 
 def _opening_bytes(chain: Chain, local: LocalModule) -> int:
-    """Bytes at most while the module is made: its tensors without moments, and what the largest one needs."""
+    """Peak bytes while the module is made: its tensors without moments, and what making the largest one takes."""
     largest = max((_bytes([weight]) for weight in local.parameters()), default=0)
-    # Laid out, a weight is copied; an orthogonal one comes from a QR decomposition, which holds three like it.
+    # Laying out a weight copies it; an orthogonal one comes from a QR decomposition, which holds three like it.
     beside = largest if chain.gain is None else 3 * largest
     return _bytes(local.tensors().values()) - _bytes(local.moments().values()) + beside
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Works:
-    """What training does with one module, made ready on as many samples as asked for.
+    """Prepares the works of one module on as many samples as asked for.
 
-    `x`: shape and dtype of a sample that enters; `image`: the shape of one, if the loss wants it; `out`: any batch
-    that leaves.
+    `x`: shape and dtype of a sample of its input. `image`: the shape of an image, if the loss wants it. `out`:
+    some batch of its output.
     """
 
     local: LocalModule
@@ -277,7 +279,7 @@ class _Works:
     laps: Iterator[int] = field(default_factory=itertools.count)
 
     def step(self, recompute: Recompute, size: int) -> Callable[[], None]:
-        """The step that trains the module; frozen, it has its forward work alone."""
+        """A step that trains the module; a frozen module only has its forward work."""
         if self.frozen:
             return self.forward(size)
         parts, part = (2, size) if self.config.micro_batch else (1, None)
@@ -290,7 +292,7 @@ class _Works:
             image=None if self.image is None else _batch(num_samples, self.image, torch.float32),
             gradient=gradient,
         )
-        # Always the first step of a lap: others may do more for λ.
+        # Always the first step of a lap, because the steps of λ differ in what they allocate.
         options = StepOptions(lap=next(self.laps), send_back=discard if self.sends_back else None)
         return lambda: take_step(self.local, kind, batch, options)
 
@@ -310,7 +312,7 @@ def _labels(size: int) -> Tensor:
 
 
 def _output(chain: Chain, module: int, trunk: nn.Sequential, config: StepConfig, x: Tensor) -> Tensor:
-    """The trunk's output for the batch x, each block checked on the way."""
+    """The trunk's output for a batch x; each block is checked on the way."""
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16)
     with torch.no_grad(), autocast:
         for index, block in zip(chain.module_blocks(module), trunk, strict=True):

@@ -1,4 +1,4 @@
-"""Whether large images fit the budget as they are, before they are decoded; and the size in which they would."""
+"""Whether large images fit the budget at their own size, before they are decoded; and the size that would fit."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from edge_trgl.runtime.planner.demand import Demand
 from edge_trgl.runtime.planner.plan import Plan
 
 SIDES = (224, 128, 64, 32)
-"""In pixels, as they are proposed, the largest first."""
+"""Sides of square images that are proposed, in pixels, the largest first."""
 
 
 def check_fit(demand: Demand, budget_mb: float, at_side: Callable[[int], Demand], shortest: int) -> None:
     """Refuse images that no plan has room for.
 
-    `demand`: of training on them; `at_side`: of training on square ones of so many pixels a side. `shortest`: the
-    shorter side of those that are there.
+    `demand`: of training on them. `at_side`: gives the demand of training on square images with that many pixels a
+    side. `shortest`: the shorter side of the images, in pixels.
 
     Raises:
-        DoesNotFitError: with the largest size that would fit, and its peak.
+        DoesNotFitError: no plan fits; the hint names the largest size that would, and its peak.
     """
     try:
         planner.choose(demand, budget_mb, {}, probing=False)

@@ -1,9 +1,9 @@
-"""Bytes alive at every moment of a work, at any batch size, from runs on two and on three samples.
+"""The bytes alive at every moment of a work, at any batch size, from runs on two and on three samples.
 
-Every storage that a run makes is counted from its birth to its death. The two runs allocate in the same order, and
-each allocation grows linearly with the batch; so the bytes alive at every moment on B samples follow exactly, and
-with them the peak. What kernels allocate inside (reordered copies, scratch) is not seen here, except what is known
-of convolutions.
+Every storage that a run makes is counted from its allocation until it is freed. Both runs allocate in the same
+order, and each allocation grows linearly with the batch, so the bytes alive at every moment on B samples follow
+exactly, and with them the peak. What kernels allocate internally (reordered copies, scratch) is not seen, except
+for what is known of convolutions.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edge_trgl.networks.cutting.nested import tensors_in
 
 SMALL, LARGER = 2, 3
-"""Samples of the two runs; batch norm needs two."""
+"""Numbers of samples of the two runs; batch norm needs two."""
 
 _COPIES = {
     torch.ops.aten.convolution.default: (1, 1),
     torch.ops.aten.convolution_backward.default: (2, 2),
 }
-"""Where a convolution's weight stands among its arguments, and how many copies of it the kernel holds as it runs:
-the weight, and its gradient, in the layout of oneDNN (measured on x86)."""
+"""For each convolution kernel, the place of the weight among its arguments, and how many copies of the weight it
+holds while it runs: the weight and its gradient in oneDNN's layout. [x86], see `calibrated`."""
 
 
 @dataclass(frozen=True)
 class Timeline:
     """Bytes of tensors alive after each allocation of a run on `SMALL` and on `LARGER` samples.
 
-    `kernels`: bytes that the kernel under way holds beside them, whatever the batch. `sizes`: of each tensor, in
-    both runs.
+    `kernels`: bytes that the running kernel holds beside them, at any batch size. `sizes`: of each tensor, in both
+    runs.
     """
 
     small: tuple[int, ...]
@@ -43,15 +43,15 @@ class Timeline:
     sizes: tuple[tuple[int, int], ...]
 
     def peak(self, batch_size: int) -> int:
-        """The most bytes alive in the same run on `batch_size` samples."""
+        """Peak bytes of the same run on `batch_size` samples."""
         return max(map(sum, zip(self._tensors(batch_size), self.kernels, strict=True)), default=0)
 
     def peak_tensors(self, batch_size: int) -> int:
-        """The same of tensors alone."""
+        """The same without what kernels hold."""
         return max(self._tensors(batch_size), default=0)
 
     def largest(self, batch_size: int) -> int:
-        """Bytes of the largest tensor that it makes on `batch_size` samples."""
+        """Bytes of the largest tensor of the run on `batch_size` samples."""
         return max((_on(batch_size, low, high) for low, high in self.sizes), default=0)
 
     def _tensors(self, batch_size: int) -> Iterator[int]:
@@ -60,12 +60,12 @@ class Timeline:
 
 
 def _on(batch_size: int, small: int, larger: int) -> int:
-    """Bytes on `batch_size` samples of what has so many on `SMALL` and on `LARGER` ones."""
+    """Bytes on `batch_size` samples, from those on `SMALL` and on `LARGER` samples."""
     return small + (larger - small) * (batch_size - SMALL)
 
 
 def timeline_of(work: Callable[[int], Callable[[], None]]) -> Timeline:
-    """The timeline of a work, which `work` makes ready on so many samples."""
+    """The timeline of the work that `work(num_samples)` prepares."""
     found = []
     for size in (SMALL, LARGER):
         run = work(size)
@@ -78,7 +78,7 @@ def timeline_of(work: Callable[[int], Callable[[], None]]) -> Timeline:
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of storages made while it is on, from birth to death, and what kernels hold beside them."""
+    """Counts the bytes of storages that are made while it is on, and what kernels hold beside them."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -90,7 +90,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Skipping it means importing it, which makes planning 70 MiB larger than training.
+        # Skipping dynamo means importing it, which would make planning 70 MiB larger than training.
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

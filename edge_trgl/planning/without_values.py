@@ -1,6 +1,6 @@
-"""Where modules are counted: on real tensors, or on tensors with a shape, a layout and a storage but no memory.
+"""The tensors on which modules are counted: real ones, or ones with shape, layout and storage but no memory.
 
-Both allocate the same bytes in the same order, but for some scalars.
+Both allocate the same bytes in the same order, except for some scalars.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from edge_trgl.learning.materialise import made_real
 from edge_trgl.runtime.memory import guard
 
 VALUE = 104_729
-"""A prime, so that no count of steps or laps is equal to it, or divides it: the usual step is counted."""
+"""The value of every number: a prime, which is neither a lap nor divisible by a period of steps."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class Tensors(Protocol):
-    """A context for all that computes, and for modules that are built to compute in it."""
+    """A context to compute in, and modules that are built for it."""
 
     def built(self, build: Callable[[], Module]) -> Module:
-        """The module that `build` gives; called outside of the context."""
+        """The module that `build` returns; to be called outside the context."""
         ...
 
     def __enter__(self) -> None: ...
@@ -42,7 +42,7 @@ class WithValues:
     """Ordinary tensors."""
 
     def built(self, build: Callable[[], Module]) -> Module:
-        """As it is built."""
+        """The module as it is built."""
         return build()
 
     def __enter__(self) -> None:
@@ -55,20 +55,17 @@ class WithValues:
 
 
 class WithoutValues:
-    """torch's fake tensors: they say that they are on the CPU, and no kernel runs on them.
-
-    Whoever asks for the value of one gets `VALUE`.
-    """
+    """torch's fake tensors, which claim to be on the CPU and run no kernel; each value is `VALUE`."""
 
     def __init__(self) -> None:
-        # Here, because it loads torch._dynamo and sympy, which nothing else of planning needs.
+        # Imported here because it loads torch._dynamo and sympy, which nothing else in planning needs.
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._open = ExitStack()
 
     def built(self, build: Callable[[], Module]) -> Module:
-        """Built as for a run, without drawing weights, whose initialisers may look at values."""
+        """The module without first weights, because initialisers may look at values."""
         with torch.device("meta"):
             module = build()
         with self:
@@ -77,7 +74,7 @@ class WithoutValues:
 
     def __enter__(self) -> None:
         self._open.enter_context(warnings.catch_warnings())
-        # Where a tensor begins is asked for; without memory the answer is 0, which is what is wanted.
+        # `laid_out` asks where a tensor begins; without memory the answer is 0, which counts as aligned.
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         self._open.enter_context(self._mode)
         self._open.enter_context(_Answers())  # type: ignore[no-untyped-call]
@@ -89,28 +86,28 @@ class WithoutValues:
 
 
 class Choice:
-    """Ordinary tensors, until their memory is refused; from then on those without values, which no module fills.
+    """Ordinary tensors until memory for them is refused, and from then on tensors without values.
 
-    To go back would cost both: what counting without values loads stays, whatever is counted then.
+    There is no way back: what counting without values loads stays in memory, whatever is counted afterwards.
     """
 
     def __init__(self) -> None:
         self.tensors: Tensors = WithValues()
 
     def limited(self, extra_mb: float) -> AbstractContextManager[None]:
-        """A limit for tensors with values, as `budget.limited`; none for those without."""
+        """`guard.limited` for tensors with values, no limit for those without."""
         return guard.limited(extra_mb) if isinstance(self.tensors, WithValues) else nullcontext()
 
     def give_up_values(self) -> None:
-        """Count without them."""
+        """Go on without values."""
         self.tensors = WithoutValues()
 
 
 class _Answers(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers questions for values, and takes as done what only changes them.
+    """Answers questions for values, and skips operations that only change values.
 
-    The latter returns nothing: an optimizer's step, for example, which fake tensors would take on real memory,
-    having no way of their own.
+    The latter are those that return nothing, such as an optimizer's update, which fake tensors cannot do and would
+    run on real memory.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

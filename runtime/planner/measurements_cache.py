@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from edge_trgl.runtime.errors import StorageError
 from edge_trgl.runtime.planner.demand import Measurement
@@ -40,7 +39,7 @@ def recall(keys: Iterable[str]) -> dict[str, Measurement]:
 
 def keep(key: str, measurement: Measurement) -> None:
     """Keep a measurement, if the folder can be written."""
-    _keep(key, asdict(measurement))
+    _keep(key, measurement)
 
 
 def disk_speed(folder: Path) -> StorageSpeed | None:
@@ -50,15 +49,15 @@ def disk_speed(folder: Path) -> StorageSpeed | None:
         return StorageSpeed(**json.loads(_path(key).read_text()))
     with contextlib.suppress(StorageError):
         found = storage_speed.measure(folder, max_bytes=DISK_BYTES)
-        _keep(key, asdict(found))
+        _keep(key, found)
         return found
     return None
 
 
-def _keep(key: str, document: dict[str, Any]) -> None:
+def _keep(key: str, record: Measurement | StorageSpeed) -> None:
     with contextlib.suppress(StorageError, OSError):
         _path(key).parent.mkdir(parents=True, exist_ok=True)
-        files.write_durable(_path(key), [json.dumps(document).encode()])
+        files.write_durable(_path(key), [json.dumps(asdict(record)).encode()])
 
 
 def _path(key: str) -> Path:
