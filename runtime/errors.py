@@ -1,4 +1,4 @@
-"""What can go wrong for a user: one sentence, a hint, an exit code."""
+"""Errors that are reported to the user: one sentence, a hint, an exit code."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from importlib.util import find_spec
 
 
 class EdgeTrglError(Exception):
-    """A mistake or a limit that the user can do something about; shown without a traceback.
+    """An error that the user can do something about, shown without a traceback.
 
     Args:
-        message: one sentence: where, what was found, what was expected; one a line for several mistakes.
+        message: one sentence that says where, what was found and what was expected; one per line for several
+            mistakes.
         hint: what to do next; may be empty.
     """
 
@@ -28,7 +29,7 @@ class UsageError(EdgeTrglError):
 
 
 class DoesNotFitError(EdgeTrglError):
-    """The plan says that the job does not fit the budget."""
+    """The job does not fit in the budget, according to the plan."""
 
     exit_code = 3
 
@@ -46,7 +47,7 @@ class StorageError(EdgeTrglError):
 
 
 class DamagedBoundaryError(StorageError):
-    """The records of a boundary are not what was written, or are gone; `boundary` is its name."""
+    """The records of the boundary named `boundary` are damaged or missing."""
 
     def __init__(self, message: str, *, hint: str = "", boundary: str) -> None:
         super().__init__(message, hint=hint)
@@ -54,11 +55,11 @@ class DamagedBoundaryError(StorageError):
 
 
 class DiskFullError(StorageError):
-    """The disk has no room for what the run has to write; with room, or with less to write, it goes on."""
+    """The disk is full; the run can go on with more space or with less to write."""
 
 
 class OverBudgetError(EdgeTrglError):
-    """The budget was passed at run time; the run stopped and can be resumed."""
+    """The budget was exceeded at run time; the run stopped and can be resumed."""
 
     exit_code = 6
 
@@ -70,12 +71,12 @@ class ExportRejectedError(EdgeTrglError):
 
 
 class StoppedError(EdgeTrglError):
-    """A signal asked the run to stop; it did, at a safe point, and can be resumed."""
+    """The run stopped at a safe point because of a signal, and can be resumed."""
 
     exit_code = 75
 
 
-# By name: a process tells another one which error it ended with.
+# By name, in which a child process reports its error to the parent.
 ERRORS = {
     error.__name__: error
     for error in (

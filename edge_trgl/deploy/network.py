@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_trgl.deploy.providers import NAMES, ProviderFailedError, load_runtime, take, why_not_loaded, with_slower
 from edge_trgl.runtime.errors import InputError
-from edge_trgl.runtime.memory import allocator
+from edge_trgl.runtime.memory import allocator, counters
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.units import MIB
 
@@ -59,7 +58,7 @@ class Network:
         if not files.is_utf8(str(path)):
             raise InputError(f"{path} is no name in UTF-8: onnxruntime cannot open it", hint="Rename it.")
         self.path = path
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or counters.num_cpus()
         self.version: str = runtime.__version__
         lean = not optimize and not _is_quantised(path)
         self._failures = _failures(runtime)

@@ -1,8 +1,8 @@
-"""A memory cgroup around a child process: the kernel holds the limit, counts the peak and tells its kills.
+"""A memory cgroup for a child process: the kernel enforces the limit, and counts the peak and its kills.
 
-Both versions are in the field. In v1 the memory controller has a hierarchy of its own; in v2 one hierarchy has
-every controller, each group says which of them its children get (cgroup.subtree_control), and a group other
-than the root can give them out only while it holds no process itself. A group is a folder, made by mkdir.
+Both versions of cgroups are in use. In v1 the memory controller has a hierarchy of its own. In v2 one hierarchy
+has all controllers, and each group lists those that its children get (cgroup.subtree_control); a group other than
+the root can pass controllers on only while it has no processes itself. A group is a folder, created by mkdir.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _NOT_WRITABLE = "not writable (needs root or a delegated cgroup)"
 _OCCUPIED = "the process's own cgroup holds processes, so that the kernel lets it limit no child"
 
 _PATIENCE_S = 10.0
-"""For the memory of killed processes to go back, at most; a folder cannot be removed before."""
+"""Maximum time to wait until the memory of killed processes is free; before, the folder cannot be removed."""
 
 
 class CgroupUnavailableError(Exception):
-    """The system lets this process make no memory cgroup; the text says why, in one clause."""
+    """The system does not let this process make a memory cgroup; the text is the reason, one clause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Files:
-    """What the two versions call the same things; `kills` holds a line `oom_kill N`.
+    """The names of a group's files. `kills` contains a line `oom_kill N`.
 
-    `swap`: absent where the kernel does not count swap. v1 limits memory and swap together there, v2 swap alone.
+    `swap` does not exist if the kernel does not count swap. It limits memory and swap together in v1, swap in v2.
     """
 
     limit: str
@@ -57,45 +57,45 @@ _V2 = _Files(limit="memory.max", swap="memory.swap.max", peak="memory.peak", kil
 
 @dataclass(frozen=True, kw_only=True)
 class Cgroup:
-    """A group with a limit. `path`: its folder, for `enter`."""
+    """A group with a limit; a process joins it with `enter(path)`."""
 
     path: Path
     files: _Files
 
     def peak_mb(self) -> float | None:
-        """MiB charged at most: private memory, page cache and kernel. None where not kept (v2 before 5.19)."""
+        """Peak in MiB of private memory, page cache and kernel memory; None in v2 before Linux 5.19."""
         try:
             return int((self.path / self.files.peak).read_text()) / MIB
         except FileNotFoundError:
             return None
 
     def kills(self) -> int:
-        """Processes that the kernel killed for the limit; 0 also where it does not count them (v1 before 4.13)."""
+        """Number of processes that the kernel killed at the limit; always 0 in v1 before Linux 4.13."""
         words = (self.path / self.files.kills).read_text().split()
         counts = dict(zip(words[::2], words[1::2], strict=True))
         return int(counts.get("oom_kill", 0))
 
 
 def enter(path: Path) -> None:
-    """Put this process into the group; before it imports anything large, for pages stay where they were charged.
+    """Move this process into the group. Call it before large imports: pages stay charged where they were.
 
     Raises:
-        OSError: the group is gone.
+        OSError: the group does not exist any more.
     """
     (path / "cgroup.procs").write_text(str(os.getpid()))
 
 
 @contextmanager
 def memory_cgroup(limit_mb: float, name: str, root: Path = ROOT, proc: Path = PROC) -> Iterator[Cgroup]:
-    """Make a group that may hold `limit_mb` MiB, swap included; at the end, kill what is in it and remove it.
+    """Make a group limited to `limit_mb` MiB, including swap; finally kill its processes and remove it.
 
     Args:
-        name: of the folder, which no other process may be using.
+        name: of the folder; no other process may use the same.
         root: where the hierarchies are mounted.
-        proc: the groups that this process is in.
+        proc: the file with the groups of this process.
 
     Raises:
-        CgroupUnavailableError: there can be none.
+        CgroupUnavailableError: the system does not let this process make one.
     """
     group = _make(name, root, proc)
     try:
@@ -107,7 +107,7 @@ def memory_cgroup(limit_mb: float, name: str, root: Path = ROOT, proc: Path = PR
 
 def _make(name: str, root: Path, proc: Path) -> Cgroup:
     own = _own_groups(proc)
-    if "memory" in own:  # v1, also where v2 is mounted beside it for other controllers
+    if "memory" in own:  # v1, even if v2 is mounted as well for other controllers
         folder = _below(root / "memory", own["memory"])
         if not folder.is_dir():
             raise CgroupUnavailableError(f"no memory cgroup is mounted at {root / 'memory'}")
@@ -119,7 +119,7 @@ def _make(name: str, root: Path, proc: Path) -> Cgroup:
 
 
 def _own_groups(proc: Path) -> dict[str, str]:
-    """The group of this process for every controller; v2's has the name ""."""
+    """The group of this process, by controller; that of v2 has the name ""."""
     try:
         lines = proc.read_text().splitlines()
     except FileNotFoundError:
@@ -129,13 +129,13 @@ def _own_groups(proc: Path) -> dict[str, str]:
 
 
 def _below(mount: Path, group: str) -> Path:
-    # A container often sees its own group mounted as the root, but the group's path as the host has it.
+    # In a container its own group is often mounted as the root, while the path is that of the host.
     folder = mount / group.lstrip("/")
     return folder if ".." not in folder.parts and folder.is_dir() else mount
 
 
 def _make_v2(name: str, mount: Path, own: Path) -> Path:
-    """A folder below `own`, or below the nearest group above it that can give the controller out."""
+    """Make a folder below `own` or below the nearest parent that can pass the controller on."""
     reason = _OFF
     for place in (own, *own.parents):
         try:
@@ -152,7 +152,7 @@ def _give_out_memory(place: Path) -> None:
     if "memory" not in _words(place / "cgroup.controllers"):
         raise CgroupUnavailableError("the memory controller is not delegated to the process's own cgroup")
     try:
-        # Never taken back: whoever has set a limit since would lose it.
+        # Never undone: limits that others have set in the meantime would be lost.
         (place / "cgroup.subtree_control").write_text("+memory")
     except OSError as error:
         raise CgroupUnavailableError(_OCCUPIED if error.errno == errno.EBUSY else _NOT_WRITABLE) from error
@@ -160,7 +160,7 @@ def _give_out_memory(place: Path) -> None:
 
 def _make_folder(path: Path) -> Path:
     with suppress(OSError):
-        path.rmdir()  # left behind by a process of that name that was killed
+        path.rmdir()  # left behind by a killed process of that name
     try:
         path.mkdir()
     except FileExistsError as error:
@@ -171,7 +171,7 @@ def _make_folder(path: Path) -> Path:
 
 
 def _limit(group: Cgroup, limit_bytes: int) -> None:
-    # v1 wants its two limits in this order: the second may not be below the first.
+    # In v1 the limit with swap must not be below the other, hence this order.
     (group.path / group.files.limit).write_text(str(limit_bytes))
     swap = group.path / group.files.swap
     if swap.exists():
@@ -191,7 +191,7 @@ def _remove(path: Path) -> None:
 
 
 def _words(path: Path) -> list[str]:
-    """The words of a file; none where there is no such file."""
+    """The words of a file; none if it does not exist."""
     try:
         return path.read_text().split()
     except FileNotFoundError:

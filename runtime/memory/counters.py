@@ -62,6 +62,11 @@ def total_mb() -> float:
     return float(psutil.virtual_memory().total / MIB)
 
 
+def num_cpus() -> int:
+    """Number of CPUs that this process may use."""
+    return len(_process(os.getpid()).cpu_affinity())
+
+
 @functools.cache
 def _process(pid: int) -> psutil.Process:
     # By number, for after a fork the parent's object would still be there and count the parent.

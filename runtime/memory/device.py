@@ -1,8 +1,8 @@
-"""Which counters a device has: the bytes that RSS does not show, and the limit that its allocator takes.
+"""Memory counters of a device: the bytes that are not in RSS, and the limit of its allocator.
 
-What the CPU uses is in RSS, all of it. A discrete GPU has a memory of its own. An integrated one (Jetson)
-takes its bytes from the memory of the board: they are in no RSS, and what CUDA calls free is MemFree there,
-without the page cache, so that only MemAvailable tells what can be had.
+All memory of the CPU is in RSS. A discrete GPU has its own memory. An integrated GPU (Jetson) takes memory of the
+board that is in no RSS. What CUDA calls free is MemFree there, without the page cache, so that only MemAvailable
+says how much can be allocated.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from edge_trgl.runtime.units import MIB
 
 
 class Device(Protocol):
-    """A device as the budget sees it. `method`: what was counted, in the words of the report."""
+    """A device and its memory. `method` says, for the report, what was counted."""
 
     name: str
     method: str
 
     def memory_mb(self) -> float:
-        """MiB at most so far that count against the budget and are not in RSS."""
+        """Peak so far in MiB of the memory that is not in RSS."""
         ...
 
     def rest_mb(self) -> float:
-        """Give back what is free; the MiB of `memory_mb` that are left, from which `peak_mb` goes on."""
+        """Release free memory and start a new `peak_mb`; returns the MiB that are still in use."""
         ...
 
     def peak_mb(self) -> float:
-        """MiB at most since `rest_mb`."""
+        """Peak since `rest_mb` in MiB."""
         ...
 
     def available_mb(self) -> float:
-        """MiB of the board's or the host's memory that a new process can have."""
+        """MiB of the memory of the board or the host that a new process can allocate."""
         ...
 
     def set_limit(self, limit_mb: float) -> None:
-        """Let `memory_mb` grow to `limit_mb` at most; before the first step, whose workspace it limits too."""
+        """Limit `memory_mb`. Call it before the first step, whose workspace it limits too."""
         ...
 
 
 class Machine(Protocol):
-    """What is asked of torch.cuda and of the kernel. `nvmap`: Tegra's table of bytes by process, for root."""
+    """What is read from torch.cuda and the kernel. `nvmap`: Tegra's table of memory by process, for root only."""
 
     nvmap: Path
 
     def available_mb(self) -> float:
-        """MiB of the board's or the host's memory that a new process can have."""
+        """MiB of the memory of the board or the host that a new process can allocate."""
         ...
 
     def anonymous_mb(self) -> float:
@@ -59,7 +59,7 @@ class Machine(Protocol):
         ...
 
     def has_cuda(self) -> bool:
-        """Whether there is a CUDA device and a torch that can use it."""
+        """Whether torch can use a CUDA device."""
         ...
 
     def is_integrated(self) -> bool:
@@ -71,7 +71,7 @@ class Machine(Protocol):
         ...
 
     def total_mb(self) -> float:
-        """MiB of the GPU's memory, of which `set_fraction` takes its part."""
+        """MiB of the memory of the GPU, to which `set_fraction` refers."""
         ...
 
     def free_mb(self) -> float:
@@ -79,74 +79,74 @@ class Machine(Protocol):
         ...
 
     def reserved_mb(self) -> float:
-        """MiB that torch's allocator holds."""
+        """MiB reserved by torch's allocator."""
         ...
 
     def max_reserved_mb(self) -> float:
-        """MiB that torch's allocator held at most since it was last released."""
+        """Peak of `reserved_mb` since the last `release`."""
         ...
 
     def release(self) -> None:
-        """Let torch's allocator give back what it holds free, and tell its highest from here on."""
+        """Return the free memory of torch's allocator, and start a new peak."""
         ...
 
     def set_fraction(self, fraction: float) -> None:
-        """Let torch's allocator hold `fraction` (0 to 1) of the GPU's memory at most."""
+        """Limit torch's allocator to `fraction` (0 to 1) of the memory of the GPU."""
         ...
 
 
 class ThisMachine:
-    """The real one, with the current CUDA device."""
+    """This machine and its current CUDA device."""
 
     nvmap = Path("/sys/kernel/debug/nvmap/iovmm/clients")
 
     def available_mb(self) -> float:
-        """MemAvailable."""
+        """MemAvailable in MiB."""
         return counters.available_mb()
 
     def anonymous_mb(self) -> float:
-        """Of the CPU's memory."""
+        """MiB of private memory that this process has resident."""
         return counters.usage().anonymous
 
     def has_cuda(self) -> bool:
-        """As torch sees it."""
+        """Whether torch can use a CUDA device."""
         return torch.cuda.is_available()
 
     def is_integrated(self) -> bool:
-        """As the driver says."""
+        """Whether the GPU shares the memory of the CPU, as the driver reports it."""
         return bool(torch.cuda.get_device_properties(torch.cuda.current_device()).is_integrated)
 
     def start(self) -> None:
-        """One small convolution and one small product."""
-        # cuDNN and cuBLAS take memory when they are first used, beside torch's allocator, as the context does.
+        """Run one small convolution and one small matrix product."""
+        # Like the context, cuDNN and cuBLAS allocate memory outside torch's allocator, when they are first used.
         image = torch.ones(1, 1, 8, 8, device="cuda")
         torch.mm(image[0, 0], torch.conv2d(image, image[:, :, :3, :3], padding=1)[0, 0])
         torch.cuda.synchronize()
 
     def total_mb(self) -> float:
-        """Also what the allocator's fraction is a part of."""
+        """MiB of the memory of the GPU, to which `set_fraction` refers."""
         return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / MIB
 
     def free_mb(self) -> float:
-        """Of the device, whoever uses the rest."""
+        """MiB that CUDA calls free, whoever uses the rest."""
         return torch.cuda.mem_get_info()[0] / MIB
 
     def reserved_mb(self) -> float:
-        """Now."""
+        """MiB reserved by torch's allocator."""
         return torch.cuda.memory_reserved() / MIB
 
     def max_reserved_mb(self) -> float:
-        """As torch counts it."""
+        """Peak of `reserved_mb` since the last `release`."""
         return torch.cuda.max_memory_reserved() / MIB
 
     def release(self) -> None:
-        """Blocks without a tensor in them."""
+        """Return blocks without tensors, and start a new peak."""
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
     def set_fraction(self, fraction: float) -> None:
-        """Through the caching allocator."""
-        # A benchmark would try algorithms whose workspace takes all that the limit leaves.
+        """Limit the caching allocator, and switch off cuDNN's benchmark."""
+        # It would try algorithms whose workspace takes all that the limit leaves.
         torch.backends.cudnn.benchmark = False
         torch.cuda.set_per_process_memory_fraction(fraction)
 
@@ -155,7 +155,7 @@ THIS_MACHINE = ThisMachine()
 
 
 class Cpu:
-    """Everything that the CPU uses is in RSS."""
+    """The CPU, all of whose memory is in RSS."""
 
     name = "cpu"
     method = "VmHWM of every process of the run"
@@ -164,55 +164,55 @@ class Cpu:
         self._machine = machine
 
     def memory_mb(self) -> float:
-        """Nothing."""
+        """Zero: everything is in RSS."""
         return 0.0
 
     def rest_mb(self) -> float:
-        """Nothing."""
+        """Zero: everything is in RSS."""
         return 0.0
 
     def peak_mb(self) -> float:
-        """Nothing."""
+        """Zero: everything is in RSS."""
         return 0.0
 
     def available_mb(self) -> float:
-        """MemAvailable."""
+        """MemAvailable in MiB."""
         return self._machine.available_mb()
 
     def set_limit(self, limit_mb: float) -> None:
-        """Nothing to do: `budget.set_guard` limits what is in RSS."""
+        """Do nothing: `guard.set_guard` limits what is in RSS."""
 
 
 class _Gpu:
-    """What torch's allocator holds, and beside it the context and the libraries, which a subclass counts."""
+    """A GPU: the memory of torch's allocator, and that of the context and the libraries, counted by subclasses."""
 
     name = "cuda"
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._highest_mb = 0.0  # of torch's allocator before it was last released
+        self._highest_mb = 0.0  # peak of torch's allocator before the last release
         self._outside_mb = 0.0
 
     def memory_mb(self) -> float:
-        """Reserved at most, and what the driver holds for this process beside it."""
+        """Peak of torch's allocator, plus what the driver holds for this process outside it, in MiB."""
         return max(self._highest_mb, self._machine.max_reserved_mb()) + self._outside()
 
     def rest_mb(self) -> float:
-        """Reserved, and the same beside it."""
+        """Release torch's free blocks; returns what is still reserved, plus what is outside, in MiB."""
         self._highest_mb = max(self._highest_mb, self._machine.max_reserved_mb())
         self._machine.release()
         return self._machine.reserved_mb() + self._outside()
 
     def peak_mb(self) -> float:
-        """Reserved at most since then, and the same beside it."""
+        """Peak of torch's allocator since `rest_mb`, plus what is outside, in MiB."""
         return self._machine.max_reserved_mb() + self._outside()
 
     def available_mb(self) -> float:
-        """MemAvailable of the host or the board: the run's processes live there, and the GPU's bytes count too."""
+        """MemAvailable of the host or the board in MiB: the budget counts its memory and the GPU's together."""
         return self._machine.available_mb()
 
     def set_limit(self, limit_mb: float) -> None:
-        """The fraction of torch's allocator: it refuses what would pass the limit."""
+        """Limit torch's allocator, which refuses allocations beyond `limit_mb` MiB."""
         fraction = (limit_mb - self._outside_mb) / self._machine.total_mb()
         self._machine.set_fraction(min(max(fraction, 0.0), 1.0))
 
@@ -221,9 +221,9 @@ class _Gpu:
 
 
 class Cuda(_Gpu):
-    """A GPU with a memory of its own: torch's bytes, and what the context and the libraries took at the start.
+    """A GPU with its own memory: torch's allocator, and what the context and the libraries took at the start.
 
-    The latter is all that is taken of the device then, so that other programs on the same GPU count as well.
+    The latter is everything in use on the device at that time, so that other programs on the same GPU count too.
     """
 
     method = "VmHWM of every process of the run + CUDA bytes reserved + CUDA context"
@@ -235,10 +235,10 @@ class Cuda(_Gpu):
 
 
 class Tegra(_Gpu):
-    """A GPU that shares the board's memory: the driver's own count where root may read it, else as `Cuda`.
+    """A GPU that shares the memory of the board, counted by the driver if root may read that, else as `Cuda`.
 
     Args:
-        before_mb: `room_mb` before anything of CUDA was set up.
+        before_mb: `room_mb` before CUDA was initialised.
     """
 
     def __init__(self, machine: Machine, before_mb: float) -> None:
@@ -258,23 +258,24 @@ class Tegra(_Gpu):
 
     def _seen_outside_mb(self) -> float | None:
         seen_mb, reserved_mb = nvmap_mb(self._machine.nvmap, os.getpid()), self._machine.reserved_mb()
-        # Less than torch alone holds: the driver counts elsewhere (Thor), or another has our number (containers).
+        # Less than torch alone has reserved: the driver counts elsewhere (Thor), or the pid is another
+        # (containers).
         return seen_mb - reserved_mb if seen_mb is not None and seen_mb >= reserved_mb else None
 
 
 def room_mb(machine: Machine) -> float:
-    """MemAvailable as it would be without this process's private memory, which is in RSS already, in MiB.
+    """MemAvailable plus the private memory of this process, which is in RSS already, in MiB.
 
-    Shared memory, of which CUDA makes a few MiB, is in RSS too and stays out: the context appears larger by it.
+    Shared memory, of which CUDA makes a few MiB, is in RSS too but not added, so that the context appears larger.
     """
     return machine.available_mb() + machine.anonymous_mb()
 
 
 def nvmap_mb(table: Path, pid: int) -> float | None:
-    """MiB that Tegra's memory manager holds for the process `pid`; None where the table does not tell.
+    """MiB that Tegra's memory manager holds for the process `pid`; None if the table cannot be read or lacks it.
 
-    The table has a row `CLIENT PROCESS PID SIZE` for every client, 0 being the kernel, with the size in KiB
-    ("52340K") and blanks possible in the process's name; a process can have several.
+    The table has a row `CLIENT PROCESS PID SIZE` for each client, with the size in KiB ("52340K"). Names of
+    processes may contain blanks, the kernel has pid 0, and a process can have several rows.
     """
     try:
         rows = [line.split() for line in table.read_text().splitlines()]
@@ -295,10 +296,10 @@ def _start(machine: Machine) -> None:
 
 
 def open_device(name: str, machine: Machine = THIS_MACHINE) -> Device:
-    """The device `cpu` or `cuda`. Open it before anything else of this process uses CUDA.
+    """Open the device `cpu` or `cuda`, before anything else in this process uses CUDA.
 
     Raises:
-        UsageError: there is no such device here, or it cannot run a step.
+        UsageError: there is no such device, or it cannot run a step.
     """
     device = _opened(name, machine)
     _devices.append(device)
@@ -306,18 +307,18 @@ def open_device(name: str, machine: Machine = THIS_MACHINE) -> Device:
 
 
 def all_opened_mb() -> float:
-    """MiB at most so far that devices of this process count beside RSS."""
+    """Peak so far in MiB of the memory that the devices of this process use outside RSS."""
     return max((device.memory_mb() for device in _devices), default=0.0)
 
 
 _devices: list[Device] = []
-"""Those of this process; nearly always there is one."""
+"""The devices opened in this process, usually one."""
 
 
 def _opened(name: str, machine: Machine) -> Device:
     if name == "cpu":
         return Cpu(machine)
-    before_mb = room_mb(machine)  # first: already asking for the device's properties takes memory
+    before_mb = room_mb(machine)  # first, because even reading the properties of the device takes memory
     if not machine.has_cuda():
         raise UsageError("there is no CUDA device here", hint="Use --device cpu.")
     return Tegra(machine, before_mb) if machine.is_integrated() else Cuda(machine)

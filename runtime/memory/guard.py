@@ -13,24 +13,25 @@ from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.units import MIB
 
 _MAPPED_MB = 32.0
-"""Mapped later but hardly resident: the stack of the reading thread, the staging buffer of module files, a heap
-that grows by whole huge pages."""
+"""MiB that are mapped later but hardly become resident: the stack of the reading thread, the staging buffer of
+module files, a heap that grows by whole huge pages."""
 
 _MAPPED_SHARE = 1.15
-"""What is mapped over what is resident at a step's peak: a tensor is mapped whole before it is touched, and
-convolutions ask for more scratch than they use (measured up to 1.08). The guard is there against runaways;
-the high-water mark, checked between visits, holds the budget itself."""
+"""Ratio of mapped to resident memory at the peak of a step: a tensor is mapped as a whole before it is touched,
+and convolutions ask for more scratch memory than they use (up to 1.08 was measured). The guard only stops
+runaways; the budget itself is kept by the high-water mark, which is checked between visits."""
 
 
 def set_guard(limits: Limits, others_mb: float = 0.0) -> None:
-    """Let the private writable memory of this process grow only as far as its room in the budget allows.
+    """Limit the private writable memory of this process so that its RSS stays within its part of the budget.
 
-    `others_mb`: MiB of the budget that are not for this process.
+    RLIMIT_DATA counts mapped memory, resident or not (thread stacks, arenas), and no file pages. It is therefore
+    set to what is mapped now plus what the limit leaves. Call it when the compute threads have been started.
+    Beyond the limit torch raises "can't allocate memory", instead of the kernel killing the process.
 
-    RLIMIT_DATA counts what is mapped, not what is resident (thread stacks, arenas), and leaves file pages
-    out; so it is set from here on: what is mapped now, plus what the limit leaves. Call it once the threads
-    that compute are there. Beyond it, torch raises "can't allocate memory" instead of the kernel killing the
-    process.
+    Args:
+        limits: of the run.
+        others_mb: MiB of the budget that belong to other processes.
     """
     limit_mb = limits.room_mb(others_mb)
     _guards[:] = [limit_mb]
@@ -38,9 +39,9 @@ def set_guard(limits: Limits, others_mb: float = 0.0) -> None:
 
 
 def renew_guard() -> None:
-    """Raise the guard of this process, if it has one, by what the heap gave back: that is mapped all the same.
+    """Raise the guard of this process, if it has one, by what the heap has returned, which is still mapped.
 
-    It is never lowered: code that was loaded since is in RSS, but steps map what they do not touch as before.
+    It is never lowered: code loaded in the meantime counts in RSS, but steps still map memory they do not touch.
     """
     for limit_mb in _guards:
         before, _ = resource.getrlimit(resource.RLIMIT_DATA)
@@ -49,7 +50,7 @@ def renew_guard() -> None:
 
 @contextmanager
 def limited(extra_mb: float) -> Iterator[None]:
-    """Let this process grow by about `extra_mb` MiB inside and no further: what passes that is refused."""
+    """Refuse allocations inside that would make this process grow by more than about `extra_mb` MiB."""
     before, _ = resource.getrlimit(resource.RLIMIT_DATA)
     allowed = _allowed_by(usage().rss + extra_mb)
     _allow(allowed if before == resource.RLIM_INFINITY else min(allowed, before))
@@ -60,7 +61,7 @@ def limited(extra_mb: float) -> Iterator[None]:
 
 
 _guards: list[float] = []
-"""That of this process, if it has one."""
+"""The limit of this process in MiB, if it has one."""
 
 
 def _allowed_by(limit_mb: float) -> int:
@@ -108,7 +109,7 @@ _REFUSALS = (
 
 
 def refused(error: BaseException) -> bool:
-    """Whether `error` is an allocation that the guard or the device refused."""
+    """Whether `error` is an allocation refused by the guard or the device."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     # torch raises RuntimeError; onnxruntime has classes of its own.
@@ -117,16 +118,16 @@ def refused(error: BaseException) -> bool:
 
 
 def lasts(error: BaseException) -> bool:
-    """Whether this thread is refused the same from now on, however much is free.
+    """Whether the same allocation will fail in this thread from now on, however much memory is free.
 
-    oneDNN's code generator never clears its first failure to get memory (seen with torch 2.13 on x86): every
-    kernel that it has not made yet fails after it.
+    After its first failure to get memory, oneDNN's code generator fails for every kernel that it has not generated
+    yet (torch 2.13 on x86).
     """
     return _NO_PRIMITIVE in str(error)
 
 
 def check(peak_mb: float, limits: Limits, where: str) -> None:
-    """At a safe point: stop, resumable, when the peak has passed the budget.
+    """Stop the run at a safe point, from which it can be resumed, if the peak is over the budget.
 
     Raises:
         OverBudgetError: with both numbers.

@@ -1,4 +1,4 @@
-"""Which processor and which board this is, as the kernel names them."""
+"""Names of the processor and the board, as the kernel reports them."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ _CORES = {
     ("0x4e", "0x003"): "Denver 2",
     ("0x4e", "0x004"): "Carmel",
 }
-"""What boards compute with, by implementer and part; others are shown as these two numbers."""
+"""ARM cores by implementer and part; an unknown core is shown as these two numbers."""
 
 
 def processor(cpuinfo: Path = CPUINFO) -> str:
-    """The kinds of core: `AMD EPYC`, `Cortex-A53 + Cortex-A72`; `unknown` where the kernel does not say."""
+    """The kinds of cores, such as `AMD EPYC` or `Cortex-A53 + Cortex-A72`; `unknown` if the kernel does not
+    say."""
     kinds = {_kind(core) for core in _cores(cpuinfo)} - {None}
     return " + ".join(sorted(map(str, kinds))) or "unknown"
 
 
 def board(model: Path = BOARD) -> str:
-    """The model of the board, its revision left out, for that computes no other bits; `unknown` on a PC."""
+    """The model of the board without its revision, which does not affect results; `unknown` on a PC."""
     name = board_name(model)
     return "unknown" if name is None else re.sub(r" Rev [\d.]+$", "", name)
 
 
 def board_name(model: Path = BOARD) -> str | None:
-    """The board's name as its device tree has it; None where there is no device tree."""
+    """The name of the board in its device tree; None if it has no device tree."""
     return model.read_text().rstrip("\0") if model.is_file() else None
 
 
@@ -51,14 +52,14 @@ def has_large_atomics(cpuinfo: Path = CPUINFO) -> bool:
 
 
 def _cores(cpuinfo: Path) -> list[dict[str, str]]:
-    """The lines `Name : value` of each processor."""
+    """The fields `Name : value` of each processor."""
     blocks = cpuinfo.read_text().split("\n\n")
     lines = [[line.partition(":") for line in block.splitlines()] for block in blocks]
     return [{name.strip(): value.strip() for name, _, value in block} for block in lines]
 
 
 def _kind(core: dict[str, str]) -> str | None:
-    # First: some kernels for ARM also have a "model name", the same for all parts ("ARMv8 Processor rev 1 (v8l)").
+    # First, because some ARM kernels also give all cores the same "model name" ("ARMv8 Processor rev 1 (v8l)").
     if "CPU part" in core:
         part = core["CPU implementer"], core["CPU part"]
         return _CORES.get(part, "/".join(part))

@@ -1,11 +1,11 @@
-"""ActivationStore: the tensors that enter a module, as records of one fixed size, on disk or in RAM.
+"""The store of boundaries: the tensors that enter each module, as records of one size, on disk or in memory.
 
-Records of images [C, H, W] are kept in channels-last order (H, W, C) and come back as channels-last batches;
-records of any other rank are kept row by row. A record carries the number of its sample and no label.
+Images [C, H, W] are stored in channels-last order (H, W, C) and returned as channels-last batches; records of any
+other rank are stored row-major. A record has the number of its sample, but no label.
 
 File of a boundary, N = copies x records:
     N records  |  N index entries (sample int64, XXH3 uint64)
-Both parts only ever grow between commits, so what an earlier commit named stays as it was.
+Between commits both parts are only appended to, so that what an earlier commit named does not change.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = ["ActivationStore", "Boundary"]
 class ActivationStore:
     """All boundaries of a run, in one folder.
 
-    A commit has three steps: `commit`, then the database's transaction with the records that it returned,
-    then `sweep`. A crash before the transaction leaves the last commit, a crash after it the new one;
-    `restore` goes to whichever the database names.
+    A commit has three steps: `commit`, the transaction of the database with the records it returned, and `sweep`.
+    After a crash before the transaction the last commit is valid, after a later crash the new one; `restore`
+    returns to the one that the database names.
 
     Args:
-        folder: made if it is not there; nothing else may be kept in it.
-        num_samples: samples are numbered from 0 to this.
-        batch_size: the most records that one `read` returns.
-        reuse: read into buffers that are used again.
-        ahead: read the next batch from disk, into a second buffer, while the caller is busy with the one before.
+        folder: created if it does not exist; it must contain nothing else.
+        num_samples: number of samples; they are numbered from 0.
+        batch_size: maximum number of records that one `read` returns.
+        reuse: use the same buffers for every batch; otherwise allocate new ones.
+        ahead: read the next batch from disk into a second buffer while the caller uses the current one.
 
     Attributes:
         bytes_read: from disk, since the store was made.
@@ -64,29 +64,29 @@ class ActivationStore:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the live boundaries."""
+        """Names of the current boundaries."""
         return tuple(self._live)
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the last commit names a file that nobody reads any more: the next one sets its space free."""
+        """Whether the last commit names a file that is no longer needed; the next commit frees its space."""
         return bool(self._dropped)
 
     @property
     def bytes_without_file(self) -> int:
-        """What a commit would add to the folder: the files of boundaries in memory that have none yet."""
+        """Bytes that a commit would add to the folder: the files of boundaries in memory that have none yet."""
         live = self._live.values()
         return sum(one.spec.file_bytes for one in live if one.spec.in_memory and not one.is_committed)
 
     def create(self, spec: BoundarySpec) -> Boundary:
-        """Return an empty boundary with all its space allocated; one of the same name is dropped first.
+        """Return an empty boundary with all its space allocated, in place of one of the same name.
 
         Raises:
-            StorageError: the disk has no room for it; the boundary of that name is then gone.
+            StorageError: the disk has no room for it; a boundary of the same name has been dropped.
         """
         old = self._live.get(spec.name)
         if old is not None and old.spec == spec and not old.is_committed:
-            # The usual life of a boundary that carries one chunk: keep the file and its blocks.
+            # Usual for a boundary of one chunk: keep the file and its blocks.
             old.clear()
             return old
         if old is not None:
@@ -99,12 +99,12 @@ class ActivationStore:
         return boundary
 
     def get(self, name: str) -> Boundary:
-        """Return the live boundary of that name."""
+        """Return the current boundary of that name."""
         assert name in self._live, f"no boundary {name!r}; there are {sorted(self._live)}"
         return self._live[name]
 
     def drop(self, name: str) -> None:
-        """Forget a boundary; a file that a commit has named stays until the `sweep` after the next one."""
+        """Remove a boundary; a file that a commit has named is kept until the `sweep` after the next commit."""
         boundary = self.get(name)
         del self._live[name]
         boundary.close()
@@ -115,13 +115,13 @@ class ActivationStore:
             files.remove(boundary.path)
 
     def commit(self) -> list[BoundaryRecord]:
-        """Make every live boundary durable, up to the records appended so far.
+        """Make the records appended so far durable in every boundary.
 
         Returns:
-            One record for each; together they replace those of the commit before.
+            One record for each boundary; together they replace those of the last commit.
 
         Raises:
-            StorageError: the last commit stands; the store is good for `restore` only.
+            StorageError: the disk is full or fails. The last commit is still valid; use `restore` to return to it.
         """
         records = [boundary.commit() for boundary in self._live.values()]
         files.sync_folder(self.folder)
@@ -130,7 +130,7 @@ class ActivationStore:
         return records
 
     def sweep(self) -> None:
-        """Remove the files that the database stopped naming; call it after the database's transaction."""
+        """Remove the files that the database no longer names; call it after the transaction."""
         while self._unnamed:
             files.remove(self._unnamed[-1])
             self._unnamed.pop()
@@ -138,11 +138,15 @@ class ActivationStore:
     def restore(
         self, records: Iterable[BoundaryRecord], given_up: Mapping[str, DamagedBoundaryError] | None = None
     ) -> list[tuple[BoundaryRecord, DamagedBoundaryError]]:
-        """Go back to the commit that returned `records`; later records are forgotten, other files removed.
+        """Return to the commit that returned `records`; later records are dropped, other files removed.
+
+        Args:
+            records: what the database names.
+            given_up: boundaries, by name, that are not to be opened, each with the reason.
 
         Returns:
-            The boundaries that are not there, with what is wrong: their files are missing, cut or damaged, or they
-            are named in `given_up`. Their files stay until the `sweep` after the next commit.
+            The boundaries that are lost, each with the reason: the file is missing, cut or damaged, or `given_up`
+            names it. Their files are kept until the `sweep` after the next commit.
 
         Raises:
             StorageError: a file cannot be read; no file was removed.
@@ -168,7 +172,7 @@ class ActivationStore:
         return None
 
     def close(self) -> None:
-        """Close all files and forget all boundaries; the files stay."""
+        """Close all files, which are kept, and forget all boundaries."""
         for boundary in self._live.values():
             boundary.close()
         self._live = {}

@@ -1,4 +1,4 @@
-"""One boundary: its records on disk or in RAM, and how they become durable."""
+"""One boundary: its records on disk or in memory, and how they become durable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_trgl.runtime.storage.stored_rows import StoredRows
 
 
 class Shared:
-    """What the boundaries of a store have in common."""
+    """What all boundaries of a store share: the samples, the batch size, counters and buffers."""
 
     def __init__(self, num_samples: int, batch_size: int, *, reuse: bool, ahead: bool) -> None:
         self.num_samples = num_samples
@@ -28,12 +28,11 @@ class Shared:
 
 
 class Boundary:
-    """The records of one boundary. A store makes it, commits it and takes it back to a commit; `append` and
-    `read` are for everybody.
+    """The records of one boundary. `ActivationStore` creates, commits and restores it; others append and read.
 
     Attributes:
         spec: what it holds.
-        path: its file, which a boundary in memory has from its first commit on.
+        path: its file; a boundary in memory has one from its first commit on.
         is_committed: whether a commit has named the file.
     """
 
@@ -51,16 +50,16 @@ class Boundary:
 
     @property
     def num_written(self) -> tuple[int, ...]:
-        """Records appended so far, for each copy."""
+        """Number of records appended so far, by copy."""
         return tuple(self._index.counts)
 
     def append(self, samples: Samples, values: Tensor, *, copy: int = 0) -> None:
-        """Add one record for each sample, in order.
+        """Append one record for each sample, in order.
 
         Args:
-            samples: [B], each of them new to this copy.
-            values: [B, *shape]; channels-last batches of images are written from where they lie.
-            copy: which augmented copy.
+            samples: [B], none of which this copy has yet.
+            values: [B, *shape]; channels-last batches of images are written without a copy.
+            copy: number of the augmented copy.
 
         Raises:
             StorageError: the disk fails; nothing was appended.
@@ -77,21 +76,21 @@ class Boundary:
 
     @property
     def window(self) -> int:
-        """How many records `read` should be told of beforehand: a whole batch, or it is not read ahead."""
+        """Number of records that `read` should be told of in advance; at least a whole batch."""
         return max(WINDOW_CHUNKS * self.spec.chunk_records, self._shared.batch_size)
 
     def read(self, samples: Samples, *, copy: int = 0, then: Samples | None = None) -> Tensor:
         """Return the records of some samples.
 
-        The tensor is a view of memory that the store uses again: it is valid until the next `read` of any
-        boundary of the same shape and dtype, and must not be written to.
+        The tensor is a view of a buffer: it is valid until the next `read` of any boundary of the same shape and
+        dtype, and must not be written to.
 
         Args:
-            samples: [B], in any order, at most `batch_size`, all of them appended before.
-            copy: which augmented copy.
-            then: [N], what is read of this copy next, the first ones first; those that were not appended yet are
-                passed over. It matters to speed alone. `window` of them are enough; of a large file, what is not
-                among them leaves the page cache.
+            samples: [B], B <= `batch_size`, in any order, all of them appended before.
+            copy: number of the augmented copy.
+            then: [N], the samples of this copy that are read next, in order; those not appended yet are ignored.
+                It affects only the speed. `window` samples are enough; the others of a large file are dropped from
+                the page cache.
 
         Returns:
             [B, *shape] in the boundary's dtype, float32 where that is int8; channels-last strides where records
@@ -128,7 +127,7 @@ class Boundary:
             stored.expect(rows)
 
     def make_file(self) -> None:
-        """Make the file with all its space.
+        """Create the file with all its space allocated.
 
         Raises:
             StorageError: the disk has no room for it; there is no file.
@@ -137,12 +136,12 @@ class Boundary:
         self._stored = StoredRows(self.spec, self._index, file)
 
     def clear(self) -> None:
-        """Forget all records and keep the space."""
-        self._shared.buffers.settle()  # what is read ahead may be of rows that are written anew
+        """Remove all records, but keep the space."""
+        self._shared.buffers.settle()  # a batch that is read ahead may have rows that are overwritten next
         self._index.clear()
 
     def close(self) -> None:
-        """Let go of the memory and close the file, which stays."""
+        """Release the memory and close the file, which is kept."""
         self._shared.buffers.settle()
         self._memory = None
         if self._stored is not None:
@@ -150,10 +149,10 @@ class Boundary:
             self._stored = None
 
     def commit(self) -> BoundaryRecord:
-        """Make the records appended so far durable, all but the entry of the file in its folder.
+        """Make the records appended so far durable; the caller must sync the folder.
 
         Raises:
-            StorageError: the last commit stands; the boundary is good for `reopen` only.
+            StorageError: the disk is full or fails. The last commit is still valid; use `reopen` to return to it.
         """
         assert not self._sync_failed, "restore the store before the next commit"
         if self._stored is None:
@@ -181,7 +180,7 @@ class Boundary:
 
     @classmethod
     def reopen(cls, record: BoundaryRecord, path: Path, shared: Shared) -> Boundary:
-        """Return the boundary as the commit that returned `record` left it.
+        """Return the boundary in the state of the commit that returned `record`.
 
         Raises:
             DamagedBoundaryError: the file is missing, cut or damaged.

@@ -1,7 +1,7 @@
 """The checksum of everything that is read back from the disk: XXH3, 64 bits.
 
-It finds what flash and power cuts do to files in a tenth of the time that zlib's CRC-32 takes: records are checked
-as they are read, beside the training on a board's few cores.
+It detects damage by flash memory and power cuts in a tenth of the time of zlib's CRC-32. Every record is checked
+when it is read, while training needs the few cores of a board.
 """
 
 from __future__ import annotations

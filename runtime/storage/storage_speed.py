@@ -1,6 +1,6 @@
-"""How fast the disk that holds a folder writes and reads, the page cache kept out of it.
+"""Measurement of the speed of the disk that holds a folder, without the page cache.
 
-The file has no name from the moment it is open: whatever ends the process, the kernel frees it.
+The name of the file is removed as soon as it is open, so that the kernel frees it however the process ends.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from edge_trgl.runtime.units import MIB
 
 FILE_BYTES = 64 * MIB
 CHUNK_BYTES = MIB
-BLOCK_BYTES = 4096  # whatever a page has here: what data sheets tell of storage, and so do profiles
+BLOCK_BYTES = 4096  # the unit of data sheets and profiles, whatever the page size
 PAGE_BYTES = mmap.PAGESIZE
 NUM_BLOCKS = 2000
-"""Random reads at most."""
+"""Maximum number of random reads."""
 
 RANDOM_SECONDS = 2.0
-"""After these, random reads end early: a turning disk makes a hundred of them a second."""
+"""Random reads stop after this time: a hard disk makes about a hundred of them per second."""
 
 SHARE_OF_FREE = 10
-"""A tenth of the free space is written at most."""
+"""At most a tenth of the free space is written."""
 
 DIRECT = "O_DIRECT"
 DROPPED = "synced and dropped from the page cache"
@@ -42,9 +42,13 @@ DROPPED = "synced and dropped from the page cache"
 
 @dataclass(frozen=True, kw_only=True)
 class StorageSpeed:
-    """`read_mbs`, `write_mbs`: MB/s, sequential. `random_iops`: single reads of 4 KiB a second.
+    """The speed of a disk.
 
-    `method`: how the page cache was kept out, `DIRECT` or `DROPPED`. `file_mb`: MiB that were written.
+    Attributes:
+        read_mbs, write_mbs: sequential, in MB/s.
+        random_iops: single reads of 4 KiB per second.
+        method: how the page cache was avoided, `DIRECT` or `DROPPED`.
+        file_mb: MiB that were written.
     """
 
     read_mbs: float
@@ -55,12 +59,12 @@ class StorageSpeed:
 
 
 def measure(folder: Path, *, max_bytes: int = FILE_BYTES) -> StorageSpeed:
-    """Write a file of `max_bytes` at most in `folder`, read it, and leave nothing.
+    """Write a file of at most `max_bytes` in `folder`, read it, and remove it.
 
-    Less is written where that would be more than a tenth of the free space.
+    At most a tenth of the free space is written.
 
     Raises:
-        StorageError: the folder cannot be written, or its disk is full or fails.
+        StorageError: the folder is not writable, or its disk is full or fails.
     """
     try:
         num_bytes = _size(folder, max_bytes)
@@ -68,7 +72,7 @@ def measure(folder: Path, *, max_bytes: int = FILE_BYTES) -> StorageSpeed:
             try:
                 return _measure(fd, num_bytes, direct=_bypass(fd))
             except StorageError as error:
-                # Some file systems take the flag and then refuse the transfers.
+                # Some file systems accept O_DIRECT and then refuse the transfers.
                 if _errno(error) != errno.EINVAL:
                     raise
             _use_cache(fd)
@@ -83,12 +87,12 @@ def measure(folder: Path, *, max_bytes: int = FILE_BYTES) -> StorageSpeed:
 
 
 def kind(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The file system and the device under `folder`, such as `ext4 on mmcblk0p2`."""
+    """File system and device of `folder`, such as `ext4 on mmcblk0p2`."""
     found, length = "unknown", 0
     for line in mounts.read_text().splitlines():
         left, _, right = line.partition(" - ")
         point = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), left.split()[4]))
-        # The innermost mount counts, and of several in one place the last.
+        # The innermost mount is the one, and the last of several in the same place.
         if folder.resolve().is_relative_to(point) and len(point.parts) >= length:
             file_system, source = right.split()[:2]
             found, length = f"{file_system} on {Path(source).name}", len(point.parts)
@@ -111,7 +115,7 @@ def _nameless(folder: Path) -> Iterator[int]:
             files.remove(path)
             yield fd
     finally:
-        files.remove(path)  # an interrupt may have come between the two
+        files.remove(path)  # an interrupt may have come before the first removal
 
 
 def _bypass(fd: int) -> bool:
@@ -127,7 +131,7 @@ def _use_cache(fd: int) -> None:
 
 
 def _measure(fd: int, num_bytes: int, *, direct: bool) -> StorageSpeed:
-    # Anonymous maps begin at a page, as O_DIRECT wants it; random bytes, for some disks compress.
+    # An anonymous map is page-aligned, as O_DIRECT requires. Random bytes, because some disks compress.
     chunk = memoryview(mmap.mmap(-1, CHUNK_BYTES))
     chunk[:] = os.urandom(CHUNK_BYTES)
     files.allocate(fd, num_bytes)
@@ -162,7 +166,7 @@ def _read(fd: int, chunk: memoryview, num_bytes: int) -> None:
 
 
 def _random_iops(fd: int, block: memoryview, num_bytes: int) -> float:
-    """Every page is read from once at most, without read-ahead: the page cache has none of them."""
+    """Random reads per second; each page is read at most once, so that none comes from the page cache."""
     with suppress(OSError):
         files.system.fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
     places = range(0, num_bytes, max(BLOCK_BYTES, PAGE_BYTES))
