@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edge_trgl.data import Augment, DatasetInfo, RecordReader, epoch_order, stored_order, windowed_order
-from edge_trgl.engine.schedule import Span
+from edge_trgl.engine.visits import Span
 from edge_trgl.random_keys import key
 
 Samples = np.ndarray[tuple[int], np.dtype[np.int64]]

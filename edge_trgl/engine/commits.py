@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edge_trgl.engine.schedule import Visit, carries_chunk
+from edge_trgl.engine.passes import carries_chunk
+from edge_trgl.engine.visits import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
 from edge_trgl.learning.totals import Totals

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from edge_trgl.engine import from_config, process_setup, schedule
+from edge_trgl.engine import from_config, process_setup, regimes
 from edge_trgl.engine.open_run import OpenRun, open_run
-from edge_trgl.engine.schedule import Split, Visit
 from edge_trgl.engine.trainer import EngineContext, walk
+from edge_trgl.engine.visits import Split, Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.totals import Totals
 from edge_trgl.run.facts import Scores
@@ -69,14 +69,14 @@ def _score(
     num_images = opened.info.splits[split].num_images
     if num_images == 0:
         return []
-    shape = from_config.job_shape(opened.config, len(opened), num_images)
+    job = from_config.job_size(opened.config, len(opened), num_images)
     context = EngineContext(
         modules=modules,
-        activations=ActivationStore(opened.run.scratch, num_images, shape.batch_size),
+        activations=ActivationStore(opened.run.scratch, num_images, job.batch_size),
         feed=opened.feed(split),
         meter=meter,
         learning_rate=_no_rate,
-        spec_of=opened.workshop.spec_of,
+        spec_of=opened.factory.spec_of,
         seed=opened.config.train.seed,
         prefetch=opened.plan.layout.prefetch,
         work_mb=opened.work_mb(),
@@ -89,8 +89,8 @@ def _score(
         totals[visit.module] = totals[visit.module].plus(local.take_totals())
         check(visit)
 
-    chunk = min(opened.plan.layout.chunk, shape.batches_per_pass)
-    walk(schedule.evaluation(shape, split, chunk), context, after)
+    chunk = min(opened.plan.layout.chunk, job.batches_per_pass)
+    walk(regimes.evaluation(job, split, chunk), context, after)
     context.activations.close()
     context.feed.close()
     return [total.correct / total.num_images for total in totals if total.num_images]

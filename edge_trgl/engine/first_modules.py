@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.engine import from_config, weight_files
-from edge_trgl.engine.from_config import ModuleFactory
+from edge_trgl.engine.module_factory import ModuleFactory
 from edge_trgl.engine.pretrained import Pretrained
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.networks import cutting

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
-
-import torch
 
 from edge_trgl.config.epochs import parse_epochs
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import Augment, DatasetInfo
-from edge_trgl.engine import schedule
-from edge_trgl.engine.schedule import Boundary, Program, Visit
-from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.engine.schedule import Schedule
+from edge_trgl.engine.visits import JobSize
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.losses import CrossEntropy, InfoPro, LocalLoss, PredSim
 from edge_trgl.method.recompute import Recompute
@@ -24,7 +20,6 @@ from edge_trgl.networks.cutting import Net
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.errors import UsageError
-from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 
 
 def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, paged: bool = False) -> Chain:
@@ -167,9 +162,9 @@ def augmentation(config: RunConfig, info: DatasetInfo) -> Augment:
     return Augment(min(info.shape[:2]) // 16 if padding is None else padding, config.data.flip)
 
 
-def job_shape(config: RunConfig, num_modules: int, num_samples: int) -> schedule.Shape:
-    """The job in samples and batches, for a schedule over `num_samples`."""
-    return schedule.Shape(
+def job_size(config: RunConfig, num_modules: int, num_samples: int) -> JobSize:
+    """The size of a pass over `num_samples`, in samples and batches."""
+    return JobSize(
         num_modules=num_modules,
         num_samples=num_samples,
         batch_size=config.train.batch_size,
@@ -178,8 +173,8 @@ def job_shape(config: RunConfig, num_modules: int, num_samples: int) -> schedule
     )
 
 
-def program(config: RunConfig, num_modules: int, chunk: int) -> Program:
-    """The regime with its lengths; end-to-end, several modules are paged.
+def training_schedule(config: RunConfig, num_modules: int, chunk: int) -> Schedule:
+    """The regime with its lengths. End-to-end training of several modules is paged.
 
     Raises:
         UsageError: the list of epochs, or how many modules are frozen, does not suit the number of modules.
@@ -190,7 +185,7 @@ def program(config: RunConfig, num_modules: int, chunk: int) -> Program:
             hint="At least one must be left to train.",
         )
     loss = local_loss(config)
-    return Program(
+    return Schedule(
         regime=config.train.regime,
         epochs=parse_epochs(config.train.epochs, num_modules),
         laps=config.train.laps,
@@ -200,70 +195,5 @@ def program(config: RunConfig, num_modules: int, chunk: int) -> Program:
         prefix="forward" if config.train.prefix == "frozen" else "ascend",
         frozen=config.train.freeze,
         paged=config.train.regime == "end-to-end" and num_modules > 1,
-        pictured=frozenset(module for module in range(num_modules) if loss.of(module, num_modules).wants_image),
+        wants_image=frozenset(module for module in range(num_modules) if loss.of(module, num_modules).wants_image),
     )
-
-
-class LearningRate:
-    """The rate of a step as a function of its place in its module's own training."""
-
-    def __init__(self, config: RunConfig, shape: schedule.Shape, training: Program) -> None:
-        self._base = config.train.lr
-        self._cosine = config.train.lr_schedule == "cosine"
-        self._milestones = config.train.lr_milestones if config.train.lr_schedule == "steps" else ()
-        self._factor = config.train.lr_factor
-        self._batches = shape.batches_per_epoch
-        self._warmup = config.train.warmup_epochs * self._batches
-        self._steps = [training.epochs_of(module) * self._batches for module in range(shape.num_modules)]
-
-    def __call__(self, visit: Visit, batch: int) -> float:
-        """The rate for `batch` of a training visit."""
-        step = visit.span.epoch * self._batches + batch
-        if step < self._warmup:
-            return self._base * (step + 1) / self._warmup
-        if not self._cosine:
-            passed = sum(milestone <= visit.span.epoch for milestone in self._milestones)
-            return float(self._base * self._factor**passed)
-        done = (step - self._warmup) / (self._steps[visit.module] - self._warmup)
-        return self._base * 0.5 * (1 + math.cos(math.pi * done))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModuleFactory:
-    """Makes the modules and boundaries of one run; `in_memory`: where the boundaries are."""
-
-    chain: Chain
-    layout: ChainLayout
-    in_memory: bool
-    config: StepConfig
-    device: str
-    seed: int
-
-    def build(self, module: int) -> LocalModule:
-        """Module `module` with memory but no meaning, to be read into."""
-        with torch.device("meta"):
-            local = LocalModule(self.chain, module, self.layout.shapes[module], self.config)
-        return local.materialise(self.device)
-
-    def initialise(self, module: int) -> LocalModule:
-        """Module `module` with its first weights, which depend on the seed and its blocks alone."""
-        local = LocalModule(self.chain.seeded(self.seed), module, self.layout.shapes[module], self.config)
-        self.chain.initialise(module, local.trunk, local.readers(), self.seed)
-        return local.materialise(self.device)
-
-    def chunk_of(self, module: int) -> int:
-        """How many records of the boundary that enters `module` are kept together."""
-        return self.spec_of(Boundary("", module)).chunk_records
-
-    def spec_of(self, boundary: Boundary) -> BoundarySpec:
-        """How a boundary lies in memory or on disk."""
-        producer = boundary.module - 1
-        return BoundarySpec(
-            name=boundary.name,
-            shape=self.layout.shapes[producer],
-            dtype=self.layout.dtypes[producer],
-            records=boundary.records,
-            copies=boundary.copies,
-            in_memory=self.in_memory,
-            producer=f"module {producer}",
-        )

@@ -13,8 +13,8 @@ from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.engine import from_config, process_setup
 from edge_trgl.engine.batches import Feed
-from edge_trgl.engine.from_config import ModuleFactory
-from edge_trgl.engine.schedule import Visit
+from edge_trgl.engine.module_factory import ModuleFactory
+from edge_trgl.engine.visits import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
 from edge_trgl.run.facts import RunFacts
@@ -40,16 +40,16 @@ class OpenRun:
     facts: RunFacts
     device: Device
     plan: Plan
-    workshop: ModuleFactory
+    factory: ModuleFactory
 
     def __len__(self) -> int:
-        return len(self.workshop.chain)
+        return len(self.factory.chain)
 
     def modules(self) -> ModuleStore[LocalModule]:
         """The modules as the last commit left them."""
         return ModuleStore(
             self.run.modules,
-            build=self.workshop.build,
+            build=self.factory.build,
             initialise=self._first_made,
             limits=self.plan.resident_bytes,
             committed=self.facts.modules(),
@@ -67,9 +67,9 @@ class OpenRun:
         Raises:
             StorageError: its file is damaged or gone.
         """
-        workshop = self.workshop
+        factory = self.factory
         with torch.device("meta"):
-            local = LocalModule(workshop.chain, module, workshop.layout.shapes[module], workshop.config)
+            local = LocalModule(factory.chain, module, factory.layout.shapes[module], factory.config)
         local.aux = nn.ModuleList()
         if not head:
             local.head = nn.Identity()
@@ -82,7 +82,7 @@ class OpenRun:
         # measured: several MiB with two moments a weight.
         if "trim" not in self.config.budget.without:
             allocator.trim()
-        return self.workshop.initialise(module)
+        return self.factory.initialise(module)
 
     def work_mb(self) -> Callable[[Visit, int], float]:
         """What a step of a visit takes on so many samples, beside its module and input: an estimate."""
@@ -113,8 +113,8 @@ class OpenRun:
             augment=from_config.augmentation(self.config, self.info),
             batch_size=self.config.train.batch_size,
             seed=self.config.train.seed,
-            device=self.workshop.device,
-            chunk_of=self.workshop.chunk_of,
+            device=self.factory.device,
+            chunk_of=self.factory.chunk_of,
         )
 
 
@@ -131,7 +131,7 @@ def open_run(run: Run, device: str | None = None) -> OpenRun:
     # On meta: blocks that the user's factory builds at once take no memory here.
     with torch.device("meta"):
         chain = from_config.planned_chain(config, info, layout, from_config.stored_net(facts))
-    workshop = ModuleFactory(
+    factory = ModuleFactory(
         chain=chain,
         layout=layout,
         in_memory=plan.layout.placement == "memory",
@@ -146,5 +146,5 @@ def open_run(run: Run, device: str | None = None) -> OpenRun:
         facts=facts,
         device=open_device(device),
         plan=plan,
-        workshop=workshop,
+        factory=factory,
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edge_trgl.engine.schedule import Visit
 from edge_trgl.engine.trainer import AfterVisit
+from edge_trgl.engine.visits import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.runtime.storage.module_store import ModuleStore
 

@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from edge_trgl.engine.batches import Feed, Samples
-from edge_trgl.engine.schedule import IMAGES, Boundary, Span, Visit, passed
+from edge_trgl.engine.passes import frozen_span
+from edge_trgl.engine.visits import IMAGES, Boundary, Span, Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
 from edge_trgl.learning.steps import Batch, StepOptions, take_step
@@ -46,87 +47,89 @@ class EngineContext:
     headroom: Headroom
 
 
-def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
+def walk(visits: Iterable[Visit], context: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
     """Do every visit from position `start` on: open the module, read, step, write, hand over to `after`.
 
     `after` commits when its policy says so; an exception from it leaves the last commit standing.
     """
     for position, visit, upcoming in _looking_ahead(visits, start):
-        local = rooms.modules.open(visit.module, upcoming)
+        local = context.modules.open(visit.module, upcoming)
         following = next((module for module in upcoming if module != visit.module), None)
-        if rooms.prefetch and following is not None:
-            rooms.modules.prefetch(following, beside=visit.module, upcoming=upcoming)
-        with rooms.meter.phase():
+        if context.prefetch and following is not None:
+            context.modules.prefetch(following, beside=visit.module, upcoming=upcoming)
+        with context.meter.phase():
             for batch in range(visit.span.start, visit.span.stop):
-                samples = rooms.feed.samples(visit.span, batch)
-                rooms.headroom.before(rooms.work_mb(visit, len(samples)))
-                _step(visit, batch, samples, local, rooms)
-                rooms.headroom.after()
+                samples = context.feed.samples(visit.span, batch)
+                context.headroom.before(context.work_mb(visit, len(samples)))
+                _step(visit, batch, samples, local, context)
+                context.headroom.after()
         if visit.kind != "forward":
-            rooms.modules.mark_changed(visit.module)
+            context.modules.mark_changed(visit.module)
         for name in visit.drops:
-            if name in rooms.activations:  # a gradient is gone already
-                rooms.activations.drop(name)
+            if name in context.activations:  # a gradient is gone already
+                context.activations.drop(name)
         after(position + 1, visit, local)
         del local  # else it stays in memory while the next one is made
 
 
-def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, rooms: EngineContext) -> None:
+def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, context: EngineContext) -> None:
     span = visit.span
-    gradient = _gradient(visit, samples, rooms)  # first: the store reads the input into the same memory
+    gradient = _gradient(visit, samples, context)  # first: the store reads the input into the same memory
     read = Batch(
-        x=_read(visit.reads[0], span, batch, samples, rooms),
-        y=rooms.feed.labels(samples),
-        image=_images(visit, batch, samples, rooms),
+        x=_read(visit.reads[0], span, batch, samples, context),
+        y=context.feed.labels(samples),
+        image=_images(visit, batch, samples, context),
         gradient=gradient,
     )
     options = StepOptions(
-        lr=rooms.learning_rate(visit, batch) if trains(visit.kind) else 0.0,
-        seed=key(rooms.seed, "step", span.epoch, batch),
+        lr=context.learning_rate(visit, batch) if trains(visit.kind) else 0.0,
+        seed=key(context.seed, "step", span.epoch, batch),
         lap=span.lap,
         gauged=batch == 0,
-        emit=_writer(visit, visit.module + 1, samples, rooms),
-        send_back=_writer(visit, visit.module, samples, rooms),
+        emit=_writer(visit, visit.module + 1, samples, context),
+        send_back=_writer(visit, visit.module, samples, context),
     )
     take_step(local, visit.kind, read, options)
 
 
-def _gradient(visit: Visit, samples: Samples, rooms: EngineContext) -> Tensor | None:
+def _gradient(visit: Visit, samples: Samples, context: EngineContext) -> Tensor | None:
     """The gradient of the module's output, if the visit, which is then of a single batch, reads one."""
     if visit.kind != "backward":
         return None
     name = visit.reads[1].name
     # A copy, and the store's own memory is free again for the input, which is read next.
-    gradient = rooms.activations.get(name).read(samples).clone()
-    rooms.activations.drop(name)
-    return rooms.feed.to_device(gradient)
+    gradient = context.activations.get(name).read(samples).clone()
+    context.activations.drop(name)
+    return context.feed.to_device(gradient)
 
 
-def _images(visit: Visit, batch: int, samples: Samples, rooms: EngineContext) -> Tensor | None:
+def _images(visit: Visit, batch: int, samples: Samples, context: EngineContext) -> Tensor | None:
     """What the visit's input came from, if it reads that, too."""
     if visit.kind == "backward" or len(visit.reads) == 1:
         return None
     images = visit.reads[1]
-    span = visit.span if images is IMAGES else passed(visit.span, images)
-    return rooms.feed.unnormalised(span, batch, samples)
+    span = visit.span if images is IMAGES else frozen_span(visit.span, images)
+    return context.feed.unnormalised(span, batch, samples)
 
 
-def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, rooms: EngineContext) -> Tensor:
+def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, context: EngineContext) -> Tensor:
     if boundary is IMAGES:
-        return rooms.feed.images(span, batch, samples)
-    stored, copy = rooms.activations.get(boundary.name), span.epoch % boundary.copies
-    upcoming = rooms.feed.upcoming(span, batch, stored.window)
-    return rooms.feed.to_device(stored.read(samples, copy=copy, then=upcoming))
+        return context.feed.images(span, batch, samples)
+    stored, copy = context.activations.get(boundary.name), span.epoch % boundary.copies
+    upcoming = context.feed.upcoming(span, batch, stored.window)
+    return context.feed.to_device(stored.read(samples, copy=copy, then=upcoming))
 
 
-def _writer(visit: Visit, module: int, samples: Samples, rooms: EngineContext) -> Callable[[Tensor], None] | None:
+def _writer(
+    visit: Visit, module: int, samples: Samples, context: EngineContext
+) -> Callable[[Tensor], None] | None:
     """Appends to what the visit writes for `module`, as many samples at a time as come (micro-batches)."""
     boundary = next((boundary for boundary in visit.writes if boundary.module == module), None)
     if boundary is None:
         return None
-    if boundary.name not in rooms.activations:
-        rooms.activations.create(rooms.spec_of(boundary))
-    stored = rooms.activations.get(boundary.name)
+    if boundary.name not in context.activations:
+        context.activations.create(context.spec_of(boundary))
+    stored = context.activations.get(boundary.name)
     waiting = iter(samples)
 
     def emit(out: Tensor) -> None:

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
 
-from edge_trgl.engine import evaluation, from_config, process_setup, schedule
+from edge_trgl.engine import evaluation, from_config, process_setup
 from edge_trgl.engine.commits import CommitPolicy, Ledger
-from edge_trgl.engine.from_config import LearningRate
+from edge_trgl.engine.learning_rate import LearningRate
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.engine.rebuild import can_rebuild, rebuilding
-from edge_trgl.engine.schedule import Program, Shape, Visit
+from edge_trgl.engine.schedule import Schedule, moved_position
 from edge_trgl.engine.shared_head import SharedHead
 from edge_trgl.engine.trainer import EngineContext, walk
+from edge_trgl.engine.visits import JobSize, Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run import transport_share
 from edge_trgl.run.facts import Result, RunFacts
@@ -124,12 +125,12 @@ def _rebuild(
         ledger.check(visit)
 
     once = _training(opened).frozen > 0
-    walk(rebuilding(_shape(opened), counts, context.activations.names, once=once), context, after)
+    walk(rebuilding(_job(opened), counts, context.activations.names, once=once), context, after)
     ledger.commit()
 
 
 def _walk(opened: OpenRun, context: EngineContext, ledger: Ledger) -> None:
-    visits = _training(opened).visits(_shape(opened))
+    visits = _training(opened).visits(_job(opened))
     if not opened.config.model.shared_head:
         walk(visits, context, ledger.after, start=ledger.start)
         return
@@ -143,21 +144,21 @@ def _walk(opened: OpenRun, context: EngineContext, ledger: Ledger) -> None:
 def _engine(
     opened: OpenRun, limits: Limits, others_mb: float, stop_requested: StopRequested
 ) -> tuple[EngineContext, Ledger]:
-    config, shape, training = opened.config, _shape(opened), _training(opened)
-    rate = LearningRate(config, shape, training)
+    config, job, training = opened.config, _job(opened), _training(opened)
+    rate = LearningRate(config, job, training)
     context = EngineContext(
         modules=opened.modules(),
         activations=ActivationStore(
             opened.run.boundaries,
-            shape.num_samples,
-            shape.batch_size,
+            job.num_samples,
+            job.batch_size,
             reuse="reuse" not in config.budget.without,
             ahead=opened.plan.layout.prefetch,
         ),
         feed=opened.feed("train"),
         meter=Meter(),
         learning_rate=rate,
-        spec_of=opened.workshop.spec_of,
+        spec_of=opened.factory.spec_of,
         seed=config.train.seed,
         prefetch=opened.plan.layout.prefetch,
         work_mb=opened.work_mb(),
@@ -168,9 +169,9 @@ def _engine(
         limits=limits,
         others_mb=others_mb,
         planned_mb=opened.plan.peaks_mb,
-        num_heads=sum(map(opened.workshop.chain.has_head, range(len(opened)))),
+        num_heads=sum(map(opened.factory.chain.has_head, range(len(opened)))),
         trim="trim" not in config.budget.without,
-        total_steps=sum(training.epochs_of(k) for k in range(len(opened))) * shape.batches_per_epoch,
+        total_steps=sum(training.epochs_of(k) for k in range(len(opened))) * job.batches_per_epoch,
         room_mb=lambda: opened.plan.disk_mb - disk_space.taken_mb(opened.run.folder),
         chunk=opened.plan.layout.chunk,
         stop_requested=stop_requested,
@@ -194,8 +195,8 @@ def _start(opened: OpenRun) -> int:
     before = opened.facts.progress.chunk
     if position == 0 or before is None or before == chunk:
         return position
-    old, shape = from_config.program(opened.config, len(opened), before), _shape(opened)
-    return schedule.moved(position, old.visits(shape), _training(opened).visits(shape))
+    old, job = from_config.training_schedule(opened.config, len(opened), before), _job(opened)
+    return moved_position(position, old.visits(job), _training(opened).visits(job))
 
 
 def _placed(opened: OpenRun) -> list[BoundaryRecord]:
@@ -206,12 +207,12 @@ def _placed(opened: OpenRun) -> list[BoundaryRecord]:
     ]
 
 
-def _shape(opened: OpenRun) -> Shape:
-    return from_config.job_shape(opened.config, len(opened), opened.info.splits["train"].num_images)
+def _job(opened: OpenRun) -> JobSize:
+    return from_config.job_size(opened.config, len(opened), opened.info.splits["train"].num_images)
 
 
-def _training(opened: OpenRun) -> Program:
-    return from_config.program(opened.config, len(opened), opened.plan.layout.chunk)
+def _training(opened: OpenRun) -> Schedule:
+    return from_config.training_schedule(opened.config, len(opened), opened.plan.layout.chunk)
 
 
 def _warn_if_inert(facts: RunFacts) -> None:

@@ -28,7 +28,7 @@ from edge_trgl.data import spread
 from edge_trgl.engine import process_setup
 from edge_trgl.engine.batches import Feed
 from edge_trgl.engine.open_run import OpenRun, open_run
-from edge_trgl.engine.schedule import Span
+from edge_trgl.engine.visits import Span
 from edge_trgl.export.compare.boundary_files import put, take
 from edge_trgl.export.compare.module_by_module import batches_of
 from edge_trgl.export.early_exit.exits_folder import free_paths, spans_of
@@ -177,7 +177,7 @@ class _Exporting:
         self._normalisation = Normalisation(
             mean=tuple(info.mean), std=tuple(info.std), scale=info.scale, input_shape=tuple(info.input_shape)
         )
-        self._shapes = (self._normalisation.input_shape, *opened.workshop.layout.shapes)
+        self._shapes = (self._normalisation.input_shape, *opened.factory.layout.shapes)
         feed = opened.feed("val")
         self.images = _Images(feed, min(len(feed), CHECKED_IMAGES), batch or self._batch_size())
         files.make_folder(opened.run.scratch)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal
 
 from edge_trgl.config.export_request import COPIES
-from edge_trgl.engine.schedule import carries_chunk
+from edge_trgl.engine.passes import carries_chunk
 from edge_trgl.planning.calibrated import EXPORTER_MB, JOB_MARGIN_MB
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.facts import ModuleNeeds, Planned, RunFacts

@@ -82,8 +82,8 @@ def _demand(
     others_mb: float,
 ) -> Demand:
     most = max(len(form.rows) for form in forms)
-    shape = from_config.job_shape(config, most, info.splits["train"].num_images)
-    training = from_config.program(config, most, 1)
+    shape = from_config.job_size(config, most, info.splits["train"].num_images)
+    training = from_config.training_schedule(config, most, 1)
     copies = config.train.views if config.data.augment else 1
     frozen, kept = config.train.freeze, config.train.freeze > 0 and config.train.cache
     batch_size = min(config.train.batch_size, shape.num_samples)
@@ -100,7 +100,7 @@ def _demand(
         held_bytes=_held_bytes(
             num_samples=shape.num_samples,
             num_records=_num_live_boundaries(config, forms) * shape.num_samples * copies,
-            image_bytes=batch_size * math.prod(info.shape) * FLOAT_BYTES if training.pictured else 0,
+            image_bytes=batch_size * math.prod(info.shape) * FLOAT_BYTES if training.wants_image else 0,
         ),
         epochs=tuple(training.epochs_of(module) for module in range(most)),
         laps=config.train.laps,
@@ -109,7 +109,7 @@ def _demand(
         kept=kept,
         copies=copies,
         image_bytes=info.record_bytes,
-        pictured=tuple(sorted(training.pictured)),
+        pictured=tuple(sorted(training.wants_image)),
         num_scored=max(split.num_images for name, split in info.splits.items() if name != "train"),
         checkpoint_s=config.train.checkpoint_minutes * 60,
         endurance_tb=board.endurance_tb,

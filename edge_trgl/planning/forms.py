@@ -65,7 +65,7 @@ def every_form(
     step = from_config.step_config(config)
     size = min(config.train.batch_size, info.splits["train"].num_images)
     chain = _chain(config, info, net, step, size, choice)
-    from_config.program(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
+    from_config.training_schedule(config, len(chain), 1)  # refuses a list of epochs that does not suit the modules
     from_config.check_data(config, info)
     costs = count.chain_costs(chain, step, choice)
     if config.model.shared_head:

@@ -12,7 +12,7 @@ from torch import Tensor
 from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config, process_setup
 from edge_trgl.engine import training as training  # its imports are part of the memory that is measured
-from edge_trgl.engine.from_config import ModuleFactory
+from edge_trgl.engine.module_factory import ModuleFactory
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import StepKind
 from edge_trgl.learning.steps import (

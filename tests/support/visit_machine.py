@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from hypothesis import strategies as st
 
-from edge_trgl.engine.schedule import IMAGES, Shape
+from edge_trgl.engine.visits import IMAGES, JobSize
 
 
 @lru_cache(maxsize=1000)
@@ -20,13 +20,13 @@ def _order(num_samples, epoch):
     return tuple(np.random.default_rng(epoch).permutation(num_samples).tolist())
 
 
-def samples_of(shape, epoch, batch, *, shuffled=True):
-    order = _order(shape.num_samples, epoch) if shuffled else tuple(range(shape.num_samples))
-    return order[batch * shape.batch_size : (batch + 1) * shape.batch_size]
+def samples_of(job, epoch, batch, *, shuffled=True):
+    order = _order(job.num_samples, epoch) if shuffled else tuple(range(job.num_samples))
+    return order[batch * job.batch_size : (batch + 1) * job.batch_size]
 
 
-def image_of(shape, sample, epoch, batch, *, shuffled=True):
-    return hash((sample, epoch, batch, shuffled)) if shape.augmented else hash((sample,))
+def image_of(job, sample, epoch, batch, *, shuffled=True):
+    return hash((sample, epoch, batch, shuffled)) if job.augmented else hash((sample,))
 
 
 class Machine:
@@ -35,10 +35,10 @@ class Machine:
     `moving`: a pass in training mode changes its module, as batch norm does.
     """
 
-    def __init__(self, shape, *, moving=False):
-        self.shape = shape
+    def __init__(self, job, *, moving=False):
+        self.job = job
         self.moving = moving
-        self.states = [hash((module,)) for module in range(shape.num_modules)]
+        self.states = [hash((module,)) for module in range(job.num_modules)]
         self.steps = []  # (module, epoch, batch) of every training step
         self.ascents = []  # the same of every forward whose step comes later
         self.forwards = []  # (module, sample) of every frozen pass
@@ -47,7 +47,7 @@ class Machine:
 
     def run(self, visits):
         for visit in visits:
-            assert 0 < visit.span.stop - visit.span.start <= self.shape.stretch
+            assert 0 < visit.span.stop - visit.span.start <= self.job.stretch
             for batch in range(visit.span.start, visit.span.stop):
                 self._step(visit, batch)
             for name in visit.drops:
@@ -60,7 +60,7 @@ class Machine:
 
     def _step(self, visit, batch):
         module, span = visit.module, visit.span
-        samples = samples_of(self.shape, span.epoch, batch, shuffled=span.shuffled)
+        samples = samples_of(self.job, span.epoch, batch, shuffled=span.shuffled)
         assert samples, "an empty batch"
         assert len(visit.reads) == 1 + (visit.kind == "backward")
         # The input and, in a backward, the gradient of the output, which enters the next module.
@@ -88,9 +88,9 @@ class Machine:
     def _read(self, boundary, module, span, batch, samples):
         assert boundary.module == module
         if boundary is IMAGES:
-            assert span.augmented == (self.shape.augmented and span.split == "train")
+            assert span.augmented == (self.job.augmented and span.split == "train")
             shuffled = span.shuffled
-            return [image_of(self.shape, n, span.epoch, batch, shuffled=shuffled) for n in samples]
+            return [image_of(self.job, n, span.epoch, batch, shuffled=shuffled) for n in samples]
         created, values = self.live[boundary.name]
         assert created == boundary
         return [values[span.epoch % boundary.copies, sample] for sample in samples]
@@ -110,8 +110,8 @@ def _moved(state, values):
     return hash(("passed", state, *values))
 
 
-def _images(shape, samples, epoch, batch, *, shuffled=True):
-    return [image_of(shape, sample, epoch, batch, shuffled=shuffled) for sample in samples]
+def _images(job, samples, epoch, batch, *, shuffled=True):
+    return [image_of(job, sample, epoch, batch, shuffled=shuffled) for sample in samples]
 
 
 def _through(states, values):
@@ -120,44 +120,44 @@ def _through(states, values):
     return values
 
 
-def _copies(shape, lap, views):
+def _copies(job, lap, views):
     """All the images, in their order, so many times."""
-    copies, size = views if shape.augmented else 1, shape.batch_size
+    copies, size = views if job.augmented else 1, job.batch_size
     return [
-        [image_of(shape, n, lap * copies + copy, n // size, shuffled=False) for n in range(shape.num_samples)]
+        [image_of(job, n, lap * copies + copy, n // size, shuffled=False) for n in range(job.num_samples)]
         for copy in range(copies)
     ]
 
 
-def plain_parallel(shape, epochs, frozen=0, views=None):
+def plain_parallel(job, epochs, frozen=0, views=None):
     """Batch by batch, every module, as published; `frozen` ones first, for every batch or for `views` copies."""
-    states = Machine(shape).states
-    entering = [_through(states[:frozen], copy) for copy in _copies(shape, 0, views or 1)]
+    states = Machine(job).states
+    entering = [_through(states[:frozen], copy) for copy in _copies(job, 0, views or 1)]
     for epoch in range(epochs):
-        for batch in range(shape.batches_per_epoch):
-            samples = samples_of(shape, epoch, batch)
+        for batch in range(job.batches_per_epoch):
+            samples = samples_of(job, epoch, batch)
             if frozen and views:
                 values = [entering[epoch % len(entering)][sample] for sample in samples]
             else:
-                values = _through(states[:frozen], _images(shape, samples, epoch, batch))
+                values = _through(states[:frozen], _images(job, samples, epoch, batch))
             for module, state in enumerate(states[frozen:], frozen):
                 states[module] = hash((state, samples, tuple(values)))
                 values = _through([state], values)
     return states
 
 
-def plain_sequential(shape, epochs, views, laps, frozen=0):
+def plain_sequential(job, epochs, views, laps, frozen=0):
     """Module by module on a list of all the inputs, `views` times; `frozen` ones first, once for all laps."""
-    states = Machine(shape).states
-    entering = [_through(states[:frozen], copy) for copy in _copies(shape, 0, views)]
+    states = Machine(job).states
+    entering = [_through(states[:frozen], copy) for copy in _copies(job, 0, views)]
     for lap in range(laps):
-        inputs = entering if frozen else _copies(shape, lap, views)
+        inputs = entering if frozen else _copies(job, lap, views)
         for module, num_epochs in list(enumerate(epochs))[frozen:]:
             for epoch in range(lap * num_epochs, (lap + 1) * num_epochs):
-                for batch in range(shape.batches_per_epoch):
-                    samples = samples_of(shape, epoch, batch)
+                for batch in range(job.batches_per_epoch):
+                    samples = samples_of(job, epoch, batch)
                     if module == 0:
-                        values = _images(shape, samples, epoch, batch)
+                        values = _images(job, samples, epoch, batch)
                     else:
                         values = [inputs[epoch % len(inputs)][sample] for sample in samples]
                     states[module] = hash((states[module], samples, tuple(values)))
@@ -165,15 +165,15 @@ def plain_sequential(shape, epochs, views, laps, frozen=0):
     return states
 
 
-def plain_streamed(shape, epochs, laps, *, moving=False, frozen=0):
+def plain_streamed(job, epochs, laps, *, moving=False, frozen=0):
     """Module by module, each batch through the modules before, frozen or in training mode."""
-    states = Machine(shape).states
+    states = Machine(job).states
     for lap in range(laps):
         for module, num_epochs in list(enumerate(epochs))[frozen:]:
             for epoch in range(lap * num_epochs, (lap + 1) * num_epochs):
-                for batch in range(shape.batches_per_epoch):
-                    samples = samples_of(shape, epoch, batch)
-                    values = _images(shape, samples, epoch, batch)
+                for batch in range(job.batches_per_epoch):
+                    samples = samples_of(job, epoch, batch)
+                    values = _images(job, samples, epoch, batch)
                     for number, before in enumerate(states[:module]):
                         states[number] = _moved(before, values) if moving and number >= frozen else before
                         values = _through([before], values)
@@ -181,13 +181,13 @@ def plain_streamed(shape, epochs, laps, *, moving=False, frozen=0):
     return states
 
 
-def plain_end_to_end(shape, epochs):
+def plain_end_to_end(job, epochs):
     """Batch by batch, every module up, and down again."""
-    states = Machine(shape).states
+    states = Machine(job).states
     for epoch in range(epochs):
-        for batch in range(shape.batches_per_epoch):
-            samples = samples_of(shape, epoch, batch)
-            inputs = [[image_of(shape, sample, epoch, batch) for sample in samples]]
+        for batch in range(job.batches_per_epoch):
+            samples = samples_of(job, epoch, batch)
+            inputs = [[image_of(job, sample, epoch, batch) for sample in samples]]
             for state in states[:-1]:
                 inputs.append([hash((state, value)) for value in inputs[-1]])
             above = ()
@@ -198,8 +198,8 @@ def plain_end_to_end(shape, epochs):
     return states
 
 
-SHAPES = st.builds(
-    Shape,
+JOBS = st.builds(
+    JobSize,
     num_modules=st.integers(1, 4),
     num_samples=st.integers(1, 17),
     batch_size=st.integers(1, 5),
@@ -215,15 +215,15 @@ VIEWS = st.none() | st.integers(1, 3)
 
 
 @st.composite
-def frozen_shapes(draw, shapes=SHAPES):
-    """A shape, and how many of its modules are frozen, one at least being trained."""
-    shape = draw(shapes)
-    return shape, draw(st.integers(0, shape.num_modules - 1))
+def frozen_jobs(draw, shapes=JOBS):
+    """A job, and how many of its modules are frozen, one at least being trained."""
+    job = draw(shapes)
+    return job, draw(st.integers(0, job.num_modules - 1))
 
 
 def assert_each_step_once(machine, epochs):
     """Every (module, epoch, batch) of the grid once, each module's own in their order."""
-    batches = range(machine.shape.batches_per_epoch)
+    batches = range(machine.job.batches_per_epoch)
     found = defaultdict(list)
     for module, epoch, batch in machine.steps:
         found[module].append((epoch, batch))

@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint
 
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
-from edge_trgl.engine import from_config, process_setup, schedule
+from edge_trgl.engine import from_config, process_setup, regimes
 from edge_trgl.engine.batches import Feed
-from edge_trgl.engine.from_config import LearningRate
-from edge_trgl.engine.schedule import Split, Visit
+from edge_trgl.engine.learning_rate import LearningRate
+from edge_trgl.engine.visits import Split, Visit
 from edge_trgl.method.kinetic_energy import Measure
 from edge_trgl.method.transport import Residue, penalised
 from edge_trgl.networks.chain import Chain
@@ -98,18 +98,18 @@ def _part(trunk: nn.Sequential, head: nn.Module, weight: float, config: RunConfi
 def train(parts: list[Part], run: Run, loop: str, turns: Turns | None) -> None:
     """The loop itself: batch by batch, every part in turn on the output of the part before."""
     config, info = run.config(), open_dataset(run.data)
-    shape = from_config.job_shape(config, 1, info.splits["train"].num_images)
-    program = from_config.program(config, 1, 1)
-    rate = LearningRate(config, shape, program)
+    job = from_config.job_size(config, 1, info.splits["train"].num_images)
+    schedule = from_config.training_schedule(config, 1, 1)
+    rate = LearningRate(config, job, schedule)
     step = _step(config.train.label_smoothing, checkpointed=loop == "checkpointed")
     if turns:
         turns.wait()
-    for visit, batch, x, y in _batches(program.visits(shape), _feed(run, config, info, "train")):
+    for visit, batch, x, y in _batches(schedule.visits(job), _feed(run, config, info, "train")):
         for part in parts:
             for group in part.optimizer.param_groups:
                 group["lr"] = rate(visit, batch)
             x = step(part, x, y)
-        if batch == shape.batches_per_epoch - 1:
+        if batch == job.batches_per_epoch - 1:
             if x.is_cuda:
                 torch.cuda.synchronize()  # else the clock would stop before the work is done
             if turns:
@@ -141,16 +141,16 @@ def _step(label_smoothing: float, *, checkpointed: bool) -> Step:
 
 @torch.no_grad()
 def _accuracy(parts: list[Part], run: Run, config: RunConfig, info: DatasetInfo) -> float:
-    shape = from_config.job_shape(config, 1, info.splits["test"].num_images)
+    job = from_config.job_size(config, 1, info.splits["test"].num_images)
     for part in parts:
         part.trunk.eval()
         part.head.eval()
     correct = 0
-    for _, _, x, y in _batches(schedule.evaluation(shape, "test", 1), _feed(run, config, info, "test")):
+    for _, _, x, y in _batches(regimes.evaluation(job, "test", 1), _feed(run, config, info, "test")):
         for part in parts:
             x = part.trunk(x)
         correct += int((parts[-1].head(x).argmax(1) == y).sum())
-    return correct / shape.num_samples
+    return correct / job.num_samples
 
 
 def _feed(run: Run, config: RunConfig, info: DatasetInfo, split: Split) -> Feed:

@@ -17,8 +17,8 @@ from typing import Any
 
 from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config, process_setup, trainer, training
-from edge_trgl.engine.schedule import Visit
 from edge_trgl.engine.trainer import AfterVisit, EngineContext
+from edge_trgl.engine.visits import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
@@ -68,7 +68,7 @@ def product(run: Run, turns: Turns | None) -> dict[str, Any]:
 def _in_turns(after: AfterVisit, turns: Turns, last_module: int, run: Run) -> AfterVisit:
     """`after`, and the end of a turn where an epoch ends."""
     num_images = open_dataset(run.data).splits["train"].num_images
-    batches = from_config.job_shape(run.config(), last_module + 1, num_images).batches_per_epoch
+    batches = from_config.job_size(run.config(), last_module + 1, num_images).batches_per_epoch
 
     def after_and_wait(position: int, visit: Visit, local: LocalModule) -> None:
         after(position, visit, local)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edge_trgl.config import sources
 from edge_trgl.engine import training
-from edge_trgl.engine.from_config import ModuleFactory
+from edge_trgl.engine.module_factory import ModuleFactory
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.jobs import prepare
 from edge_trgl.jobs.requests import PrepareRequest
@@ -80,8 +80,8 @@ def trained(run: Run, *, disturbance: float = 0.0) -> Trained:
     """Train a planned run; `disturbance`: a relative change of every first weight, about so large."""
     opened = open_run(run)
     if disturbance:
-        shaken = _Shaken(**vars(opened.workshop), disturbance=disturbance)
-        opened = replace(opened, workshop=shaken)
+        shaken = _Shaken(**vars(opened.factory), disturbance=disturbance)
+        opened = replace(opened, factory=shaken)
     training.train(opened, limits=PLENTY, others_mb=0.0)
     return _left_by(run)
 
@@ -91,9 +91,9 @@ def _left_by(run: Run) -> Trained:
     losses, transports = _means(opened)
     modules = opened.modules()
     weights = [modules.open(module).final_tensors() for module in range(len(opened))]
-    first = [opened.workshop.initialise(module).final_tensors() for module in range(len(opened))]
+    first = [opened.factory.initialise(module).final_tensors() for module in range(len(opened))]
     opened.facts.close()
-    dtypes = opened.workshop.layout.dtypes
+    dtypes = opened.factory.layout.dtypes
     return Trained(losses=losses, transports=transports, weights=weights, first=first, dtypes=dtypes)
 
 

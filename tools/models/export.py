@@ -27,7 +27,7 @@ import torch
 
 from edge_trgl.data import RecordReader
 from edge_trgl.engine.open_run import OpenRun, open_run
-from edge_trgl.engine.schedule import Span
+from edge_trgl.engine.visits import Span
 from edge_trgl.export.compare.module_by_module import Images, batches_of
 from edge_trgl.run.folder import RUNS, Run
 from tools.common.images import CACHE

@@ -183,7 +183,7 @@ def make(input_shape, num_classes):
 
 def _heads(run):
     """The heads that training builds."""
-    return [type(open_run(run).workshop.build(module).head).__name__ for module in range(3)]
+    return [type(open_run(run).factory.build(module).head).__name__ for module in range(3)]
 
 
 def test_the_heads_that_auto_finds_are_kept_with_the_run(plan_run, finish):

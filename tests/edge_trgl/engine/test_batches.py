@@ -11,7 +11,7 @@ import torch
 from edge_trgl.data import Augment, stored_order, windowed_order
 from edge_trgl.data.prepare import prepare
 from edge_trgl.engine.batches import Feed
-from edge_trgl.engine.schedule import Span
+from edge_trgl.engine.visits import Span
 
 NUM_TRAIN, NUM_TEST, BATCH = 22, 7, 5
 SHAPE = (6, 7, 3)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edge_trgl.engine.commits import SAMPLES, CommitPolicy, Ledger
-from edge_trgl.engine.schedule import IMAGES, Span, Visit
+from edge_trgl.engine.visits import IMAGES, Span, Visit
 from edge_trgl.learning.totals import Totals
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.errors import StoppedError

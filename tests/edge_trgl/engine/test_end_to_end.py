@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.engine.schedule import Program, Shape
+from edge_trgl.engine.schedule import Schedule
 from edge_trgl.engine.trainer import EngineContext, walk
+from edge_trgl.engine.visits import JobSize
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
@@ -108,8 +109,8 @@ class Training:
 
     def visits(self):
         paged = len(self.chain) > 1
-        program = Program(regime="end-to-end", epochs=(EPOCHS,) * len(self.chain), paged=paged)
-        return list(program.visits(_shape(len(self.chain))))
+        schedule = Schedule(regime="end-to-end", epochs=(EPOCHS,) * len(self.chain), paged=paged)
+        return list(schedule.visits(_shape(len(self.chain))))
 
     def run(self, *, commit_at=(), stop_at=None):
         """Train from the last commit to the end, or to a crash in the visit after position `stop_at`."""
@@ -152,7 +153,7 @@ class Training:
 
 
 def _shape(num_modules):
-    return Shape(num_modules=num_modules, num_samples=NUM_SAMPLES, batch_size=BATCH, augmented=True)
+    return JobSize(num_modules=num_modules, num_samples=NUM_SAMPLES, batch_size=BATCH, augmented=True)
 
 
 def _bytes(local):
@@ -161,7 +162,7 @@ def _bytes(local):
 
 @lru_cache(maxsize=100)
 def _outputs(chain, bfloat16):
-    """Shape and dtype of a sample at the output of each block."""
+    """JobSize and dtype of a sample at the output of each block."""
     x, found = torch.zeros(2, *IMAGE), []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         for block in chain.blocks:
@@ -373,7 +374,7 @@ def test_a_run_trains_paged_what_it_trains_whole(plan_run, follow, finish):
 
 def _final(opened):
     """Weights and buffers by block."""
-    chain, store = opened.workshop.chain, opened.modules()
+    chain, store = opened.factory.chain, opened.modules()
     return {
         (chain.starts[module] + number, name): tensor.clone()
         for module in range(len(chain))

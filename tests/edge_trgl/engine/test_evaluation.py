@@ -94,7 +94,7 @@ class _Opened:
         self.folder, self.info, self.config, self.chain = folder, info, CONFIG, chain
         self.plan = SimpleNamespace(layout=SimpleNamespace(chunk=chunk, prefetch=False))
         self.run = SimpleNamespace(scratch=folder / "scratch")
-        self.workshop = SimpleNamespace(spec_of=self.spec_of)
+        self.factory = SimpleNamespace(spec_of=self.spec_of)
 
     def __len__(self):
         return len(SHAPES)

@@ -8,7 +8,7 @@ import torch
 from plans import lay_out
 
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.engine.schedule import Span
+from edge_trgl.engine.visits import Span
 from edge_trgl.random_keys import key
 from edge_trgl.runtime.errors import UsageError
 
@@ -34,7 +34,7 @@ def _modules(run):
 
 def _first(run):
     opened = open_run(run)
-    return [opened.workshop.initialise(k).tensors() for k in range(len(opened))]
+    return [opened.factory.initialise(k).tensors() for k in range(len(opened))]
 
 
 def _same(first, second):
@@ -66,7 +66,7 @@ def _by_hand(run):
     """The published loop on what the frozen module gives for two augmented copies of the images."""
     opened = open_run(run)
     feed, seed = opened.feed("train"), opened.config.train.seed
-    modules = [opened.workshop.initialise(k) for k in range(len(opened))]
+    modules = [opened.factory.initialise(k) for k in range(len(opened))]
     copies = []
     for copy in range(VIEWS):
         span, outputs, order = Span("train", copy, 0, 4, shuffled=False, augmented=True), [], []
@@ -146,5 +146,5 @@ def test_the_halves_of_tau_are_those_of_the_trained_modules(plan_run):
     tau = 0.5
     settings = {"model__name": "km-4-1-encoder", "model__width": 4, "transport__tau": tau}
     opened = open_run(plan_run("run", train__freeze=1, **settings))
-    weights = [opened.workshop.initialise(module).transport.weight() for module in range(1, 5)]
+    weights = [opened.factory.initialise(module).transport.weight() for module in range(1, 5)]
     assert weights == [1 / (2 * tau)] * 2 + [1 / (4 * tau)] * 2

@@ -11,16 +11,16 @@ import torch
 from edge_trgl.config.sources import RECIPES, read_recipes, resolve
 from edge_trgl.data import DatasetInfo
 from edge_trgl.engine import from_config
-from edge_trgl.engine.from_config import LearningRate
-from edge_trgl.engine.schedule import IMAGES, Span, Visit
+from edge_trgl.engine.learning_rate import LearningRate
+from edge_trgl.engine.visits import IMAGES, Span, Visit
 from edge_trgl.runtime.errors import UsageError
 
 
 def rates(num_epochs=6, **train):
     """The rate of the first and the last of two batches in each epoch of one module."""
     config = resolve({"train": {"epochs": num_epochs, "batch_size": 5, "lr": 0.1, **train}})
-    shape = from_config.job_shape(config, 1, 10)
-    rate = LearningRate(config, shape, from_config.program(config, 1, 1))
+    job = from_config.job_size(config, 1, 10)
+    rate = LearningRate(config, job, from_config.training_schedule(config, 1, 1))
     spans = [Span("train", epoch, 0, 2, shuffled=True, augmented=False) for epoch in range(num_epochs)]
     return [[rate(Visit("train", 0, span, (IMAGES,)), batch) for batch in range(2)] for span in spans]
 
@@ -59,7 +59,7 @@ def test_the_rate_grows_before_it_is_constant_or_falls_in_steps():
 @pytest.mark.parametrize(("prefix", "kind"), [("frozen", "forward"), ("train-mode", "ascend")])
 def test_the_prefix_is_passed_as_configured(prefix, kind):
     config = resolve({"train": {"regime": "sequential", "epochs": 1, "cache": False, "prefix": prefix}})
-    visits = from_config.program(config, 2, 1).visits(from_config.job_shape(config, 2, 32))
+    visits = from_config.training_schedule(config, 2, 1).visits(from_config.job_size(config, 2, 32))
     assert [visit.kind for visit in visits] == ["train", kind, "train"]
 
 

@@ -8,9 +8,9 @@ import pytest
 from plans import PLENTY
 
 from edge_trgl.engine import open_run as opening
-from edge_trgl.engine.from_config import ModuleFactory
+from edge_trgl.engine.module_factory import ModuleFactory
 from edge_trgl.engine.open_run import open_run
-from edge_trgl.engine.schedule import Span, Visit
+from edge_trgl.engine.visits import Span, Visit
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.limits import Limits
 

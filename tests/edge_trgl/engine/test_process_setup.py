@@ -47,7 +47,7 @@ def test_a_run_is_opened_elsewhere_without_its_own_device(plan_run, monkeypatch)
     monkeypatch.setattr(type(run), "config", _on_cuda(type(run).config))
     assert open_run.open_run(run).device.name == "cuda"
     opened = open_run.open_run(run, "cpu")
-    assert (opened.device.name, opened.workshop.device) == ("cpu", "cpu")
+    assert (opened.device.name, opened.factory.device) == ("cpu", "cpu")
     opened.feed("train").close()  # its mean is on the device
 
 

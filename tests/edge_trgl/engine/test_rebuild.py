@@ -12,11 +12,12 @@ from edge_trgl.engine import training
 from edge_trgl.engine.commits import Ledger
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.engine.rebuild import can_rebuild, rebuilding
-from edge_trgl.engine.schedule import IMAGES, Shape, parallel, sequential
+from edge_trgl.engine.regimes import parallel, sequential
+from edge_trgl.engine.visits import IMAGES, JobSize
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.runtime.errors import DamagedBoundaryError, StoppedError, StorageError
 
-SHAPE = Shape(num_modules=4, num_samples=70, batch_size=8, augmented=True, stretch=2)
+SHAPE = JobSize(num_modules=4, num_samples=70, batch_size=8, augmented=True, stretch=2)
 
 WAYS = {
     "sequential": {"train__regime": "sequential", "train__views": 2},

@@ -43,7 +43,7 @@ class Plain:
             1, -1, 1, 1
         )
         self.labels = torch.from_numpy(np.fromfile(run.data / "train.labels", "<i8"))
-        self.modules = [opened.workshop.initialise(k) for k in range(len(opened))]
+        self.modules = [opened.factory.initialise(k) for k in range(len(opened))]
         if run.config().model.shared_head:
             for module in self.modules:
                 module.head = self.modules[-1].head

@@ -12,79 +12,81 @@ from visit_machine import (
     VIEWS,
     Machine,
     assert_each_step_once,
-    frozen_shapes,
+    frozen_jobs,
     plain_parallel,
     plain_sequential,
     plain_streamed,
 )
 
-from edge_trgl.engine.schedule import REGIMES, Program, Shape, parallel, sequential, streamed_sequential
+from edge_trgl.engine.regimes import REGIMES, parallel, sequential, streamed_sequential
+from edge_trgl.engine.schedule import Schedule
+from edge_trgl.engine.visits import JobSize
 
 
-@given(frozen_shapes(), st.integers(1, 3), st.integers(1, 9), VIEWS)
+@given(frozen_jobs(), st.integers(1, 3), st.integers(1, 9), VIEWS)
 @settings(max_examples=150)
 def test_parallel_trains_what_is_not_frozen(drawn, epochs, chunk, views):
-    shape, frozen = drawn
-    machine = Machine(shape)
-    states = machine.run(parallel(shape, epochs, chunk, frozen=frozen, views=views))
-    assert states == plain_parallel(shape, epochs, frozen, views)
-    assert_each_step_once(machine, [0] * frozen + [epochs] * (shape.num_modules - frozen))
+    job, frozen = drawn
+    machine = Machine(job)
+    states = machine.run(parallel(job, epochs, chunk, frozen=frozen, views=views))
+    assert states == plain_parallel(job, epochs, frozen, views)
+    assert_each_step_once(machine, [0] * frozen + [epochs] * (job.num_modules - frozen))
 
 
-@given(frozen_shapes(), LENGTHS, st.integers(1, 3), st.integers(1, 3))
+@given(frozen_jobs(), LENGTHS, st.integers(1, 3), st.integers(1, 3))
 @settings(max_examples=150)
 def test_sequential_and_multi_lap_train_what_is_not_frozen(drawn, lengths, views, laps):
-    shape, frozen = drawn
-    epochs = tuple(lengths[: shape.num_modules])
-    machine = Machine(shape)
-    states = machine.run(sequential(shape, epochs, views, laps, frozen=frozen))
-    assert states == plain_sequential(shape, epochs, views, laps, frozen)
+    job, frozen = drawn
+    epochs = tuple(lengths[: job.num_modules])
+    machine = Machine(job)
+    states = machine.run(sequential(job, epochs, views, laps, frozen=frozen))
+    assert states == plain_sequential(job, epochs, views, laps, frozen)
     assert_each_step_once(machine, [0] * frozen + [laps * number for number in epochs[frozen:]])
 
 
-@given(frozen_shapes(), LENGTHS, st.integers(1, 9), st.integers(1, 3), st.booleans())
+@given(frozen_jobs(), LENGTHS, st.integers(1, 9), st.integers(1, 3), st.booleans())
 @settings(max_examples=100)
 def test_streamed_sequential_passes_the_frozen_first(drawn, lengths, chunk, laps, moving):
-    shape, frozen = drawn
-    epochs = tuple(lengths[: shape.num_modules])
-    machine = Machine(shape, moving=moving)
+    job, frozen = drawn
+    epochs = tuple(lengths[: job.num_modules])
+    machine = Machine(job, moving=moving)
     prefix = "ascend" if moving else "forward"
-    states = machine.run(streamed_sequential(shape, epochs, chunk, laps, prefix, frozen=frozen))
-    assert states == plain_streamed(shape, epochs, laps, moving=moving, frozen=frozen)
+    states = machine.run(streamed_sequential(job, epochs, chunk, laps, prefix, frozen=frozen))
+    assert states == plain_streamed(job, epochs, laps, moving=moving, frozen=frozen)
     assert_each_step_once(machine, [0] * frozen + [laps * number for number in epochs[frozen:]])
 
 
-@given(frozen_shapes(), LENGTHS, st.integers(1, 3), st.integers(1, 3), st.booleans())
+@given(frozen_jobs(), LENGTHS, st.integers(1, 3), st.integers(1, 3), st.booleans())
 @settings(max_examples=100)
 def test_what_is_frozen_is_passed_once_for_all(drawn, lengths, views, laps, in_parallel):
     """Every sample once a copy, however many epochs and laps; nothing is rebuilt."""
-    shape, frozen = drawn
-    machine, epochs = Machine(shape), tuple(lengths[: shape.num_modules])
+    job, frozen = drawn
+    machine, epochs = Machine(job), tuple(lengths[: job.num_modules])
     if in_parallel:
-        machine.run(parallel(shape, lengths[0], 2, frozen=frozen, views=views))
+        machine.run(parallel(job, lengths[0], 2, frozen=frozen, views=views))
     else:
-        machine.run(sequential(shape, epochs, views, laps, frozen=frozen))
+        machine.run(sequential(job, epochs, views, laps, frozen=frozen))
     counts = Counter(passed for passed in machine.forwards if passed[0] < frozen)
-    copies = views if shape.augmented else 1
-    assert counts == {(module, n): copies for module in range(frozen) for n in range(shape.num_samples)}
+    copies = views if job.augmented else 1
+    assert counts == {(module, n): copies for module in range(frozen) for n in range(job.num_samples)}
 
 
-@given(frozen_shapes(), st.integers(1, 3), st.integers(1, 9), st.integers(1, 3))
+@given(frozen_jobs(), st.integers(1, 3), st.integers(1, 9), st.integers(1, 3))
 @settings(max_examples=50)
 def test_without_augmentation_what_is_frozen_may_be_cached(drawn, epochs, chunk, views):
-    shape, frozen = replace(drawn[0], augmented=False), drawn[1]
-    cached = Machine(shape).run(parallel(shape, epochs, chunk, frozen=frozen, views=views))
-    assert cached == Machine(shape).run(parallel(shape, epochs, chunk, frozen=frozen))
+    job, frozen = replace(drawn[0], augmented=False), drawn[1]
+    cached = Machine(job).run(parallel(job, epochs, chunk, frozen=frozen, views=views))
+    assert cached == Machine(job).run(parallel(job, epochs, chunk, frozen=frozen))
 
 
-def test_a_program_freezes_what_it_says():
-    shape = Shape(num_modules=3, num_samples=12, batch_size=4, augmented=True)
+def test_a_schedule_freezes_what_it_says():
+    job = JobSize(num_modules=3, num_samples=12, batch_size=4, augmented=True)
     for regime in REGIMES:
         for cached in (True, False):
-            program = Program(regime=regime, epochs=(2, 2, 2), frozen=2, views=2, cached=cached)
-            assert [program.epochs_of(module) for module in range(3)] == [0, 0, 2]
+            schedule = Schedule(regime=regime, epochs=(2, 2, 2), frozen=2, views=2, cached=cached)
+            assert [schedule.epochs_of(module) for module in range(3)] == [0, 0, 2]
             if regime != "end-to-end":
-                machine = Machine(shape)
-                machine.run(program.visits(shape))
+                machine = Machine(job)
+                machine.run(schedule.visits(job))
                 assert_each_step_once(machine, [0, 0, 2])
                 assert len(machine.forwards) == 2 * 2 * 12  # modules, copies or epochs, samples

@@ -9,6 +9,7 @@ from edge_trgl.config.sources import resolve
 from edge_trgl.data import open_dataset
 from edge_trgl.data.prepare import prepare
 from edge_trgl.engine import from_config
+from edge_trgl.engine.learning_rate import LearningRate
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
 
@@ -40,10 +41,10 @@ def test_the_bare_greedy_loop_trains_the_same_net_as_the_product(tool, tmp_path)
     before = [weight.detach().clone() for weight in modules[2].trunk.parameters()]
 
     bare.train(parts, run, "greedy", None)
-    shape = from_config.job_shape(config, 1, info.splits["train"].num_images)
-    program = from_config.program(config, 1, 1)
-    rate = from_config.LearningRate(config, shape, program)
-    for visit, batch, images, y in bare._batches(program.visits(shape), bare._feed(run, config, info, "train")):
+    job = from_config.job_size(config, 1, info.splits["train"].num_images)
+    schedule = from_config.training_schedule(config, 1, 1)
+    rate = LearningRate(config, job, schedule)
+    for visit, batch, images, y in bare._batches(schedule.visits(job), bare._feed(run, config, info, "train")):
         x = images
         for module in modules:
             outputs = []

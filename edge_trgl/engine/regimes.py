@@ -1,0 +1,127 @@
+"""Regimes: each is one generator of visits, and nothing more.
+
+In parallel training, step (k, i) of module k on batch i needs only step (k, i − 1) and what module k − 1 gave for
+batch i. Every order of the grid that respects these two arrows therefore computes the same numbers, and one module
+in memory is enough. End-to-end training has no such freedom: every batch goes up through all modules, and its
+gradient down again.
+
+To add a regime:
+1. Write a generator here that yields visits, made of the passes of `passes`.
+2. Add its name to `Regime`, and to `Schedule.visits` in `schedule` what its arguments are.
+3. Add its name to `TrainConfig.regime` in `config/train`, from which `--regime` takes it.
+4. Say in `planning/forms` how the plan counts its boundaries: `stream`, `cache` or `rounds`.
+5. Add it to `tests/edge_trgl/engine/test_schedule.py`, which replays every regime step by step.
+The trainer, commits, storage, evaluation and export carry out whatever visits come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from edge_trgl.engine.passes import (
+    cached,
+    chunks,
+    output_of_frozen,
+    round_trip,
+    stream,
+    train_on,
+    training_span,
+    write_frozen,
+    write_next,
+)
+from edge_trgl.engine.visits import IMAGES, JobSize, Span, Split, Visit
+from edge_trgl.learning.step_kinds import StepKind
+
+Regime = Literal["parallel", "sequential", "multi-lap", "end-to-end"]
+REGIMES: tuple[Regime, ...] = ("parallel", "multi-lap", "sequential", "end-to-end")
+
+Epochs = tuple[int, ...]
+"""Epochs of each module (of each module and lap, in multi-lap)."""
+
+Prefix = Literal["forward", "ascend"]
+"""How trained modules are passed again: frozen, or in training mode, where their running statistics move on."""
+
+
+def parallel(
+    job: JobSize, epochs: int, chunk: int, *, frozen: int = 0, views: int | None = None
+) -> Iterator[Visit]:
+    """For each epoch, chunk of batches and module: train it, its outputs feeding the next module.
+
+    chunk = 1 with every module in memory is the published loop; every chunk gives the same weights.
+
+    Args:
+        frozen: number of leading modules that are not trained.
+        views: number of copies in which the output of the frozen modules is cached; None: every batch passes
+            through them.
+    """
+    reads = IMAGES if views is None else output_of_frozen(job, frozen, views)
+    yield from write_frozen(job, reads)
+    kinds = (*_kinds("forward", frozen - reads.module), *_kinds("train", job.num_modules - frozen))
+    for epoch in range(epochs):
+        for start, stop in chunks(job.batches_per_epoch, chunk):
+            span = training_span(job, epoch, start, stop, source=reads.module)
+            is_last = epoch == epochs - 1 and stop == job.batches_per_epoch
+            yield from stream(job, span, kinds, reads, read_again=not is_last)
+
+
+def sequential(job: JobSize, epochs: Epochs, views: int, laps: int = 1, *, frozen: int = 0) -> Iterator[Visit]:
+    """For each lap and module: train it on its cached boundary, then write the next boundary in a frozen pass.
+
+    One lap is sequential training, several are the paper's multi-lap (section 3.2).
+
+    Args:
+        epochs: of one lap.
+        views: number of copies of each boundary.
+        frozen: number of leading modules that are not trained: their output is written once for all laps.
+    """
+    entry = output_of_frozen(job, frozen, views)
+    yield from write_frozen(job, entry)
+    for lap in range(laps):
+        reads = entry
+        for module in range(frozen, job.num_modules):
+            is_last, read_again = module == job.num_modules - 1, module == frozen and lap < laps - 1
+            lap_epochs = range(lap * epochs[module], (lap + 1) * epochs[module])
+            yield from train_on(job, module, reads, lap_epochs, lap, read_again=read_again or not is_last)
+            if not is_last:
+                writes = cached(job, f"lap{lap}-b{module + 1}", module + 1, views)
+                yield from write_next(job, module, reads, writes, lap, read_again=read_again)
+                reads = writes
+
+
+def streamed_sequential(
+    job: JobSize, epochs: Epochs, chunk: int, laps: int = 1, prefix: Prefix = "forward", *, frozen: int = 0
+) -> Iterator[Visit]:
+    """Sequential training without a cache: every epoch streams its batches through the trained modules again.
+
+    Args:
+        epochs: of one lap.
+        frozen: number of leading modules that are not trained, and always passed frozen.
+    """
+    for lap in range(laps):
+        for module in range(frozen, job.num_modules):
+            kinds = (*_kinds("forward", frozen), *_kinds(prefix, module - frozen), *_kinds("train", 1))
+            for epoch in range(lap * epochs[module], (lap + 1) * epochs[module]):
+                for start, stop in chunks(job.batches_per_epoch, chunk):
+                    yield from stream(job, training_span(job, epoch, start, stop, lap=lap), kinds)
+
+
+def end_to_end(job: JobSize, epochs: int) -> Iterator[Visit]:
+    """Take every batch up through all modules, then its gradient down: end-to-end training, module by module.
+
+    Only the last module has a loss. The steps of a batch are bit for bit those of the whole net as one module.
+    """
+    for epoch in range(epochs):
+        for batch in range(job.batches_per_epoch):
+            yield from round_trip(job, training_span(job, epoch, batch, batch + 1))
+
+
+def evaluation(job: JobSize, split: Split, chunk: int) -> Iterator[Visit]:
+    """Every module's output and score on `split` (of `job.num_samples` samples), a chunk at a time."""
+    for start, stop in chunks(job.batches_per_pass, chunk):
+        span = Span(split, 0, start, stop, shuffled=False, augmented=False)
+        yield from stream(job, span, _kinds("forward", job.num_modules))
+
+
+def _kinds(kind: StepKind, count: int) -> tuple[StepKind, ...]:
+    return (kind,) * count
