@@ -1,4 +1,4 @@
-"""bench_storage.py: that it measures at all, and what it holds its figures against."""
+"""The storage benchmark: that it measures at all, and what it holds its figures against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bench_transport.py: what it judges, and a tiny net for real."""
+"""The transport benchmark: what it judges, and a tiny net for real."""
 
 from __future__ import annotations
 

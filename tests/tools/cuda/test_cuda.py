@@ -1,4 +1,4 @@
-"""check_cuda.py: its verdicts on made-up figures, its time limits, and a rehearsal of everything on the CPU."""
+"""The CUDA checks: verdicts on made-up figures, its time limits, and a rehearsal of everything on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reproduce.py: what runs of paper tables are told, how results are kept and shown, and small tables for real."""
+"""Reproduction: what runs of paper tables are told, how results are kept and shown, and small tables for real."""
 
 from __future__ import annotations
 
