@@ -4,7 +4,7 @@
 
     run = edge_trgl.train(budget_mb=500, data="my-images", epochs=5)
     print(run.summary["accuracy"]["chosen"])
-    print(run.export(depth="last", int8=True)["file"])
+    print(run.export(depth="last", int8=True).file)
 
 Everything heavy happens in child processes. What the calling process holds counts towards the budget, as the
 command's own does: it takes the board's memory, too.
@@ -27,6 +27,7 @@ from edge_trgl.pipeline.exporting import ExportOptions
 from edge_trgl.pipeline.job_runner import Listener
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.pipeline.planning import PlannedRun
+from edge_trgl.run.export_record import ExportRecord
 from edge_trgl.run.folder import RUNS, Run, begin_or_continue, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, UsageError, require_package
 from edge_trgl.runtime.memory.limits import Limits
@@ -94,8 +95,8 @@ class Training:
         stages: Sequence[int] | str | None = None,
         int8: bool = False,
         fp16: bool = False,
-    ) -> dict[str, Any]:
-        """Write model.onnx and check it against the network; returns what stands in export.json.
+    ) -> ExportRecord:
+        """Write model.onnx and check it against the network; returns what export.json says.
 
         Args:
             depth: in modules; or chosen, last or all.

@@ -57,7 +57,9 @@ def from_json(hint: Any, value: Any) -> Any:
         if value is None:
             return None
         kinds = [one for one in arguments if one is not types.NoneType]
-        return from_json(kinds[0], value) if len(kinds) == 1 else value
+        # Several dataclasses are told apart by their fields.
+        fitting = [one for one in kinds if is_dataclass(one) and _fits(one, value)]
+        return from_json((fitting or kinds)[0], value) if fitting or len(kinds) == 1 else value
     if is_dataclass(hint) and isinstance(hint, type):
         return read_record(hint, value)
     if origin is tuple and arguments[1:] == (...,):
@@ -74,6 +76,10 @@ def from_json(hint: Any, value: Any) -> Any:
     if hint is int and isinstance(value, str):
         return int(value)  # keys of a JSON object are strings
     return value
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    return isinstance(value, Mapping) and value.keys() == _hints(kind).keys()
 
 
 @cache

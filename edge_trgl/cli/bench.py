@@ -9,6 +9,7 @@ import click
 
 from edge_trgl.cli.running_files import OPTIMIZE, PROVIDER, THREADS, end_at_once_when_told
 from edge_trgl.cli.verb import Verb, option
+from edge_trgl.runtime.records import document_of
 
 
 @click.command(cls=Verb)
@@ -60,7 +61,7 @@ def bench(
     from edge_trgl.deploy import bench as benchmark
     from edge_trgl.deploy import places
 
-    document = benchmark.bench(
+    measured = benchmark.bench(
         places.model_file(model),
         provider=provider,
         batch=batch,
@@ -69,4 +70,4 @@ def bench(
         threads=threads,
         optimize=optimize,
     )
-    click.echo(json.dumps(document) if as_json else benchmark.describe(document))
+    click.echo(json.dumps(document_of(measured)) if as_json else benchmark.describe(measured))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from edge_trgl.api import Training
-from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.evaluate import validation_images
 from edge_trgl.cli.progress import Terminal
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.config.export_request import TARGETS
-from edge_trgl.run.exported_files import Row, rows
+from edge_trgl.run.export_record import EarlyExitRecord, EarlyExitScores, ExportRecord
+from edge_trgl.run.exported_files import ExportedFile, export_document, exported_files
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.records import Document
 from edge_trgl.runtime.units import MIB
 
 
@@ -74,89 +72,53 @@ def export(
     as_json: bool,  # noqa: FBT001
 ) -> None:
     """Write model.onnx at the chosen depth, or at every depth, and check it against the network."""
-    document = Training(run, Terminal()).export(
+    record = Training(run, Terminal()).export(
         depth=depth, target=target, batch=batch, exits=exits, stages=stages, int8=int8, fp16=fp16
     )
     if as_json:
-        click.echo(json.dumps(document))
+        click.echo(json.dumps(export_document(record)))
         return
-    click.echo(export_text(document))
+    click.echo(export_text(record))
     if int8 or fp16:
-        click.echo(table(rows(Run(run), document)))
+        click.echo(table(exported_files(Run(run), record)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """What export.json says of model.onnx; `peak_mb` is the peak of the export in MiB."""
-
-    file: str
-    num_bytes: int
-    opset: int
-    num_images: int
-    max_abs_diff: float
-    top1_agreement: float
-    peak_mb: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stages:
-    """What export.json says of model.exits as a whole; `model_flops` is that of model.onnx."""
-
-    folder: str
-    model_flops: int
-    num_images: int
-    max_abs_diff: float
-    chosen_on: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageScores:
-    """Accuracies of the stages on some images, and the share of all their FLOPs that was computed."""
-
-    accuracy: float
-    per_exit: tuple[float, ...]
-    compute_share: float
-    num_images: int
-
-
-def export_text(document: Document) -> str:
-    """Say what was exported and how it was checked; `document` is export.json."""
-    file = part_of(document, Exported)
-    depths = [compared["depth"] for compared in document["exits"]]
+def export_text(record: ExportRecord) -> str:
+    """Say what was exported and how it was checked."""
+    depths = [comparison.depth for comparison in record.exits]
     depth = f"depths {depths[0]} to {depths[-1]}" if len(depths) > 1 else f"depth {depths[0]}"
     text = (
-        f"{file.file}  {depth}, {file.num_bytes / MIB:.1f} MiB, opset {file.opset}; "
-        f"over {file.num_images} images logits differ by at most {file.max_abs_diff:.1e}, "
-        f"{file.top1_agreement:.1%} of the predictions agree; peak {file.peak_mb:.0f} MiB"
+        f"{record.file}  {depth}, {record.num_bytes / MIB:.1f} MiB, opset {record.opset}; "
+        f"over {record.num_images} images logits differ by at most {record.max_abs_diff:.1e}, "
+        f"{record.top1_agreement:.1%} of the predictions agree; peak {record.peak_mb:.0f} MiB"
     )
-    return f"{text}\n{early_exit_text(early)}" if (early := document["early_exit"]) else text
+    return text if record.early_exit is None else f"{text}\n{early_exit_text(record.early_exit)}"
 
 
-def early_exit_text(early: Document) -> str:
-    """Say what the stages of a network spare; `early` is `early_exit` of export.json."""
-    stages = part_of(early, Stages)
-    thresholds = ", ".join(f"{stage['threshold']:.4g}" for stage in early["stages"][:-1])
-    share = sum(stage["flops"] for stage in early["stages"]) / stages.model_flops
+def early_exit_text(early: EarlyExitRecord) -> str:
+    """Say what the stages of a network save."""
+    stages = early.stages
+    thresholds = ", ".join(f"{stage.threshold:.4g}" for stage in stages if stage.threshold is not None)
+    share = sum(stage.flops for stage in stages) / early.model_flops
     text = (
-        f"{stages.folder}  {len(early['stages'])} stages, left from a probability of {thresholds} on; together "
-        f"they take {share:.2f} times the FLOPs of model.onnx; over {stages.num_images} images logits differ by "
-        f"at most {stages.max_abs_diff:.1e}"
+        f"{early.folder}  {len(stages)} stages, left from a probability of {thresholds} on; together "
+        f"they take {share:.2f} times the FLOPs of model.onnx; over {early.num_images} images logits differ by "
+        f"at most {early.max_abs_diff:.1e}"
     )
-    validation = _scores_text(validation_images(stages.chosen_on), early["validation"])
-    return "\n".join([text, validation, _scores_text("test", early["test"])])
+    validation = _scores_text(validation_images(early.chosen_on), early.validation)
+    return "\n".join([text, validation, _scores_text("test", early.test)])
 
 
-def _scores_text(images: str, document: Document | None) -> str:
-    if document is None:
+def _scores_text(images: str, scores: EarlyExitScores | None) -> str:
+    if scores is None:
         return f"  {images}: there are no such images, so nothing is known beyond those above"
-    scores = part_of(document, StageScores)
     return (
         f"  {images}: accuracy {scores.accuracy:.2%} (last exit {scores.per_exit[-1]:.2%}) at "
         f"{scores.compute_share:.1%} of the FLOPs of all stages, over {scores.num_images} images"
     )
 
 
-def table(files: Sequence[Row]) -> str:
+def table(files: Sequence[ExportedFile]) -> str:
     """Lay the exported files out side by side, one a line."""
     lines = [f"{'':18s} {'MiB':>8s} {'accuracy':>9s} {'agreement':>9s} {'p50 ms':>8s}"]
     for file in files:

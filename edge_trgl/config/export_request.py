@@ -37,6 +37,13 @@ FORMS: tuple[Form, ...] = ("int8", "fp16")
 """Smaller files that an export can write beside model.onnx."""
 
 
+MODEL_FILE = "model.onnx"
+"""The name of the exported network in the folder of its run."""
+
+LOGITS = "logits"
+"""What a model with one exit gives."""
+
+
 def is_symmetric(target: TargetName) -> bool:
     """Whether an int8 file for this target has the form that TensorRT reads rather than the one for CPUs."""
     return target.startswith("jetpack")
@@ -66,7 +73,7 @@ def exits_of(depth: str, *, chosen: int, first: int, last: int) -> tuple[int, ..
 
 def output_names(exits: Sequence[int]) -> dict[int, str]:
     """Name the logits of each exit: `logits` for a single one, `logits_K` for depth K among several."""
-    return {depth: f"logits_{depth}" if len(exits) > 1 else "logits" for depth in exits}
+    return {depth: f"{LOGITS}_{depth}" if len(exits) > 1 else LOGITS for depth in exits}
 
 
 def batch_of(text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Running what was exported: onnxruntime and numpy, Pillow for image files; torch is never loaded."""
+"""ModuleByModule what was exported: onnxruntime and numpy, Pillow for image files; torch is never loaded."""
 
 from edge_trgl.deploy.cascade import Cascade
 from edge_trgl.deploy.manifest import Manifest, Stage

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_trgl.deploy.network import Network
+from edge_trgl.run.export_record import Latencies
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.memory import high_water
 
@@ -20,6 +21,61 @@ WARM_UP_RUNS = 3
 MEASURED = (
     "one run of onnxruntime on made-up values that lie in memory; decoding, resizing and softmax are left out"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyMs:
+    """Milliseconds of a run: the median, the 95th percentile, the shortest and the longest."""
+
+    p50: float
+    p95: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """`runs` runs in `seconds` seconds."""
+
+    runs: int
+    seconds: float
+    latency_ms: LatencyMs
+    samples_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(Throughput):
+    """How fast a model file is, and what memory it takes.
+
+    Args:
+        file: it.
+        measured: what, in words.
+        provider: what computed.
+        passed_over: faster providers that did not work, with the reason.
+        onnxruntime: its version.
+        machine: the processor's architecture.
+        threads: of the CPU.
+        optimized: whether onnxruntime rewrote the graph.
+        batch: samples in a run.
+        load_s: seconds until the file was loaded.
+        warm_up_runs: runs before those that were measured.
+        first_run_ms: milliseconds of the first of these.
+        peak_rss_mb: resident MiB of the whole process at most.
+    """
+
+    file: str
+    measured: str
+    provider: str
+    passed_over: Mapping[str, str]
+    onnxruntime: str
+    machine: str
+    threads: int
+    optimized: bool
+    batch: int
+    load_s: float
+    warm_up_runs: int
+    first_run_ms: float
+    peak_rss_mb: float
 
 
 def bench(
@@ -31,7 +87,7 @@ def bench(
     seconds: float = 5.0,
     threads: int | None = None,
     optimize: bool = False,
-) -> dict[str, Any]:
+) -> Benchmark:
     """Load a file and run it again and again.
 
     Args:
@@ -42,9 +98,6 @@ def bench(
         seconds: how long, where `runs` is None.
         threads: of the CPU; None is one for each processor that this process may use.
         optimize: see `Network`.
-
-    Returns:
-        Plain data: what was measured, with the units in the names; memory is that of the whole process, in MiB.
 
     Raises:
         InputError: the file cannot be read or computed.
@@ -62,25 +115,25 @@ def bench(
     arrays = {name: _made_up((size, *shape)) for name, shape in network.inputs.items()}
     warm_up = list(timed(lambda: network.run(arrays, network.outputs), runs=WARM_UP_RUNS, seconds=0.0))
     times = list(timed(lambda: network.run(arrays, network.outputs), runs=runs, seconds=seconds))
-    return {
-        "file": str(path),
-        "measured": MEASURED,
-        "provider": network.provider.name,
-        "passed_over": dict(network.provider.passed_over),
-        "onnxruntime": network.version,
-        "machine": platform.machine(),
-        "threads": network.threads,
-        "optimized": optimize,
-        "batch": size,
-        "load_s": load_s,
-        "warm_up_runs": len(warm_up),
-        "first_run_ms": warm_up[0] * 1000,
-        "peak_rss_mb": high_water.peak_mb(),
-        **statistics(times, size),
-    }
+    return Benchmark(
+        **vars(statistics(times, size)),
+        file=str(path),
+        measured=MEASURED,
+        provider=network.provider.name,
+        passed_over=dict(network.provider.passed_over),
+        onnxruntime=network.version,
+        machine=platform.machine(),
+        threads=network.threads,
+        optimized=optimize,
+        batch=size,
+        load_s=load_s,
+        warm_up_runs=len(warm_up),
+        first_run_ms=warm_up[0] * 1000,
+        peak_rss_mb=high_water.peak_mb(),
+    )
 
 
-def side_by_side(paths: Sequence[Path], *, runs: int, seconds: float) -> dict[str, Any]:
+def side_by_side(paths: Sequence[Path], *, runs: int, seconds: float) -> Latencies:
     """Run several files in turn, again and again, so that whatever else the machine does meets all of them.
 
     On the CPU, in one thread, each optimised by onnxruntime, a sample at a time or as many as the file takes.
@@ -89,9 +142,6 @@ def side_by_side(paths: Sequence[Path], *, runs: int, seconds: float) -> dict[st
         paths: ONNX files of one batch.
         runs: of each file, at most.
         seconds: after which no further round begins.
-
-    Returns:
-        Plain data: how it was measured, and by the files' names the median latency of a run in milliseconds.
 
     Raises:
         InputError: a file cannot be read or computed.
@@ -113,15 +163,16 @@ def side_by_side(paths: Sequence[Path], *, runs: int, seconds: float) -> dict[st
     while len(times[0]) < runs and (not times[0] or time.perf_counter() - begin < seconds):
         for index, once in enumerate(steps):
             times[index] += timed(once, runs=1, seconds=0.0)
-    return {
-        "measured": MEASURED,
-        "onnxruntime": networks[0].version,
-        "machine": platform.machine(),
-        "threads": 1,
-        "batch": networks[0].batch or 1,
-        "runs": len(times[0]),
-        "p50_ms": {path.name: float(np.median(found)) * 1000 for path, found in zip(paths, times, strict=True)},
-    }
+    medians = [float(np.median(seconds_of_runs)) for seconds_of_runs in times]
+    return Latencies(
+        measured=MEASURED,
+        onnxruntime=networks[0].version,
+        machine=platform.machine(),
+        threads=1,
+        batch=networks[0].batch or 1,
+        runs=len(times[0]),
+        p50_ms={path.name: median * 1000 for path, median in zip(paths, medians, strict=True)},
+    )
 
 
 def timed(
@@ -142,31 +193,31 @@ def timed(
         yield now - start
 
 
-def statistics(times: list[float], batch: int) -> dict[str, Any]:
-    """Of runs of `batch` samples, each in seconds: how many, their latency, and samples a second."""
+def statistics(times: Sequence[float], batch: int) -> Throughput:
+    """The latency and the samples a second of runs of `batch` samples, by the seconds that each took."""
     median, late = (float(value) * 1000 for value in np.percentile(times, [50, 95]))
-    return {
-        "runs": len(times),
-        "seconds": sum(times),
-        "latency_ms": {"p50": median, "p95": late, "min": min(times) * 1000, "max": max(times) * 1000},
-        "samples_per_s": batch * len(times) / sum(times),
-    }
+    return Throughput(
+        runs=len(times),
+        seconds=sum(times),
+        latency_ms=LatencyMs(p50=median, p95=late, min=min(times) * 1000, max=max(times) * 1000),
+        samples_per_s=batch * len(times) / sum(times),
+    )
 
 
-def describe(document: dict[str, Any]) -> str:
+def describe(benchmark: Benchmark) -> str:
     """The measurements as a short table."""
-    latency = document["latency_ms"]
-    threads = f"{document['threads']} thread{'' if document['threads'] == 1 else 's'}"
-    by = [document["provider"], f"onnxruntime {document['onnxruntime']}", document["machine"], threads]
+    latency = benchmark.latency_ms
+    threads = f"{benchmark.threads} thread{'' if benchmark.threads == 1 else 's'}"
+    by = [benchmark.provider, f"onnxruntime {benchmark.onnxruntime}", benchmark.machine, threads]
     rows = {
-        "measured": document["measured"],
-        "provider": ", ".join([*by, *(["optimized"] if document["optimized"] else [])]),
-        "runs": f"{document['runs']} of {document['batch']} in {document['seconds']:.1f} s, after "
-        f"{document['warm_up_runs']} to warm up (the first took {document['first_run_ms']:.1f} ms)",
-        "latency": f"p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f} ms "
-        f"(from {latency['min']:.2f} to {latency['max']:.2f})",
-        "throughput": f"{document['samples_per_s']:.1f} samples/s",
-        "memory": f"{document['peak_rss_mb']:.0f} MiB resident at most; loaded in {document['load_s']:.2f} s",
+        "measured": benchmark.measured,
+        "provider": ", ".join([*by, *(["optimized"] if benchmark.optimized else [])]),
+        "runs": f"{benchmark.runs} of {benchmark.batch} in {benchmark.seconds:.1f} s, after "
+        f"{benchmark.warm_up_runs} to warm up (the first took {benchmark.first_run_ms:.1f} ms)",
+        "latency": f"p50 {latency.p50:.2f} ms, p95 {latency.p95:.2f} ms "
+        f"(from {latency.min:.2f} to {latency.max:.2f})",
+        "throughput": f"{benchmark.samples_per_s:.1f} samples/s",
+        "memory": f"{benchmark.peak_rss_mb:.0f} MiB resident at most; loaded in {benchmark.load_s:.2f} s",
     }
     return "\n".join(f"{title:11s} {text}" for title, text in rows.items())
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_trgl.config.export_request import LOGITS
 from edge_trgl.deploy.manifest import Manifest
 from edge_trgl.deploy.network import Network
 from edge_trgl.deploy.prediction import EarlyPrediction, as_batch, check_classes, softmax, takes_pixels
 from edge_trgl.runtime.errors import InputError, UsageError
-
-LOGITS = "logits"
 
 
 class Cascade:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edge_trgl.deploy import bench
+from edge_trgl.run.export_record import Latencies
 from edge_trgl.runtime.errors import InputError, OverBudgetError
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.limits import Limits
@@ -15,7 +15,7 @@ RUNS = 200
 SECONDS = 10.0
 
 
-def measure_latency(paths: Sequence[Path], *, others_mb: float, limits: Limits) -> dict[str, Any]:
+def measure_latency(paths: Sequence[Path], *, others_mb: float, limits: Limits) -> Latencies:
     """Run the files in turn; see `bench.side_by_side` for the result.
 
     Args:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_trgl.config.export_request import MODEL_FILE
 from edge_trgl.deploy.manifest import MANIFEST
 from edge_trgl.runtime.errors import UsageError
 
-MODEL = "model.onnx"
 EXITS = ".exits"
 
 
@@ -19,9 +19,11 @@ def model_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    if not (path / MODEL).is_file():
-        raise UsageError(f"{path} has no {MODEL}", hint=f"`edge-trgl export {path}` writes it, if it is a run.")
-    return path / MODEL
+    if not (path / MODEL_FILE).is_file():
+        raise UsageError(
+            f"{path} has no {MODEL_FILE}", hint=f"`edge-trgl export {path}` writes it, if it is a run."
+        )
+    return path / MODEL_FILE
 
 
 def is_exits_folder(path: Path) -> bool:
@@ -37,7 +39,7 @@ def exits_folder(path: Path) -> Path:
     """
     if is_exits_folder(path):
         return path
-    folder = (path / MODEL if path.is_dir() else path).with_suffix(EXITS)
+    folder = (path / MODEL_FILE if path.is_dir() else path).with_suffix(EXITS)
     if not is_exits_folder(folder):
         raise UsageError(
             f"there are no exits in {folder}: it has no {MANIFEST}",

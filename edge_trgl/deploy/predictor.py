@@ -7,11 +7,12 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
+from edge_trgl.config.export_request import LOGITS
 from edge_trgl.deploy.network import Network
 from edge_trgl.deploy.prediction import Prediction, as_batch, check_classes, named_classes, takes_pixels
 from edge_trgl.runtime.errors import InputError, UsageError
 
-_EXIT = re.compile(r"logits_(\d+)")
+_EXIT = re.compile(LOGITS + r"_(\d+)")
 
 
 class Predictor:

@@ -4,18 +4,16 @@ in float32."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
 
+from edge_trgl.export.arrays import Array
 from edge_trgl.export.graph.names import INPUT, prefix_of
 from edge_trgl.export.onnx_file.made_weights import Made
 from edge_trgl.export.onnx_file.stream_reader import Written
 from edge_trgl.export.onnx_file.weights import SLICE_BYTES, Weight
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 LARGEST = float(np.finfo(np.float16).max)
 NORMALISING = ("Div", "Sub")

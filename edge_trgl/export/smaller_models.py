@@ -6,19 +6,17 @@ as they are, to find the ranges that integers stand for; validation images to co
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edge_trgl.config.export_request import TARGETS, is_symmetric, output_names
+from edge_trgl.config.export_request import TARGETS, Form, is_symmetric, output_names
 from edge_trgl.data import RecordReader, open_dataset
+from edge_trgl.export.arrays import Array
 from edge_trgl.export.compare.comparison import Tally
-from edge_trgl.export.compare.module_by_module import Array, Running, Spread, batches_of
-from edge_trgl.export.compare.verdicts import NEAR, Verdict, largest_loss, verdict, why_far, why_lossy
+from edge_trgl.export.compare.module_by_module import ModuleByModule, Spread, batches_of
+from edge_trgl.export.compare.verdicts import NEAR, largest_loss, verdict, why_far, why_lossy
 from edge_trgl.export.fp16 import halved
 from edge_trgl.export.int8.activation_ranges import histograms, steps_of
 from edge_trgl.export.int8.histogram import Histogram
@@ -26,10 +24,14 @@ from edge_trgl.export.int8.quantise import quantised, watched
 from edge_trgl.export.int8.ranges import METHODS, Method
 from edge_trgl.export.onnx_file import onnx_file, stream_reader
 from edge_trgl.export.onnx_file.made_weights import Made
+from edge_trgl.export.onnx_file.onnx_file import ModelFiles
 from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.run.export_record import ExportRecord, MethodScore, QuantisedFile, SmallerFile, Verdict
+from edge_trgl.run.exported_files import read_export
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.limits import Limits
+from edge_trgl.runtime.records import document_of
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.units import MIB
 
@@ -41,7 +43,7 @@ BATCH_BYTES = 8 * MIB
 """Of a boundary, at a time."""
 
 
-def write_smaller(run: Run, *, form: str, others_mb: float, limits: Limits) -> dict[str, Any]:
+def write_smaller(run: Run, *, form: Form, others_mb: float, limits: Limits) -> SmallerFile:
     """Write model.int8.onnx or model.fp16.onnx beside the model.onnx of the last export.
 
     Args:
@@ -51,7 +53,7 @@ def write_smaller(run: Run, *, form: str, others_mb: float, limits: Limits) -> d
         limits: for both.
 
     Returns:
-        What export.json says of it.
+        What export.json says of it; of int8, a `QuantisedFile`.
 
     Raises:
         ExportRejectedError: it is not as good as it must be; it is kept as `.rejected`.
@@ -59,7 +61,9 @@ def write_smaller(run: Run, *, form: str, others_mb: float, limits: Limits) -> d
     """
     guard.set_guard(limits, others_mb)
     files.make_folder(run.scratch)
-    smaller = _Smaller(run, json.loads(run.export_file.read_text()))
+    exported = read_export(run)
+    assert exported is not None, "the run was not exported"
+    smaller = _Smaller(run, exported)
     try:
         return smaller.int8() if form == "int8" else smaller.fp16()
     finally:
@@ -69,16 +73,17 @@ def write_smaller(run: Run, *, form: str, others_mb: float, limits: Limits) -> d
 class _Smaller:
     """The model of a run, and what its smaller forms are held against. Modules are counted from 1."""
 
-    def __init__(self, run: Run, exported: Mapping[str, Any]) -> None:
-        self._run, self._target = run, exported["target"]
+    def __init__(self, run: Run, exported: ExportRecord) -> None:
+        self._run = run
+        self._target = exported.target
         self._written = stream_reader.read(run.onnx_file)
-        self._exits = output_names([one["depth"] for one in exported["exits"]])
+        self._exits = output_names([comparison.depth for comparison in exported.exits])
         self._depth = max(self._exits)
         self._weights = run.scratch / "smaller"
-        config, batch = run.config().train, exported["batch"]
+        config = run.config().train
         self._threads = config.threads or 0
-        size = batch or min(_batch_size(self._written), config.batch_size)
-        self._batch = batch
+        self._batch = exported.batch
+        size = exported.batch or min(_batch_size(self._written), config.batch_size)
         self._calibration = _Samples(run, "train", CALIBRATED_IMAGES, size)
         self._judged = _Samples(run, "val", JUDGED_IMAGES, size)
         self._expected = self._logits(self._written)
@@ -89,11 +94,14 @@ class _Smaller:
         self._calibration.reader.close()
         self._judged.reader.close()
 
-    def fp16(self) -> dict[str, Any]:
+    def fp16(self) -> SmallerFile:
         """Write it in half precision."""
-        return self._finish("fp16", halved(self._written, Made(self._weights)), {})
+        written, verdicts = self._write("fp16", halved(self._written, Made(self._weights)))
+        record = self._record(written, verdicts)
+        _publish(written, record, why_far(written.model.name, verdicts))
+        return record
 
-    def int8(self) -> dict[str, Any]:
+    def int8(self) -> QuantisedFile:
         """Write it with the first method of calibration that is as accurate as the best."""
         symmetric = is_symmetric(self._target)
         seen = histograms(
@@ -105,60 +113,53 @@ class _Smaller:
         )
         # One after another in the same file: a method is cheaper to repeat than its weights are to keep.
         verdicts = {method: self._verdicts(self._quantised(seen, method)) for method in METHODS}
-        losses = {method: largest_loss(found) for method, found in verdicts.items()}
+        losses = {method: largest_loss(exits) for method, exits in verdicts.items()}
         # Shares of a number of images: what is as near as may be must not fail by a rounding.
         chosen = next(method for method in METHODS if losses[method] <= min(losses.values()) + NEAR + 1e-9)
-        facts = {
-            "form": "symmetric, for TensorRT" if symmetric else "uint8 activations, int8 weights",
-            "num_calibrated": self._calibration.count,
-            "method": chosen,
-            "methods": {
-                method: {
-                    "accuracy": found[-1].accuracy,
-                    "top1_agreement": min(one.top1_agreement for one in found),
-                    "loss": losses[method],
-                }
-                for method, found in verdicts.items()
-            },
-        }
-        return self._finish("int8", self._quantised(seen, chosen), facts)
+        written, final = self._write("int8", self._quantised(seen, chosen))
+        record = QuantisedFile(
+            **vars(self._record(written, final)),
+            form="symmetric, for TensorRT" if symmetric else "uint8 activations, int8 weights",
+            num_calibrated=self._calibration.count,
+            method=chosen,
+            methods={str(method): _score(exits, losses[method]) for method, exits in verdicts.items()},
+        )
+        _publish(written, record, why_lossy(written.model.name, final))
+        return record
 
     def _quantised(self, seen: Mapping[str, Histogram], method: Method) -> Written:
         symmetric = is_symmetric(self._target)
         steps = steps_of(seen, method, symmetric=symmetric)
         return quantised(self._written, self._depth, steps, Made(self._weights), symmetric=symmetric)
 
-    def _finish(self, form: str, model: Written, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the file, read it back, compare what it gives, publish or refuse it."""
-        path = self._run.smaller_file(form)
+    def _write(self, form: Form, model: Written) -> tuple[ModelFiles, list[Verdict]]:
+        """Write the file, read it back and compare what it gives; it is not published yet."""
         model.model.metadata_props.add(key="precision", value=form)
-        written = onnx_file.write(model.model, list(model.weights.values()), path)
-        verdicts = self._verdicts(onnx_file.check(written, TARGETS[self._target]))
-        described = [onnx_file.described(one) for one in written.unpublished]
-        document = {
-            "file": str(path),
-            "files": described,
-            "num_bytes": sum(file["num_bytes"] for file in described),
-            **facts,
-            "accuracy_fp32": verdicts[-1].accuracy_fp32,
-            "accuracy": verdicts[-1].accuracy,
-            "top1_agreement": min(one.top1_agreement for one in verdicts),
-            "max_relative_diff": max(one.max_relative_diff for one in verdicts),
-            "exits": [asdict(one) for one in verdicts],
-        }
-        reason = (why_lossy if form == "int8" else why_far)(path.name, verdicts)
-        if reason is not None:
-            onnx_file.refuse(written, {"reason": reason, **document}, hint="model.onnx is as it was")
-        onnx_file.publish(written)
-        return document
+        weights = list(model.weights.values())
+        written = onnx_file.write(model.model, weights, self._run.smaller_file(form))
+        return written, self._verdicts(onnx_file.check(written, TARGETS[self._target]))
+
+    def _record(self, written: ModelFiles, verdicts: Sequence[Verdict]) -> SmallerFile:
+        described = tuple(onnx_file.described(path) for path in written.unpublished)
+        return SmallerFile(
+            file=str(written.model),
+            files=described,
+            num_bytes=sum(file.num_bytes for file in described),
+            accuracy_fp32=verdicts[-1].accuracy_fp32,
+            accuracy=verdicts[-1].accuracy,
+            top1_agreement=min(verdict.top1_agreement for verdict in verdicts),
+            max_relative_diff=max(verdict.max_relative_diff for verdict in verdicts),
+            exits=tuple(verdicts),
+        )
 
     def _verdicts(self, model: Written) -> list[Verdict]:
         """Of every exit, the deepest last."""
-        found, labels = self._logits(model), self._judged.images.labels(range(self._judged.count))
+        logits = self._logits(model)
+        labels = self._judged.images.labels(range(self._judged.count))
         verdicts = []
         for depth, name in self._exits.items():
             tally = Tally()
-            tally.add(self._expected[name], found[name], labels)
+            tally.add(self._expected[name], logits[name], labels)
             verdicts.append(verdict(depth, tally))
         return verdicts
 
@@ -173,9 +174,21 @@ class _Smaller:
         self._running(model).run(self._judged.batches, self._judged.images, exits, keep)
         return {name: np.concatenate(values) for name, values in parts.items()}
 
-    def _running(self, model: Written) -> Running:
+    def _running(self, model: Written) -> ModuleByModule:
         numbers = range(1, self._depth + 1)
-        return Running(model, numbers, scratch=self._run.scratch, batch=self._batch, threads=self._threads)
+        return ModuleByModule(model, numbers, scratch=self._run.scratch, batch=self._batch, threads=self._threads)
+
+
+def _score(verdicts: Sequence[Verdict], loss: float) -> MethodScore:
+    agreement = min(verdict.top1_agreement for verdict in verdicts)
+    return MethodScore(accuracy=verdicts[-1].accuracy, top1_agreement=agreement, loss=loss)
+
+
+def _publish(written: ModelFiles, record: SmallerFile, refusal: str | None) -> None:
+    """Publish a file, or refuse it for the reason `refusal`."""
+    if refusal is not None:
+        onnx_file.refuse(written, {"reason": refusal, **document_of(record)}, hint="model.onnx is as it was")
+    onnx_file.publish(written)
 
 
 class _Samples:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from onnx import ModelProto
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from edge_trgl.config.export_request import (
     COPIES,
+    LOGITS,
     TARGETS,
     TargetName,
     batch_of,
@@ -33,7 +34,7 @@ from edge_trgl.export.compare.boundary_files import put, take
 from edge_trgl.export.compare.module_by_module import batches_of
 from edge_trgl.export.early_exit.exits_folder import free_paths, spans_of
 from edge_trgl.export.graph.join import join
-from edge_trgl.export.graph.names import LOGITS, boundary_name, entry_name, logits_name
+from edge_trgl.export.graph.names import boundary_name, entry_name, logits_name
 from edge_trgl.export.graph.select_exits import giving
 from edge_trgl.export.graph.stage import Normalisation, Stage, describe
 from edge_trgl.export.graph.trace import Traced, trace
@@ -41,6 +42,7 @@ from edge_trgl.export.onnx_file import onnx_file
 from edge_trgl.export.onnx_file.onnx_file import ModelFiles
 from edge_trgl.export.onnx_file.weights import Weight
 from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.run.export_record import WrittenModels, WrittenStage
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DoesNotFitError
 from edge_trgl.runtime.memory import allocator, counters, guard
@@ -70,8 +72,8 @@ def write_models(
     limits: Limits,
     in_stages: bool = False,
     stages: str | None = None,
-) -> dict[str, Any]:
-    """Write the model under another name than its own, for `check_models`; what that must know of it.
+) -> WrittenModels:
+    """Write the model under a temporary name, for `check_models` to compare and publish.
 
     Args:
         run: trained to its end.
@@ -98,17 +100,15 @@ def write_models(
     exporting = _Exporting(opened, exits, ends, chosen, samples)
     parts = [exporting.module(number) for number in range(1, max(exits) + 1)]
     written = exporting.write(parts)
-    return {
-        "exits": list(exits),
-        "target": chosen,
-        "opset": TARGETS[chosen].opset,
-        "ir": TARGETS[chosen].ir,
-        "batch": samples,
-        "data": None if written.data is None else written.data.name,
-        "num_images": exporting.images.count,
-        "at_a_time": exporting.images.size,
-        "stages": exporting.write_stages(parts),
-    }
+    return WrittenModels(
+        exits=tuple(exits),
+        target=chosen,
+        batch=samples,
+        data=None if written.data is None else written.data.name,
+        num_images=exporting.images.count,
+        at_a_time=exporting.images.size,
+        stages=exporting.write_stages(parts),
+    )
 
 
 def _keep_within(opened: OpenRun, exits: Sequence[int], limits: Limits) -> None:
@@ -218,18 +218,18 @@ class _Exporting:
         """The model of all modules, checked as a graph, not yet published."""
         return self._written(*self._whole(parts), self._opened.run.onnx_file)
 
-    def write_stages(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
-        """Each stage as a model, checked as a graph, not yet published: its files and its modules."""
+    def write_stages(self, parts: Sequence[Part]) -> tuple[WrittenStage, ...]:
+        """Each stage as a model, checked as a graph, not yet published."""
         if not self._ends:
-            return []
+            return ()
         folder = self._opened.run.exits_folder
         files.make_folder(folder)
-        described = []
+        stages = []
         for (first, last), path in zip(spans_of(self._ends), free_paths(folder, len(self._ends)), strict=True):
             written = self._written(*self._stage(parts, first, last), path)
             data = None if written.data is None else written.data.name
-            described.append({"file": path.name, "data": data, "modules": [first, last]})
-        return described
+            stages.append(WrittenStage(file=path.name, data=data, modules=(first, last)))
+        return tuple(stages)
 
     def _whole(self, parts: Sequence[Part]) -> tuple[ModelProto, list[Weight]]:
         names = {logits_name(depth): name for depth, name in self._names.items()}

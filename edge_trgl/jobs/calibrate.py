@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from edge_trgl.export.early_exit.search import choose_thresholds
 from edge_trgl.jobs.requests import CalibrateRequest
+from edge_trgl.run.export_record import ChosenThresholds
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.records import Document
 
 
-def run(run: Run, request: CalibrateRequest) -> Document:
+def run(run: Run, request: CalibrateRequest) -> ChosenThresholds:
     """Choose the thresholds; see `choose_thresholds`."""
     return choose_thresholds(
         run,

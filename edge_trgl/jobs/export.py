@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from edge_trgl.export.write_models import write_models
 from edge_trgl.jobs.requests import ExportRequest
+from edge_trgl.run.export_record import WrittenModels
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.records import Document
 
 
-def run(run: Run, request: ExportRequest) -> Document:
+def run(run: Run, request: ExportRequest) -> WrittenModels:
     """Write the model and, if asked for, its stages; see `write_models`."""
     return write_models(
         run,

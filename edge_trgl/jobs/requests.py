@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from edge_trgl.config.export_request import Form
+from edge_trgl.run.export_record import (
+    ChosenThresholds,
+    ExportRecord,
+    Latencies,
+    QuantisedFile,
+    SmallerFile,
+    WrittenModels,
+)
 from edge_trgl.run.facts import Result, Scores
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.planner import PlanStep, Wanted
 from edge_trgl.runtime.processes.machine_speed import MachineSpeed
-from edge_trgl.runtime.records import Document
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -109,20 +116,20 @@ class CalibrateRequest:
 
     limits: Limits
     others_mb: float
-    written: Document
+    written: WrittenModels
     leaving: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRequest:
-    """`written` and `calibrated`: the results of the jobs `export` and `calibrate`. `export_mb`: MiB at most of
+    """`written` and `chosen`: the results of the jobs `export` and `calibrate`. `export_mb`: MiB at most of
     these and their parent, `others_mb`: of the parent now."""
 
     limits: Limits
     others_mb: float
     export_mb: float
-    written: Document
-    calibrated: Document | None
+    written: WrittenModels
+    chosen: ChosenThresholds | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +165,11 @@ PROBE = Job[ProbeRequest, None]("probe", ProbeRequest)
 CONVERT = Job[Nothing, None]("convert", Nothing)
 TRAIN = Job[TrainRequest, Result]("train", TrainRequest, Result)
 EVALUATE = Job[Nothing, EvaluateResult]("evaluate", Nothing, EvaluateResult)
-EXPORT = Job[ExportRequest, Document]("export", ExportRequest, dict)
-CALIBRATE = Job[CalibrateRequest, Document]("calibrate", CalibrateRequest, dict)
-CHECK = Job[CheckRequest, Document]("check", CheckRequest, dict)
-SMALLER = Job[SmallerRequest, Document]("smaller", SmallerRequest, dict)
-LATENCY = Job[LatencyRequest, Document]("latency", LatencyRequest, dict)
+EXPORT = Job[ExportRequest, WrittenModels]("export", ExportRequest, WrittenModels)
+CALIBRATE = Job[CalibrateRequest, ChosenThresholds]("calibrate", CalibrateRequest, ChosenThresholds)
+CHECK = Job[CheckRequest, ExportRecord]("check", CheckRequest, ExportRecord)
+SMALLER = Job[SmallerRequest, SmallerFile]("smaller", SmallerRequest, SmallerFile | QuantisedFile)
+LATENCY = Job[LatencyRequest, Latencies]("latency", LatencyRequest, Latencies)
 REPORT = Job[ReportRequest, None]("report", ReportRequest)
 MACHINE = Job[Nothing, MachineSpeed]("machine", Nothing, MachineSpeed)
 

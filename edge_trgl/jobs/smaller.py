@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from edge_trgl.export.smaller_models import write_smaller
 from edge_trgl.jobs.requests import SmallerRequest
+from edge_trgl.run.export_record import SmallerFile
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.records import Document
 
 
-def run(run: Run, request: SmallerRequest) -> Document:
+def run(run: Run, request: SmallerRequest) -> SmallerFile:
     """Write one smaller file; see `write_smaller`."""
     return write_smaller(run, form=request.form, others_mb=request.others_mb, limits=request.limits)

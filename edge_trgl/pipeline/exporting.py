@@ -19,11 +19,11 @@ from edge_trgl.jobs.requests import (
 )
 from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.pipeline.smaller_files import add_smaller
+from edge_trgl.run.export_record import ExportRecord
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError, UsageError
 from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.memory.limits import Limits
-from edge_trgl.runtime.records import Document
 from edge_trgl.runtime.storage import files
 
 
@@ -55,8 +55,8 @@ class ExportOptions:
             raise UsageError("--stages goes with --exits", hint="--exits 0.9 writes the network in stages.")
 
 
-def export(run: Run, options: ExportOptions, limits: Limits, jobs: JobRunner) -> Document:
-    """Write model.onnx and what else is asked for, and check it; returns what stands in export.json.
+def export(run: Run, options: ExportOptions, limits: Limits, jobs: JobRunner) -> ExportRecord:
+    """Write model.onnx and what else is asked for, and check it; returns what export.json says.
 
     Raises:
         UsageError: the run has no such depth or stage.
@@ -66,9 +66,9 @@ def export(run: Run, options: ExportOptions, limits: Limits, jobs: JobRunner) ->
     """
     with _cleared(run):
         try:
-            document = _model(options, limits, jobs)
+            record = _model(options, limits, jobs)
             try:
-                return add_smaller(run, document, options.forms, limits, jobs) if options.forms else document
+                return add_smaller(run, record, options.forms, limits, jobs) if options.forms else record
             finally:
                 if options.forms or options.exits is not None:
                     jobs.do(REPORT, ReportRequest())  # it shows what leaving early spares, and the smaller files
@@ -79,7 +79,7 @@ def export(run: Run, options: ExportOptions, limits: Limits, jobs: JobRunner) ->
             ) from error
 
 
-def _model(options: ExportOptions, limits: Limits, jobs: JobRunner) -> Document:
+def _model(options: ExportOptions, limits: Limits, jobs: JobRunner) -> ExportRecord:
     """model.onnx, and its stages, checked and published."""
     request = ExportRequest(
         limits=limits,
@@ -91,19 +91,19 @@ def _model(options: ExportOptions, limits: Limits, jobs: JobRunner) -> Document:
     )
     written = jobs.do(EXPORT, request)
     others_mb = high_water.peak_mb()
-    peak_mb, calibrated = written.peak_mb, None
+    peak_mb, chosen = written.peak_mb, None
     if options.exits is not None:
         done = jobs.do(
             CALIBRATE,
             CalibrateRequest(limits=limits, others_mb=others_mb, written=written.result, leaving=options.exits),
         )
-        peak_mb, calibrated = max(peak_mb, done.peak_mb), done.result
+        peak_mb, chosen = max(peak_mb, done.peak_mb), done.result
     check = CheckRequest(
         limits=limits,
         others_mb=others_mb,
         export_mb=peak_mb + others_mb,
         written=written.result,
-        calibrated=calibrated,
+        chosen=chosen,
     )
     return jobs.do(CHECK, check).result
 

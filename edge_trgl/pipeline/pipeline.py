@@ -12,6 +12,7 @@ from edge_trgl.pipeline.exporting import ExportOptions
 from edge_trgl.pipeline.job_runner import JobRunner, Listener
 from edge_trgl.pipeline.planning import PlannedRun, Planning
 from edge_trgl.pipeline.training import Training
+from edge_trgl.run.export_record import ExportRecord
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.run.summary import summarise
@@ -80,7 +81,7 @@ class Pipeline:
         with self._trained() as (_, jobs):
             return jobs.do(EVALUATE, Nothing()).result
 
-    def export(self, options: ExportOptions = ExportOptions()) -> Document:  # noqa: B008 - it is frozen
+    def export(self, options: ExportOptions = ExportOptions()) -> ExportRecord:  # noqa: B008 - it is frozen
         """Export the trained run; see `exporting.export`.
 
         Raises:

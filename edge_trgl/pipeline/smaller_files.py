@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from edge_trgl.config.export_request import Form
 from edge_trgl.jobs.requests import LATENCY, SMALLER, LatencyRequest, SmallerRequest
 from edge_trgl.pipeline.job_runner import JobRunner
+from edge_trgl.run.export_record import ExportRecord, Latencies, RefusedFile, SmallerFile
+from edge_trgl.run.exported_files import write_export
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import ExportRejectedError, OverBudgetError
 from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.memory.limits import Limits
-from edge_trgl.runtime.records import Document
-from edge_trgl.runtime.storage import files
 
 
 def add_smaller(
-    run: Run, document: Mapping[str, Any], forms: Sequence[Form], limits: Limits, jobs: JobRunner
-) -> Document:
-    """Write the smaller files of the model that was exported; returns what stands in export.json then.
+    run: Run, exported: ExportRecord, forms: Sequence[Form], limits: Limits, jobs: JobRunner
+) -> ExportRecord:
+    """Write the smaller files of the model that was exported; returns what export.json says then.
 
     Args:
         run: exported.
-        document: of export.json.
+        exported: what export.json says so far.
         forms: of the files.
         limits: for each job and this process.
         jobs: runs them.
@@ -33,8 +32,8 @@ def add_smaller(
         ExportRejectedError: one is not as good as it must be; the others are written all the same.
     """
     others_mb = high_water.peak_mb()
-    smaller: Document = {}
-    peaks_mb = [document["peak_mb"]]
+    smaller: dict[Form, SmallerFile | RefusedFile] = {}
+    peaks_mb = [exported.peak_mb]
     refused: ExportRejectedError | None = None
     for form in forms:
         try:
@@ -42,25 +41,20 @@ def add_smaller(
             smaller[form] = done.result
             peaks_mb.append(round(done.peak_mb + others_mb, 1))
         except ExportRejectedError as error:
-            smaller[form] = {"rejected": error.message}
+            smaller[form] = RefusedFile(rejected=error.message)
             refused = refused or error
-    made = [run.smaller_file(form).name for form in forms if "rejected" not in smaller[form]]
+    made = [run.smaller_file(form).name for form in forms if not isinstance(smaller[form], RefusedFile)]
     names = (run.onnx_file.name, *made)
-    extended = {
-        **document,
-        "peak_mb": max(peaks_mb),
-        "smaller": smaller,
-        "latency": _latency(LatencyRequest(limits=limits, others_mb=others_mb, names=names), jobs)
-        if made
-        else None,
-    }
-    files.write_durable(run.export_file, [json.dumps(extended, indent=2).encode() + b"\n"])
+    request = LatencyRequest(limits=limits, others_mb=others_mb, names=names)
+    latency = _latency(request, jobs) if made else None
+    extended = replace(exported, peak_mb=max(peaks_mb), smaller=smaller, latency=latency)
+    write_export(run, extended)
     if refused is not None:
         raise refused
     return extended
 
 
-def _latency(request: LatencyRequest, jobs: JobRunner) -> Document | None:
+def _latency(request: LatencyRequest, jobs: JobRunner) -> Latencies | None:
     try:
         return jobs.do(LATENCY, request).result
     except OverBudgetError:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge_trgl.runtime.units import MIB
+from edge_trgl.run.export_record import Balance
+from edge_trgl.run.exported_files import ExportedFile
 
 MAX_AGAINST = 4
 """Runs that one is compared with: more lines than that are not told apart."""
@@ -68,14 +69,6 @@ class OtherRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Balance:
-    """Images that may leave the network early: their accuracy, and the mean share of the FLOPs that they take."""
-
-    accuracy: float
-    compute_share: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class EarlyExit:
     """What leaving early costs and spares, counted on the `num_images` that a depth is chosen on.
 
@@ -106,26 +99,6 @@ class Event:
     time_s: float
     kind: str
     text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportedFile:
-    """One of the files of an export that has smaller ones beside model.onnx; what is not known of it is None.
-
-    Fractions for `accuracy` and `top1_agreement`, milliseconds for the median `latency_ms`; `note`: how it was
-    quantised, or why it was refused.
-    """
-
-    name: str
-    num_bytes: int | None
-    accuracy: float | None
-    top1_agreement: float | None
-    latency_ms: float | None
-    note: str
-
-    @property
-    def size_mb(self) -> float | None:
-        return None if self.num_bytes is None else self.num_bytes / MIB
 
 
 @dataclass(frozen=True, kw_only=True)

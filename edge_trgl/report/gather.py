@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,11 +10,9 @@ from typing import Any
 
 from edge_trgl.report.document import (
     MAX_AGAINST,
-    Balance,
     DepthAccuracy,
     EarlyExit,
     Event,
-    ExportedFile,
     IoSample,
     LossPoint,
     MemorySample,
@@ -24,7 +21,8 @@ from edge_trgl.report.document import (
     Report,
 )
 from edge_trgl.report.page import render
-from edge_trgl.run.exported_files import rows
+from edge_trgl.run.export_record import EarlyExitRecord
+from edge_trgl.run.exported_files import exported_files, read_export
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.run.summary import storage_use
@@ -62,6 +60,7 @@ def write_report(run: Run, against: Sequence[str] = ()) -> None:
 def gather(run: Run, facts: RunFacts, against: tuple[OtherRun, ...] = ()) -> Report:
     """The report's plain data."""
     samples = facts.samples()
+    export = read_export(run)
     return Report(
         name=run.folder.resolve().name,
         summary=run.summary() or _unfinished(run, facts),
@@ -74,10 +73,10 @@ def gather(run: Run, facts: RunFacts, against: tuple[OtherRun, ...] = ()) -> Rep
         influences=influences(facts.metrics("train")),
         accuracy=_accuracies(facts),
         against=against,
-        early_exit=_early_exit(run),
+        early_exit=None if export is None or export.early_exit is None else _early_exit(export.early_exit),
         io=tuple(IoSample(time_s=s.time_s, read_mb=s.read_mb, written_mb=s.written_mb) for s in samples),
         events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in facts.events()),
-        exported=_exported(run),
+        exported=() if export is None else exported_files(run, export),
     )
 
 
@@ -93,12 +92,6 @@ def _other(folder: str) -> OtherRun:
             f"{folder} is not trained to its end", hint=f"Run edge-trgl resume {folder} first, or leave it out."
         )
     return OtherRun(name=folder, config=run.config().document(), accuracy=accuracy)
-
-
-def _exported(run: Run) -> tuple[ExportedFile, ...]:
-    if not run.export_file.is_file():
-        return ()
-    return tuple(ExportedFile(**vars(row)) for row in rows(run, json.loads(run.export_file.read_text())))
 
 
 def _modules(facts: RunFacts) -> tuple[ModuleMemory, ...]:
@@ -147,25 +140,15 @@ def _accuracies(facts: RunFacts) -> tuple[DepthAccuracy, ...]:
     )
 
 
-def _early_exit(run: Run) -> EarlyExit | None:
-    """What the last export counted, if it was one in stages."""
-    if not run.export_file.is_file():
-        return None
-    early = json.loads(run.export_file.read_text())["early_exit"]
-    if early is None:
-        return None
-    scores = early["validation"]
+def _early_exit(record: EarlyExitRecord) -> EarlyExit:
+    scores = record.validation
     return EarlyExit(
-        num_images=scores["num_images"],
-        common=tuple(map(_balance, scores["common"])),
-        searched=tuple(map(_balance, scores["searched"])),
-        chosen=_balance(scores),
-        test=None if early["test"] is None else _balance(early["test"]),
+        num_images=scores.num_images,
+        common=scores.common,
+        searched=scores.searched,
+        chosen=scores,
+        test=record.test,
     )
-
-
-def _balance(row: dict[str, Any]) -> Balance:
-    return Balance(accuracy=row["accuracy"], compute_share=row["compute_share"])
 
 
 def _unfinished(run: Run, facts: RunFacts) -> dict[str, Any]:

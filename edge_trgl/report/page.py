@@ -54,6 +54,7 @@ def render(report: Report) -> str:
     )
     environment.filters.update(
         size=wording.size,
+        size_of_bytes=wording.size_of_bytes,
         duration=wording.duration,
         moment=wording.moment,
         percent=wording.percent,

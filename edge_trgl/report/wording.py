@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from edge_trgl.runtime.units import MIB
+
 NONE = "–"
 # A number and its unit stay on one line.
 GAP = "\u00a0"
@@ -18,6 +20,11 @@ def size(mb: float | None) -> str:
     if mb >= 10240:
         return f"{mb / 1024:,.1f}{GAP}GiB"
     return f"{mb:,.0f}{GAP}MiB" if mb >= 10 else f"{mb:.2g}{GAP}MiB"
+
+
+def size_of_bytes(num_bytes: int | None) -> str:
+    """The same of a number of bytes."""
+    return size(None if num_bytes is None else num_bytes / MIB)
 
 
 def duration(seconds: float | None) -> str:

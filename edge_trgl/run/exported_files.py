@@ -1,21 +1,53 @@
-"""What export.json says of model.onnx and of the smaller files beside it."""
+"""export.json, and the table of the exported files that it describes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from edge_trgl.run.export_record import ExportRecord, QuantisedFile, RefusedFile, SmallerFile
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.records import Document, document_of, read_record
+from edge_trgl.runtime.storage import files
+
+SCHEMA = 1
+
+
+def export_document(record: ExportRecord) -> Document:
+    """The content of export.json."""
+    return {"schema": SCHEMA, **document_of(record)}
+
+
+def write_export(run: Run, record: ExportRecord) -> None:
+    """Write export.json.
+
+    Raises:
+        StorageError: the disk is full or fails.
+    """
+    files.write_durable(run.export_file, [json.dumps(export_document(record), indent=2).encode() + b"\n"])
+
+
+def read_export(run: Run) -> ExportRecord | None:
+    """What export.json says of the last export; None where there was none."""
+    if not run.export_file.is_file():
+        return None
+    document: Document = json.loads(run.export_file.read_text())
+    del document["schema"]
+    return read_record(ExportRecord, document)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One exported file; what is not known of it is None.
+class ExportedFile:
+    """One of the files of an export that has smaller ones beside model.onnx; what is not known of it is None.
 
-    `accuracy` is on the validation images that the smaller files are judged by, at the deepest exit, and
-    `top1_agreement` with the float32 file over them, as fractions; `latency_ms` is the median of a run; `note`
-    says how it was quantised, or why it was refused.
+    Args:
+        name: of the file.
+        num_bytes: of it and its weights.
+        accuracy: at the deepest exit, on the validation images that the smaller files are judged by; a fraction.
+        top1_agreement: predictions that are those of model.onnx, over the same images; a fraction.
+        latency_ms: the median of a run.
+        note: how it was quantised, or why it was refused.
     """
 
     name: str
@@ -26,31 +58,35 @@ class Row:
     note: str
 
 
-def rows(run: Run, document: Mapping[str, Any]) -> list[Row]:
-    """One for each file of an export; none where there is no smaller one."""
-    smaller = document.get("smaller", {})
-    if not smaller:
-        return []
-    latencies = (document["latency"] or {"p50_ms": {}})["p50_ms"]
-    judged = next((one for one in smaller.values() if "rejected" not in one), None)
+def exported_files(run: Run, record: ExportRecord) -> tuple[ExportedFile, ...]:
+    """model.onnx and the smaller files beside it; nothing where there are none of these."""
+    if not record.smaller:
+        return ()
+    latencies = {} if record.latency is None else record.latency.p50_ms
+    published = [file for file in record.smaller.values() if not isinstance(file, RefusedFile)]
     name = run.onnx_file.name
-    first = Row(
+    model = ExportedFile(
         name=name,
-        num_bytes=document["num_bytes"],
-        accuracy=judged and judged["accuracy_fp32"],
+        num_bytes=record.num_bytes,
+        accuracy=published[0].accuracy_fp32 if published else None,
         top1_agreement=None,
         latency_ms=latencies.get(name),
         note="",
     )
-    return [first, *(_row(run.smaller_file(form).name, one, latencies) for form, one in smaller.items())]
+    smaller = (_row(run.smaller_file(form).name, file, latencies) for form, file in record.smaller.items())
+    return (model, *smaller)
 
 
-def _row(name: str, one: Mapping[str, Any], latencies: Mapping[str, float]) -> Row:
-    return Row(
+def _row(name: str, file: SmallerFile | RefusedFile, latencies: Mapping[str, float]) -> ExportedFile:
+    if isinstance(file, RefusedFile):
+        return ExportedFile(
+            name=name, num_bytes=None, accuracy=None, top1_agreement=None, latency_ms=None, note=file.rejected
+        )
+    return ExportedFile(
         name=name,
-        num_bytes=one.get("num_bytes"),
-        accuracy=one.get("accuracy"),
-        top1_agreement=one.get("top1_agreement"),
+        num_bytes=file.num_bytes,
+        accuracy=file.accuracy,
+        top1_agreement=file.top1_agreement,
         latency_ms=latencies.get(name),
-        note=one.get("rejected") or (f"{one['method']}; {one['form']}" if "method" in one else ""),
+        note=f"{file.method}; {file.form}" if isinstance(file, QuantisedFile) else "",
     )

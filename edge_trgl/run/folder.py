@@ -14,6 +14,7 @@ from typing import Any
 import tomli_w
 
 from edge_trgl.config import sources
+from edge_trgl.config.export_request import MODEL_FILE
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.errors import StorageError, UsageError
@@ -31,7 +32,7 @@ class Run:
         self.state_file = folder / "state.db"
         self.summary_file = folder / "summary.json"
         self.report_file = folder / "report.html"
-        self.onnx_file = folder / "model.onnx"
+        self.onnx_file = folder / MODEL_FILE
         self.exits_folder = folder / "model.exits"
         self.export_file = folder / "export.json"
         self.data = folder / "data"

@@ -34,8 +34,8 @@ def test_from_a_plan_to_a_file(tmp_path, monkeypatch, forked_jobs):
     assert run.summary == json.loads((run.folder / "summary.json").read_text())
     assert in_a_thread(run.evaluate)["per_depth"] == run.summary["accuracy"]["per_depth"]
     exported = run.export(depth=2, batch=4, exits=0.5, stages=[1, 2], fp16=True)
-    assert [one["depth"] for one in exported["exits"]] == [2]
-    assert json.loads((run.folder / "export.json").read_text())["file"] == exported["file"]
+    assert [exit_.depth for exit_ in exported.exits] == [2]
+    assert json.loads((run.folder / "export.json").read_text())["file"] == exported.file
     assert (run.folder / "model.fp16.onnx").is_file()
     assert not (run.folder / "model.int8.onnx").exists()
     assert sorted(path.name for path in (run.folder / "model.exits").glob("*.onnx")) != []
@@ -90,7 +90,7 @@ try:
 except edge_trgl.EdgeTrglError as error:
     refusal = str(error)
 run.resume(edge_trgl.Limits(budget_mb=5000))
-print(json.dumps([[str(one.message) for one in caught], refusal, run.export()["top1_agreement"]]))
+print(json.dumps([[str(one.message) for one in caught], refusal, run.export().top1_agreement]))
 """
 
 

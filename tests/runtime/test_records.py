@@ -21,6 +21,11 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Other:
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Whole:
     first: Part
     others: tuple[Part, ...]
@@ -31,6 +36,7 @@ class Whole:
     shapes: tuple[tuple[int, ...], ...]
     mixed: int | str
     lines: Sequence[str]
+    either: Part | Other
     maybe: Part | None = None
 
 
@@ -47,6 +53,7 @@ WHOLES = st.builds(
     shapes=st.lists(st.lists(st.integers(), max_size=3).map(tuple), max_size=3).map(tuple),
     mixed=st.integers() | st.text(),
     lines=st.lists(st.text(), max_size=3),
+    either=PARTS | st.builds(Other, reason=st.text()),
     maybe=st.none() | PARTS,
 )
 

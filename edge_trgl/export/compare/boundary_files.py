@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from edge_trgl.export.arrays import Array
 from edge_trgl.runtime.storage import files
-
-Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def put(path: Path, first: int, values: Array) -> None:

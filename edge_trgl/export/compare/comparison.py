@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from edge_trgl.export.arrays import Array
+from edge_trgl.run.export_record import Comparison
 
 TOLERANCE = 1e-4
 """The largest difference of a logit that is accepted, as a share of the largest logit where that is above 1:
@@ -17,25 +17,6 @@ rounding grows with the numbers that are rounded.
 These are 840 roundings of a float32 number. Sums of n products in L layers, added up in another order, differ by
 about √(n·L) of them, 250 in ResNet-110; measured were 5 to 20, by instruction set. A wrong weight makes far more.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The logits of one exit, from the file and from the network.
-
-    `max_abs_diff` is over all logits; `median_abs_diff` is the median over images of an image's largest
-    difference; `top1_agreement` is the fraction of images with the same predicted class; `accuracy` is the
-    network's and `accuracy_onnx` the file's, as fractions. `ok` says that at least one image was compared and no
-    difference, and no NaN, passes the tolerance.
-    """
-
-    num_images: int
-    max_abs_diff: float
-    median_abs_diff: float
-    top1_agreement: float
-    accuracy: float
-    accuracy_onnx: float
-    ok: bool
 
 
 @dataclass
@@ -57,13 +38,14 @@ class Tally:
         self.right += int((ours == labels).sum())
         self.right_onnx += int((theirs == labels).sum())
 
-    def comparison(self) -> Comparison:
-        """What was counted, in all."""
+    def comparison(self, depth: int) -> Comparison:
+        """All that was counted, as the comparison of the exit at `depth`."""
         differences = np.concatenate([*self.differences, np.zeros(0, np.float32)])
         num_images = len(differences)
         most = float(differences.max()) if num_images else 0.0
         shared = max(num_images, 1)
         return Comparison(
+            depth=depth,
             num_images=num_images,
             max_abs_diff=most,
             median_abs_diff=float(np.median(differences)) if num_images else 0.0,
@@ -74,10 +56,10 @@ class Tally:
         )
 
 
-def why_refused(name: str, depth: int, comparison: Comparison) -> str:
+def why_refused(name: str, comparison: Comparison) -> str:
     """A sentence about a comparison that is not ok."""
     return (
-        f"{name} does not give what the network gives: at depth {depth}, over {comparison.num_images} images, the "
-        f"largest difference of a logit is {comparison.max_abs_diff:.3g}, the median "
-        f"{comparison.median_abs_diff:.3g}, and {comparison.top1_agreement:.2%} of the predictions agree"
+        f"{name} does not give what the network gives: at depth {comparison.depth}, over "
+        f"{comparison.num_images} images, the largest difference of a logit is {comparison.max_abs_diff:.3g}, the "
+        f"median {comparison.median_abs_diff:.3g}, and {comparison.top1_agreement:.2%} of the predictions agree"
     )

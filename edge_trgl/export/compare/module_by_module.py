@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge_trgl.data import RecordReader, spread
+from edge_trgl.export.arrays import Array
 from edge_trgl.export.compare.boundary_files import put, take
 from edge_trgl.export.compare.session import Session
 from edge_trgl.export.graph.names import INPUT
@@ -16,7 +16,6 @@ from edge_trgl.export.onnx_file.stream_reader import Written
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.storage import files
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Take = Callable[[str, range, Array], None]
 """Takes the name of an exit or of a tensor inside, the samples, and their logits or values [N, ...]."""
 
@@ -57,7 +56,7 @@ class Spread(Images):
         return self._chosen[samples.start : samples.stop]
 
 
-class Running:
+class ModuleByModule:
     """Modules `numbers` of a written model.
 
     The boundary that enters the first of them, unless that is the images, and the one that leaves the last, if it

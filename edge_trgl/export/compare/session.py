@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 
+from edge_trgl.export.arrays import Array
 from edge_trgl.export.graph.names import entry_name, prefix_of
 from edge_trgl.export.onnx_file.onnx_file import typed
 from edge_trgl.export.onnx_file.stream_reader import Written
 
 if TYPE_CHECKING:
     import onnxruntime
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Session:

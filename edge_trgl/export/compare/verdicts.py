@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from edge_trgl.export.compare.comparison import Tally
+from edge_trgl.run.export_record import Verdict
 
 LARGEST_LOSS = 0.02
 """Of accuracy: what an int8 file may lose."""
@@ -17,30 +17,9 @@ NEAR = 0.001
 """Of accuracy: a method of calibration that is so near to the best is as good."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One exit of a smaller file beside the same exit of model.onnx, over the same images.
-
-    Accuracies and `top1_agreement` are fractions; `max_relative_diff` is the largest difference of a logit as a
-    share of the largest logit, where that is above 1.
-    """
-
-    depth: int
-    num_images: int
-    accuracy_fp32: float
-    accuracy: float
-    top1_agreement: float
-    max_relative_diff: float
-
-    @property
-    def loss(self) -> float:
-        """Of accuracy; below 0 where the smaller file does better."""
-        return self.accuracy_fp32 - self.accuracy
-
-
 def verdict(depth: int, tally: Tally) -> Verdict:
-    """What was counted of one exit."""
-    found = tally.comparison()
+    """The verdict on the exit at `depth`, whose differences were counted."""
+    found = tally.comparison(depth)
     return Verdict(
         depth=depth,
         num_images=found.num_images,

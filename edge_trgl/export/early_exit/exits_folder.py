@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from edge_trgl.deploy.manifest import MANIFEST, Manifest
 from edge_trgl.export.onnx_file import onnx_file
 from edge_trgl.export.onnx_file.onnx_file import ModelFiles
 from edge_trgl.runtime.storage import files
@@ -29,8 +29,8 @@ def free_paths(folder: Path, count: int) -> list[Path]:
         series += 1
 
 
-def publish(stages: Sequence[ModelFiles], manifest: Path, document: Mapping[str, Any]) -> None:
-    """Give the stages their names, then name them in `manifest`, then remove what else is beside it.
+def publish(stages: Sequence[ModelFiles], folder: Path, manifest: Manifest) -> None:
+    """Give the stages their names, then name them in manifest.json, then remove what else is in `folder`.
 
     An interruption leaves the old stages or the new ones: the manifest is renamed, and says which.
 
@@ -39,9 +39,10 @@ def publish(stages: Sequence[ModelFiles], manifest: Path, document: Mapping[str,
     """
     for stage in stages:
         onnx_file.publish(stage)
-    files.write_durable(manifest, [json.dumps(document, indent=2).encode() + b"\n"])
+    path_of_manifest = folder / MANIFEST
+    files.write_durable(path_of_manifest, [json.dumps(manifest.document(), indent=2).encode() + b"\n"])
     paths = (path for stage in stages for path in (stage.model, stage.data) if path is not None)
-    named = {manifest, *paths}
-    for path in files.list_folder(manifest.parent):
+    named = {path_of_manifest, *paths}
+    for path in files.list_folder(folder):
         if path not in named:
             files.remove(path)

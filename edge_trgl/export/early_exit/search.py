@@ -5,18 +5,26 @@ The stages run module by module, as in `check_models`, on all validation images 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from edge_trgl.config.export_request import Leaving, leaving_of
+from edge_trgl.config.export_request import LOGITS, Leaving, leaving_of
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy.prediction import softmax
-from edge_trgl.export.compare.module_by_module import Images, Running, batches_of
-from edge_trgl.export.early_exit.thresholds import Answers, Array, Outcome, common, outcome, search, shares_of
+from edge_trgl.export.arrays import Array
+from edge_trgl.export.compare.module_by_module import Images, ModuleByModule, batches_of
+from edge_trgl.export.early_exit.thresholds import Answers, Outcome, common, outcome, search, shares_of
 from edge_trgl.export.graph.flops import flops_of
-from edge_trgl.export.graph.names import LOGITS
 from edge_trgl.export.onnx_file.onnx_file import ModelFiles
+from edge_trgl.run.export_record import (
+    Balance,
+    ChosenThresholds,
+    CommonThreshold,
+    EarlyExitScores,
+    SearchedThresholds,
+    ValidationScores,
+    WrittenModels,
+    WrittenStage,
+)
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.limits import Limits
@@ -25,21 +33,21 @@ IMAGES_AT_ONCE = 256
 """Images that go through all stages together: as many boundaries are on disk as while the export is checked."""
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999, 1.0)
-"""Of the curve that is drawn for one threshold common to all exits."""
+"""Of the curve that is drawn for one threshold shared by all exits."""
 
 POINTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Percentage points that may be lost, of the curve that is drawn for a threshold an exit."""
+"""Percentage points that may be lost, of the curve that is drawn for one threshold per exit."""
 
 
 def choose_thresholds(
-    run: Run, *, written: dict[str, Any], leaving: str, others_mb: float, limits: Limits
-) -> dict[str, Any]:
-    """The thresholds of all stages but the last, and what they cost and spare.
+    run: Run, *, written: WrittenModels, leaving: str, others_mb: float, limits: Limits
+) -> ChosenThresholds:
+    """Choose the thresholds of all stages but the last, and count what they cost and save.
 
     Args:
         run: with stages that are not published yet.
-        written: what `write_models` said of them.
-        leaving: a probability, or `auto:` and a number of points.
+        written: what `write_models` wrote.
+        leaving: a probability, or `auto:` and percentage points.
         others_mb: MiB of the parent.
         limits: for this process and its parent.
 
@@ -48,51 +56,40 @@ def choose_thresholds(
     """
     guard.set_guard(limits, others_mb)
     flops = [
-        flops_of(stage.read(), _numbers(known))
-        for stage, known in zip(stage_files(run, written), written["stages"], strict=True)
+        flops_of(files.read(), _numbers(stage))
+        for files, stage in zip(stage_files(run, written), written.stages, strict=True)
     ]
     shares = shares_of(flops)
     answers = _answers(run, written, "val")
     chosen = _chosen(answers, shares, leaving_of(leaving))
     tested = open_dataset(run.data).splits["test"].num_images > 0
-    return {
-        "asked": leaving,
-        "chosen_on": run.config().data.choose_on,
-        "thresholds": list(chosen.thresholds),
-        "flops": flops,
-        "model_flops": flops_of(model_files(run, written).read(), range(1, max(written["exits"]) + 1)),
-        "validation": {
-            **_scored(answers, shares, chosen),
-            "common": [
-                {"threshold": threshold, **_row(found)}
-                for threshold, found in zip(THRESHOLDS, common(answers, shares, THRESHOLDS), strict=True)
-            ],
-            "searched": [
-                {"points": points, "thresholds": list(found.thresholds), **_row(found)}
-                for points in POINTS
-                for found in [search(answers, shares, points)]
-            ],
-        },
-        "test": _scored(_answers(run, written, "test"), shares, chosen) if tested else None,
-    }
+    return ChosenThresholds(
+        asked=leaving,
+        chosen_on=run.config().data.choose_on,
+        thresholds=chosen.thresholds,
+        flops=tuple(flops),
+        model_flops=flops_of(model_files(run, written).read(), range(1, max(written.exits) + 1)),
+        validation=_validated(answers, shares, chosen),
+        test=_scored(_answers(run, written, "test"), shares, chosen) if tested else None,
+    )
 
 
-def model_files(run: Run, written: dict[str, Any]) -> ModelFiles:
+def model_files(run: Run, written: WrittenModels) -> ModelFiles:
     """The files of the whole model that `write_models` wrote."""
-    return ModelFiles(model=run.onnx_file, data=written["data"] and run.folder / written["data"])
+    return ModelFiles(model=run.onnx_file, data=None if written.data is None else run.folder / written.data)
 
 
-def stage_files(run: Run, written: dict[str, Any]) -> list[ModelFiles]:
+def stage_files(run: Run, written: WrittenModels) -> list[ModelFiles]:
     """The files of the stages that `write_models` wrote."""
     folder = run.exits_folder
     return [
-        ModelFiles(model=folder / known["file"], data=known["data"] and folder / known["data"])
-        for known in written["stages"]
+        ModelFiles(model=folder / stage.file, data=None if stage.data is None else folder / stage.data)
+        for stage in written.stages
     ]
 
 
-def _numbers(known: dict[str, Any]) -> range:
-    first, last = known["modules"]
+def _numbers(stage: WrittenStage) -> range:
+    first, last = stage.modules
     return range(first, last + 1)
 
 
@@ -103,52 +100,64 @@ def _chosen(answers: Answers, shares: Array, leaving: Leaving) -> Outcome:
     return outcome(answers, shares, (leaving.threshold,) * (len(shares) - 1))
 
 
-def _scored(answers: Answers, shares: Array, chosen: Outcome) -> dict[str, Any]:
+def _validated(answers: Answers, shares: Array, chosen: Outcome) -> ValidationScores:
+    """The scores of the chosen thresholds, with the curves of one shared threshold and of one per exit."""
+    searched = [(points, search(answers, shares, points)) for points in POINTS]
+    return ValidationScores(
+        **vars(_scored(answers, shares, chosen)),
+        common=tuple(
+            CommonThreshold(threshold=threshold, **vars(_balance(found)))
+            for threshold, found in zip(THRESHOLDS, common(answers, shares, THRESHOLDS), strict=True)
+        ),
+        searched=tuple(
+            SearchedThresholds(points=points, thresholds=found.thresholds, **vars(_balance(found)))
+            for points, found in searched
+        ),
+    )
+
+
+def _scored(answers: Answers, shares: Array, chosen: Outcome) -> EarlyExitScores:
     """The chosen thresholds on some images, beside the accuracy of every exit by itself."""
-    return {
-        "num_images": answers.right.shape[1],
-        "per_exit": answers.right.mean(axis=1).tolist(),
-        **_row(outcome(answers, shares, chosen.thresholds)),
-    }
+    return EarlyExitScores(
+        **vars(_balance(outcome(answers, shares, chosen.thresholds))),
+        num_images=answers.right.shape[1],
+        per_exit=tuple(answers.right.mean(axis=1).tolist()),
+    )
 
 
-def _row(found: Outcome) -> dict[str, Any]:
-    return {
-        "accuracy": found.accuracy,
-        "compute_share": found.compute_share,
-        "exits": list(found.exits),
-    }
+def _balance(reached: Outcome) -> Balance:
+    return Balance(accuracy=reached.accuracy, compute_share=reached.compute_share, exits=reached.exits)
 
 
-def _answers(run: Run, written: dict[str, Any], split: str) -> Answers:
-    """Of all images of a split, some at a time."""
+def _answers(run: Run, written: WrittenModels, split: str) -> Answers:
+    """What all exits answer for all images of a split, `IMAGES_AT_ONCE` at a time."""
     reader = RecordReader(run.data, split, open_dataset(run.data))
     lots = batches_of(len(reader), IMAGES_AT_ONCE)
     try:
-        found = [_lot(run, written, Images(reader, lot.start), len(lot)) for lot in lots]
+        parts = [_lot(run, written, Images(reader, lot.start), len(lot)) for lot in lots]
     finally:
         reader.close()
-    return Answers.joined(found)
+    return Answers.joined(parts)
 
 
-def _lot(run: Run, written: dict[str, Any], images: Images, count: int) -> Answers:
-    """Of `count` images, through all stages."""
-    batches = batches_of(count, written["at_a_time"])
-    stages = zip(stage_files(run, written), written["stages"], strict=True)
+def _lot(run: Run, written: WrittenModels, images: Images, count: int) -> Answers:
+    """What all exits answer for `count` images."""
+    batches = batches_of(count, written.at_a_time)
+    stages = zip(stage_files(run, written), written.stages, strict=True)
     rows = [
-        _row_of_stage(run, stage, _numbers(known), written["batch"], images, batches) for stage, known in stages
+        _answers_of_stage(run, files, _numbers(stage), written.batch, images, batches) for files, stage in stages
     ]
     return Answers(
         sureness=np.stack([sureness for sureness, _ in rows]), right=np.stack([right for _, right in rows])
     )
 
 
-def _row_of_stage(
+def _answers_of_stage(
     run: Run, stage: ModelFiles, numbers: range, batch: int | None, images: Images, batches: list[range]
 ) -> tuple[Array, Array]:
     """float32 [N] and bool [N]: how sure the exit of a stage is, and whether it is right."""
     threads = run.config().train.threads or 0
-    running = Running(stage.read(), numbers, scratch=run.scratch, batch=batch, threads=threads)
+    model = ModuleByModule(stage.read(), numbers, scratch=run.scratch, batch=batch, threads=threads)
     sureness: list[Array] = []
     right: list[Array] = []
 
@@ -156,5 +165,5 @@ def _row_of_stage(
         sureness.append(softmax(logits).max(axis=1))
         right.append(logits.argmax(axis=1) == images.labels(samples))
 
-    running.run(batches, images, [LOGITS], note)
+    model.run(batches, images, [LOGITS], note)
     return np.concatenate(sureness), np.concatenate(right)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from edge_trgl.export.arrays import Array
 
 NUM_CANDIDATES = 32
 """Thresholds of one exit that are tried, spread over what it says of the images."""

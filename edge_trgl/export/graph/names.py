@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-INPUT = "input"
+from edge_trgl.config.export_request import LOGITS
 
-LOGITS = "logits"
-"""What a model with one exit gives."""
+INPUT = "input"
 
 
 def prefix_of(number: int) -> str:

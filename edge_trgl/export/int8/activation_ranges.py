@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from edge_trgl.export.compare.module_by_module import Array, Images, Running
+from edge_trgl.export.arrays import Array
+from edge_trgl.export.compare.module_by_module import Images, ModuleByModule
 from edge_trgl.export.int8.histogram import Histogram
 from edge_trgl.export.int8.integers import Step, step_of
 from edge_trgl.export.int8.ranges import Method, range_of
@@ -13,7 +14,7 @@ from edge_trgl.runtime.errors import ExportRejectedError
 
 
 def histograms(
-    running: Running,
+    running: ModuleByModule,
     batches: Sequence[range],
     images: Images,
     exits: Sequence[str],
@@ -21,7 +22,7 @@ def histograms(
 ) -> dict[str, Histogram]:
     """Of every tensor that is watched, by name.
 
-    Memory: as of `Running`, and 16 KiB a tensor; never the activations of more than one batch.
+    Memory: as of `ModuleByModule`, and 16 KiB a tensor; never the activations of more than one batch.
 
     Args:
         running: all modules of a float32 model.

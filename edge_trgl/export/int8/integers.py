@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from edge_trgl.export.arrays import Array
 
 LARGEST_INT8 = 127
 """-128 is left out: a product with it need not fit what adds the products up."""

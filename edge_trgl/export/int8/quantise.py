@@ -11,20 +11,18 @@ with a pair of nodes behind them, and biases float32, for that is what its parse
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto
 
+from edge_trgl.export.arrays import Array
 from edge_trgl.export.graph.names import prefix_of
 from edge_trgl.export.int8.integers import LARGEST_BIAS, Step, as_int8, as_int32, channel_scales
 from edge_trgl.export.int8.sites import Site, sites
 from edge_trgl.export.onnx_file.made_weights import Made
 from edge_trgl.export.onnx_file.stream_reader import Written
 from edge_trgl.export.onnx_file.weights import Weight
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def watched(written: Written, depth: int, *, symmetric: bool) -> dict[int, list[str]]:

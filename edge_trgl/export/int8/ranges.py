@@ -7,13 +7,13 @@ TensorRT, 2017), for ranges that need not be symmetric.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from edge_trgl.export.arrays import Array
 from edge_trgl.export.int8.histogram import NUM_BINS, Histogram
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Method = Literal["minmax", "percentile", "entropy"]
 
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy")

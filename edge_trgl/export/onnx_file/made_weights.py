@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_trgl.export.arrays import Array
 from edge_trgl.export.onnx_file.weights import Weight
 from edge_trgl.runtime.storage import files
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Made:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -16,7 +15,9 @@ from edge_trgl.config.export_request import Target
 from edge_trgl.export.onnx_file import stream_reader, stream_writer
 from edge_trgl.export.onnx_file.stream_reader import Written
 from edge_trgl.export.onnx_file.weights import SLICE_BYTES, Weight
+from edge_trgl.run.export_record import FileRecord
 from edge_trgl.runtime.errors import ExportRejectedError, StorageError
+from edge_trgl.runtime.records import Document
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.units import MIB
 
@@ -118,7 +119,7 @@ def publish(written: ModelFiles) -> None:
         files.remove(old)
 
 
-def refuse(written: ModelFiles, document: dict[str, Any], *, hint: str) -> None:
+def refuse(written: ModelFiles, document: Document, *, hint: str) -> None:
     """Keep the files as `.rejected`, with `document`, and leave what was published before alone.
 
     Args:
@@ -137,8 +138,8 @@ def refuse(written: ModelFiles, document: dict[str, Any], *, hint: str) -> None:
     raise ExportRejectedError(document["reason"], hint=f"the file is kept as {kept}; {hint}")
 
 
-def described(path: Path) -> dict[str, Any]:
-    """The file that `path`, which is not published yet, will be: its name, size and sha256."""
+def described(path: Path) -> FileRecord:
+    """Describe the file that `path`, which is not published yet, will be."""
     digest, view = hashlib.sha256(), memoryview(bytearray(SLICE_BYTES))
     with files.opened(path, os.O_RDONLY) as fd:
         num_bytes = files.size(fd)
@@ -146,7 +147,7 @@ def described(path: Path) -> dict[str, Any]:
             part = view[: num_bytes - start]
             files.read_into(fd, part, start)
             digest.update(part)
-    return {"name": path.name.removesuffix(".new"), "num_bytes": num_bytes, "sha256": digest.hexdigest()}
+    return FileRecord(name=path.name.removesuffix(".new"), num_bytes=num_bytes, sha256=digest.hexdigest())
 
 
 def withdraw(path: Path) -> None:

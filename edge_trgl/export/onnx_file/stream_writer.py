@@ -17,10 +17,10 @@ from edge_trgl.export.onnx_file.weights import Weight
 ALIGNMENT = 65_536
 """Bytes: a multiple of the memory pages of every system (4, 16 or 64 KiB), and what Windows maps from."""
 
-# Field numbers of onnx.proto, each with wire type 2 (length-delimited).
-MODEL_GRAPH = 7
-GRAPH_INITIALIZER = 5
-TENSOR_RAW_DATA = 9
+# All three are length-delimited: wire type 2.
+MODEL_GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
+GRAPH_INITIALIZER = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
+TENSOR_RAW_DATA = onnx.TensorProto.RAW_DATA_FIELD_NUMBER
 
 
 def inside_bytes(model: onnx.ModelProto, weights: Sequence[Weight]) -> int:

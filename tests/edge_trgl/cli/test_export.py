@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from edge_trgl.cli.export import early_exit_text
+from dataclasses import replace
 
-SCORES = {"accuracy": 0.9, "per_exit": [0.85, 0.91], "compute_share": 0.4, "num_images": 600}
-EARLY = {
-    "folder": "runs/0001/model.exits",
-    "stages": [{"flops": 30, "threshold": 0.87654}, {"flops": 50, "threshold": None}],
-    "model_flops": 64,
-    "num_images": 256,
-    "max_abs_diff": 2e-6,
-    "chosen_on": "validation",
-    "validation": SCORES,
-    "test": {**SCORES, "accuracy": 0.88, "num_images": 1000},
-}
+from edge_trgl.cli.export import early_exit_text
+from edge_trgl.run.export_record import EarlyExitRecord, EarlyExitScores, StageRecord, ValidationScores
+
+STAGES = (
+    StageRecord(files=(), modules=(1, 1), flops=30, threshold=0.87654),
+    StageRecord(files=(), modules=(2, 2), flops=50, threshold=None),
+)
+EARLY = EarlyExitRecord(
+    folder="runs/0001/model.exits",
+    stages=STAGES,
+    asked="0.87654",
+    chosen_on="validation",
+    model_flops=64,
+    num_images=256,
+    max_abs_diff=2e-6,
+    median_abs_diff=1e-6,
+    top1_agreement=1.0,
+    validation=ValidationScores(
+        accuracy=0.9,
+        compute_share=0.4,
+        exits=(400, 200),
+        num_images=600,
+        per_exit=(0.85, 0.91),
+        common=(),
+        searched=(),
+    ),
+    test=EarlyExitScores(
+        accuracy=0.88, compute_share=0.4, exits=(700, 300), num_images=1000, per_exit=(0.85, 0.91)
+    ),
+)
 
 
 def test_stages_and_both_sets_of_images():
@@ -27,6 +46,6 @@ def test_stages_and_both_sets_of_images():
 
 
 def test_no_test_images_and_half_of_them():
-    assert "test: there are no such images" in early_exit_text({**EARLY, "test": None})
-    half = early_exit_text({**EARLY, "chosen_on": "half-test"})
+    assert "test: there are no such images" in early_exit_text(replace(EARLY, test=None))
+    half = early_exit_text(replace(EARLY, chosen_on="half-test"))
     assert "half of the test images: accuracy 90.00%" in half and "validation" not in half

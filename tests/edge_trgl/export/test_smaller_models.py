@@ -26,6 +26,7 @@ from edge_trgl.export.int8 import activation_ranges
 from edge_trgl.export.int8.ranges import METHODS
 from edge_trgl.export.smaller_models import write_smaller
 from edge_trgl.export.write_models import write_models
+from edge_trgl.run.export_record import FileRecord
 from edge_trgl.runtime.errors import ExportRejectedError, InputError, OverBudgetError
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.limits import Limits
@@ -102,13 +103,13 @@ def test_int8_is_as_accurate(request, family, target):
     run = request.getfixturevalue(family)
     deploy(run, "last", target)
     document = shrink(run, "int8")
-    assert document["accuracy_fp32"] - document["accuracy"] <= 0.02
-    assert document["top1_agreement"] >= 0.9
-    assert document["method"] in METHODS
-    assert list(document["methods"]) == list(METHODS)
+    assert document.accuracy_fp32 - document.accuracy <= 0.02
+    assert document.top1_agreement >= 0.9
+    assert document.method in METHODS
+    assert list(document.methods) == list(METHODS)
     x, labels = samples_of(run)
     whole, small = (Predictor(run.folder / name, "cpu").predict(x) for name in ("model.onnx", "model.int8.onnx"))
-    assert (whole.labels == labels).mean() == pytest.approx(document["accuracy_fp32"])
+    assert (whole.labels == labels).mean() == pytest.approx(document.accuracy_fp32)
     assert (small.labels == whole.labels).mean() >= 0.9
     assert not np.array_equal(small.logits, whole.logits)
 
@@ -136,8 +137,8 @@ def test_fp16_is_half_the_size_and_the_same(request, family):
     run = request.getfixturevalue(family)
     exported = deploy(run, "last")
     document = shrink(run, "fp16")
-    assert document["num_bytes"] < (0.6 if family == "mlp" else 0.8) * exported["num_bytes"]
-    assert document["max_relative_diff"] < 1e-2
+    assert document.num_bytes < (0.6 if family == "mlp" else 0.8) * exported.num_bytes
+    assert document.max_relative_diff < 1e-2
     x, _ = samples_of(run)
     whole, small = (Predictor(run.folder / name, "cpu").predict(x) for name in ("model.onnx", "model.fp16.onnx"))
     assert np.abs(whole.logits - small.logits).max() < 1e-2 * np.abs(whole.logits).max()
@@ -145,7 +146,7 @@ def test_fp16_is_half_the_size_and_the_same(request, family):
 
 def test_int8_of_linear_layers_is_a_quarter(mlp):
     exported = deploy(mlp, "last")
-    assert shrink(mlp, "int8")["num_bytes"] < 0.4 * exported["num_bytes"]
+    assert shrink(mlp, "int8").num_bytes < 0.4 * exported.num_bytes
 
 
 @pytest.mark.slow
@@ -153,8 +154,8 @@ def test_every_exit_and_a_fixed_batch(trained):
     deploy(trained, "all", batch="7")
     for form in ("int8", "fp16"):
         document = shrink(trained, form)
-        assert [one["depth"] for one in document["exits"]] == [1, 2, 3]
-        assert {one["num_images"] for one in document["exits"]} == {160}
+        assert [one.depth for one in document.exits] == [1, 2, 3]
+        assert {one.num_images for one in document.exits} == {160}
         graph = onnx.load(trained.smaller_file(form)).graph
         assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == 7
         assert [value.name for value in graph.output] == ["logits_1", "logits_2", "logits_3"]
@@ -163,10 +164,11 @@ def test_every_exit_and_a_fixed_batch(trained):
 def test_what_is_said_of_the_file(trained):
     deploy(trained, "last")
     document = shrink(trained, "int8")
-    data = trained.smaller_file("int8").read_bytes()
-    (file,) = document["files"]
-    assert file == {"name": "model.int8.onnx", "num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    assert document["num_calibrated"] == 240
+    path = trained.smaller_file("int8")
+    data = path.read_bytes()
+    (file,) = document.files
+    assert file == FileRecord(name=path.name, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    assert document.num_calibrated == 240
     metadata = {entry.key: entry.value for entry in onnx.load_from_string(data).metadata_props}
     assert metadata["precision"] == "int8"
     assert len(json.loads(metadata["class_names"])) == 10
@@ -190,8 +192,8 @@ def test_the_first_method_near_the_best_is_taken(trained, monkeypatch, losses, c
     monkeypatch.setattr(smaller_models, "largest_loss", lambda verdicts: next(given))
     monkeypatch.setattr(verdicts, "LARGEST_LOSS", 1.0)  # what each of them truly loses is not asked here
     document = shrink(trained, "int8")
-    assert document["method"] == chosen
-    assert [one["loss"] for one in document["methods"].values()] == list(losses)
+    assert document.method == chosen
+    assert [one.loss for one in document.methods.values()] == list(losses)
 
 
 @pytest.mark.slow
@@ -247,9 +249,9 @@ def test_the_files_are_measured_in_turn(trained):
     deploy(trained, "1", batch="2")
     shrink(trained, "int8")
     document = measure_latency([trained.onnx_file, trained.smaller_file("int8")], others_mb=0.0, limits=PLENTY)
-    assert list(document["p50_ms"]) == ["model.onnx", "model.int8.onnx"]
-    assert all(found > 0 for found in document["p50_ms"].values())
-    assert (document["threads"], document["batch"]) == (1, 2)
+    assert list(document.p50_ms) == ["model.onnx", "model.int8.onnx"]
+    assert all(found > 0 for found in document.p50_ms.values())
+    assert (document.threads, document.batch) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -316,10 +318,10 @@ def test_other_families(train_run, monkeypatch, tmp_path, family):
     x, _ = samples_of(run)
     for target in ("ort", "jetpack6") if family == "mobilenet" else ("ort",):
         exported = deploy(run, "last", target)
-        assert shrink(run, "fp16")["num_bytes"] < 0.6 * exported["num_bytes"]
+        assert shrink(run, "fp16").num_bytes < 0.6 * exported.num_bytes
         int8 = shrink(run, "int8")
-        assert int8["max_relative_diff"] < 0.5
+        assert int8.max_relative_diff < 0.5
         if target == "ort":
-            assert int8["num_bytes"] < 0.4 * exported["num_bytes"]
+            assert int8.num_bytes < 0.4 * exported.num_bytes
         for form in ("fp16", "int8"):
             assert np.isfinite(Predictor(run.smaller_file(form), "cpu").predict(x).logits).all()

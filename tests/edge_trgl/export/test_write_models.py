@@ -26,6 +26,8 @@ from edge_trgl.export.write_models import write_models
 from edge_trgl.jobs.requests import EXPORT
 from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.run.export_record import FileRecord
+from edge_trgl.run.exported_files import read_export
 from edge_trgl.runtime.errors import (
     DoesNotFitError,
     ExportRejectedError,
@@ -80,38 +82,38 @@ def test_it_is_checked_on_images_from_all_over_the_set(trained, monkeypatch):
     """The same ones on both sides, with their labels."""
     monkeypatch.setattr(writing, "CHECKED_IMAGES", 4)
     document = deploy(trained, "last")
-    assert document["num_images"] == 4
+    assert document.num_images == 4
     _, logits = logits_of(trained, 16)
     reader = RecordReader(trained.data, "val", open_dataset(trained.data))
     right = logits[-1].argmax(1).numpy()[::4] == reader.labels[::4]
     reader.close()
-    (found,) = document["exits"]
-    assert found["ok"]
-    assert found["max_abs_diff"] < SMALL * scale_of(logits[-1])
-    assert found["accuracy"] == found["accuracy_onnx"] == pytest.approx(right.mean())
+    (found,) = document.exits
+    assert found.ok
+    assert found.max_abs_diff < SMALL * scale_of(logits[-1])
+    assert found.accuracy == found.accuracy_onnx == pytest.approx(right.mean())
 
 
 def test_every_exit_in_one_file(trained):
     document = deploy(trained, "all")
-    assert document == json.loads(trained.export_file.read_text())
-    assert [one["depth"] for one in document["exits"]] == [1, 2, 3]
+    assert document == read_export(trained)
+    assert [one.depth for one in document.exits] == [1, 2, 3]
     pixels, expected = logits_of(trained, 16)
     found = run_file(trained.onnx_file, pixels)
     assert list(found) == ["logits_1", "logits_2", "logits_3"]
     opened = open_run(trained)
     accuracies = opened.facts.result.scores.per_depth
     opened.facts.close()
-    for one, logits, accuracy in zip(document["exits"], expected, accuracies, strict=True):
-        assert_near(found[f"logits_{one['depth']}"], logits)
-        assert one["accuracy"] == one["accuracy_onnx"] == pytest.approx(accuracy)
-        assert one["num_images"] == 16
-        assert one["ok"]
+    for one, logits, accuracy in zip(document.exits, expected, accuracies, strict=True):
+        assert_near(found[f"logits_{one.depth}"], logits)
+        assert one.accuracy == one.accuracy_onnx == pytest.approx(accuracy)
+        assert one.num_images == 16
+        assert one.ok
 
 
 @pytest.mark.parametrize(("depth", "number"), [("last", 3), ("2", 2), ("1", 1)])
 def test_one_depth(trained, depth, number):
     document = deploy(trained, depth)
-    assert document["depth"] == number
+    assert document.depth == number
     pixels, expected = logits_of(trained, 5)
     found = run_file(trained.onnx_file, pixels)
     assert list(found) == ["logits"]
@@ -125,20 +127,20 @@ def test_the_chosen_depth_is_the_runs(trained):
     result = facts.result
     facts.result = replace(result, scores=replace(result.scores, chosen_depth=2))
     facts.close()
-    assert deploy(trained)["depth"] == 2
+    assert deploy(trained).depth == 2
 
 
 def test_what_export_json_says(trained):
     document = deploy(trained, "last", "jetpack6", "4", budget_mb=5000.0)
-    (file,) = document["files"]
+    (file,) = document.files
     data = trained.onnx_file.read_bytes()
-    assert file == {"name": "model.onnx", "num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert file == FileRecord(name="model.onnx", num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
     model = onnx.load(trained.onnx_file)
-    assert (document["target"], document["opset"], document["ir"]) == ("jetpack6", 20, 9)
+    assert (document.target, document.opset, document.ir) == ("jetpack6", 20, 9)
     assert (model.opset_import[0].version, model.ir_version) == (20, 9)
-    assert (document["batch"], document["budget_mb"]) == (4, 5000.0)
+    assert (document.batch, document.budget_mb) == (4, 5000.0)
     # The check of this test is in a process that has torch.
-    assert document["peak_mb"] >= 300
+    assert document.peak_mb >= 300
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert metadata["depth"] == "3"
     assert metadata["target"] == "jetpack6"
@@ -148,7 +150,7 @@ def test_what_export_json_says(trained):
 
 @pytest.mark.parametrize("batch", ["1", "5", "64"])
 def test_a_fixed_batch(trained, batch):
-    assert deploy(trained, "last", batch=batch)["num_images"] == 16
+    assert deploy(trained, "last", batch=batch).num_images == 16
     pixels, expected = logits_of(trained, 16)
     full = np.resize(pixels, (int(batch), *pixels.shape[1:]))
     compared = min(int(batch), 16)
@@ -159,17 +161,17 @@ def test_a_fixed_batch(trained, batch):
 
 def test_the_profile_chooses_the_target(train_run):
     run = train_run("run", board__target="jetpack6").run
-    assert deploy(run)["target"] == "jetpack6"
-    assert deploy(run, target="jetpack5")["opset"] == 17
+    assert deploy(run).target == "jetpack6"
+    assert deploy(run, target="jetpack5").opset == 17
 
 
 def test_weights_beside_the_model(trained, monkeypatch):
     monkeypatch.setattr(writing.onnx_file.write, "__kwdefaults__", {"max_inside": 1000})
     document = deploy(trained, "all")
-    assert [file["name"] for file in document["files"]] == ["model.onnx.data", "model.onnx"]
-    for file in document["files"]:
-        data = (trained.folder / file["name"]).read_bytes()
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (file["num_bytes"], file["sha256"])
+    assert [file.name for file in document.files] == ["model.onnx.data", "model.onnx"]
+    for file in document.files:
+        data = (trained.folder / file.name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file.num_bytes, file.sha256)
     onnx.checker.check_model(str(trained.onnx_file), full_check=True)
     pixels, expected = logits_of(trained, 3)
     for name, logits in run_file(trained.onnx_file, pixels).items():
@@ -193,7 +195,7 @@ def test_usage(trained, options, message):
 
 def test_frozen_modules_have_no_exit(train_run):
     run = train_run("run", train__freeze=1).run
-    assert [one["depth"] for one in deploy(run, "all")["exits"]] == [2, 3]
+    assert [one.depth for one in deploy(run, "all").exits] == [2, 3]
     assert list(run_file(run.onnx_file, logits_of_pixels(run))) == ["logits_2", "logits_3"]
     with pytest.raises(UsageError, match="depths 2 to 3 have one"):
         deploy(run, "1")
@@ -209,13 +211,13 @@ def logits_of_pixels(run):
 def test_end_to_end_has_one_exit(train_run):
     run = train_run("run", train__regime="end-to-end").run
     document = deploy(run, "all")
-    assert len(document["exits"]) == 1
+    assert len(document.exits) == 1
     assert list(run_file(run.onnx_file, logits_of_pixels(run))) == ["logits"]
 
 
 def test_bfloat16_training_is_exported_as_float32(train_run):
     document = deploy(train_run("run", train__precision="bf16").run, "all")
-    assert all(one["ok"] for one in document["exits"])
+    assert all(one.ok for one in document.exits)
 
 
 def test_a_budget_that_is_too_small_is_told_with_the_number(trained):
@@ -262,7 +264,7 @@ def test_a_check_that_is_cut_leaves_the_old_model(trained, monkeypatch):
         deploy(trained, "1")
     monkeypatch.undo()
     assert trained.onnx_file.read_bytes() == good
-    assert deploy(trained, "1")["depth"] == 1
+    assert deploy(trained, "1").depth == 1
     assert not list(trained.folder.glob("*.new"))
     assert not list(trained.scratch.iterdir())
 
@@ -304,7 +306,7 @@ def test_a_damaged_module_is_named(trained):
     path.write_bytes(data)
     with pytest.raises(StorageError, match=path.name):
         deploy(trained, "last")
-    assert deploy(trained, "1")["depth"] == 1
+    assert deploy(trained, "1").depth == 1
 
 
 def test_one_module_is_in_memory_at_a_time(trained, monkeypatch):
@@ -394,8 +396,8 @@ def assert_exported_at_every_depth(run):
     for depth in range(1, len(expected) + 1):
         alone = deploy(run, str(depth))
         onnx.checker.check_model(str(run.onnx_file), full_check=True)
-        for one in (alone["exits"][0], together["exits"][depth - 1]):
-            assert one["depth"] == depth
-            assert one["ok"]
-            assert one["median_abs_diff"] <= SMALL * scale_of(expected[depth - 1])
-            assert one["top1_agreement"] == 1.0
+        for one in (alone.exits[0], together.exits[depth - 1]):
+            assert one.depth == depth
+            assert one.ok
+            assert one.median_abs_diff <= SMALL * scale_of(expected[depth - 1])
+            assert one.top1_agreement == 1.0

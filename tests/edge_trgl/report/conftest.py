@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_trgl.report import (
+from edge_trgl.report.document import (
     Balance,
     DepthAccuracy,
     EarlyExit,
@@ -68,6 +68,10 @@ def memory(num_samples):
     )
 
 
+def balance(accuracy, compute_share):
+    return Balance(accuracy=accuracy, compute_share=compute_share, exits=(3, 1))
+
+
 @pytest.fixture
 def make_report():
     """A report of a finished run of any size."""
@@ -109,10 +113,10 @@ def make_report():
             ),
             early_exit=EarlyExit(
                 num_images=600,
-                common=tuple(Balance(accuracy=0.7 + 0.02 * k, compute_share=0.1 * k) for k in range(1, 11)),
-                searched=(Balance(accuracy=0.89, compute_share=0.41), Balance(accuracy=0.87, compute_share=0.3)),
-                chosen=Balance(accuracy=0.89, compute_share=0.41),
-                test=Balance(accuracy=0.885, compute_share=0.42),
+                common=tuple(balance(0.7 + 0.02 * k, 0.1 * k) for k in range(1, 11)),
+                searched=(balance(0.89, 0.41), balance(0.87, 0.3)),
+                chosen=balance(0.89, 0.41),
+                test=balance(0.885, 0.42),
             ),
             exported=(
                 ExportedFile(

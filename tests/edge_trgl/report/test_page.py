@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edge_trgl.report import Event, MemorySample, render
+from edge_trgl.report.document import Event, MemorySample
+from edge_trgl.report.page import render
 
 MEGABYTE = 1_000_000
 PLOTS = ("memory", "modules", "accuracy", "against", "early-exit", "losses", "io")
@@ -20,7 +21,8 @@ VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 def in_another_process(report, code):
     """What `code` prints, given `report`, in a new interpreter."""
-    script = f"import sys\nfrom edge_trgl.report import *\nreport = {report!r}\n{code}"
+    imports = "import sys\nfrom edge_trgl.report.document import *\nfrom edge_trgl.report.page import render\n"
+    script = f"{imports}report = {report!r}\n{code}"
     result = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, check=True)
     return result.stdout
 

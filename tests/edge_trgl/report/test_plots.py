@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edge_trgl.report import MAX_AGAINST, IoSample, LossPoint, MemorySample, plots
+from edge_trgl.report import plots
+from edge_trgl.report.document import MAX_AGAINST, IoSample, LossPoint, MemorySample
 from edge_trgl.report.drawing import drawing
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'

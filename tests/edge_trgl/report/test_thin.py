@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_trgl.report import MemorySample
+from edge_trgl.report.document import MemorySample
 from edge_trgl.report.thin import thin_even, thin_memory
 
 mb = st.floats(0, 1e6, allow_nan=False)

@@ -18,7 +18,7 @@ def in_stages(trained_copy):
     limits = {"others_mb": 0.0, "budget_mb": 1e5}
     written = write_models(run, depth="last", target=None, batch="dynamic", limits=PLENTY, in_stages=True)
     calibrated = choose_thresholds(run, written=written, leaving="0.5", **limits)
-    check_models(run, written=written, export_mb=0.0, calibrated=calibrated, **limits)
+    check_models(run, written=written, export_mb=0.0, chosen=calibrated, **limits)
     return run
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_trgl.export.compare.comparison import TOLERANCE, Comparison, Tally, why_refused
+from edge_trgl.export.compare.comparison import TOLERANCE, Tally, why_refused
+from edge_trgl.run.export_record import Comparison
 
 
 def compared(expected, found, labels=(0, 1, 2)):
@@ -13,7 +14,7 @@ def compared(expected, found, labels=(0, 1, 2)):
     for row in range(0, len(expected), 2):
         rows = slice(row, row + 2)
         tally.add(expected[rows], found[rows], np.asarray(labels)[rows])
-    return tally.comparison()
+    return tally.comparison(4)
 
 
 LOGITS = np.eye(3, dtype=np.float32)
@@ -24,6 +25,7 @@ def test_the_figures():
     found[0, 1] += 3  # another class
     found[1, 0] += 5e-5
     assert compared(LOGITS, found) == Comparison(
+        depth=4,
         num_images=3,
         max_abs_diff=3.0,
         median_abs_diff=pytest.approx(5e-5),
@@ -33,7 +35,7 @@ def test_the_figures():
         ok=False,
     )
     assert "depth 4, over 3 images, the largest difference of a logit is 3" in why_refused(
-        "model.onnx", 4, compared(LOGITS, found)
+        "model.onnx", compared(LOGITS, found)
     )
 
 
@@ -54,5 +56,5 @@ def test_no_number_is_not_ok(value):
 
 
 def test_nothing_is_not_ok():
-    found = Tally().comparison()
+    found = Tally().comparison(1)
     assert (found.num_images, found.max_abs_diff, found.ok) == (0, 0.0, False)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edge_trgl.export.compare.comparison import Tally
-from edge_trgl.export.compare.verdicts import Verdict, largest_loss, verdict, why_far, why_lossy
+from edge_trgl.export.compare.verdicts import largest_loss, verdict, why_far, why_lossy
+from edge_trgl.run.export_record import Verdict
 
 
 def judged(**changes):

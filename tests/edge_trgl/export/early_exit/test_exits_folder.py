@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import pytest
 
+from edge_trgl.deploy.manifest import Manifest, Stage
 from edge_trgl.export.early_exit.exits_folder import free_paths, publish, spans_of
 from edge_trgl.export.onnx_file.onnx_file import ModelFiles, new_of
 from edge_trgl.runtime.storage import files
@@ -24,14 +25,19 @@ def written(folder, count, content):
     return stages
 
 
+def manifest_of(stages):
+    *early, last = (Stage(file=stage.model.name, flops=1, threshold=0.5) for stage in stages)
+    return Manifest(class_names=(), stages=(*early, replace(last, threshold=None)))
+
+
 def put(folder, count, content):
     stages = written(folder, count, content)
-    publish(stages, folder / "manifest.json", {"stages": [stage.model.name for stage in stages]})
+    publish(stages, folder, manifest_of(stages))
 
 
 def content(folder):
     """What the stages that the manifest names hold."""
-    return [(folder / name).read_bytes() for name in json.loads((folder / "manifest.json").read_text())["stages"]]
+    return [(folder / stage.file).read_bytes() for stage in Manifest.read(folder).stages]
 
 
 def test_nothing_of_an_older_export_is_left(tmp_path):
@@ -50,7 +56,8 @@ def test_weights_in_files_of_their_own_stay(tmp_path):
     data = path.with_name(path.name + ".data")
     for file in (path, data):
         new_of(file).write_bytes(b"x")
-    publish([ModelFiles(model=path, data=data)], tmp_path / "manifest.json", {})
+    stages = [ModelFiles(model=path, data=data)]
+    publish(stages, tmp_path, manifest_of(stages))
     assert sorted(tmp_path.iterdir()) == [tmp_path / "manifest.json", path, data]
 
 
@@ -62,7 +69,7 @@ def test_whatever_operation_fails_leaves_the_old_stages_or_the_new(tmp_path, mon
         with monkeypatch.context() as patch:
             count_down(patch, stop)
             try:
-                publish(stages, tmp_path / "manifest.json", {"stages": [one.model.name for one in stages]})
+                publish(stages, tmp_path, manifest_of(stages))
             except InterruptedError:
                 seen.add(content(tmp_path)[0])
                 assert content(tmp_path) in ([b"old"] * 2, [b"new"] * 2)

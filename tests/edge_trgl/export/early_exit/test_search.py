@@ -42,7 +42,7 @@ def deploy(run, leaving="0.5", **options):
     """What `Pipeline.export` does, in this process."""
     written = written_by(run, **options)
     calibrated = choose_thresholds(run, written=written, leaving=leaving, **LIMITS)
-    return check_models(run, written=written, export_mb=300.0, calibrated=calibrated, **LIMITS)
+    return check_models(run, written=written, export_mb=300.0, chosen=calibrated, **LIMITS)
 
 
 def images_of(run, split="val"):
@@ -84,16 +84,16 @@ def trained(trained_copy):
 )
 def test_every_stage_gives_the_logits_of_its_depth(trained, options, ends):
     document = deploy(trained, **options)
-    told = document["early_exit"]
-    assert [stage["modules"][1] for stage in told["stages"]] == list(ends)
-    assert [one["modules"][0] for one in told["stages"]] == [1, *(end + 1 for end in ends[:-1])]
-    assert told["num_images"] == 16
+    told = document.early_exit
+    assert [stage.modules[1] for stage in told.stages] == list(ends)
+    assert [one.modules[0] for one in told.stages] == [1, *(end + 1 for end in ends[:-1])]
+    assert told.num_images == 16
     pixels, _ = images_of(trained)
     found = logits_of_stages(trained, pixels)
-    assert told["max_abs_diff"] <= SMALL * scale_of(found)
+    assert told.max_abs_diff <= SMALL * scale_of(found)
     for path in trained.exits_folder.glob("*.onnx"):
         onnx.checker.check_model(str(path), full_check=True)
-        assert onnx.load(path).opset_import[0].version == document["opset"]
+        assert onnx.load(path).opset_import[0].version == document.opset
     together = write_models(trained, depth="all", target=None, batch="dynamic", limits=PLENTY)
     check_models(trained, written=together, export_mb=0.0, **LIMITS)
     for depth, logits in zip(ends, found, strict=True):
@@ -106,50 +106,48 @@ def test_a_cascade_leaves_as_it_was_calibrated(trained):
     deploy(trained)
     pixels, _ = images_of(trained)
     middle = float(np.median(softmax(logits_of_stages(trained, pixels)[0]).max(axis=1)))
-    told = deploy(trained, str(middle))["early_exit"]
-    thresholds = [stage["threshold"] for stage in told["stages"]]
+    told = deploy(trained, str(middle)).early_exit
+    thresholds = [stage.threshold for stage in told.stages]
     assert thresholds == [middle, middle, None]
-    flops = [stage["flops"] for stage in told["stages"]]
+    flops = [stage.flops for stage in told.stages]
     for split in ("validation", "test"):
         pixels, labels = images_of(trained, "val" if split == "validation" else "test")
         found = Cascade(trained.exits_folder, threads=1).predict(pixels)
         expected = told[split]
-        assert expected["num_images"] == len(labels)
-        assert expected["exits"] == [int((found.exits == number).sum()) for number in (1, 2, 3)]
+        assert expected.num_images == len(labels)
+        assert expected.exits == tuple(int((found.exits == number).sum()) for number in (1, 2, 3))
         assert len(set(found.exits.tolist())) > 1  # else this would say little
-        assert expected["accuracy"] == pytest.approx((found.labels == labels).mean())
-        assert expected["compute_share"] == pytest.approx(found.compute_shares.mean())
+        assert expected.accuracy == pytest.approx((found.labels == labels).mean())
+        assert expected.compute_share == pytest.approx(found.compute_shares.mean())
         stages = logits_of_stages(trained, pixels)
-        assert expected["per_exit"] == pytest.approx([(one.argmax(1) == labels).mean() for one in stages])
+        assert expected.per_exit == pytest.approx([(one.argmax(1) == labels).mean() for one in stages])
     assert Manifest.read(trained.exits_folder).stages[0].flops == flops[0]
-    assert told["model_flops"] < sum(flops)  # which count three classifiers
+    assert told.model_flops < sum(flops)  # which count three classifiers
 
 
 def test_thresholds_that_are_searched(trained):
-    told = deploy(trained, "auto:5")["early_exit"]
-    scored = told["validation"]
-    assert scored["accuracy"] >= scored["per_exit"][-1] - 0.05 - 1e-9
-    assert told["asked"] == "auto:5"
-    assert [row["points"] for row in scored["searched"]] == list(search.POINTS)
-    assert [row["threshold"] for row in scored["common"]] == list(search.THRESHOLDS)
-    shares = [row["compute_share"] for row in scored["common"]]
+    told = deploy(trained, "auto:5").early_exit
+    scored = told.validation
+    assert scored.accuracy >= scored.per_exit[-1] - 0.05 - 1e-9
+    assert told.asked == "auto:5"
+    assert [row.points for row in scored.searched] == list(search.POINTS)
+    assert [row.threshold for row in scored.common] == list(search.THRESHOLDS)
+    shares = [row.compute_share for row in scored.common]
     assert shares == sorted(shares)
-    assert all(sum(row["exits"]) == 16 for row in (*scored["common"], *scored["searched"]))
+    assert all(sum(row.exits) == 16 for row in (*scored.common, *scored.searched))
     names = {stage.file: stage.threshold for stage in Manifest.read(trained.exits_folder).stages}
-    assert names == {stage["files"][-1]["name"]: stage["threshold"] for stage in told["stages"]}
+    assert names == {stage.files[-1].name: stage.threshold for stage in told.stages}
 
 
 def test_the_report_has_the_curve(trained):
     facts = trained.facts()
     assert gather(trained, facts).early_exit is None
-    told = deploy(trained, "auto:5")["early_exit"]
+    told = deploy(trained, "auto:5").early_exit
     found = gather(trained, facts).early_exit
-    assert [one.compute_share for one in found.common] == [
-        row["compute_share"] for row in told["validation"]["common"]
-    ]
+    assert [one.compute_share for one in found.common] == [row.compute_share for row in told.validation.common]
     assert len(found.searched) == len(search.POINTS)
-    assert (found.num_images, found.chosen.accuracy) == (16, told["validation"]["accuracy"])
-    assert found.test.compute_share == told["test"]["compute_share"]
+    assert (found.num_images, found.chosen.accuracy) == (16, told.validation.accuracy)
+    assert found.test.compute_share == told.test.compute_share
     together = write_models(trained, depth="all", target=None, batch="dynamic", limits=PLENTY)
     check_models(trained, written=together, export_mb=0.0, **LIMITS)
     assert gather(trained, facts).early_exit is None
@@ -158,20 +156,20 @@ def test_the_report_has_the_curve(trained):
 
 @pytest.mark.slow
 def test_images_go_through_in_lots(trained, monkeypatch):
-    whole = deploy(trained, "auto:3")["early_exit"]
+    whole = deploy(trained, "auto:3").early_exit
     monkeypatch.setattr(search, "IMAGES_AT_ONCE", 12)  # of 16 to validate
-    in_lots = deploy(trained, "auto:3")["early_exit"]
-    assert (in_lots["validation"], in_lots["test"]) == (whole["validation"], whole["test"])
+    in_lots = deploy(trained, "auto:3").early_exit
+    assert (in_lots.validation, in_lots.test) == (whole.validation, whole.test)
 
 
 def test_without_a_test_set_it_is_said(trained, monkeypatch):
     written = written_by(trained)
     calibrated = choose_thresholds(trained, written=written, leaving="0.3", **LIMITS)
-    assert calibrated["test"]["num_images"] > 0
+    assert calibrated.test.num_images > 0
     info = open_dataset(trained.data)
     monkeypatch.setitem(info.splits, "test", replace(info.splits["test"], num_images=0))
     monkeypatch.setattr(search, "open_dataset", lambda folder: info)
-    assert choose_thresholds(trained, written=written_by(trained), leaving="0.3", **LIMITS)["test"] is None
+    assert choose_thresholds(trained, written=written_by(trained), leaving="0.3", **LIMITS).test is None
 
 
 def test_stages_say_what_they_are(trained):
@@ -192,7 +190,7 @@ def test_stages_say_what_they_are(trained):
 @pytest.mark.slow
 def test_frozen_modules_are_in_the_first_stage(train_run):
     run = train_run("run", train__freeze=1).run
-    assert [stage["modules"] for stage in deploy(run)["early_exit"]["stages"]] == [[1, 2], [3, 3]]
+    assert [stage.modules for stage in deploy(run).early_exit.stages] == [(1, 2), (3, 3)]
     with pytest.raises(UsageError, match="must be rising depths from 2 on"):
         written_by(run, stages="1,3")
 
@@ -215,8 +213,8 @@ def test_windows_in_stages(train_run, tmp_path):
 
 def test_weights_beside_the_stages(trained, monkeypatch):
     monkeypatch.setattr(writing.onnx_file.write, "__kwdefaults__", {"max_inside": 1000})
-    told = deploy(trained, "0.3")["early_exit"]
-    files = {file["name"] for stage in told["stages"] for file in stage["files"]}
+    told = deploy(trained, "0.3").early_exit
+    files = {file.name for stage in told.stages for file in stage.files}
     assert "stage-1.onnx.data" in files
     assert {path.name for path in trained.exits_folder.iterdir()} == {*files, "manifest.json"}
     pixels, _ = images_of(trained)
@@ -229,13 +227,13 @@ def test_a_stage_that_differs_is_refused_and_the_old_ones_stay(trained):
     model = trained.onnx_file.read_bytes()
     written = written_by(trained)
     calibrated = choose_thresholds(trained, written=written, leaving="0.3", **LIMITS)
-    new = onnx_file.new_of(trained.exits_folder / written["stages"][1]["file"])
+    new = onnx_file.new_of(trained.exits_folder / written.stages[1].file)
     weight = onnx_file.stream_reader.read(new).weights["module2/head.linear.bias"]
     with new.open("r+b") as file:
         file.seek(weight.start)
         file.write(np.float32(weight.read()[0] + 0.01).tobytes())
     with pytest.raises(ExportRejectedError, match=r"stage-2-2\.onnx does not give .* at depth 2, over 16 images"):
-        check_models(trained, written=written, export_mb=0.0, calibrated=calibrated, **LIMITS)
+        check_models(trained, written=written, export_mb=0.0, chosen=calibrated, **LIMITS)
     assert {**contents(trained), **before} == contents(trained)
     assert trained.onnx_file.read_bytes() == model
     assert (trained.exits_folder / "stage-2-2.onnx.rejected").is_file()

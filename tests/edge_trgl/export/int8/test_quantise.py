@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edge_trgl.config.export_request import TARGETS
-from edge_trgl.export.compare.module_by_module import Running, batches_of
+from edge_trgl.export.compare.module_by_module import ModuleByModule, batches_of
 from edge_trgl.export.compare.session import Session
 from edge_trgl.export.int8.activation_ranges import histograms, steps_of
 from edge_trgl.export.int8.quantise import quantised, watched
@@ -34,7 +34,7 @@ def quantise(tmp_path, unpublished):
         floats = unpublished(tmp_path, modules, normalisation, target=target, **options).read()
         names = watched(floats, len(modules), symmetric=symmetric)
         numbers = range(1, len(modules) + 1)
-        running = Running(floats, numbers, scratch=tmp_path, batch=options.get("batch"), threads=1)
+        running = ModuleByModule(floats, numbers, scratch=tmp_path, batch=options.get("batch"), threads=1)
         images = SimpleNamespace(pixels=lambda samples: x[samples.start : samples.stop])
         exits = [value.name for value in floats.model.graph.output]
         seen = histograms(running, batches_of(len(x), 4), images, exits, names)
