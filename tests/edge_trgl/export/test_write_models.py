@@ -184,7 +184,7 @@ def test_weights_beside_the_model(trained, monkeypatch):
         ({"depth": "4"}, "--depth 4 has no classifier; depths 1 to 3 have one"),
         ({"depth": "deepest"}, "--depth must be chosen, last, all or a number, not deepest"),
         ({"batch": "0"}, "--batch must be dynamic or a number of samples, not 0"),
-        ({"batch": "many"}, "--batch many"),
+        ({"batch": "many"}, "--batch must be dynamic or a number of samples, not many"),
     ],
 )
 def test_usage(trained, options, message):

@@ -197,7 +197,7 @@ def test_frozen_modules_are_in_the_first_stage(train_run):
 
 def test_end_to_end_has_nothing_to_leave_by(train_run):
     run = train_run("run", train__regime="end-to-end").run
-    with pytest.raises(UsageError, match="there is one classifier"):
+    with pytest.raises(UsageError, match="needs a classifier before depth 1"):
         written_by(run)
 
 
