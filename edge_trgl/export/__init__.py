@@ -1,6 +1,6 @@
-"""Export: a trained network to an ONNX file, module by module, and proof that the file gives what it gives.
+"""Export a trained network to ONNX files, module by module, and prove that they give what the network gives.
 
-`stage`, `tracing`, `selecting` and `chaining` make the graph and need torch; `weights`, `wire`, `reading`,
-`onnx_file`, `exits_folder`, `session`, `running`, `flops`, `comparison`, `calibration` and `passing` do without.
-Nothing is imported here for that reason.
+`write_models` writes, `check_models` compares and publishes, `smaller_models` adds int8 and fp16. Making graphs
+(`graph.stage`, `graph.trace`, `graph.select_exits`, `graph.join`) needs torch. The rest does without, so nothing
+is imported here.
 """

@@ -1,4 +1,4 @@
-"""A model in half precision: weights and computing in float16; what goes in, its normalisation, and what comes out
+"""Convert a model to half precision: weights and arithmetic in float16; inputs, their normalisation and outputs
 in float32."""
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def write_report(run: Run, against: Sequence[str] = ()) -> None:
 
 
 def gather(run: Run, facts: RunFacts, against: tuple[OtherRun, ...] = ()) -> Report:
-    """The report's plain data."""
+    """Collect the report's plain data."""
     samples = facts.samples()
     export = read_export(run)
     return Report(

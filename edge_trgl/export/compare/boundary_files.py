@@ -1,4 +1,4 @@
-"""Samples on their way from one module to the next, in a file and not in memory."""
+"""Keep samples between two modules in a file rather than in memory."""
 
 from __future__ import annotations
 

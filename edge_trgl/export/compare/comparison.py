@@ -1,4 +1,4 @@
-"""How far a file's logits are from the network's."""
+"""Measure how far a file's logits are from the network's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A written model on samples, module by module; what lies between two modules is on disk."""
+"""Run a written model on samples, module by module, with the boundaries between modules on disk."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ModuleByModule:
 
     Args:
         batch: the samples that the model takes at a time; None for any number.
-        threads: of the CPU, 0 as onnxruntime likes.
+        threads: CPU threads; 0 leaves the choice to onnxruntime.
     """
 
     def __init__(self, model: Written, numbers: range, *, scratch: Path, batch: int | None, threads: int) -> None:
@@ -84,9 +84,9 @@ class ModuleByModule:
         take_found: Take,
         inside: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        """Take samples through; those of its outputs that `exits` has go to `take_found`.
+        """Run the samples through the modules; outputs named in `exits` go to `take_found`.
 
-        So do, of each module, the tensors that `inside` names; they are float32.
+        So do the float32 tensors that `inside` names for each module.
 
         Raises:
             StorageError: a file is damaged, or the disk is full.
@@ -115,6 +115,6 @@ class ModuleByModule:
         return take(self._scratch / name, samples, self.shapes[name])
 
     def _filled(self, x: Array) -> Array:
-        """As many samples as a model with a fixed batch takes, the last one again and again."""
+        """Fill a short batch up to the fixed size that the model takes, by repeating its last sample."""
         missing = 0 if self._batch is None else self._batch - len(x)
         return np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)], "edge") if missing else x

@@ -1,4 +1,4 @@
-"""A written model in onnxruntime, one module at a time."""
+"""Run a written model in onnxruntime, one module at a time."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def part_of(written: Written, number: int) -> onnx.ModelProto:
 
 
 def opened(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """A session of a model whose weights are inputs; it holds little beside them."""
+    """Open a session of a model whose weights are inputs; it holds little memory beside them."""
     import onnxruntime  # 20 MiB that writing a file need not pay for
 
     options = onnxruntime.SessionOptions()

@@ -8,13 +8,13 @@ from edge_trgl.export.compare.comparison import Tally
 from edge_trgl.run.export_record import Verdict
 
 LARGEST_LOSS = 0.02
-"""Of accuracy: what an int8 file may lose."""
+"""The accuracy that an int8 file may lose, as a fraction."""
 
 LARGEST_DIFFERENCE = 1e-2
-"""Of a logit, as a share of the largest: what an fp16 file may differ by."""
+"""What a logit of an fp16 file may differ by, as a share of the largest logit."""
 
 NEAR = 0.001
-"""Of accuracy: a method of calibration that is so near to the best is as good."""
+"""A calibration method within this accuracy of the best counts as equally good."""
 
 
 def verdict(depth: int, tally: Tally) -> Verdict:
@@ -31,7 +31,7 @@ def verdict(depth: int, tally: Tally) -> Verdict:
 
 
 def largest_loss(verdicts: Iterable[Verdict]) -> float:
-    """Of accuracy, over all exits."""
+    """The largest loss of accuracy over all exits."""
     return max(one.loss for one in verdicts)
 
 

@@ -1,4 +1,4 @@
-"""When to leave a network early: what thresholds cost in accuracy and spare in computing, counted on images."""
+"""Find out when to leave a network early: what thresholds cost in accuracy and save in computing, on images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from edge_trgl.export.arrays import Array
 
 NUM_CANDIDATES = 32
-"""Thresholds of one exit that are tried, spread over what it says of the images."""
+"""Thresholds tried for one exit, spread over its confidences on the images."""
 
 DIGITS = 6
-"""Of a threshold that is found."""
+"""Decimal digits of a threshold that is found."""
 
 _FREE = 1e9
 
@@ -71,7 +71,7 @@ def outcome(answers: Answers, shares: Array, thresholds: Sequence[float]) -> Out
 
 
 def common(answers: Answers, shares: Array, thresholds: Iterable[float]) -> list[Outcome]:
-    """The outcome of each of `thresholds`, had by all exits but the last."""
+    """The outcome of each of `thresholds`, shared by all exits except the last."""
     return [outcome(answers, shares, (one,) * (len(shares) - 1)) for one in thresholds]
 
 
@@ -117,7 +117,7 @@ class _Move:
 
 
 class _Descent:
-    """Thresholds on their way down, and where each image leaves by them."""
+    """Lower thresholds step by step, and keep track of where each image leaves."""
 
     def __init__(self, answers: Answers, shares: Array, candidates: Sequence[Array], least: float) -> None:
         self._shares, self._candidates = shares, candidates
@@ -135,7 +135,7 @@ class _Descent:
         self._spare = float(self._right[self._places, images].sum()) - least * len(images) + 1e-6
 
     def thresholds(self) -> tuple[float, ...]:
-        """Where no exit can be lowered any more."""
+        """Lower exits until none can be lowered any more."""
         while moves := [move for place in range(len(self._steps)) if (move := self._best(place))]:
             best = max(moves, key=lambda move: move.worth)
             leaving = self._orders[best.place][: self._counts[best.place][best.step]]

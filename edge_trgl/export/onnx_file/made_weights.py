@@ -1,4 +1,4 @@
-"""Tensors that were made for a model, in a file until the model is written."""
+"""Keep tensors that were made for a model in a file until the model is written."""
 
 from __future__ import annotations
 

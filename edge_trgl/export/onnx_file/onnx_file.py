@@ -1,4 +1,4 @@
-"""An ONNX file from first to last: written, read back and checked; published or refused."""
+"""Write an ONNX file, read it back and check it, then publish or refuse it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model read back from its file: its graph, and where in the file each weight lies. No weight is read."""
+"""Read a model back from its file: its graph, and where each weight lies in the file. No weight is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ONNX model as a stream of bytes, so that no weight is ever in memory.
+"""Write an ONNX model as a stream of bytes, so that no weight is ever in memory.
 
 A protobuf message is its fields, one after the other, and a message inside another is preceded by its
 length. Lengths are known from shapes, so the weights can go from their files straight to the model's. Larger
