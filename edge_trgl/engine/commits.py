@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from edge_trgl.engine.commit_policy import CommitPolicy
+from edge_trgl.engine.epoch_totals import EpochTotals
 from edge_trgl.engine.passes import carries_chunk
 from edge_trgl.engine.visits import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
-from edge_trgl.learning.totals import Totals
 from edge_trgl.run.facts import Progress, RunFacts, Work
 from edge_trgl.runtime.errors import StoppedError
 from edge_trgl.runtime.memory import allocator, counters, guard
 from edge_trgl.runtime.memory.device import Device
 from edge_trgl.runtime.memory.high_water import Meter
-from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.module_store import ModuleStore
-from edge_trgl.runtime.storage.state import Metric, ModuleRecord, VisitSample
+from edge_trgl.runtime.storage.state import ModuleRecord, VisitSample
 from edge_trgl.runtime.units import MIB
 
 NEAR = 0.9
@@ -32,29 +31,6 @@ PLAN_TOLERANCE = 1.02
 PROGRESS_SECONDS = 0.5
 SAMPLE_SECONDS, SAMPLES = 1.0, 2000
 """Between two samples of what is used: so many seconds, and more once there are so many samples."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CommitPolicy:
-    """When to commit, and what the run may use.
-
-    `others_mb`: the peak of the processes beside this one. `planned_mb`: of a visit of each module, by the plan.
-    `num_heads`: modules with a loss of their own. `trim`: give freed heap back when a module has made room.
-    `total_steps`: of all modules together. `room_mb`: what the plan leaves the run on the disk, at the moment.
-    `chunk`: in batches; the positions of visits depend on it.
-    """
-
-    checkpoint_s: float
-    limits: Limits
-    others_mb: float
-    planned_mb: Sequence[float]
-    num_heads: int
-    trim: bool
-    total_steps: int
-    room_mb: Callable[[], float]
-    chunk: int
-    stop_requested: Callable[[], bool]
-    learning_rate: Callable[[Visit, int], float]
 
 
 @dataclass
@@ -71,8 +47,7 @@ class Ledger:
     device: Device
     policy: CommitPolicy
     start: int
-    _sums: dict[tuple[int, int], Totals] = field(default_factory=dict)
-    _rates: dict[tuple[int, int], float] = field(default_factory=dict)
+    _totals: EpochTotals = field(default_factory=EpochTotals)
     _peaks: dict[int, float] = field(default_factory=dict)
     _samples: list[VisitSample] = field(default_factory=list)
 
@@ -144,13 +119,13 @@ class Ledger:
             position=self._position,
             modules=[ModuleRecord(module=module, file=file) for module, file in files.items()],
             boundaries=boundaries,
-            metrics=self._metrics(),
+            metrics=self._totals.metrics(self._position),
             samples=self._samples,
             meta=RunFacts.progress.entry(self._progress()),
         )
         self.activations.sweep()
         self.modules.committed(files)
-        self._sums, self._rates, self._samples = {}, {}, []
+        self._totals, self._samples = EpochTotals(), []
         self._committed_at = time.monotonic()
 
     def work(self) -> Work:
@@ -186,9 +161,7 @@ class Ledger:
         if trains(visit.kind):
             self._steps += visit.span.stop - visit.span.start
         if visit.kind == "train":
-            book = (visit.module, visit.span.epoch)
-            self._sums[book] = self._sums.get(book, Totals()).plus(counted)
-            self._rates[book] = self.policy.learning_rate(visit, visit.span.stop - 1)
+            self._totals.add(visit, counted, self.policy.learning_rate(visit, visit.span.stop - 1))
             self._images += counted.num_images / self.policy.num_heads
             self._warn_if_diverged(visit, counted.loss)
         now = time.monotonic()
@@ -222,24 +195,6 @@ class Ledger:
             written_mb=work.written_mb,
         )
 
-    def _metrics(self) -> list[Metric]:
-        return [
-            Metric(
-                kind="train",
-                module=module,
-                epoch=epoch,
-                position=self._position,
-                num_images=totals.num_images,
-                loss_sum=totals.loss,
-                num_correct=totals.correct,
-                transport_sum=totals.transport,
-                transport_gradient=totals.transport_gradient,
-                other_gradient=totals.other_gradient,
-                lr=self._rates[module, epoch],
-            )
-            for (module, epoch), totals in self._sums.items()
-        ]
-
     def _progress(self) -> Progress:
         before = self.facts.progress.module_peaks
         peaks = {**before, **{k: max(peak, before.get(k, 0.0)) for k, peak in self._peaks.items()}}
@@ -250,7 +205,7 @@ class Ledger:
         if now - self._told_at < PROGRESS_SECONDS:
             return
         self._told_at = now
-        totals = self._sums.get((visit.module, visit.span.epoch), Totals())
+        totals = self._totals.of(visit)
         work = self.work()
         done = max(work.steps, 1)
         messages.send(

@@ -8,7 +8,8 @@ from dataclasses import replace
 from types import FrameType
 
 from edge_trgl.engine import evaluation, from_config, process_setup
-from edge_trgl.engine.commits import CommitPolicy, Ledger
+from edge_trgl.engine.commit_policy import CommitPolicy
+from edge_trgl.engine.commits import Ledger
 from edge_trgl.engine.learning_rate import LearningRate
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.engine.rebuild import can_rebuild, rebuilding

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from edge_trgl.engine.commits import SAMPLES, CommitPolicy, Ledger
+from edge_trgl.engine.commit_policy import CommitPolicy
+from edge_trgl.engine.commits import SAMPLES, Ledger
 from edge_trgl.engine.visits import IMAGES, Span, Visit
 from edge_trgl.learning.totals import Totals
 from edge_trgl.run.facts import RunFacts
