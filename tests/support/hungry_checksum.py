@@ -15,6 +15,8 @@ from edge_trgl.engine import evaluation, training
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError
+from edge_trgl.runtime.memory.limits import Limits
+from edge_trgl.runtime.records import to_json
 
 MB = 2**20
 real = evaluation.weights_sha256
@@ -26,7 +28,7 @@ def hungry(modules, num_modules):
 
 
 def trained(run, budget_mb):
-    return training.train(open_run(run), budget_mb=budget_mb, others_mb=0.0)
+    return training.train(open_run(run), limits=Limits(budget_mb=budget_mb), others_mb=0.0)
 
 
 if __name__ == "__main__":
@@ -34,7 +36,8 @@ if __name__ == "__main__":
     usual, refusal = trained(run, 1e5), None
     with mock.patch.object(evaluation, "weights_sha256", hungry):
         try:
-            trained(like_it, usual["peak_mb"] + 64.0)
+            trained(like_it, usual.peak_mb + 64.0)
         except OverBudgetError as error:
             refusal = error.message
-    json.dump({"refusal": refusal, "usual": usual, "again": trained(like_it, 1e5)}, sys.stdout)
+    again = trained(like_it, 1e5)
+    json.dump({"refusal": refusal, "usual": to_json(usual), "again": to_json(again)}, sys.stdout)

@@ -365,9 +365,9 @@ def test_a_run_trains_paged_what_it_trains_whole(plan_run, follow, finish):
         follow(run, order)
         result = finish(run).result
         opened = open_run(run)
-        assert len(opened) == result["scores"]["chosen_depth"] == num_modules
-        assert len(result["scores"]["per_depth"]) == len(result["scores"]["test_per_depth"]) == 1
-        found[order] = result["scores"]["test_per_depth"], _final(opened)
+        assert len(opened) == result.scores.chosen_depth == num_modules
+        assert len(result.scores.per_depth) == len(result.scores.test_per_depth) == 1
+        found[order] = result.scores.test_per_depth, _final(opened)
     assert found["stream"][0] == found["rounds"][0]
     _assert_same(found["stream"][1], found["rounds"][1])
 

@@ -145,12 +145,12 @@ def test_every_depth_is_scored_on_every_image(opened, chunk, limit_bytes):
     found = evaluate(run, modules, Meter(), Headroom(None), visits.append)
     validation, test = run.accuracies("val"), run.accuracies("test")
     assert len(set(validation + test)) > 3  # else one depth could stand in for another
-    assert found["per_depth"] == pytest.approx(validation)
-    assert found["test_per_depth"] == pytest.approx(test)
-    assert found["chosen_depth"] == choose_depth(validation)
-    assert found["chosen"] == pytest.approx(test[found["chosen_depth"] - 1])
-    assert found["last"] == pytest.approx(test[-1])
-    assert found["chosen_on"] == "validation"
+    assert found.per_depth == pytest.approx(validation)
+    assert found.test_per_depth == pytest.approx(test)
+    assert found.chosen_depth == choose_depth(validation)
+    assert found.chosen == pytest.approx(test[found.chosen_depth - 1])
+    assert found.last == pytest.approx(test[-1])
+    assert found.chosen_on == "validation"
     assert {visit.kind for visit in visits} == {"forward"}
     assert not list((run.folder / "scratch").iterdir())
 
@@ -159,10 +159,10 @@ def test_end_to_end_the_last_depth_alone_is_scored(opened):
     run = opened(chain=replace(CHAIN, end_to_end=True))
     found = evaluate(run, run.modules(0), Meter(), Headroom(None), lambda visit: None)
     last, on_test = run.accuracies("val")[-1], run.accuracies("test")[-1]
-    assert found["per_depth"] == [pytest.approx(last)]
-    assert found["test_per_depth"] == [pytest.approx(on_test)]
-    assert found["chosen_depth"] == 3
-    assert found["chosen"] == found["last"] == pytest.approx(on_test)
+    assert found.per_depth == (pytest.approx(last),)
+    assert found.test_per_depth == (pytest.approx(on_test),)
+    assert found.chosen_depth == 3
+    assert found.chosen == found.last == pytest.approx(on_test)
 
 
 def test_the_check_after_a_visit_may_stop_it(opened):
@@ -176,7 +176,7 @@ def test_the_check_after_a_visit_may_stop_it(opened):
         evaluate(run, modules, Meter(), Headroom(None), stop)
     # What the stopped one left behind is in nobody's way.
     again = evaluate(run, modules, Meter(), Headroom(None), lambda visit: None)
-    assert again["per_depth"] == pytest.approx(run.accuracies("val"))
+    assert again.per_depth == pytest.approx(run.accuracies("val"))
 
 
 def test_the_digest_covers_weights_and_buffers_of_every_module_in_order():

@@ -54,12 +54,12 @@ def test_frozen_modules_stay_as_they_are_and_the_others_do_not(train_run, way):
 
 def test_only_trained_depths_are_scored(train_run):
     result = train_run("run", **SETTINGS).result
-    scores = result["scores"]
-    assert scores["first_depth"] == FROZEN + 1
-    assert len(scores["per_depth"]) == len(scores["test_per_depth"]) == 3 - FROZEN
-    assert scores["chosen_depth"] > FROZEN
+    scores = result.scores
+    assert scores.first_depth == FROZEN + 1
+    assert len(scores.per_depth) == len(scores.test_per_depth) == 3 - FROZEN
+    assert scores.chosen_depth > FROZEN
     # An image counts when every module that is trained has seen it.
-    assert result["work"]["images"] == EPOCHS * 64
+    assert result.work.images == EPOCHS * 64
 
 
 def _by_hand(run):
@@ -128,7 +128,7 @@ def test_one_module_at_least_is_trained(plan_run):
     assert caught.value.hint == "At least one must be left to train."
 
 
-@pytest.mark.parametrize(("freeze", "problem"), [(-1, "must not be negative"), (1, "is for local training")])
+@pytest.mark.parametrize(("freeze", "problem"), [(-1, "at least 0"), (1, "module by module")])
 def test_what_cannot_be(plan_run, freeze, problem):
     with pytest.raises(UsageError, match=f"train.freeze .*{problem}"):
         plan_run("run", train__freeze=freeze, train__regime="end-to-end")
