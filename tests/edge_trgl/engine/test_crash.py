@@ -20,6 +20,7 @@ from plans import PLENTY
 from edge_trgl.jobs.requests import TrainRequest
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.processes.messages import DESCRIPTOR
+from edge_trgl.runtime.records import document_of
 
 KILLS = 5
 """In each of eight ways to train: forty in all."""
@@ -46,7 +47,8 @@ TIGHT = Path(own_process.__file__).with_name("tight_budget.py")
 
 
 def start(run: Run, messages: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "edge_trgl.jobs", "train", str(run.folder), json.dumps({"budget_mb": 1e5})]
+    request = json.dumps(document_of(TrainRequest(limits=PLENTY)))
+    command = [sys.executable, "-m", "edge_trgl.jobs", "train", str(run.folder), request]
     return subprocess.Popen(command, env={**os.environ, DESCRIPTOR: str(messages)}, pass_fds=[messages])
 
 
