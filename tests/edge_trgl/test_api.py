@@ -32,7 +32,7 @@ def test_from_a_plan_to_a_file(tmp_path, monkeypatch, forked_jobs):
     phases = [message["name"] for message in heard if message["kind"] == "phase"]
     assert phases[-3:] == ["train", "evaluate", "report"]
     assert run.summary == json.loads((run.folder / "summary.json").read_text())
-    assert in_a_thread(run.evaluate)["per_depth"] == run.summary["accuracy"]["per_depth"]
+    assert list(in_a_thread(run.evaluate)["per_depth"]) == run.summary["accuracy"]["per_depth"]
     exported = run.export(depth=2, batch=4, exits=0.5, stages=[1, 2], fp16=True)
     assert [exit_.depth for exit_ in exported.exits] == [2]
     assert json.loads((run.folder / "export.json").read_text())["file"] == exported.file

@@ -113,7 +113,7 @@ def test_a_cascade_leaves_as_it_was_calibrated(trained):
     for split in ("validation", "test"):
         pixels, labels = images_of(trained, "val" if split == "validation" else "test")
         found = Cascade(trained.exits_folder, threads=1).predict(pixels)
-        expected = told[split]
+        expected = getattr(told, split)
         assert expected.num_images == len(labels)
         assert expected.exits == tuple(int((found.exits == number).sum()) for number in (1, 2, 3))
         assert len(set(found.exits.tolist())) > 1  # else this would say little
