@@ -13,6 +13,7 @@ from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.progress import Terminal
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.run.facts import Scores
+from edge_trgl.run.wording import validation_images
 from edge_trgl.runtime.records import Document
 
 
@@ -33,11 +34,6 @@ def _scores_text(document: Document) -> str:
         mark = "  chosen" if depth == scores.chosen_depth else ""
         lines.append(f"depth {depth:3d}  {images} {accuracy:.2%}{mark}")
     return "\n".join([*lines, test_text(document)])
-
-
-def validation_images(chosen_on: str) -> str:
-    """Name the images on which the depth was chosen."""
-    return "half of the test images" if chosen_on == "half-test" else "validation"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 
 from edge_trgl.api import Training
-from edge_trgl.cli.evaluate import validation_images
 from edge_trgl.cli.progress import Terminal
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.config.export_request import TARGETS
 from edge_trgl.run.export_record import EarlyExitRecord, EarlyExitScores, ExportRecord
 from edge_trgl.run.exported_files import ExportedFile, export_document, exported_files
 from edge_trgl.run.folder import Run
+from edge_trgl.run.wording import validation_images
 from edge_trgl.runtime.units import MIB
 
 

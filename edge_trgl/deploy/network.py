@@ -84,7 +84,7 @@ class Network:
         step = self.batch or num
         parts = []
         for first in range(0, num, step):
-            fed = {name: _filled(array[first : first + step], step) for name, array in arrays.items()}
+            fed = {name: repeat_last(array[first : first + step], step) for name, array in arrays.items()}
             try:
                 parts.append(self._session.run(list(outputs), fed))
             except self._failures as error:
@@ -167,8 +167,8 @@ def _is_quantised(path: Path) -> bool:
     return False
 
 
-def _filled(array: NDArray[np.float32], num: int) -> NDArray[np.float32]:
-    """[num, ...]: the last row again and again behind a batch that is too short for the file."""
+def repeat_last(array: NDArray[Any], num: int) -> NDArray[Any]:
+    """Fill a batch that is too short for a file up to [num, ...], by repeating its last row."""
     return np.ascontiguousarray(np.pad(array, [(0, num - len(array)), *[(0, 0)] * (array.ndim - 1)], mode="edge"))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_trgl.report import wording
 from edge_trgl.report.document import DepthAccuracy, Event, LossPoint, ModuleMemory, Report
+from edge_trgl.run.wording import validation_images
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -77,7 +78,7 @@ def _contents(report: Report) -> dict[str, object]:
         "verdict": wording.verdict(memory),
         "kept": _kept(memory),
         "half_test": report.summary["accuracy"]["chosen_on"] == "half-test",
-        "chosen_on": wording.chosen_on(report.summary["accuracy"]["chosen_on"]),
+        "chosen_on": validation_images(report.summary["accuracy"]["chosen_on"]),
         "share": _share(memory),
         "plots": _plots(report),
         "phases": plots.phase_colours(report.memory),
@@ -106,7 +107,7 @@ def _plots(report: Report) -> dict[str, Markup]:
         drawn["modules"] = plots.modules(report.modules)
     if report.accuracy:
         scored = report.summary["accuracy"]
-        images = wording.chosen_on(scored["chosen_on"])
+        images = validation_images(scored["chosen_on"])
         drawn["accuracy"] = plots.accuracy(report.accuracy, scored["chosen_depth"], images)
     if report.against and report.accuracy:
         runs = [report.accuracy, *(run.accuracy for run in report.against)]
@@ -144,7 +145,7 @@ def _tested(report: Report) -> bool:
 def _compared_on(report: Report) -> str:
     if _tested(report):
         return "test images"
-    return wording.chosen_on(report.summary["accuracy"]["chosen_on"])
+    return validation_images(report.summary["accuracy"]["chosen_on"])
 
 
 def _changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -74,11 +74,6 @@ def count(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def chosen_on(choice: str) -> str:
-    """The images that a depth was chosen on, by `data.choose_on`."""
-    return "half of the test images" if choice == "half-test" else "validation images"
-
-
 def verdict(memory: Mapping[str, Any]) -> str:
     """The sentence that the report exists for."""
     peak, budget = memory["peak_mb"], memory["budget_mb"]

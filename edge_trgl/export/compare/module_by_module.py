@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_trgl.data import RecordReader, spread
+from edge_trgl.deploy.network import repeat_last
 from edge_trgl.export.arrays import Array
 from edge_trgl.export.compare.boundary_files import put, take
 from edge_trgl.export.compare.session import Session
@@ -115,6 +116,5 @@ class ModuleByModule:
         return take(self._scratch / name, samples, self.shapes[name])
 
     def _filled(self, x: Array) -> Array:
-        """Fill a short batch up to the fixed size that the model takes, by repeating its last sample."""
-        missing = 0 if self._batch is None else self._batch - len(x)
-        return np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)], "edge") if missing else x
+        """Fill a short batch up to the fixed size that the model takes."""
+        return x if self._batch is None or self._batch == len(x) else repeat_last(x, self._batch)
