@@ -40,7 +40,8 @@ def test_stages_and_both_sets_of_images():
     assert early_exit_text(EARLY).splitlines() == [
         "runs/0001/model.exits  2 stages, left from a probability of 0.8765 on; together they take 1.25 times the "
         "FLOPs of model.onnx; over 256 images logits differ by at most 2.0e-06",
-        "  validation images: accuracy 90.00% (last exit 91.00%) at 40.0% of the FLOPs of all stages, over 600 images",
+        "  validation images: accuracy 90.00% (last exit 91.00%) at 40.0% of the FLOPs of all stages, over 600 "
+        "images",
         "  test: accuracy 88.00% (last exit 91.00%) at 40.0% of the FLOPs of all stages, over 1000 images",
     ]
 
