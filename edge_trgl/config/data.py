@@ -18,7 +18,11 @@ class DataConfig:
         more="sample is bundled: 6,000 images of Fashion-MNIST",
     )
     image_size: int | None = setting(
-        None, "resize image files to this side, in pixels", unset="their own size", bounds=AT_LEAST_ONE
+        None,
+        "resize photos to N x N; mixed sizes need it",
+        more="pixels; each is first cut to a square around its centre",
+        unset="own size",
+        bounds=AT_LEAST_ONE,
     )
     limit: int | None = setting(
         None, "number of training images to use, drawn per class", unset="all", bounds=AT_LEAST_ONE

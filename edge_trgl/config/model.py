@@ -29,7 +29,7 @@ class ModelConfig:
     )
     head: str | None = setting(
         None,
-        "auxiliary classifier of each module",
+        "small classifier of each module",
         more=f"{', '.join(NAMES)}; conv,conv,linear: one for each module; auto, or auto:pooled,linear: "
         "the cheapest in memory",
         unset="the network's own",

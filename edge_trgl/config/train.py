@@ -18,14 +18,14 @@ class TrainConfig:
 
     regime: Literal["parallel", "multi-lap", "sequential", "end-to-end"] = setting(
         "parallel",
-        "order of training",
-        more="parallel: all modules, batch by batch; sequential: one module after another; multi-lap: sequential, "
-        "several times; end-to-end: one loss for all, as a baseline",
+        "parallel, sequential, multi-lap or end-to-end",
+        more="the order of training. parallel: all modules, batch by batch; sequential: one module after another; "
+        "multi-lap: sequential, several times; end-to-end: one loss for all, as a baseline",
     )
     epochs: str = setting(
         "10",
-        "passes over the data per module: 30, 50+10k or 5,6,7",
-        more="50+10k: module k, from 0, trains for 50 + 10 k epochs",
+        "epochs per module: 30, 5,6,7 or 50+10k for module k",
+        more="passes over the data; 50+10k: module k, counted from 0, trains for 50 + 10 k epochs",
         parse=lambda text: parse_epochs(text, 1),
     )
     laps: int = setting(1, "laps of multi-lap training", bounds=AT_LEAST_ONE)

@@ -16,8 +16,9 @@ class TransportConfig:
     enabled: bool = setting(True, "add the transport term to the loss", more="without it, training is VanGL")
     tau: float = setting(
         0.5,
-        "the transport term has weight 1/(2 tau)",
-        more="tau of the first half of the modules, in units of transport.reduction; doubled in the second half",
+        "penalty 1/(2 tau) on how far modules move inputs",
+        more="the transport term: a small tau holds modules back strongly; tau of the first half of the modules, "
+        "in units of transport.reduction; doubled in the second half",
         bounds=POSITIVE,
     )
     reduction: Literal["mean", "sum"] = setting("mean", "reduction of the transport cost over a feature map")
