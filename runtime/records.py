@@ -11,7 +11,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
@@ -23,7 +23,7 @@ Document = dict[str, Any]
 
 def document_of(record: Any) -> Document:
     """The JSON object of a dataclass; `read_record` makes the dataclass of it again."""
-    return asdict(record)
+    return {field.name: to_json(getattr(record, field.name)) for field in fields(record)}
 
 
 def to_json(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -142,17 +143,16 @@ def planned(folder: Path, budget_mb: float | None, disk_mb: float, settings: Map
     return run
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _subnormal_numbers() -> Iterator[None]:
     """Jobs set their process up for training; hypothesis wants its subnormal numbers back."""
-    import torch
-
     yield
-    torch.set_flush_denormal(False)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture
-def plan_run(tmp_path: Path, _subnormal_numbers: None) -> Callable[..., Run]:
+def plan_run(tmp_path: Path) -> Callable[..., Run]:
     """Makes a prepared and planned run from `section__key=value` settings over TINY.
 
     `budget_mb`: what it is planned for; None is the least that works. `disk_mb`: the same of the disk.
@@ -202,9 +202,7 @@ def _trained_once(
 
 
 @pytest.fixture
-def trained_copy(
-    tmp_path: Path, _trained_once: Callable[..., Trained], _subnormal_numbers: None
-) -> Callable[..., Trained]:
+def trained_copy(tmp_path: Path, _trained_once: Callable[..., Trained]) -> Callable[..., Trained]:
     """Makes a run as `train_run` does, for tests of what comes after training: those of one process that ask for
     the same settings have copies of the same run.
     """

@@ -69,6 +69,11 @@ def test_records_in_lists_and_mappings_come_back_as_well(values):
     assert from_json(Sequence[Mapping[str, Part]], document) == values
 
 
+def test_what_json_has_no_name_for_is_a_list_at_any_depth():
+    assert document_of(Part(name="a")) == {"name": "a", "size": None}
+    assert to_json({"pairs": ((1, 2), [Part(name="b")])}) == {"pairs": [[1, 2], [{"name": "b", "size": None}]]}
+
+
 def test_what_is_left_out_has_its_default():
     assert read_record(Part, {"name": "a"}) == Part(name="a")
 

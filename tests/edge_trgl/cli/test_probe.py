@@ -224,8 +224,6 @@ class TestMachine:
         monkeypatch.setattr(machine, "SIDE", 8)
         monkeypatch.setattr(machine, "BATCH_SIZE", 4)
         monkeypatch.setattr(machine, "SECONDS", 0.0)
-        yield
-        torch.set_flush_denormal(False)
 
     def test_all_is_measured(self, quick):
         found = asdict(machine.measure())

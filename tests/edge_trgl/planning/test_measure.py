@@ -28,7 +28,7 @@ PLENTY_MB = 1e5
 
 
 @pytest.fixture
-def planned(tmp_path, monkeypatch, _subnormal_numbers):
+def planned(tmp_path, monkeypatch):
     """A run whose plan waits for measurements, and what it waits for; the cache is empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run = Run.create(tmp_path / "run", resolve(TINY, {"budget": {"probe": True}}))
