@@ -10,7 +10,7 @@ from edge_trgl.runtime.processes.supervisor import run_child
 JOB = """
 import sys
 sys.modules["numpy"] = None  # as if it was not installed
-sys.argv[1:] = ["prepare", "nowhere"]
+sys.argv[1:] = ["prepare", "nowhere", "{}"]
 from edge_trgl.jobs.__main__ import main
 sys.exit(main())
 """

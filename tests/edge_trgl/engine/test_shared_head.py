@@ -11,6 +11,7 @@ from edge_trgl.planning.choose import choose
 from edge_trgl.runtime.errors import DoesNotFitError, StoppedError, UsageError
 from edge_trgl.runtime.memory.headroom import Headroom
 from edge_trgl.runtime.memory.high_water import Meter
+from edge_trgl.runtime.memory.limits import Limits
 
 SHARED = {"model__shared_head": True, "model__downsample": ()}
 
@@ -91,7 +92,7 @@ def test_the_plan_keeps_every_module_in_memory(plan_run, monkeypatch, tmp_path):
     above = {name: one.peak_mb - one.fixed_mb for name, one in least.items()}  # the rest is this process
     assert above["shared"] > above["apart"] + 16
     with pytest.raises(DoesNotFitError):
-        choose(runs["shared"], least["shared"]["peak_mb"] - 8, 1e6)
+        choose(runs["shared"], Limits(budget_mb=least["shared"].peak_mb - 8, disk_mb=1e6))
 
 
 def test_modules_of_other_shapes_are_refused(plan_run):
