@@ -15,7 +15,7 @@ from edge_trgl.export.write_models import write_models
 @pytest.fixture
 def in_stages(trained_copy):
     run = trained_copy("run").run
-    limits = {"others_mb": 0.0, "budget_mb": 1e5}
+    limits = {"others_mb": 0.0, "limits": PLENTY}
     written = write_models(run, depth="last", target=None, batch="dynamic", limits=PLENTY, in_stages=True)
     calibrated = choose_thresholds(run, written=written, leaving="0.5", **limits)
     check_models(run, written=written, export_mb=0.0, chosen=calibrated, **limits)
