@@ -22,7 +22,7 @@ from edge_trgl.config.sources import resolve
 from edge_trgl.data import prepare as preparation
 from edge_trgl.data.sources import Source
 from edge_trgl.data.splits import Selection, draw_splits
-from edge_trgl.engine import commits
+from edge_trgl.engine import progress_messages
 from edge_trgl.jobs.requests import Nothing, PrepareRequest
 from edge_trgl.run.facts import Result
 from edge_trgl.run.folder import Run
@@ -225,7 +225,7 @@ def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> list[Forked]:
         jobs.append(job)
         return job, messages
 
-    monkeypatch.setattr(commits, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(progress_messages, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(supervisor, "_started", started)
     return jobs
 

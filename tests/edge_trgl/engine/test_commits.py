@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from edge_trgl.engine.commit_policy import CommitPolicy
-from edge_trgl.engine.commits import SAMPLES, Ledger
+from edge_trgl.engine.commits import Ledger
+from edge_trgl.engine.visit_samples import SAMPLES
 from edge_trgl.engine.visits import IMAGES, Span, Visit
 from edge_trgl.learning.totals import Totals
 from edge_trgl.run.facts import RunFacts
@@ -205,12 +206,12 @@ class TestDisk:
 
     def test_samples_come_ever_more_rarely(self, ledger_at, monkeypatch):
         ledger, clock = ledger_at(500.0), [0.0]
-        monkeypatch.setattr("edge_trgl.engine.commits.time.monotonic", lambda: clock[0])
+        monkeypatch.setattr("time.monotonic", lambda: clock[0])
         ledger.__post_init__()
         for _ in range(3 * SAMPLES):
             clock[0] += 2.5
             ledger.after(1, VISIT, Nothing())
-        assert SAMPLES < len(ledger._samples) < 3 * SAMPLES
+        assert SAMPLES < len(ledger._samples.pending) < 3 * SAMPLES
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
