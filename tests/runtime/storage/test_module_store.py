@@ -1,118 +1,19 @@
-"""ModuleStore: a dict in all but memory, within its limit; after any crash or fault it is at a commit."""
+"""ModuleStore: a dict in all but memory, within its limit."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import threading
-import weakref
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
-import torch
+from counted_modules import NUM_MODULES, ModuleFactory, file_names, finish, first_values, names, num_bytes, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge_trgl.runtime.errors import StorageError
-from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.module_store import ModuleStore
-
-NUM_MODULES = 5
-GARBAGE = -77.0
-
-
-class Module:
-    """Module k has k + 2 rows of weights, all of one value, and counts its changes."""
-
-    def __init__(self, module, value):
-        self.weight = torch.full((module + 2, 4), value)
-        self.num_changes = torch.zeros((), dtype=torch.int64)
-
-    def tensors(self):
-        return {"weight": self.weight, "num_changes": self.num_changes}
-
-    def change(self, value):
-        self.weight.fill_(value)
-        self.num_changes += 1
-
-    @property
-    def num_bytes(self):
-        return sum(tensor.nbytes for tensor in self.tensors().values())
-
-    @property
-    def values(self):
-        assert (self.weight == self.weight[0, 0]).all()
-        return (float(self.weight[0, 0]), int(self.num_changes))
-
-
-def num_bytes(*modules):
-    return sum(Module(module, 0.0).num_bytes for module in modules)
-
-
-def first_values(module):
-    return (float(module), 0)
-
-
-class ModuleFactory:
-    """Makes modules and stores of them; knows which are alive, which were made, and in which threads.
-
-    `loads`: modules made to be read into, for the store that it made last.
-    """
-
-    def __init__(self, folder, *, equal=False):
-        self.folder = folder
-        self.alive = weakref.WeakSet()
-        self.made = []
-        self.threads = set()
-        self.loads = 0
-        self._equal = equal
-
-    def store(self, limit, committed=MappingProxyType({}), limits=None):
-        self.loads = 0
-        return ModuleStore(
-            self.folder,
-            build=self._build,
-            initialise=lambda module: self._make(module, float(module)),
-            limits=limits or [limit] * 10,
-            committed=committed,
-        )
-
-    def _build(self, module):
-        self.loads += 1
-        return self._make(module, GARBAGE)
-
-    def _make(self, module, value):
-        self.made.append((module, sum(other.num_bytes for other in self.alive)))
-        self.threads.add(threading.current_thread())
-        made = Module(0 if self._equal else module, value)
-        self.alive.add(made)
-        return made
-
-    @property
-    def alive_bytes(self):
-        return sum(module.num_bytes for module in self.alive)
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir()}
-
-
-def file_names(records):
-    return {record.name for record in records.values()}
-
-
-def save(store):
-    """A commit whose transaction succeeds."""
-    records = store.commit()
-    store.committed(records)
-    return records
-
-
-def finish(store):
-    """Wait until the background thread holds nothing any more."""
-    store._reader.submit(int).result()
 
 
 @pytest.fixture
@@ -432,71 +333,6 @@ class TestFiles:
         assert equal_workshop.store(num_bytes(0), save(store)).open(0).values == (9.0, 2)
 
 
-class Scenario:
-    """Three commits of a store whose database is `self.database`, and the values of each."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.workshop = ModuleFactory(folder)
-        self.database = {}
-        self.held = {}
-
-    def run(self):
-        store = self.workshop.store(num_bytes(1, 2))
-        model = {}
-        for module in range(3):
-            store.open(module)
-            model[module] = first_values(module)
-        self._commit(store, model)
-        self._change(store, model, 0, 10.0)
-        self._change(store, model, 1, 11.0)
-        self._change(store, model, 2, 12.0)  # those before it are pages by now
-        store.prefetch(0, beside=2, upcoming=[0])
-        store.open(0, [1, 2])
-        self._commit(store, model)
-        self._change(store, model, 1, 21.0)
-        store.open(2)
-        self._change(store, model, 1, 22.0)
-        self._commit(store, model)
-
-    def _change(self, store, model, module, value):
-        opened = store.open(module)
-        opened.change(value)
-        store.mark_changed(module)
-        model[module] = opened.values
-
-    def _commit(self, store, model):
-        records = store.commit()
-        self.database, self.held = records, dict(model)
-        store.committed(records)
-
-    def check(self):
-        """A store on what is left of the folder holds what the database says, and is in working order."""
-        store = self.workshop.store(num_bytes(0, 1), self.database)
-        assert names(self.workshop.folder) == file_names(self.database)
-        assert {module: store.open(module).values for module in self.database} == self.held
-        self._change(store, self.held, 0, 31.0)
-        self._commit(store, self.held)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "crash"])
-def test_after_a_fault_in_any_call_the_last_commit_stands(sweep, fault):
-    sweep(Scenario).faults(fault)
-
-
-def test_short_counts_change_nothing(sweep):
-    for scenario in sweep(Scenario).short_counts():
-        assert scenario.held == {0: (10.0, 1), 1: (22.0, 3), 2: (12.0, 1)}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("keeps_entries", [False, True])
-@pytest.mark.parametrize("keeps_bytes", [False, True])
-def test_after_a_power_cut_at_any_call_the_last_commit_stands(sweep, keeps_entries, keeps_bytes):
-    sweep(Scenario).power_cuts(keeps_entries=keeps_entries, keeps_bytes=keeps_bytes)
-
-
 def test_a_page_becomes_durable_at_the_commit(equal_workshop, saved, faults, use_system):
     """Written without a sync, moved out of memory, then committed: the power cut right after finds it."""
     system = use_system(faults.PowerCutSystem(equal_workshop.folder, 0, keeps_entries=False, keeps_bytes=False))
@@ -509,81 +345,3 @@ def test_a_page_becomes_durable_at_the_commit(equal_workshop, saved, faults, use
     system.cut()
     use_system()
     assert equal_workshop.store(num_bytes(0), records).open(0).values == (3.0, 2)
-
-
-modules = st.integers(0, NUM_MODULES - 1)
-
-
-class StoreMachine(RuleBasedStateMachine):
-    """A store against dicts: the values of each module now, and those of the last commit."""
-
-    def __init__(self):
-        super().__init__()
-        # Nothing here is about power cuts: no waiting for the disk.
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(files.FileSystem, "fsync", lambda self, fd: None)
-        self.root = tempfile.TemporaryDirectory()
-        self.workshop = ModuleFactory(Path(self.root.name) / "modules")
-        self.limit = num_bytes(1, 2, 3)
-        self.store = self.workshop.store(self.limit)
-        self.model = {}
-        self.database = ({}, {})
-        self.value = 1000.0
-
-    def teardown(self):
-        finish(self.store)
-        self.root.cleanup()
-        self.patch.undo()
-
-    @rule(module=modules, upcoming=st.lists(modules, max_size=6))
-    def open(self, module, upcoming):
-        expected = self.model.setdefault(module, first_values(module))
-        assert self.store.open(module, upcoming).values == expected
-
-    @rule(module=modules)
-    def change(self, module):
-        self.open(module, [])
-        self.value += 1
-        opened = self.store.open(module)
-        opened.change(self.value)
-        self.store.mark_changed(module)
-        self.model[module] = opened.values
-
-    @rule(module=modules, beside=modules, upcoming=st.lists(modules, max_size=6))
-    def prefetch(self, module, beside, upcoming):
-        self.open(beside, upcoming)
-        self.store.prefetch(module, beside=beside, upcoming=upcoming)
-
-    @rule(transaction_fails=st.booleans())
-    def commit(self, transaction_fails):
-        records = self.store.commit()
-        assert records.keys() == self.model.keys()
-        if transaction_fails:
-            return
-        self.database = (records, dict(self.model))
-        self.store.committed(records)
-        assert names(self.workshop.folder) == file_names(records)
-
-    @rule(after_transaction=st.booleans(), limit=st.integers(0, num_bytes(*range(NUM_MODULES))))
-    def crash(self, after_transaction, limit):
-        finish(self.store)
-        if after_transaction:
-            self.database = (self.store.commit(), dict(self.model))
-        records, model = self.database
-        self.limit, self.model = limit, dict(model)
-        self.store = self.workshop.store(limit, records)
-        assert names(self.workshop.folder) == file_names(records)
-
-    @precondition(lambda self: self.database[0])
-    @invariant()
-    def files_of_the_database_are_there(self):
-        assert file_names(self.database[0]) <= names(self.workshop.folder)
-
-    @invariant()
-    def the_limit_is_respected(self):
-        finish(self.store)
-        assert len(self.workshop.alive) <= 1 or self.workshop.alive_bytes <= self.limit
-
-
-TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=60, stateful_step_count=30)
