@@ -55,7 +55,7 @@ TESTS = (
         "tests/runtime/storage/test_files.py",
     ),
     *("tests/runtime/memory/test_guard.py::TestRefused", "tests/runtime/memory/test_allocator.py"),
-    "tests/runtime/storage/test_safetensors_file.py",
+    *("tests/runtime/storage/test_safetensors_file.py", "tests/runtime/storage/test_safetensors_header.py"),
 )
 POLL_SECONDS = 0.05
 FACTS = "import json, os, torch, numpy, onnxruntime as o; print(json.dumps(dict(torch=torch.__version__, \
