@@ -1,4 +1,4 @@
-"""Arrays whose dtypes and shapes the docstrings give."""
+"""An array type; each docstring gives its dtype and shape."""
 
 from __future__ import annotations
 

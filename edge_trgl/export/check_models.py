@@ -1,6 +1,7 @@
-"""Compare the models that `write_models` wrote with what the network gave; publish or refuse them. No torch here.
+"""Compare the models that `write_models` wrote with the network's own logits, then publish or reject them.
 
-A model runs module by module, each with the weights that its file holds, the boundaries between them on disk.
+Runs without torch. A model runs one module at a time, with the weights stored in its file; the boundaries between
+modules are kept on disk.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from edge_trgl.deploy.manifest import Manifest, Stage
 from edge_trgl.export.arrays import Array
 from edge_trgl.export.compare.boundary_files import take
 from edge_trgl.export.compare.comparison import Tally, why_refused
-from edge_trgl.export.compare.module_by_module import ModuleByModule, Spread, batches_of
+from edge_trgl.export.compare.module_by_module import ModuleByModule, SampledImages, batches_of
 from edge_trgl.export.early_exit import exits_folder
 from edge_trgl.export.early_exit.search import model_files, stage_files
 from edge_trgl.export.graph.names import logits_name
@@ -49,19 +50,19 @@ def check_models(
     """Check the model and its stages, publish them, and write export.json.
 
     Args:
-        run: with a model that is not published yet.
-        written: what `write_models` wrote.
-        export_mb: MiB at most of the jobs before and their parent.
-        others_mb: MiB of the parent of this one.
-        limits: of all.
-        chosen: the thresholds of a network in stages.
+        run: a run whose new model is not published yet.
+        written: the result of `write_models`.
+        export_mb: peak memory of the earlier export jobs and their parent, MiB.
+        others_mb: memory of this process's parent, MiB.
+        limits: for this process and its parent.
+        chosen: the early-exit thresholds; None if the network is not exported in stages.
 
     Returns:
-        What export.json says from then on.
+        The contents of the new export.json.
 
     Raises:
-        ExportRejectedError: the model, or a stage, does not give what the network gives; it is kept as
-            `.rejected`.
+        ExportRejectedError: the logits of the model or of a stage differ too much from the network's; its files
+            are kept as `.rejected`.
         StorageError: a file is damaged, or the disk is full.
     """
     guard.set_guard(limits, others_mb)
@@ -78,7 +79,7 @@ def check_models(
     peak_mb = max(export_mb, high_water.peak_mb() + others_mb)
     record = replace(record, peak_mb=round(peak_mb, 1))
     for form in FORMS:
-        # The smaller files were made from the model that is replaced now.
+        # The smaller files were derived from the model that is being replaced.
         onnx_file.withdraw(run.smaller_file(form))
     onnx_file.publish(exported)
     if manifest is not None:
@@ -90,7 +91,7 @@ def check_models(
 def _record(
     run: Run, written: WrittenModels, exported: ModelFiles, comparisons: Sequence[Comparison], limits: Limits
 ) -> ExportRecord:
-    """What export.json says of the whole model; `peak_mb` is not known yet."""
+    """The record of the whole model for export.json, with `peak_mb` still 0: it is not known yet."""
     described = tuple(onnx_file.described(path) for path in exported.unpublished)
     target = TARGETS[written.target]
     return ExportRecord(
@@ -125,17 +126,17 @@ def _early_exit(
     manifest: Manifest,
     chosen: ChosenThresholds,
 ) -> EarlyExitRecord:
-    """Check the stages, one after the other; what export.json says of them."""
+    """Check the stages in order and return their record for export.json."""
     records: list[StageRecord] = []
     comparisons: list[Comparison] = []
-    for stage, known, deployed in zip(stages, written.stages, manifest.stages, strict=True):
-        comparison = checking.stage(stage, *known.modules)
+    for stage, written_stage, deployed in zip(stages, written.stages, manifest.stages, strict=True):
+        comparison = checking.stage(stage, *written_stage.modules)
         _refuse_what_differs(stage, [comparison], {"exits": to_json([comparison])})
         comparisons.append(comparison)
         records.append(
             StageRecord(
                 files=tuple(onnx_file.described(path) for path in stage.unpublished),
-                modules=known.modules,
+                modules=written_stage.modules,
                 flops=deployed.flops,
                 threshold=deployed.threshold,
             )
@@ -157,35 +158,35 @@ def _manifest(run: Run, written: WrittenModels, chosen: ChosenThresholds) -> Man
     return Manifest(
         class_names=tuple(open_dataset(run.data).class_names),
         stages=tuple(
-            Stage(file=known.file, flops=flops, threshold=threshold)
-            for known, flops, threshold in zip(written.stages, chosen.flops, thresholds, strict=True)
+            Stage(file=stage.file, flops=flops, threshold=threshold)
+            for stage, flops, threshold in zip(written.stages, chosen.flops, thresholds, strict=True)
         ),
     )
 
 
 class _Checking:
-    """Models on the images that the network was shown."""
+    """Runs models on the images whose network logits `write_models` stored."""
 
     def __init__(self, run: Run, written: WrittenModels) -> None:
         self._scratch = run.scratch
         self._threads = run.config().train.threads or 0
         self._reader = RecordReader(run.data, "val", open_dataset(run.data))
-        self._images = Spread(self._reader, written.num_images)
+        self._images = SampledImages(self._reader, written.num_images)
         self._batch = written.batch
         self._batches = batches_of(written.num_images, written.at_a_time)
         self._depths = {*written.exits, *(stage.modules[-1] for stage in written.stages)}
 
     def model(self, exported: ModelFiles, exits: Sequence[int]) -> list[Comparison]:
-        """The comparisons of all exits of the whole model, the deepest last."""
+        """Compare all exits of the whole model; the deepest comes last."""
         return self._compared(exported, range(1, max(exits) + 1), output_names(exits))
 
     def stage(self, exported: ModelFiles, first: int, last: int) -> Comparison:
-        """The comparison of a stage's exit; the stage before it must have been checked just before."""
+        """Compare a stage's exit. Call in stage order: each stage reads the boundary that the one before wrote."""
         (comparison,) = self._compared(exported, range(first, last + 1), {last: LOGITS})
         return comparison
 
     def close(self) -> None:
-        """Close the images and remove the network's logits."""
+        """Close the image reader and remove the network's stored logits."""
         self._reader.close()
         for depth in self._depths:
             files.remove(self._scratch / logits_name(depth))
@@ -206,7 +207,7 @@ class _Checking:
 
 
 def _worst(comparisons: Sequence[Comparison]) -> Differences:
-    """The largest differences of all exits, and the lowest agreement."""
+    """The largest differences and the lowest agreement over all exits."""
     return Differences(
         num_images=comparisons[0].num_images,
         max_abs_diff=max(comparison.max_abs_diff for comparison in comparisons),

@@ -1,5 +1,7 @@
-"""Convert a model to half precision: weights and arithmetic in float16; inputs, their normalisation and outputs
-in float32."""
+"""Convert a model to half precision.
+
+Weights and arithmetic become float16; the inputs, their normalisation and the outputs stay float32.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,22 @@ from onnx import NodeProto, TensorProto
 
 from edge_trgl.export.arrays import Array
 from edge_trgl.export.graph.names import INPUT, prefix_of
-from edge_trgl.export.onnx_file.made_weights import Made
-from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.export.onnx_file.made_weights import MadeWeights
+from edge_trgl.export.onnx_file.stream_reader import StreamedModel
 from edge_trgl.export.onnx_file.weights import SLICE_BYTES, Weight
 
 LARGEST = float(np.finfo(np.float16).max)
 NORMALISING = ("Div", "Sub")
-"""The operations that the first module begins with (see `stage.Normalisation`)."""
+"""The operations at the start of the first module (see `stage.Normalisation`)."""
 
 WHOLE_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
-"""Inputs of operations that are float32 whatever the others are: sizes, not values."""
+"""Positions of inputs that ONNX requires to be float32 even if the others are float16: sizes, not values."""
 
 
-def halved(written: Written, made: Made) -> Written:
-    """`written`, a float32 model, in half precision; its new weights are in `made`.
+def to_half_precision(written: StreamedModel, made: MadeWeights) -> StreamedModel:
+    """Convert `written`, a float32 model, to half precision, and store its new weights in `made`.
 
-    Memory: a slice of a weight. What is beyond the range of float16 becomes its end.
+    Weights beyond the range of float16 are clipped to it. Memory: one slice of a weight.
     """
     model = onnx.ModelProto()
     model.CopyFrom(written.model)
@@ -48,11 +50,14 @@ def halved(written: Written, made: Made) -> Written:
     for value in graph.value_info:
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     weights = {name: _half_weight(weight, made) for name, weight in written.weights.items()}
-    return Written(model=model, weights=weights)
+    return StreamedModel(model=model, weights=weights)
 
 
 def _parted(graph: onnx.GraphProto) -> tuple[list[NodeProto], list[NodeProto]]:
-    """The normalisation, which stays in float32 for windows in whatever units they are, and all else."""
+    """Split the nodes into the normalisation and all others.
+
+    The normalisation stays in float32, because raw units may exceed the range of float16.
+    """
     nodes = list(graph.node)
     num_normalising = 0
     for place, node in enumerate(nodes):
@@ -64,9 +69,12 @@ def _parted(graph: onnx.GraphProto) -> tuple[list[NodeProto], list[NodeProto]]:
 
 
 def _sizes(graph: onnx.GraphProto) -> set[str]:
-    """All that inputs which are no values are computed from, back to constants and the shapes of values."""
+    """The names of all tensors from which the sizes in `WHOLE_INPUTS` are computed.
+
+    The search goes back to constants and to the shapes of values.
+    """
     makers = {name: node for node in graph.node for name in node.output}
-    found: set[str] = set()
+    sizes: set[str] = set()
     names = [
         node.input[place]
         for node in graph.node
@@ -76,14 +84,14 @@ def _sizes(graph: onnx.GraphProto) -> set[str]:
     while names:
         name = names.pop()
         maker = makers.get(name)
-        if maker is not None and name not in found:
-            found.add(name)
+        if maker is not None and name not in sizes:
+            sizes.add(name)
             names += [] if maker.op_type == "Shape" else maker.input
-    return found
+    return sizes
 
 
 def _halve(node: NodeProto, *, keep: bool) -> None:
-    """The constants and types that a node names, in half precision; as they are if `keep`."""
+    """Convert the node's constants and cast targets, those in its subgraphs too, unless `keep`."""
     if keep:
         return
     for attribute in node.attribute:
@@ -102,12 +110,12 @@ def _cast(source: str, target: str, to: int, prefix: str) -> NodeProto:
 
 
 def _module_of(graph: onnx.GraphProto, name: str) -> str:
-    """The prefix of the module that makes `name`."""
+    """The name prefix of the module that computes `name`."""
     maker = next(node for node in graph.node if name in node.output)
     return str(maker.name).partition("/")[0] + "/"
 
 
-def _half_weight(weight: Weight, made: Made) -> Weight:
+def _half_weight(weight: Weight, made: MadeWeights) -> Weight:
     if weight.dtype != "float32":
         return weight
     return made.add_parts(weight.name, weight.shape, np.dtype(np.float16), _halves(weight))

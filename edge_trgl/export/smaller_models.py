@@ -1,7 +1,7 @@
-"""Write a smaller form of model.onnx, int8 or fp16, and publish it if it is as good. No torch here.
+"""Write an int8 or fp16 version of model.onnx, and publish it if it is accurate enough. Runs without torch.
 
-The model is shown images module by module, in onnxruntime, the boundaries between them on disk: training images,
-as they are, to find the ranges that integers stand for; validation images to compare what a smaller file gives.
+The models run in onnxruntime, module by module, with the boundaries between modules on disk: on training images,
+without augmentation, to find the ranges of activations, and on validation images to compare the files.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from edge_trgl.config.export_request import TARGETS, Form, is_symmetric, output_
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.export.arrays import Array
 from edge_trgl.export.compare.comparison import Tally
-from edge_trgl.export.compare.module_by_module import ModuleByModule, Spread, batches_of
+from edge_trgl.export.compare.module_by_module import ModuleByModule, SampledImages, batches_of
 from edge_trgl.export.compare.verdicts import NEAR, largest_loss, verdict, why_far, why_lossy
-from edge_trgl.export.fp16 import halved
+from edge_trgl.export.fp16 import to_half_precision
 from edge_trgl.export.int8.activation_ranges import histograms, steps_of
 from edge_trgl.export.int8.histogram import Histogram
 from edge_trgl.export.int8.quantise import quantised, watched
 from edge_trgl.export.int8.ranges import METHODS, Method
 from edge_trgl.export.onnx_file import onnx_file, stream_reader
-from edge_trgl.export.onnx_file.made_weights import Made
+from edge_trgl.export.onnx_file.made_weights import MadeWeights
 from edge_trgl.export.onnx_file.onnx_file import ModelFiles
-from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.export.onnx_file.stream_reader import StreamedModel
 from edge_trgl.run.export_record import ExportRecord, MethodScore, QuantisedFile, SmallerFile, Verdict
 from edge_trgl.run.exported_files import read_export
 from edge_trgl.run.folder import Run
@@ -37,26 +37,26 @@ from edge_trgl.runtime.units import MIB
 
 CALIBRATED_IMAGES = 512
 JUDGED_IMAGES = 1024
-"""At most. A point of accuracy is some ten images."""
+"""The largest number of validation images compared; a percentage point of accuracy is about ten of them."""
 
 BATCH_BYTES = 8 * MIB
-"""Of a boundary, at a time."""
+"""The largest size of a batch of any boundary."""
 
 
 def write_smaller(run: Run, *, form: Form, others_mb: float, limits: Limits) -> SmallerFile:
     """Write model.int8.onnx or model.fp16.onnx beside the model.onnx of the last export.
 
     Args:
-        run: exported.
+        run: an exported run.
         form: `int8` or `fp16`.
-        others_mb: MiB at most of the parent.
-        limits: for both.
+        others_mb: peak memory of the parent process, MiB.
+        limits: for this process and its parent.
 
     Returns:
-        What export.json says of it; of int8, a `QuantisedFile`.
+        The file's record for export.json; a `QuantisedFile` for int8.
 
     Raises:
-        ExportRejectedError: it is not as good as it must be; it is kept as `.rejected`.
+        ExportRejectedError: the file loses too much accuracy; it is kept as `.rejected`.
         StorageError: a file is damaged, or the disk is full.
     """
     guard.set_guard(limits, others_mb)
@@ -71,7 +71,10 @@ def write_smaller(run: Run, *, form: Form, others_mb: float, limits: Limits) -> 
 
 
 class _Smaller:
-    """The model of a run, and what its smaller forms are held against. Modules are counted from 1."""
+    """The exported model of a run, and the logits that its smaller forms are compared with.
+
+    Modules are counted from 1.
+    """
 
     def __init__(self, run: Run, exported: ExportRecord) -> None:
         self._run = run
@@ -89,20 +92,20 @@ class _Smaller:
         self._expected = self._logits(self._written)
 
     def close(self) -> None:
-        """Remove the weights that were made."""
+        """Remove the file of new weights and close the image readers."""
         files.remove(self._weights)
         self._calibration.reader.close()
         self._judged.reader.close()
 
     def fp16(self) -> SmallerFile:
-        """Write it in half precision."""
-        written, verdicts = self._write("fp16", halved(self._written, Made(self._weights)))
+        """Write the model in half precision."""
+        written, verdicts = self._write("fp16", to_half_precision(self._written, MadeWeights(self._weights)))
         record = self._record(written, verdicts)
         _publish(written, record, why_far(written.model.name, verdicts))
         return record
 
     def int8(self) -> QuantisedFile:
-        """Write it with the first method of calibration that is as accurate as the best."""
+        """Write the model quantised, with the first calibration method that is about as accurate as the best."""
         symmetric = is_symmetric(self._target)
         seen = histograms(
             self._running(self._written),
@@ -111,10 +114,10 @@ class _Smaller:
             list(self._exits.values()),
             watched(self._written, self._depth, symmetric=symmetric),
         )
-        # One after another in the same file: a method is cheaper to repeat than its weights are to keep.
+        # All methods use the same weights file in turn: repeating the chosen one costs less than keeping them all.
         verdicts = {method: self._verdicts(self._quantised(seen, method)) for method in METHODS}
         losses = {method: largest_loss(exits) for method, exits in verdicts.items()}
-        # Shares of a number of images: what is as near as may be must not fail by a rounding.
+        # The tolerance covers rounding: a loss exactly `NEAR` above the smallest one must still qualify.
         chosen = next(method for method in METHODS if losses[method] <= min(losses.values()) + NEAR + 1e-9)
         written, final = self._write("int8", self._quantised(seen, chosen))
         record = QuantisedFile(
@@ -127,13 +130,13 @@ class _Smaller:
         _publish(written, record, why_lossy(written.model.name, final))
         return record
 
-    def _quantised(self, seen: Mapping[str, Histogram], method: Method) -> Written:
+    def _quantised(self, seen: Mapping[str, Histogram], method: Method) -> StreamedModel:
         symmetric = is_symmetric(self._target)
         steps = steps_of(seen, method, symmetric=symmetric)
-        return quantised(self._written, self._depth, steps, Made(self._weights), symmetric=symmetric)
+        return quantised(self._written, self._depth, steps, MadeWeights(self._weights), symmetric=symmetric)
 
-    def _write(self, form: Form, model: Written) -> tuple[ModelFiles, list[Verdict]]:
-        """Write the file, read it back and compare what it gives; it is not published yet."""
+    def _write(self, form: Form, model: StreamedModel) -> tuple[ModelFiles, list[Verdict]]:
+        """Write the file without publishing it, read it back, and compare its logits with the float32 model's."""
         model.model.metadata_props.add(key="precision", value=form)
         weights = list(model.weights.values())
         written = onnx_file.write(model.model, weights, self._run.smaller_file(form))
@@ -152,8 +155,8 @@ class _Smaller:
             exits=tuple(verdicts),
         )
 
-    def _verdicts(self, model: Written) -> list[Verdict]:
-        """Of every exit, the deepest last."""
+    def _verdicts(self, model: StreamedModel) -> list[Verdict]:
+        """The verdict on every exit, the deepest last."""
         logits = self._logits(model)
         labels = self._judged.images.labels(range(self._judged.count))
         verdicts = []
@@ -163,8 +166,8 @@ class _Smaller:
             verdicts.append(verdict(depth, tally))
         return verdicts
 
-    def _logits(self, model: Written) -> dict[str, Array]:
-        """float32 [N, num_classes] of every exit, for the validation images."""
+    def _logits(self, model: StreamedModel) -> dict[str, Array]:
+        """The logits of every exit for the validation images, float32 [N, num_classes]."""
         exits = list(self._exits.values())
         parts: dict[str, list[Array]] = {name: [] for name in exits}
 
@@ -174,7 +177,7 @@ class _Smaller:
         self._running(model).run(self._judged.batches, self._judged.images, exits, keep)
         return {name: np.concatenate(values) for name, values in parts.items()}
 
-    def _running(self, model: Written) -> ModuleByModule:
+    def _running(self, model: StreamedModel) -> ModuleByModule:
         numbers = range(1, self._depth + 1)
         return ModuleByModule(model, numbers, scratch=self._run.scratch, batch=self._batch, threads=self._threads)
 
@@ -185,23 +188,23 @@ def _score(verdicts: Sequence[Verdict], loss: float) -> MethodScore:
 
 
 def _publish(written: ModelFiles, record: SmallerFile, refusal: str | None) -> None:
-    """Publish a file, or refuse it for the reason `refusal`."""
+    """Publish a file, or reject it if there is a reason `refusal`."""
     if refusal is not None:
         onnx_file.refuse(written, {"reason": refusal, **document_of(record)}, hint="model.onnx is as it was")
     onnx_file.publish(written)
 
 
 class _Samples:
-    """At most `limit` images of a split, `size` at a time."""
+    """At most `limit` images of a split, in batches of `size`."""
 
     def __init__(self, run: Run, split: str, limit: int, size: int) -> None:
         self.reader = RecordReader(run.data, split, open_dataset(run.data))
         self.count = min(len(self.reader), limit)
-        self.images = Spread(self.reader, self.count)
+        self.images = SampledImages(self.reader, self.count)
         self.batches = batches_of(self.count, size)
 
 
-def _batch_size(written: Written) -> int:
+def _batch_size(written: StreamedModel) -> int:
     graph = written.model.graph
     shapes = [
         [side.dim_value for side in value.type.tensor_type.shape.dim[1:]]

@@ -1,7 +1,7 @@
-"""Write the ONNX model of a trained run, and what the network gives for some images, for `check_models`.
+"""Write the ONNX model of a trained run, and the network's logits for some images, for `check_models` to compare.
 
-With it, if asked for, the same network in stages, each a model. Module by module: each is read once, shown the
-images, and traced; its weights are then copied from file to file.
+If asked, it also writes the network in stages, each a model of its own. It works module by module: each is read
+once, run on the images and traced; its weights are then copied from file to file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from edge_trgl.export.compare.module_by_module import batches_of
 from edge_trgl.export.early_exit.exits_folder import free_paths, spans_of
 from edge_trgl.export.graph.join import join
 from edge_trgl.export.graph.names import boundary_name, entry_name, logits_name
-from edge_trgl.export.graph.select_exits import giving
+from edge_trgl.export.graph.select_exits import select_exits
 from edge_trgl.export.graph.stage import Normalisation, Stage, describe
 from edge_trgl.export.graph.trace import Traced, trace
 from edge_trgl.export.onnx_file import onnx_file
@@ -52,15 +52,15 @@ from edge_trgl.runtime.storage.boundary_spec import record_bytes
 from edge_trgl.runtime.units import MIB
 
 Part = tuple[Traced, list[Weight]]
-"""The graph of a module, and where its weights are."""
+"""The graph of a module, and the places of its weights in files."""
 
 CHECKED_IMAGES = 256
 
 BATCH_BYTES = 8 * MIB
-"""Of a boundary, at a time: activations are hardly a part of what an export takes for its heaviest module."""
+"""The largest size of a batch of any boundary; it keeps activations small beside the weights of a module."""
 
 LOADED_MB = 40.0
-"""What torch's exporter and its kernels load when they are first used; onnxruntime in the check takes less."""
+"""MiB that torch's exporter and kernels load on first use; onnxruntime, for the check, takes less."""
 
 
 def write_models(
@@ -76,18 +76,18 @@ def write_models(
     """Write the model under a temporary name, for `check_models` to compare and publish.
 
     Args:
-        run: trained to its end.
+        run: a run that is trained to its end.
         depth: `chosen`, `last`, `all` or a number.
-        target: a key of `TARGETS`; None is that of the run's profile, or `generic`.
-        batch: `dynamic`, or how many samples the model takes at a time.
+        target: a key of `TARGETS`; None for that of the run's profile, or `generic`.
+        batch: `dynamic`, or a fixed batch size.
         limits: for this process and its parent.
-        in_stages: whether the network is written in stages, too.
-        stages: the depths at which these end; None for every one that has a classifier.
+        in_stages: whether to write the network in stages too.
+        stages: the depths at which the stages end; None for every depth that has a classifier.
 
     Raises:
-        UsageError: there is no such depth, batch or stage.
-        DoesNotFitError: the largest module leaves no room, with the budget that would.
-        ExportRejectedError: an operation that the opset lacks, or a graph that ONNX's checker refuses.
+        UsageError: `depth`, `batch` or `stages` is invalid.
+        DoesNotFitError: the largest module does not fit the budget; the hint names one that would do.
+        ExportRejectedError: the opset lacks an operation, or ONNX's checker rejects the graph.
         StorageError: a module's file is damaged, or the disk is full.
     """
     samples = batch_of(batch)
@@ -112,15 +112,15 @@ def write_models(
 
 
 def _keep_within(opened: OpenRun, exits: Sequence[int], limits: Limits) -> None:
-    """Refuse what cannot fit, and hold this process to the budget."""
+    """Raise DoesNotFitError if the largest module cannot fit, else hold this process to the budget."""
     sizes = [_weights_mb(opened, module, exits) for module in range(max(exits))]
     heaviest = max(range(len(sizes)), key=sizes.__getitem__)
     others_mb = process_setup.others_mb()
     needed_mb = counters.usage().rss + LOADED_MB + COPIES * sizes[heaviest] + others_mb
     if needed_mb > limits.memory_mb:
         raise DoesNotFitError(
-            f"exporting depth {max(exits)} takes about {needed_mb:.0f} MiB, {COPIES * sizes[heaviest]:.0f} of "
-            f"them for its heaviest module, number {heaviest + 1}; the budget is {limits.memory_mb:.0f} MiB",
+            f"exporting depth {max(exits)} takes about {needed_mb:.0f} MiB, {COPIES * sizes[heaviest]:.0f} MiB of "
+            f"it for its largest module, number {heaviest + 1}; the budget is {limits.memory_mb:.0f} MiB",
             hint=f"edge-trgl resume {opened.run.folder} --budget-mb {needed_mb + 1:.0f} --export",
         )
     guard.set_guard(limits, others_mb)
@@ -134,18 +134,18 @@ def _weights_mb(opened: OpenRun, module: int, exits: Sequence[int]) -> float:
 
 @dataclass(frozen=True)
 class _Images:
-    """`count` validation images from all over the set, `size` at a time."""
+    """`count` validation images, evenly spaced over the set, in batches of `size`."""
 
     feed: Feed
     count: int
     size: int
 
     def batches(self) -> list[range]:
-        """Their numbers."""
+        """The sample numbers of each batch."""
         return batches_of(self.count, self.size)
 
     def normalised(self, samples: range) -> Tensor:
-        """float32 [N, ...], as the first module reads them."""
+        """Read samples as the first module takes them in training: normalised, float32 [N, *input_shape]."""
         span = Span("val", 0, 0, 1, shuffled=False, augmented=False)
         chosen = spread(self.count, len(self.feed))
         return self.feed.images(span, 0, chosen[samples.start : samples.stop])
@@ -154,8 +154,12 @@ class _Images:
 class _Exporting:
     """The export of one run. Modules are counted from 1, as depths are.
 
-    `exits`: the depths whose logits are outputs. `ends`: where stages end, if there are any. `batch`: samples at a
-    time, None for any number.
+    Args:
+        opened: the run.
+        exits: depths whose logits are outputs of the model.
+        ends: depths at which stages end; empty without stages.
+        target: what the files are for.
+        batch: fixed batch size; None for any.
     """
 
     def __init__(
@@ -183,7 +187,7 @@ class _Exporting:
         files.make_folder(opened.run.scratch)
 
     def module(self, number: int) -> Part:
-        """The graph of a module and where its weights are; what it gives for the images is on disk then."""
+        """Run a module on the images, with its outputs kept on disk, and trace it."""
         is_exit, goes_on = number in (*self._exits, *self._ends), number < self._depth
         local = self._opened.deployed(number - 1, head=is_exit)
         self._show(local, number)
@@ -215,11 +219,11 @@ class _Exporting:
         files.remove(entering)
 
     def write(self, parts: Sequence[Part]) -> ModelFiles:
-        """The model of all modules, checked as a graph, not yet published."""
+        """Write the model of all modules and check its graph; it is not published yet."""
         return self._written(*self._whole(parts), self._opened.run.onnx_file)
 
     def write_stages(self, parts: Sequence[Part]) -> tuple[WrittenStage, ...]:
-        """Each stage as a model, checked as a graph, not yet published."""
+        """Write each stage as a model and check its graph; none is published yet."""
         if not self._ends:
             return ()
         folder = self._opened.run.exits_folder
@@ -244,13 +248,16 @@ class _Exporting:
     def _joined(
         self, parts: Sequence[Part], first: int, outputs: Mapping[str, str], metadata: Mapping[str, str]
     ) -> tuple[ModelProto, list[Weight]]:
-        """A model of modules from `first` on, and its weights; `outputs`: what it gives, and its names there."""
+        """Join `parts`, modules from `first` on, into a model, and list its weights.
+
+        `outputs` maps the names of the modules' outputs to their names in the model.
+        """
         last = first + len(parts) - 1
         inner = {boundary_name(number): boundary_name(number) for number in range(first, last)}
-        chosen = [giving(traced, {**inner, **outputs}) for traced, _ in parts]
+        chosen = [select_exits(traced, {**inner, **outputs}) for traced, _ in parts]
         described = describe(self._normalisation, self._opened.info.class_names)
         if first > 1:
-            del described["preprocessing"], described["scale"]  # they are of images
+            del described["preprocessing"], described["scale"]  # they describe images, which only the first takes
         model = join(
             chosen,
             input_shape=self._shapes[first - 1],
@@ -260,13 +267,13 @@ class _Exporting:
             metadata={**described, **metadata, "target": self._target},
             entry=entry_name(first),
         )
-        found = [
+        used = [
             weight
             for traced, (_, weights) in zip(chosen, parts, strict=True)
             for weight in weights
             if weight.name in traced.weights
         ]
-        return model, found
+        return model, used
 
     def _written(self, model: ModelProto, weights: Sequence[Weight], path: Path) -> ModelFiles:
         written = onnx_file.write(model, weights, path)

@@ -1,1 +1,1 @@
-"""The exported file beside the network, module by module."""
+"""Comparison of an exported file with the network, module by module."""

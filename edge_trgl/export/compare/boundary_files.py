@@ -1,4 +1,4 @@
-"""Keep samples between two modules in a file rather than in memory."""
+"""Files that hold the boundary between two modules, so that it need not stay in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_trgl.runtime.storage import files
 
 
 def put(path: Path, first: int, values: Array) -> None:
-    """Write float32 `values` [N, ...], the samples from number `first` on, to the file `path`.
+    """Write `values`, float32 [N, ...], to the file `path` as samples `first` to `first + N - 1`.
 
     Raises:
         StorageError: the disk is full or fails.
@@ -24,10 +24,10 @@ def put(path: Path, first: int, values: Array) -> None:
 
 
 def take(path: Path, samples: range, shape: tuple[int, ...]) -> Array:
-    """float32 [N, *shape], the samples of those numbers, from a file that `put` wrote.
+    """Read `samples` from a file that `put` wrote, as float32 [N, *shape].
 
     Raises:
-        StorageError: they are not in it.
+        StorageError: the file is missing or too short.
     """
     values = np.empty((len(samples), *shape), np.float32)
     with files.opened(path, os.O_RDONLY) as fd:

@@ -1,4 +1,4 @@
-"""Measure how far a file's logits are from the network's."""
+"""Measure how far an exported file's logits are from the network's."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from edge_trgl.export.arrays import Array
 from edge_trgl.run.export_record import Comparison
 
 TOLERANCE = 1e-4
-"""The largest difference of a logit that is accepted, as a share of the largest logit where that is above 1:
-rounding grows with the numbers that are rounded.
+"""The largest accepted difference of a logit: absolute if all logits are at most 1 in size, else relative to the
+largest logit, because rounding errors grow with the numbers.
 
-These are 840 roundings of a float32 number. Sums of n products in L layers, added up in another order, differ by
-about √(n·L) of them, 250 in ResNet-110; measured were 5 to 20, by instruction set. A wrong weight makes far more.
+It is 840 float32 rounding errors. Adding up n products in L layers in another order changes the result by about
+√(n·L) rounding errors, 250 in ResNet-110; 5 to 20 were measured, depending on the instruction set. A wrong weight
+changes it far more.
 """
 
 
 @dataclass
 class Tally:
-    """Counts the differences of one exit, a batch at a time."""
+    """Accumulates the differences between network and file at one exit, a batch at a time."""
 
     differences: list[Array] = field(default_factory=list)
     largest: float = 1.0
@@ -29,17 +30,23 @@ class Tally:
     right: int = 0
     right_onnx: int = 0
 
-    def add(self, expected: Array, found: Array, labels: Array) -> None:
-        """Logits [N, num_classes] of the network and of the file, and labels [N]."""
-        self.differences.append(np.abs(found - expected).max(axis=1))
+    def add(self, expected: Array, computed: Array, labels: Array) -> None:
+        """Add a batch.
+
+        Args:
+            expected: the network's logits, float32 [N, num_classes].
+            computed: the file's logits, float32 [N, num_classes].
+            labels: int64 [N].
+        """
+        self.differences.append(np.abs(computed - expected).max(axis=1))
         self.largest = max(self.largest, float(np.abs(expected).max()))
-        ours, theirs = expected.argmax(axis=1), found.argmax(axis=1)
+        ours, theirs = expected.argmax(axis=1), computed.argmax(axis=1)
         self.agreeing += int((ours == theirs).sum())
         self.right += int((ours == labels).sum())
         self.right_onnx += int((theirs == labels).sum())
 
     def comparison(self, depth: int) -> Comparison:
-        """All that was counted, as the comparison of the exit at `depth`."""
+        """The comparison of the exit at `depth` over all batches so far."""
         differences = np.concatenate([*self.differences, np.zeros(0, np.float32)])
         num_images = len(differences)
         most = float(differences.max()) if num_images else 0.0
@@ -57,7 +64,7 @@ class Tally:
 
 
 def why_refused(name: str, comparison: Comparison) -> str:
-    """A sentence about a comparison that is not ok."""
+    """A sentence that says why a comparison failed."""
     return (
         f"{name} does not give what the network gives: at depth {comparison.depth}, over "
         f"{comparison.num_images} images, the largest difference of a logit is {comparison.max_abs_diff:.3g}, the "

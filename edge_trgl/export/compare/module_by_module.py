@@ -1,4 +1,4 @@
-"""Run a written model on samples, module by module, with the boundaries between modules on disk."""
+"""Run an exported model on samples, module by module, with the boundaries between modules on disk."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from edge_trgl.export.arrays import Array
 from edge_trgl.export.compare.boundary_files import put, take
 from edge_trgl.export.compare.session import Session
 from edge_trgl.export.graph.names import INPUT
-from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.export.onnx_file.stream_reader import StreamedModel
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.storage import files
 
 Take = Callable[[str, range, Array], None]
-"""Takes the name of an exit or of a tensor inside, the samples, and their logits or values [N, ...]."""
+"""Receives the name of an exit or of an inner tensor, the sample numbers, and their values, float32 [N, ...]."""
 
 
 def batches_of(count: int, size: int) -> list[range]:
-    """The numbers of `count` samples, `size` at a time."""
+    """Split the sample numbers 0 to `count - 1` into batches of `size`; the last may be shorter."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class Images:
-    """Images of a split as a user gives them to a model, from number `first` on."""
+    """Images of a split, from number `first` on, in the form in which a user passes them to a model."""
 
     def __init__(self, reader: RecordReader, first: int = 0) -> None:
         self._reader, self._first = reader, first
 
     def pixels(self, samples: range) -> Array:
-        """float32 [N, C, H, W] or [N, C, L]."""
+        """Read images or windows, not normalised: float32 [N, C, H, W] or [N, C, L]."""
         records = self._reader.read(self._numbers(samples))
         return np.ascontiguousarray(np.moveaxis(records, -1, 1), np.float32)
 
     def labels(self, samples: range) -> Array:
-        """int64 [N]."""
+        """The labels, int64 [N]."""
         labels: Array = self._reader.labels[self._numbers(samples)]
         return labels
 
@@ -46,8 +46,8 @@ class Images:
         return np.asarray(samples, np.int64) + self._first
 
 
-class Spread(Images):
-    """`count` images from all over a split."""
+class SampledImages(Images):
+    """`count` images, evenly spaced over a split."""
 
     def __init__(self, reader: RecordReader, count: int) -> None:
         super().__init__(reader)
@@ -58,17 +58,25 @@ class Spread(Images):
 
 
 class ModuleByModule:
-    """Modules `numbers` of a written model.
+    """A span of modules of an exported model.
 
-    The boundary that enters the first of them, unless that is the images, and the one that leaves the last, if it
-    is given, are in `scratch` under their names.
+    The first module reads its input from a file in `scratch` named after the boundary, unless it takes the images.
+    If the last module passes on a boundary, `run` leaves it in `scratch` in the same way.
 
     Args:
-        batch: the samples that the model takes at a time; None for any number.
+        model: an exported model.
+        numbers: the modules to run, consecutive, counted from 1.
+        scratch: folder for the boundaries.
+        batch: the fixed batch size of the model; None if it takes any.
         threads: CPU threads; 0 leaves the choice to onnxruntime.
+
+    Attributes:
+        shapes: the shape of one sample of each input, output and boundary, by name.
     """
 
-    def __init__(self, model: Written, numbers: range, *, scratch: Path, batch: int | None, threads: int) -> None:
+    def __init__(
+        self, model: StreamedModel, numbers: range, *, scratch: Path, batch: int | None, threads: int
+    ) -> None:
         self._model, self._numbers = model, numbers
         self._scratch, self._batch, self._threads = scratch, batch, threads
         graph = model.model.graph
@@ -82,12 +90,17 @@ class ModuleByModule:
         batches: Sequence[range],
         images: Images,
         exits: Sequence[str],
-        take_found: Take,
+        receive: Take,
         inside: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        """Run the samples through the modules; outputs named in `exits` go to `take_found`.
+        """Run the samples through the modules, one module at a time.
 
-        So do the float32 tensors that `inside` names for each module.
+        Args:
+            batches: sample numbers, a batch at a time.
+            images: the samples.
+            exits: names of outputs that are passed to `receive`.
+            receive: called for each batch of each named tensor.
+            inside: names of further float32 tensors to pass to `receive`, by module.
 
         Raises:
             StorageError: a file is damaged, or the disk is full.
@@ -98,13 +111,13 @@ class ModuleByModule:
             for samples in batches:
                 entering = self._entering(session.entry, samples, images)
                 if session.entry in watched:
-                    take_found(session.entry, samples, entering)
-                for name, values in session(self._filled(entering)).items():
-                    found = values[: len(samples)]
+                    receive(session.entry, samples, entering)
+                for name, padded in session(self._filled(entering)).items():
+                    values = padded[: len(samples)]
                     if name in exits or name in watched:
-                        take_found(name, samples, found)
+                        receive(name, samples, values)
                     if name in self.shapes and name not in exits:
-                        put(self._scratch / name, samples.start, found)
+                        put(self._scratch / name, samples.start, values)
             if session.entry != INPUT:
                 files.remove(self._scratch / session.entry)
             del session
@@ -116,5 +129,5 @@ class ModuleByModule:
         return take(self._scratch / name, samples, self.shapes[name])
 
     def _filled(self, x: Array) -> Array:
-        """Fill a short batch up to the fixed size that the model takes."""
+        """Pad a short batch to the model's fixed batch size."""
         return x if self._batch is None or self._batch == len(x) else repeat_last(x, self._batch)

@@ -1,4 +1,4 @@
-"""Run a written model in onnxruntime, one module at a time."""
+"""Run an exported model in onnxruntime, one module at a time."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ import onnx
 from edge_trgl.export.arrays import Array
 from edge_trgl.export.graph.names import entry_name, prefix_of
 from edge_trgl.export.onnx_file.onnx_file import typed
-from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.export.onnx_file.stream_reader import StreamedModel
 
 if TYPE_CHECKING:
     import onnxruntime
 
 
 class Session:
-    """Module `number`, counted from 1, of a model, cut out of its graph, with the weights that its file holds.
+    """One module, cut out of an exported model's graph, with the weights stored in the model's file.
 
-    The weights are fed as inputs: onnxruntime then computes with the one copy that is read here. `entry` is the
-    name of the module's input; `inside` names tensors, float32, that the module gives beside its outputs.
+    The weights are passed as inputs, so that onnxruntime computes with the one copy that is read here.
+
+    Args:
+        written: the model.
+        number: the module, counted from 1.
+        threads: CPU threads; 0 leaves the choice to onnxruntime.
+        inside: names of inner float32 tensors to return beside the module's outputs.
+
+    Attributes:
+        entry: the name of the module's input.
 
     Raises:
         StorageError: the weights cannot be read.
     """
 
-    def __init__(self, written: Written, number: int, threads: int, inside: Sequence[str] = ()) -> None:
+    def __init__(self, written: StreamedModel, number: int, threads: int, inside: Sequence[str] = ()) -> None:
         part = part_of(written, number)
         entry, given = part.graph.input[0], {value.name for value in part.graph.output}
         self.entry = entry.name
@@ -42,37 +50,41 @@ class Session:
         self._session = opened(part, threads)
 
     def __call__(self, x: Array) -> dict[str, Array]:
-        """What the module gives for [N, ...], by name: its boundary, its logits, or both, and what is inside."""
+        """Run the module on `x` [N, ...].
+
+        Returns:
+            Its boundary, its logits or both, and the tensors of `inside`, by name.
+        """
         outputs = [value.name for value in self._session.get_outputs()]
-        # Of a model in half precision that is what a boundary was before it went to its file.
-        found = self._session.run(outputs, {self.entry: x.astype(self._dtype, copy=False), **self._weights})
-        return dict(zip(outputs, found, strict=True))
+        # Boundary files are float32. In a half-precision model this restores the float16 values exactly.
+        values = self._session.run(outputs, {self.entry: x.astype(self._dtype, copy=False), **self._weights})
+        return dict(zip(outputs, values, strict=True))
 
 
-def part_of(written: Written, number: int) -> onnx.ModelProto:
-    """Module `number` as a model of its own: its input first, then its weights as inputs."""
+def part_of(written: StreamedModel, number: int) -> onnx.ModelProto:
+    """Cut out module `number`, counted from 1, as a model whose inputs are the module's input and its weights."""
     graph = written.model.graph
     nodes = [node for node in graph.node if node.name.startswith(prefix_of(number))]
     read = {name for node in nodes for name in node.input}
     made = {name for node in nodes for name in node.output}
-    known = {value.name: value for value in (*graph.input, *graph.output, *graph.value_info)}
+    declared = {value.name: value for value in (*graph.input, *graph.output, *graph.value_info)}
     part = onnx.ModelProto()
     part.CopyFrom(written.model)
     part.ClearField("graph")
     part.graph.name = prefix_of(number)
     part.graph.node.extend(nodes)
-    part.graph.input.append(known[entry_name(number)])
+    part.graph.input.append(declared[entry_name(number)])
     part.graph.input.extend(typed(weight) for name, weight in written.weights.items() if name in read)
-    part.graph.output.extend(value for name, value in known.items() if name in made)
+    part.graph.output.extend(value for name, value in declared.items() if name in made)
     return part
 
 
 def opened(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """Open a session of a model whose weights are inputs; it holds little memory beside them."""
-    import onnxruntime  # 20 MiB that writing a file need not pay for
+    """Open a CPU session for a model whose weights are inputs, configured to use little memory beside them."""
+    import onnxruntime  # 20 MiB, which processes that only write files should not pay
 
     options = onnxruntime.SessionOptions()
-    # An optimised session repacks every weight: three times the file in memory, against once without.
+    # An optimised session repacks every weight: the file is in memory three times instead of once.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False

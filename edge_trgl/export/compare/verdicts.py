@@ -1,4 +1,4 @@
-"""How much a smaller file has lost of what the float32 model gives."""
+"""Judge how much accuracy an int8 or fp16 file loses against the float32 model."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from edge_trgl.export.compare.comparison import Tally
 from edge_trgl.run.export_record import Verdict
 
 LARGEST_LOSS = 0.02
-"""The accuracy that an int8 file may lose, as a fraction."""
+"""The largest accepted loss of accuracy of an int8 file, as a fraction."""
 
 LARGEST_DIFFERENCE = 1e-2
-"""What a logit of an fp16 file may differ by, as a share of the largest logit."""
+"""The largest accepted difference of a logit of an fp16 file, as a share of the largest logit."""
 
 NEAR = 0.001
-"""A calibration method within this accuracy of the best counts as equally good."""
+"""Calibration methods whose accuracy, a fraction, is this close to the best count as equally good."""
 
 
 def verdict(depth: int, tally: Tally) -> Verdict:
-    """The verdict on the exit at `depth`, whose differences were counted."""
-    found = tally.comparison(depth)
+    """The verdict on the exit at `depth`, from the differences counted in `tally`."""
+    comparison = tally.comparison(depth)
     return Verdict(
         depth=depth,
-        num_images=found.num_images,
-        accuracy_fp32=found.accuracy,
-        accuracy=found.accuracy_onnx,
-        top1_agreement=found.top1_agreement,
-        max_relative_diff=found.max_abs_diff / tally.largest,
+        num_images=comparison.num_images,
+        accuracy_fp32=comparison.accuracy,
+        accuracy=comparison.accuracy_onnx,
+        top1_agreement=comparison.top1_agreement,
+        max_relative_diff=comparison.max_abs_diff / tally.largest,
     )
 
 
 def largest_loss(verdicts: Iterable[Verdict]) -> float:
-    """The largest loss of accuracy over all exits."""
-    return max(one.loss for one in verdicts)
+    """The largest loss of accuracy over all exits, as a fraction."""
+    return max(verdict.loss for verdict in verdicts)
 
 
 def why_lossy(name: str, verdicts: Iterable[Verdict]) -> str | None:
-    """A sentence about an exit that loses too much accuracy; None if there is none."""
-    for one in verdicts:
-        if not one.loss <= LARGEST_LOSS:
+    """A sentence about the first exit that loses too much accuracy; None if no exit does."""
+    for exit_ in verdicts:
+        if not exit_.loss <= LARGEST_LOSS:
             return (
-                f"{name} loses {one.loss * 100:.1f} points of accuracy at depth {one.depth}, "
-                f"{one.accuracy:.2%} against {one.accuracy_fp32:.2%} over {one.num_images} images; "
+                f"{name} loses {exit_.loss * 100:.1f} points of accuracy at depth {exit_.depth}, "
+                f"{exit_.accuracy:.2%} against {exit_.accuracy_fp32:.2%} over {exit_.num_images} images; "
                 f"{LARGEST_LOSS * 100:.0f} are accepted"
             )
     return None
 
 
 def why_far(name: str, verdicts: Iterable[Verdict]) -> str | None:
-    """A sentence about an exit whose logits are too far away, or not numbers; None if there is none."""
-    for one in verdicts:
-        if not one.max_relative_diff <= LARGEST_DIFFERENCE:
+    """A sentence about the first exit whose logits differ too much or are NaN; None if there is no such exit."""
+    for exit_ in verdicts:
+        if not exit_.max_relative_diff <= LARGEST_DIFFERENCE:
             return (
-                f"{name} differs at depth {one.depth} by {one.max_relative_diff:.3g} of the largest logit over "
-                f"{one.num_images} images; {LARGEST_DIFFERENCE:g} is accepted"
+                f"{name} differs at depth {exit_.depth} by {exit_.max_relative_diff:.3g} of the largest logit "
+                f"over {exit_.num_images} images; {LARGEST_DIFFERENCE:g} is accepted"
             )
     return None

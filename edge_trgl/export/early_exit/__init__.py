@@ -1,1 +1,1 @@
-"""Networks in stages, and the thresholds to leave them at."""
+"""Networks exported in stages, and their early-exit thresholds."""

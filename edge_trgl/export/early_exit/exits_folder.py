@@ -1,4 +1,4 @@
-"""The folder of a network in stages: its files change all at once, with the manifest that names them."""
+"""The folder of a network in stages. Its manifest names the current files, so replacing it replaces them all."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edge_trgl.runtime.storage import files
 
 
 def spans_of(ends: Sequence[int]) -> list[tuple[int, int]]:
-    """The first and the last module, from 1, of each stage."""
+    """The first and the last module of each stage, counted from 1, from the stages' last modules."""
     return [(before + 1, end) for before, end in zip((0, *ends), ends, strict=False)]
 
 
 def free_paths(folder: Path, count: int) -> list[Path]:
-    """Where `count` stages can be published without touching those that are."""
+    """Paths for `count` new stages that no file in `folder` uses."""
     used = {path.name for path in files.list_folder(folder)}
     series = 1
     while True:
@@ -30,9 +30,9 @@ def free_paths(folder: Path, count: int) -> list[Path]:
 
 
 def publish(stages: Sequence[ModelFiles], folder: Path, manifest: Manifest) -> None:
-    """Give the stages their names, then name them in manifest.json, then remove what else is in `folder`.
+    """Rename the stages to their final names, write manifest.json, then remove all other files in `folder`.
 
-    An interruption leaves the old stages or the new ones: the manifest is renamed, and says which.
+    The manifest is replaced atomically, so an interruption leaves either the old stages or the new ones.
 
     Raises:
         StorageError: the disk is full or fails.

@@ -1,4 +1,4 @@
-"""Choose when a sample may leave early, by what every stage that `write_models` wrote answers. No torch here.
+"""Choose the early-exit thresholds from the answers of every stage that `write_models` wrote, without torch.
 
 The stages run module by module, as in `check_models`, on all validation images and then on all test images.
 """
@@ -30,25 +30,26 @@ from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.limits import Limits
 
 IMAGES_AT_ONCE = 256
-"""Images that go through all stages together: as many boundaries are on disk as while the export is checked."""
+"""Images that pass through all stages before the next ones start. It bounds the boundaries on disk to the number
+that checking the export needs."""
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999, 1.0)
-"""Of the curve that is drawn for one threshold shared by all exits."""
+"""Points of the report's curve for one threshold shared by all exits."""
 
 POINTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Percentage points that may be lost, of the curve that is drawn for one threshold per exit."""
+"""Points of the report's curve for one threshold per exit: percentage points of accuracy that may be lost."""
 
 
 def choose_thresholds(
     run: Run, *, written: WrittenModels, leaving: str, others_mb: float, limits: Limits
 ) -> ChosenThresholds:
-    """Choose the thresholds of all stages but the last, and count what they cost and save.
+    """Choose the thresholds of all stages except the last, and measure the accuracy and FLOPs they lead to.
 
     Args:
-        run: with stages that are not published yet.
-        written: what `write_models` wrote.
-        leaving: a probability, or `auto:` and percentage points.
-        others_mb: MiB of the parent.
+        run: a run whose new stages are not published yet.
+        written: the result of `write_models`.
+        leaving: a threshold from 0 to 1, or `auto:` and the percentage points of accuracy that may be lost.
+        others_mb: memory of the parent process, MiB.
         limits: for this process and its parent.
 
     Raises:
@@ -106,18 +107,18 @@ def _validated(answers: Answers, shares: Array, chosen: Outcome) -> ValidationSc
     return ValidationScores(
         **vars(_scored(answers, shares, chosen)),
         common=tuple(
-            CommonThreshold(threshold=threshold, **vars(_balance(found)))
-            for threshold, found in zip(THRESHOLDS, common(answers, shares, THRESHOLDS), strict=True)
+            CommonThreshold(threshold=threshold, **vars(_balance(reached)))
+            for threshold, reached in zip(THRESHOLDS, common(answers, shares, THRESHOLDS), strict=True)
         ),
         searched=tuple(
-            SearchedThresholds(points=points, thresholds=found.thresholds, **vars(_balance(found)))
-            for points, found in searched
+            SearchedThresholds(points=points, thresholds=reached.thresholds, **vars(_balance(reached)))
+            for points, reached in searched
         ),
     )
 
 
 def _scored(answers: Answers, shares: Array, chosen: Outcome) -> EarlyExitScores:
-    """The chosen thresholds on some images, beside the accuracy of every exit by itself."""
+    """The scores of the chosen thresholds, with the accuracy of every exit on its own."""
     return EarlyExitScores(
         **vars(_balance(outcome(answers, shares, chosen.thresholds))),
         num_images=answers.right.shape[1],
@@ -130,7 +131,7 @@ def _balance(reached: Outcome) -> Balance:
 
 
 def _answers(run: Run, written: WrittenModels, split: str) -> Answers:
-    """What all exits answer for all images of a split, `IMAGES_AT_ONCE` at a time."""
+    """The answers of all exits for all images of a split, computed `IMAGES_AT_ONCE` at a time."""
     reader = RecordReader(run.data, split, open_dataset(run.data))
     lots = batches_of(len(reader), IMAGES_AT_ONCE)
     try:
@@ -141,7 +142,7 @@ def _answers(run: Run, written: WrittenModels, split: str) -> Answers:
 
 
 def _lot(run: Run, written: WrittenModels, images: Images, count: int) -> Answers:
-    """What all exits answer for `count` images."""
+    """The answers of all exits for `count` images."""
     batches = batches_of(count, written.at_a_time)
     stages = zip(stage_files(run, written), written.stages, strict=True)
     rows = [
@@ -155,7 +156,7 @@ def _lot(run: Run, written: WrittenModels, images: Images, count: int) -> Answer
 def _answers_of_stage(
     run: Run, stage: ModelFiles, numbers: range, batch: int | None, images: Images, batches: list[range]
 ) -> tuple[Array, Array]:
-    """float32 [N] and bool [N]: how sure the exit of a stage is, and whether it is right."""
+    """The confidence of a stage's exit, float32 [N], and whether it is right, bool [N]."""
     threads = run.config().train.threads or 0
     model = ModuleByModule(stage.read(), numbers, scratch=run.scratch, batch=batch, threads=threads)
     sureness: list[Array] = []

@@ -1,6 +1,6 @@
-"""What one sample costs in a written model: FLOPs of convolutions and matrix products.
+"""Count the FLOPs of one sample in an exported model: those of convolutions and matrix products.
 
-The sizes are taken from running it: not all of them follow from the graph for ONNX's own shape inference.
+Tensor sizes come from running the model, because ONNX's shape inference cannot derive all of them.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import numpy as np
 import onnx
 
 from edge_trgl.export.compare.session import opened, part_of
-from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.export.onnx_file.stream_reader import StreamedModel
 
 COUNTED = ("Conv", "Gemm", "MatMul")
 
 Shape = tuple[int, ...]
 
 
-def flops_of(written: Written, numbers: range) -> int:
-    """FLOPs of one sample through modules `numbers` of a model; at least 1.
+def flops_of(written: StreamedModel, numbers: range) -> int:
+    """Count the FLOPs of one sample through modules `numbers` of a model; at least 1.
 
-    A multiplication and its addition are two. All other operations are left out, as is usual: in networks of this
+    A multiplication and its addition count as two. Other operations are left out, as is usual: in networks of this
     kind they are a few percent. One module is in memory at a time.
 
     Raises:
@@ -30,7 +30,7 @@ def flops_of(written: Written, numbers: range) -> int:
     return max(1, sum(_of_module(written, number) for number in numbers))
 
 
-def _of_module(written: Written, number: int) -> int:
+def _of_module(written: StreamedModel, number: int) -> int:
     part = part_of(written, number)
     counted = [node for node in part.graph.node if node.op_type in COUNTED]
     entry = part.graph.input[0]
@@ -41,17 +41,17 @@ def _of_module(written: Written, number: int) -> int:
 
 
 def _shapes(
-    written: Written, part: onnx.ModelProto, counted: list[onnx.NodeProto], entering: Shape
+    written: StreamedModel, part: onnx.ModelProto, counted: list[onnx.NodeProto], entering: Shape
 ) -> dict[str, Shape]:
-    """The shapes of what the `counted` nodes multiply and make, for zeros of the shape `entering`."""
+    """The shapes of outputs and second inputs of the `counted` nodes, for an input of shape `entering`."""
     entry, *weights = (value.name for value in part.graph.input)
     fed = {entry: np.zeros(entering, np.float32), **{name: written.weights[name].read() for name in weights}}
     wanted = {name for node in counted for name in (node.output[0], node.input[1])} - set(fed)
     del part.graph.output[:]
     part.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in sorted(wanted))
-    found = opened(part, 1).run(sorted(wanted), fed) if wanted else []
-    known = {**fed, **dict(zip(sorted(wanted), found, strict=True))}
-    return {name: value.shape for name, value in known.items()}
+    computed = opened(part, 1).run(sorted(wanted), fed) if wanted else []
+    values = {**fed, **dict(zip(sorted(wanted), computed, strict=True))}
+    return {name: value.shape for name, value in values.items()}
 
 
 def _of_node(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
@@ -59,8 +59,8 @@ def _of_node(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
 
 
 def _terms(node: onnx.NodeProto, right: Shape) -> int:
-    """Products that are added up for one number of the output; `right`: the shape of the second input."""
+    """The number of products summed for one output value; `right` is the shape of the second input."""
     if node.op_type == "Conv":
-        return math.prod(right[1:])  # channels of a group, and the window
+        return math.prod(right[1:])  # input channels of a group, times the kernel size
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     return right[-1] if transposed or len(right) == 1 else right[-2]

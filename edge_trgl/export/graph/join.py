@@ -1,4 +1,4 @@
-"""Graphs of single modules chained into one model."""
+"""Chain the graphs of single modules into one model."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def join(
     metadata: Mapping[str, str],
     entry: str = INPUT,
 ) -> onnx.ModelProto:
-    """One model of all `parts`, in order, without their weights.
+    """Join `parts` into one float32 model without weights.
 
     Args:
-        parts: each reads what the one before gives.
-        input_shape: of one sample.
-        outputs: which of the parts' exits the model gives; the others are boundaries.
-        target: decides the opset, that of the parts, and the version of the format.
-        batch: samples that the model takes at a time; None for any number.
-        metadata: goes into the model's `metadata_props`.
-        entry: the name of the input.
+        parts: consecutive modules; each reads the boundary of the one before.
+        input_shape: shape of one sample.
+        outputs: names of the parts' exits that the model returns; the other exits are boundaries inside it.
+        target: gives the opset, which must be that of the parts, and the IR version.
+        batch: fixed batch size; None for any.
+        metadata: the model's `metadata_props`.
+        entry: name of the input.
     """
     shapes = {name: shape for part in parts for name, shape in part.exits.items()}
     first = "batch" if batch is None else batch

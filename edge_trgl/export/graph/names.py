@@ -1,4 +1,4 @@
-"""The names in an exported graph, by which it is put together and taken apart again."""
+"""Names in an exported graph; they tell which module a node or tensor belongs to."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ INPUT = "input"
 
 
 def prefix_of(number: int) -> str:
-    """What the names of module `number`, counted from 1, begin with."""
+    """The prefix of all names in module `number`, counted from 1."""
     return f"module{number}/"
 
 
 def boundary_name(number: int) -> str:
-    """What leaves module `number`, counted from 1, and enters the next."""
+    """The name of the boundary between module `number`, counted from 1, and the next."""
     return f"boundary_{number}"
 
 
 def entry_name(number: int) -> str:
-    """What enters module `number`, counted from 1."""
+    """The name of the input of module `number`, counted from 1."""
     return boundary_name(number - 1) if number > 1 else INPUT
 
 
 def logits_name(depth: int) -> str:
-    """The logits of the exit at a depth, where there are several."""
+    """The name of the logits at `depth` in a model with several exits."""
     return f"{LOGITS}_{depth}"

@@ -1,4 +1,4 @@
-"""Adaptive average pooling in operations that ONNX has."""
+"""Export adaptive average pooling, which ONNX lacks, as operations that it has."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ OPERATION = "aten::adaptive_avg_pool2d"
 
 
 class _Graph(Protocol):
-    """What the exporter hands a writer.
+    """The graph context that the exporter passes to a symbolic function.
 
-    A class: torch before 2.5 asks whether it is a subclass of another, and `Any` is no class before Python 3.11.
+    It must be a class: torch before 2.5 calls `issubclass` on the annotation, and `Any` is not a class before
+    Python 3.11.
     """
 
     def op(self, name: str, *inputs: Any, **attributes: Any) -> Any: ...
@@ -26,8 +27,11 @@ class _Graph(Protocol):
 
 @contextmanager
 def any_size(opset: int) -> Iterator[None]:
-    """While it lasts, the exporter writes adaptive average pooling of every size; its own wants whole factors."""
-    torch.onnx.register_custom_op_symbolic(OPERATION, _written, opset)  # type: ignore[attr-defined]
+    """Let the exporter write adaptive average pooling of any size while the context lasts.
+
+    Its own function requires the input size to be a multiple of the output size.
+    """
+    torch.onnx.register_custom_op_symbolic(OPERATION, _pooling, opset)  # type: ignore[attr-defined]
     try:
         yield
     finally:
@@ -35,8 +39,11 @@ def any_size(opset: int) -> Iterator[None]:
 
 
 def means(size: int, wanted: int) -> Tensor:
-    """The matrix [wanted, size] that takes `size` values to `wanted` means of them: torch's windows, which overlap
-    where `wanted` is no factor of `size`, and repeat values where it is larger."""
+    """The float32 matrix [wanted, size] that maps `size` values to `wanted` means of them.
+
+    The windows are torch's: they overlap where `wanted` does not divide `size`, and repeat values where it is
+    larger.
+    """
     matrix = torch.zeros(wanted, size)
     for row in range(wanted):
         start, end = row * size // wanted, -(-(row + 1) * size // wanted)
@@ -45,8 +52,8 @@ def means(size: int, wanted: int) -> Tensor:
 
 
 @symbolic_helper.parse_args("v", "is")
-def _written(g: _Graph, x: Any, wanted: list[int]) -> Any:
-    """[N, C, H, W] float32 -> [N, C, *wanted]."""
+def _pooling(g: _Graph, x: Any, wanted: list[int]) -> Any:
+    """The nodes that pool `x`, float32 [N, C, H, W], to [N, C, *wanted]."""
     if tuple(wanted) == (1, 1):
         return g.op("GlobalAveragePool", x)
     sizes = x.type().varyingSizes()

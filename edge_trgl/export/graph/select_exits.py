@@ -1,4 +1,4 @@
-"""A traced module with some of its exits: what only the others need is left out."""
+"""Keep some exits of a traced module, and drop the nodes that only the others need."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import onnx
 from edge_trgl.export.graph.trace import Traced
 
 
-def giving(traced: Traced, names: Mapping[str, str]) -> Traced:
-    """The same module with those of its exits that `names` has, under the names that stand there."""
+def select_exits(traced: Traced, names: Mapping[str, str]) -> Traced:
+    """Return `traced` with only the exits that are keys of `names`, renamed to the values."""
     needed, kept = set(names), []
     for node in reversed(traced.nodes):
         if needed.isdisjoint(node.output):
@@ -25,7 +25,7 @@ def giving(traced: Traced, names: Mapping[str, str]) -> Traced:
 
 
 def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """What the node reads, in the graphs inside it too."""
+    """The names that the node reads, those in its subgraphs included."""
     yield from node.input
     for attribute in node.attribute:
         for inner in attribute.g.node:
@@ -34,8 +34,8 @@ def _read(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
-    found = onnx.NodeProto()
-    found.CopyFrom(node)
-    for places in (found.input, found.output):
+    renamed = onnx.NodeProto()
+    renamed.CopyFrom(node)
+    for places in (renamed.input, renamed.output):
         places[:] = [names.get(name, name) for name in places]
-    return found
+    return renamed

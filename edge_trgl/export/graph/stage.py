@@ -1,4 +1,4 @@
-"""One module as it is deployed, and what its user must know of the whole."""
+"""One module in its deployed form, and the metadata that a user of the exported file needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """(input / scale - mean) / std, channel by channel.
+    """Normalises samples, channel by channel: (input / scale - mean) / std.
 
     Args:
         mean: per-channel mean, in units of `input / scale`.
@@ -21,7 +21,7 @@ class Normalisation:
         input_shape: (C, H, W) of images, (C, L) of windows.
 
     Raises:
-        ValueError: `mean` or `std` has not a value a channel, or `std` or `scale` is not above 0.
+        ValueError: `mean` or `std` does not have one value per channel, or `std` or `scale` is not above 0.
     """
 
     mean: tuple[float, ...]
@@ -32,12 +32,12 @@ class Normalisation:
     def __post_init__(self) -> None:
         channels = self.input_shape[0]
         if not len(self.mean) == len(self.std) == channels:
-            raise ValueError(f"of {channels} channels, mean has {len(self.mean)} and std has {len(self.std)}")
+            raise ValueError(f"for {channels} channels, mean has {len(self.mean)} values and std {len(self.std)}")
         if min(*self.std, self.scale) <= 0:
             raise ValueError(f"std and scale must be above 0, found std {self.std} and scale {self.scale}")
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """float32 [N, *input_shape], of the same shape."""
+        """Normalise `samples`, float32 [N, *input_shape], to the same dtype and shape."""
         return (samples / float(self.scale) - self._channels(self.mean)) / self._channels(self.std)
 
     def _channels(self, values: tuple[float, ...]) -> Tensor:
@@ -47,13 +47,13 @@ class Normalisation:
 class Stage(nn.Module):
     """The trunk of one module and, at an exit, its head.
 
-    Its tensors have the names that they have in the module's own file, `trunk.…` and `head.…`.
+    Its tensors keep their names in the module's own file, `trunk.…` and `head.…`.
 
     Args:
-        trunk: [N, ...] to the boundary that enters the next module.
-        head: that boundary to logits [N, num_classes]; None where the module is no exit.
+        trunk: maps its input [N, ...] to the boundary that the next module reads.
+        head: maps that boundary to logits [N, num_classes]; None if the module is not an exit.
         goes_on: whether another module follows.
-        normalisation: of the first module's input.
+        normalisation: applied to the input of the first module; None for all others.
     """
 
     def __init__(
@@ -67,18 +67,18 @@ class Stage(nn.Module):
         self.normalisation = normalisation
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The boundary, if another module reads it, and the logits of an exit."""
+        """Return the boundary, if another module follows, and the logits, if this is an exit."""
         out = self.trunk(x if self.normalisation is None else self.normalisation(x))
         boundary = (out,) if self.goes_on else ()
         return boundary if self.head is None else (*boundary, self.head(out))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights and buffers by name; one that stands in two places, once."""
+        """Weights and buffers by name; a shared tensor appears once."""
         return {name: weight.detach() for name, weight in self.named_parameters()} | dict(self.named_buffers())
 
 
 def describe(normalisation: Normalisation, class_names: Sequence[str]) -> dict[str, str]:
-    """What a user of the file must know, as metadata: `class_names` (a JSON list), `preprocessing` and `scale`."""
+    """The metadata of an exported file: `class_names` (a JSON list), `preprocessing` (a sentence) and `scale`."""
     scale = normalisation.scale
     units = "values from 0 to 255" if scale == 255 else "values in the units of the training data"
     samples = "images [N, C, H, W]" if len(normalisation.input_shape) == 3 else "windows [N, C, L]"

@@ -1,4 +1,4 @@
-"""The graph of one module, its weights left out: names and nodes, a few kilobytes."""
+"""Trace one module to an ONNX graph without its weights, which takes a few kilobytes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from edge_trgl.runtime.errors import ExportRejectedError
 
 @dataclass(frozen=True, kw_only=True)
 class Traced:
-    """What one module adds to a graph.
+    """The part of a graph that one module contributes.
 
-    `nodes`: every name in them but those of the module's input and of `exits` begins with the module's prefix.
-    `weights`: the names of the module's tensors by their names in the nodes. `exits`: the names of the module's
-    outputs, with the shape of one sample.
+    Args:
+        nodes: in order; all names except those of the module's input and of `exits` begin with its prefix.
+        weights: maps the names in the nodes to the names of the module's tensors.
+        exits: maps the names of the module's outputs to the shape of one sample.
     """
 
     nodes: Sequence[onnx.NodeProto]
@@ -34,28 +35,28 @@ class Traced:
 
 
 def trace(stage: Stage, number: int, input_shape: tuple[int, ...], exits: Sequence[str], *, opset: int) -> Traced:
-    """Trace `stage`, which is float32 on the CPU, as module `number` of a network.
+    """Trace `stage`, float32 on the CPU, as module `number` of a network.
 
-    Memory: the stage, and copies that its layers make of their weights while they compute, one layer at a time.
+    Memory: the stage, and the copies of weights that a layer makes while it computes, one layer at a time.
 
     Args:
-        stage: put in eval mode and left so.
-        number: from 1.
-        input_shape: of one sample of the input, [N, *input_shape].
-        exits: the names of what the stage gives, in its order.
-        opset: of the default domain.
+        stage: is left in eval mode.
+        number: counted from 1.
+        input_shape: shape of one sample; the stage takes [N, *input_shape].
+        exits: names for the outputs of the stage, in order.
+        opset: of the default ONNX domain.
 
     Raises:
-        ExportRejectedError: the module has an operation that the opset lacks.
+        ExportRejectedError: the opset lacks one of the module's operations.
     """
     entry, tensors = entry_name(number), stage.eval().tensors()
-    traced = _Lent(stage, list(tensors))
+    traced = _WeightsAsInputs(stage, list(tensors))
     graph = _exported(traced, [entry, *tensors], input_shape, tensors, exits, opset)
-    assert not graph.initializer, "a weight was taken for a constant"
+    assert not graph.initializer, "the exporter wrote a weight as a constant"
     prefix = prefix_of(number)
 
     def renamed(name: str) -> str:
-        # The empty name is an optional input that is left out.
+        # An empty name stands for an omitted optional input.
         return name if name in ("", entry, *exits) else prefix + name.lstrip("/")
 
     _mend(graph.node, renamed)
@@ -67,15 +68,15 @@ def trace(stage: Stage, number: int, input_shape: tuple[int, ...], exits: Sequen
     )
 
 
-class _Lent(nn.Module):
-    """A stage whose weights are inputs.
+class _WeightsAsInputs(nn.Module):
+    """A stage whose weights are inputs of `forward`.
 
-    As parameters, the exporter would copy them, up to three times at once.
+    If they were parameters, the exporter would copy them, up to three times at once.
     """
 
     def __init__(self, stage: Stage, names: list[str]) -> None:
         super().__init__()
-        self._held = (stage,)  # in a tuple, for a submodule's weights are parameters
+        self._held = (stage,)  # a tuple, so that torch does not register the stage and its parameters
         self._names = names
         self.shapes: list[tuple[int, ...]] = []
 
@@ -88,12 +89,12 @@ class _Lent(nn.Module):
         try:
             for table, name, tensor in places:
                 table[name] = lent[names[id(tensor)]]
-            found: tuple[Tensor, ...] = stage(x)
+            outputs: tuple[Tensor, ...] = stage(x)
         finally:
             for (table, name, _), tensor in zip(places, own, strict=True):
                 table[name] = tensor
-        self.shapes = [tuple(int(side) for side in value.shape[1:]) for value in found]
-        return found
+        self.shapes = [tuple(int(side) for side in value.shape[1:]) for value in outputs]
+        return outputs
 
 
 def _named(stage: Stage) -> dict[str, Tensor]:
@@ -101,7 +102,7 @@ def _named(stage: Stage) -> dict[str, Tensor]:
 
 
 def _places(stage: Stage) -> list[tuple[dict[str, Any], str, Tensor]]:
-    """Every table that holds a tensor, the tensor's name in it, and the tensor."""
+    """Every parameter or buffer table entry of the stage: the table, the name in it, and the tensor."""
     tables: list[dict[str, Any]] = [
         table for part in stage.modules() for table in (part._parameters, part._buffers)
     ]
@@ -109,7 +110,7 @@ def _places(stage: Stage) -> list[tuple[dict[str, Any], str, Tensor]]:
 
 
 def _exported(
-    traced: _Lent,
+    traced: _WeightsAsInputs,
     names: list[str],
     input_shape: tuple[int, ...],
     tensors: dict[str, Tensor],
@@ -119,7 +120,7 @@ def _exported(
     written = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad(), _attention_in_steps(), pooling.any_size(opset):
-            # The newer exporter writes opset 18 when asked for 17; the warnings say to use it.
+            # The warnings recommend the newer exporter, which writes opset 18 when asked for 17.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 traced,
@@ -140,15 +141,15 @@ def _exported(
             hint="replace that operation in the model, or export for another target",
         ) from error
     model = onnx.load_from_string(written.getvalue())
-    found = {entry.domain: entry.version for entry in model.opset_import}
-    # Exporters have been seen to write another opset than the one asked for.
-    assert found == {"": opset}, f"asked for opset {opset}, got {found}"
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    # Some exporters silently write another opset than the one asked for.
+    assert opsets == {"": opset}, f"asked for opset {opset}, got {opsets}"
     return model.graph
 
 
 @contextmanager
 def _attention_in_steps() -> Iterator[None]:
-    """torch's attention in evaluation is one operation otherwise, which the exporter does not know."""
+    """Disable torch's fused attention in eval mode, which the exporter cannot write."""
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -158,14 +159,14 @@ def _attention_in_steps() -> Iterator[None]:
 
 
 def _mend(nodes: Sequence[onnx.NodeProto], new: Callable[[str], str]) -> None:
-    """Give nodes their names in the whole graph, and what ONNX's checker wants."""
+    """Rename nodes and tensors, subgraphs included, and fix what ONNX's checker would refuse."""
     for node in nodes:
         node.name = new(node.name)
         for names in (node.input, node.output):
             names[:] = [new(name) for name in names]
         for attribute in node.attribute:
             if node.op_type == "Transpose":
-                # permute(0, -1, 1) is written as it stands, and ONNX knows no axes from the end.
+                # The exporter keeps the negative axes of permute(0, -1, 1), which ONNX does not allow.
                 attribute.ints[:] = [axis % len(attribute.ints) for axis in attribute.ints]
             if attribute.HasField("g"):
                 inner = attribute.g

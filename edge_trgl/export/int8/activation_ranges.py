@@ -1,4 +1,4 @@
-"""What values the tensors of a model take on samples: a histogram for each, module by module."""
+"""Collect a histogram of the values of each activation to be quantised, module by module."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ def histograms(
     exits: Sequence[str],
     watched: Mapping[int, Sequence[str]],
 ) -> dict[str, Histogram]:
-    """Of every tensor that is watched, by name.
+    """Run a model on samples and collect a histogram of every tensor in `watched`, by name.
 
-    Memory: as of `ModuleByModule`, and 16 KiB a tensor; never the activations of more than one batch.
+    Memory: that of `ModuleByModule` plus 16 KiB per tensor; never the activations of more than one batch.
 
     Args:
         running: all modules of a float32 model.
-        batches, images: the samples.
-        exits: the model's outputs.
-        watched: the tensors, by the module that they are looked at in.
+        batches: sample numbers, a batch at a time.
+        images: the samples.
+        exits: names of the model's outputs.
+        watched: names of the tensors, by the module in which they are read.
 
     Raises:
         ExportRejectedError: a tensor has values that are not finite.
@@ -53,7 +54,7 @@ def histograms(
 
 
 def steps_of(seen: Mapping[str, Histogram], method: Method, *, symmetric: bool) -> dict[str, Step]:
-    """The scale and the zero point of each tensor by `method`."""
+    """Compute the scale and zero point of each tensor with `method`."""
     return {
         name: step_of(*range_of(histogram, method, symmetric=symmetric), symmetric=symmetric)
         for name, histogram in seen.items()

@@ -1,4 +1,4 @@
-"""How often a tensor takes which values, counted a batch at a time; nothing of a batch is kept."""
+"""A histogram of a tensor's values, updated a batch at a time; no values are kept."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from edge_trgl.export.arrays import Array
 NUM_BINS = 2048
 
 SMALLEST = 1e-6
-"""The first width: that of a tensor that has been 0 so far."""
+"""The initial width of the range, if all values so far are 0."""
 
 
 class Histogram:
-    """`NUM_BINS` counts of equal width from `low` to `high`, zero among them.
+    """Counts values in `NUM_BINS` bins of equal width from `low` to `high`, a range that includes zero.
 
-    A value beyond them doubles the width, to that side, and joins the bins two by two: what was counted stays
-    exact. `smallest` and `largest` are the extremes of what was seen, and zero.
+    A value outside the range doubles the range towards that side and merges the bins in pairs, so that all counts
+    stay exact. `smallest` and `largest` are the extremes of zero and all values so far.
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class Histogram:
         self.smallest = self.largest = 0.0
 
     def add(self, values: Array) -> None:
-        """Count finite `values` of any shape.
+        """Count `values`, floats of any shape.
 
         Raises:
-            ValueError: some are not finite.
+            ValueError: a value is not finite.
         """
         least, most = float(values.min()), float(values.max())
         if not np.isfinite([least, most]).all():
@@ -45,7 +45,7 @@ class Histogram:
         self.counts += np.histogram(values, NUM_BINS, (self.low, self.high))[0]
 
     def centres(self) -> Array:
-        """float64 [NUM_BINS]: the middle of each bin."""
+        """The centre of each bin, float64 [NUM_BINS]."""
         return self.low + (np.arange(NUM_BINS) + 0.5) * (self.high - self.low) / NUM_BINS
 
 

@@ -1,4 +1,4 @@
-"""Real numbers as integers of 8 bits: scales, zero points and roundings."""
+"""Quantisation arithmetic: scales, zero points and rounding to integers."""
 
 from __future__ import annotations
 
@@ -9,26 +9,32 @@ import numpy as np
 from edge_trgl.export.arrays import Array
 
 LARGEST_INT8 = 127
-"""-128 is left out: a product with it need not fit what adds the products up."""
+"""Weights do not use -128: a product with it may overflow the accumulator of some kernels."""
 
 LARGEST_BIAS = 2.0**30
-"""In steps of its scale; a bias is an integer of 32 bits, and leaves one of them to the sum that it joins."""
+"""The largest quantised bias. A bias is an int32; this leaves one bit for the sum that it is added to."""
 
 
 LEAST_SCALE = 1e-30
-"""A range that asks for less is none: float32 would round such a scale to zero, or lose its digits."""
+"""Smaller scales count as an empty range: float32 would round them to zero or lose their digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Of a tensor: a value is (integer - `zero`) * `scale`; `zero` is int8 or uint8, as the integers are."""
+    """The quantisation of a tensor: value = (integer - `zero`) * `scale`.
+
+    `zero` is int8 or uint8 and gives the dtype of the integers.
+    """
 
     scale: np.float32
     zero: np.generic
 
 
 def step_of(low: float, high: float, *, symmetric: bool) -> Step:
-    """For values from `low`, at most 0, to `high`, at least 0: int8 about 0, or all of uint8."""
+    """Compute the quantisation for values from `low` <= 0 to `high` >= 0.
+
+    It uses int8 with zero point 0 if `symmetric`, else the full range of uint8.
+    """
     if symmetric:
         return Step(scale=_scale(max(-low, high) / LARGEST_INT8), zero=np.int8(0))
     scale = _scale((high - low) / 255)
@@ -41,9 +47,9 @@ def _scale(wanted: float) -> np.float32:
 
 
 def channel_scales(weights: Array, axis: int, smallest: Array | None = None) -> Array:
-    """float32 [channels]: a scale for each channel along `axis`, so that its largest weight is 127.
+    """Compute a scale for each channel along `axis` that maps its largest absolute weight to 127.
 
-    `smallest`, of the same shape: scales that they may not be below.
+    `smallest`, [channels], are lower bounds of the scales. Returns float32 [channels].
     """
     others = tuple(other for other in range(weights.ndim) if other != axis)
     wanted = np.maximum(weights.max(axis=others), -weights.min(axis=others)) / LARGEST_INT8
@@ -52,7 +58,7 @@ def channel_scales(weights: Array, axis: int, smallest: Array | None = None) -> 
 
 
 def as_int8(weights: Array, scales: Array, axis: int) -> Array:
-    """int8, of the shape of `weights`: the nearest steps of each channel's scale."""
+    """Round `weights` to int8 of the same shape, with the scale of each channel along `axis`."""
     steps = weights / scales.reshape([-1 if side == axis else 1 for side in range(weights.ndim)])
     np.rint(steps, out=steps)
     rounded: Array = np.clip(steps, -LARGEST_INT8, LARGEST_INT8, out=steps).astype(np.int8)
@@ -60,5 +66,5 @@ def as_int8(weights: Array, scales: Array, axis: int) -> Array:
 
 
 def as_int32(bias: Array, scales: Array) -> Array:
-    """int32 [channels]: a bias in steps of the products' scales."""
+    """Round a bias [channels] to int32 [channels] with the scale of each channel's products."""
     return np.rint(bias.astype(np.float64) / scales.astype(np.float64)).astype(np.int32)

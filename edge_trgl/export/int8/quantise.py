@@ -1,11 +1,13 @@
-"""A model with integers of 8 bits in its convolutions and matrix products, as QuantizeLinear and DequantizeLinear
-nodes about them, which a runtime takes into the operations.
+"""Quantise the convolutions and matrix products of a model to int8.
 
-Weights have a scale for each output channel, activations one for the tensor; a batch norm behind a convolution
-becomes part of it. There are two forms. The one for CPUs: activations uint8 with a zero point, weights int8 and
-biases int32 in the file; what leaves a convolution is quantised as well, without which onnxruntime computes none
-in integers. The one for TensorRT: everything symmetric, with zero points of 0; weights stay float32 in the file
-with a pair of nodes behind them, and biases float32, for that is what its parser reads.
+The quantisation is written as QuantizeLinear and DequantizeLinear nodes around the operations, which a runtime
+fuses with them. Weights have one scale per output channel, activations one per tensor; a batch norm behind a
+convolution is folded into it. There are two forms:
+
+* For CPUs: activations are uint8 with a zero point; the file stores weights as int8 and biases as int32. The
+  outputs of convolutions are quantised too, because otherwise onnxruntime computes none of them in integers.
+* For TensorRT, called symmetric: all zero points are 0. The file stores weights and biases as float32, with a pair
+  of nodes behind the weights, because that is what TensorRT's parser reads.
 """
 
 from __future__ import annotations
@@ -20,61 +22,66 @@ from edge_trgl.export.arrays import Array
 from edge_trgl.export.graph.names import prefix_of
 from edge_trgl.export.int8.integers import LARGEST_BIAS, Step, as_int8, as_int32, channel_scales
 from edge_trgl.export.int8.sites import Site, sites
-from edge_trgl.export.onnx_file.made_weights import Made
-from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.export.onnx_file.made_weights import MadeWeights
+from edge_trgl.export.onnx_file.stream_reader import StreamedModel
 from edge_trgl.export.onnx_file.weights import Weight
 
 
-def watched(written: Written, depth: int, *, symmetric: bool) -> dict[int, list[str]]:
-    """By module, from 1 to `depth`: the tensors whose values must be known to quantise it."""
-    found = {}
+def watched(written: StreamedModel, depth: int, *, symmetric: bool) -> dict[int, list[str]]:
+    """The names of the tensors whose ranges are needed to quantise each module, by module from 1 to `depth`."""
+    tensors = {}
     for number in range(1, depth + 1):
-        there = sites(written, number)
-        names = [site.entry for site in there]
+        module_sites = sites(written, number)
+        names = [site.entry for site in module_sites]
         if not symmetric:
-            names += [site.leaving for site in there if site.leaving is not None]
-        found[number] = list(dict.fromkeys(names))
-    return found
+            names += [site.leaving for site in module_sites if site.leaving is not None]
+        tensors[number] = list(dict.fromkeys(names))
+    return tensors
 
 
-def quantised(written: Written, depth: int, steps: Mapping[str, Step], made: Made, *, symmetric: bool) -> Written:
-    """`written`, a float32 model of `depth` modules, in one of the two forms; its new weights are in `made`.
+def quantised(
+    written: StreamedModel, depth: int, steps: Mapping[str, Step], made: MadeWeights, *, symmetric: bool
+) -> StreamedModel:
+    """Return `written` in one of the two quantised forms.
 
     Memory: one tensor of weights, and a copy of it.
 
     Args:
-        written: its weights are read.
-        depth: its modules.
-        steps: of every tensor that `watched` names, in the same form.
-        made: takes the weights.
-        symmetric: the form for TensorRT.
+        written: a float32 model.
+        depth: the number of its modules.
+        steps: scale and zero point of every tensor that `watched` names for the same form.
+        made: stores the new weights.
+        symmetric: whether to write the form for TensorRT.
     """
-    there = {number: sites(written, number) for number in range(1, depth + 1)}
+    sites_of = {number: sites(written, number) for number in range(1, depth + 1)}
     leaving = {
-        site.leaving for found in there.values() for site in found if site.leaving is not None and not symmetric
+        site.leaving
+        for module_sites in sites_of.values()
+        for site in module_sites
+        if site.leaving is not None and not symmetric
     }
     model = onnx.ModelProto()
     model.CopyFrom(written.model)
     del model.graph.node[:]
     weights: dict[str, Weight] = {}
-    for number, found in there.items():
+    for number, module_sites in sites_of.items():
         module = _Module(written, number, steps, made, leaving, symmetric=symmetric)
-        model.graph.node.extend(module.nodes(found))
+        model.graph.node.extend(module.nodes(module_sites))
         weights |= module.weights
     read = {name for node in model.graph.node for name in node.input}
     kept = {name: weight for name, weight in written.weights.items() if name in read}
-    return Written(model=model, weights=kept | weights)
+    return StreamedModel(model=model, weights=kept | weights)
 
 
 class _Module:
-    """The nodes of one module; `weights` fills up with what they read that was not there before."""
+    """Builds the nodes of one quantised module; `weights` collects the new tensors that they read, by name."""
 
     def __init__(
         self,
-        written: Written,
+        written: StreamedModel,
         number: int,
         steps: Mapping[str, Step],
-        made: Made,
+        made: MadeWeights,
         leaving: set[str],
         *,
         symmetric: bool,
@@ -85,26 +92,26 @@ class _Module:
         self._new: list[NodeProto] = []
         self.weights: dict[str, Weight] = {}
 
-    def nodes(self, found: list[Site]) -> list[NodeProto]:
-        by_name = {site.node.name: site for site in found}
-        gone = {node.name for site in found for node in (site.turned, site.norm) if node is not None}
+    def nodes(self, module_sites: list[Site]) -> list[NodeProto]:
+        by_name = {site.node.name: site for site in module_sites}
+        folded = {node.name for site in module_sites for node in (site.turned, site.norm) if node is not None}
         for node in self._written.model.graph.node:
-            if not node.name.startswith(self._prefix) or node.name in gone:
+            if not node.name.startswith(self._prefix) or node.name in folded:
                 continue
             site = by_name.get(node.name)
-            made = NodeProto()
-            made.CopyFrom(node)
+            copy = NodeProto()
+            copy.CopyFrom(node)
             if site is not None:
-                self._rewrite(made, site)
-            self._new.append(made)
-            for place, name in enumerate(made.output):
+                self._rewrite(copy, site)
+            self._new.append(copy)
+            for place, name in enumerate(copy.output):
                 if name in self._leaving:
-                    made.output[place] = f"{self._prefix}exact/{name}"
-                    self._pair(name, made.output[place], name)
+                    copy.output[place] = f"{self._prefix}exact/{name}"
+                    self._pair(name, copy.output[place], name)
         return self._new
 
     def _rewrite(self, node: NodeProto, site: Site) -> None:
-        """Let `node` read what is quantised, and give what the norm gave."""
+        """Make `node` read quantised inputs and write the output of the norm that is folded into it."""
         values, bias = _folded(site, self._written.weights)
         inputs = [self._entry(site.entry), self._weight(node.name, values, bias, site)]
         if bias is not None:
@@ -113,7 +120,10 @@ class _Module:
         node.output[:] = [site.output]
 
     def _entry(self, name: str) -> str:
-        """The activations `name` as a site reads them: quantised, here or where they left a convolution."""
+        """The name of the quantised form of the activations `name`.
+
+        Those that leave a convolution are quantised there and keep their name.
+        """
         if name in self._leaving:
             return name
         target = f"{self._prefix}dequantised/{name}"
@@ -123,7 +133,7 @@ class _Module:
         return target
 
     def _pair(self, name: str, source: str, target: str) -> None:
-        """Q and DQ, by the step of `name`."""
+        """Add QuantizeLinear and DequantizeLinear from `source` to `target`, with the scale of `name`."""
         step, between = self._steps[name], f"{self._prefix}quantised/{name}"
         scale = self._add(f"{self._prefix}scale/{name}", np.asarray(step.scale))
         zero = self._add(f"{self._prefix}zero/{name}", np.asarray(step.zero))
@@ -171,7 +181,7 @@ class _Module:
 
 
 def _folded(site: Site, weights: Mapping[str, Weight]) -> tuple[Array, Array | None]:
-    """The weights and the bias of a site, in float32, with the batch norm behind it as a part of them."""
+    """The float32 weights and bias of a site, with the batch norm behind it folded in."""
     values: Array = site.weight.read()
     if site.turned is not None:
         values = np.ascontiguousarray(values.T)
@@ -179,7 +189,7 @@ def _folded(site: Site, weights: Mapping[str, Weight]) -> tuple[Array, Array | N
     if site.norm is None:
         return values, bias
     gain, offset, mean, variance = (weights[name].read().astype(np.float64) for name in site.norm.input[1:])
-    epsilon = next((one.f for one in site.norm.attribute if one.name == "epsilon"), 1e-5)
+    epsilon = next((attribute.f for attribute in site.norm.attribute if attribute.name == "epsilon"), 1e-5)
     factor = gain / np.sqrt(variance + epsilon)
     values *= factor.astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
     shift = mean if bias is None else mean - bias

@@ -1,8 +1,8 @@
-"""The range of values that a quantised tensor stands for, from its histogram, by three methods.
+"""Choose the range of values that a quantised tensor covers, from its histogram, by one of three methods.
 
-`minmax`: all that was seen. `percentile`: all but a share of it. `entropy`: the part of it whose quantised
-distribution tells most of the whole one, by their Kullback-Leibler divergence (S. Migacz, 8-bit Inference with
-TensorRT, 2017), for ranges that need not be symmetric.
+`minmax` covers all values seen. `percentile` cuts off a small share of them. `entropy` takes the range whose
+quantised distribution is closest to the full one by Kullback-Leibler divergence (S. Migacz, 8-bit Inference with
+TensorRT, 2017), extended to ranges that are not symmetric.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from edge_trgl.export.int8.histogram import NUM_BINS, Histogram
 Method = Literal["minmax", "percentile", "entropy"]
 
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy")
-"""In the order in which they are preferred."""
+"""All methods, in order of preference."""
 
 PERCENTILE = 99.99
-"""Of the values that are kept; of the rest, one half is cut at either end."""
+"""Percentage of the values to cover; half of the rest is cut off at each end."""
 
 NUM_LEVELS = 255
 NUM_CANDIDATES = 112
-"""Ranges that `entropy` tries, from one with a level for each bin to the whole."""
+"""Ranges that `entropy` tries, from one with a quantisation level per bin to the full range."""
 
 
 def range_of(seen: Histogram, method: Method, *, symmetric: bool) -> tuple[float, float]:
-    """Least and largest value; zero is between them, and in the middle if `symmetric`."""
+    """Choose the smallest and largest value to cover, low <= 0 <= high; low is -high if `symmetric`."""
     if method == "minmax":
         return _mirrored(seen.smallest, seen.largest, symmetric=symmetric)
     if method == "percentile":
@@ -60,7 +60,10 @@ def _entropy(seen: Histogram, low: float, high: float) -> tuple[float, float]:
 
 
 def _without_zeros(seen: Histogram) -> Array:
-    """The counts with that of zero like its neighbours': of zeros, a ReLU leaves many, and integers have one."""
+    """The counts, with that of the bin at zero replaced by its larger neighbour's.
+
+    ReLUs produce many zeros, which are exact in any range and would otherwise dominate the divergence.
+    """
     zero = int(np.abs(seen.centres()).argmin())
     counts: Array = seen.counts.copy()
     counts[zero] = max(seen.counts[max(zero - 1, 0)] * (zero > 0), seen.counts[min(zero + 1, NUM_BINS - 1)])
@@ -68,7 +71,10 @@ def _without_zeros(seen: Histogram) -> Array:
 
 
 def _divergence(centres: Array, counts: Array, low: float, high: float) -> float:
-    """Of the counts, those outside moved to the outermost inside, from what the levels tell of those inside."""
+    """The Kullback-Leibler divergence between the clipped histogram and its quantised version.
+
+    Counts outside the range are added to the outermost bins inside it.
+    """
     inside = np.flatnonzero((centres >= low) & (centres <= high))
     if not len(inside) or not counts[inside].any():
         return float("inf")
@@ -84,6 +90,6 @@ def _divergence(centres: Array, counts: Array, low: float, high: float) -> float
     sharers = np.maximum(np.bincount(levels, seen, NUM_LEVELS), 1)
     told = (totals / sharers)[levels[seen]]
     expected = whole[seen] / whole.sum()
-    # A level with nothing inside it tells nothing of the values that were moved there.
+    # A level that held no value before the clipping would give a probability of 0.
     told = np.maximum(told / told.sum(), 1e-9)
     return float((expected * np.log(expected / told)).sum())

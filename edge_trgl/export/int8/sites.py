@@ -1,4 +1,4 @@
-"""Where a graph multiplies by weights: the operations that are worth quantising, and what belongs to each."""
+"""Find the operations of a graph that are worth quantising, those that multiply by weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx
 from onnx import NodeProto
 
 from edge_trgl.export.graph.names import prefix_of
-from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.export.onnx_file.stream_reader import StreamedModel
 from edge_trgl.export.onnx_file.weights import Weight
 
 
@@ -20,13 +20,14 @@ class Site:
     """One Conv, Gemm or MatMul of a module.
 
     Args:
-        node: the operation; what it reads first are activations.
+        node: the operation; its first input are activations.
         weight: its weights, a tensor of the model.
-        axis: that of the output channels, in the weights as the node reads them.
-        turned: a transpose between the weights and the node.
-        bias: a tensor of the model.
-        norm: a batch norm that alone reads what the node gives, and can be part of it.
-        leaving: what leaves a Conv, its norm and a ReLU behind it; None where that is a graph's output.
+        axis: the axis of the output channels in the weights as the node reads them.
+        turned: the Transpose between the weights and the node; None if there is none.
+        bias: a tensor of the model; None if there is none.
+        norm: the BatchNormalization that can be folded into a Conv, as its only reader; None if there is none.
+        leaving: the output of a Conv together with its norm and the ReLU behind it; None for other operations,
+            and if that is an output of the graph.
     """
 
     node: NodeProto
@@ -39,22 +40,22 @@ class Site:
 
     @property
     def entry(self) -> str:
-        """The activations that it reads."""
+        """The name of the activations that it reads."""
         return str(self.node.input[0])
 
     @property
     def output(self) -> str:
-        """What it gives, the norm included."""
+        """The name of its output, that of the norm if there is one."""
         return str((self.norm or self.node).output[0])
 
 
-def sites(written: Written, number: int) -> list[Site]:
-    """Those of module `number`, counted from 1, in the graph's order."""
+def sites(written: StreamedModel, number: int) -> list[Site]:
+    """Find the sites of module `number`, counted from 1, in the graph's order."""
     return _Module(written, number).sites()
 
 
 class _Module:
-    def __init__(self, written: Written, number: int) -> None:
+    def __init__(self, written: StreamedModel, number: int) -> None:
         self._prefix, self._weights = prefix_of(number), written.weights
         self._nodes = [node for node in written.model.graph.node if node.name.startswith(self._prefix)]
         self._makers = {name: node for node in self._nodes for name in node.output}
@@ -110,7 +111,7 @@ class _Module:
         return None if name in self._given else name
 
     def _only_reader(self, name: str) -> NodeProto | None:
-        """The one node, in this module, that reads `name`; None if another does, or it is an output."""
+        """The only node that reads `name`, if it is in this module and `name` is not an output; else None."""
         readers = self._readers.get(name, [])
         if len(readers) != 1 or name in self._given or not readers[0].name.startswith(self._prefix):
             return None

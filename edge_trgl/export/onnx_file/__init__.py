@@ -1,1 +1,1 @@
-"""ONNX files written and read as streams, larger than memory."""
+"""ONNX files larger than memory, written and read as streams."""

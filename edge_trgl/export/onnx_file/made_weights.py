@@ -1,4 +1,4 @@
-"""Keep tensors that were made for a model in a file until the model is written."""
+"""Keep new tensors, such as quantised weights, in a file until the model is written."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from edge_trgl.export.onnx_file.weights import Weight
 from edge_trgl.runtime.storage import files
 
 
-class Made:
-    """A file of tensors, one behind the other; none of them stays in memory.
+class MadeWeights:
+    """A file to which tensors are appended; none of them stays in memory.
 
     Args:
-        path: an older file is written over.
+        path: an existing file is replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class Made:
         self._end = 0
 
     def add(self, name: str, values: Array) -> Weight:
-        """Write `values`; where they are.
+        """Append the tensor `values` and return its place in the file.
 
         Raises:
             StorageError: the disk is full or fails.
@@ -35,7 +35,7 @@ class Made:
         return self.add_parts(name, values.shape, values.dtype, [values])
 
     def add_parts(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[Array]) -> Weight:
-        """The same of a tensor whose values come a part at a time, in row-major order.
+        """Append a tensor whose values come in parts, in row-major order, and return its place in the file.
 
         Raises:
             StorageError: the disk is full or fails.

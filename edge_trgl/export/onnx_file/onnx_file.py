@@ -1,4 +1,4 @@
-"""Write an ONNX file, read it back and check it, then publish or refuse it."""
+"""Write an ONNX file, read it back and check it, then publish or reject it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnx
 
 from edge_trgl.config.export_request import Target
 from edge_trgl.export.onnx_file import stream_reader, stream_writer
-from edge_trgl.export.onnx_file.stream_reader import Written
+from edge_trgl.export.onnx_file.stream_reader import StreamedModel
 from edge_trgl.export.onnx_file.weights import SLICE_BYTES, Weight
 from edge_trgl.run.export_record import FileRecord
 from edge_trgl.runtime.errors import ExportRejectedError, StorageError
@@ -22,15 +22,18 @@ from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.units import MIB
 
 MAX_INSIDE_BYTES = 512 * MIB
-"""A model up to this size is one file. A runtime that opens one holds its weights twice for a while; weights in a
-file of their own are mapped. Beyond 2 GiB there is no choice: readers count a protobuf message in 32 bits."""
+"""Models up to this size are a single file; the weights of larger ones go to a separate file.
+
+While a runtime loads a single file, it holds the weights twice, whereas it maps a separate file into memory. Above
+2 GiB a separate file is required, because the size of a protobuf message must fit a signed 32-bit integer.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """Where an exported model goes: `model`, and `data` where its weights are in a file of their own.
+    """The final paths of an exported model: `model`, and `data` if its weights are in a separate file.
 
-    Until they are published both have another name, with `.new` behind it.
+    Until they are published, both files have `.new` appended to their names.
     """
 
     model: Path
@@ -38,30 +41,30 @@ class ModelFiles:
 
     @property
     def unpublished(self) -> list[Path]:
-        """What there is of it before it is published, the data first."""
+        """The paths of its files before they are published, the data first."""
         return [new_of(path) for path in (self.data, self.model) if path is not None]
 
-    def read(self) -> Written:
-        """The model that is not yet published."""
+    def read(self) -> StreamedModel:
+        """Read the model that is not published yet."""
         return stream_reader.read(new_of(self.model), None if self.data is None else new_of(self.data))
 
 
 def new_of(path: Path) -> Path:
-    """The name of a file before it is published."""
+    """The path of a file before it is published."""
     return path.with_name(path.name + ".new")
 
 
 def rejected(path: Path) -> Path:
-    """Where a refused file is kept: `model.onnx` goes to `model.onnx.rejected`."""
+    """The path at which a rejected file is kept: `model.onnx.rejected` for `model.onnx`."""
     return path.with_name(path.name + ".rejected")
 
 
 def write(
     model: onnx.ModelProto, weights: Sequence[Weight], path: Path, *, max_inside: int = MAX_INSIDE_BYTES
 ) -> ModelFiles:
-    """Write `model` with `weights`, durably, in files that are yet to be published as `path`.
+    """Write `model` with `weights` durably to unpublished files, for `publish` to rename to `path`.
 
-    The weights' files are copied a slice at a time. Above `max_inside` bytes they go to a file beside the model.
+    Weights are copied a slice at a time. If the model exceeds `max_inside` bytes, they go to a file beside it.
 
     Raises:
         StorageError: the disk is full or fails.
@@ -76,40 +79,41 @@ def write(
     return ModelFiles(model=path, data=data)
 
 
-def check(written: ModelFiles, target: Target) -> Written:
-    """Read the unpublished files back and have ONNX's checker look at the whole graph, types and shapes included.
+def check(written: ModelFiles, target: Target) -> StreamedModel:
+    """Read the unpublished files back and run ONNX's checker on the whole graph, types and shapes included.
 
-    The weights are inputs there, so that none is in memory; that their bytes fit their shapes and fill the file
-    was seen in reading it.
+    The checker sees the weights as inputs, so that none is in memory. Reading has already checked that the number
+    of their bytes fits their shapes.
 
     Raises:
-        ExportRejectedError: the checker refuses it; the files are kept as `.rejected`.
+        ExportRejectedError: the checker rejects the model; the files are kept as `.rejected`.
     """
-    found = written.read()
-    opsets = {entry.domain: entry.version for entry in found.model.opset_import}
+    streamed = written.read()
+    opsets = {entry.domain: entry.version for entry in streamed.model.opset_import}
     assert opsets == {"": target.opset}, f"asked for opset {target.opset}, the file has {opsets}"
-    assert found.model.ir_version == target.ir, f"asked for IR {target.ir}, the file has {found.model.ir_version}"
+    ir_version = streamed.model.ir_version
+    assert ir_version == target.ir, f"asked for IR {target.ir}, the file has {ir_version}"
     open_graph = onnx.ModelProto()
-    open_graph.CopyFrom(found.model)
-    open_graph.graph.input.extend(map(typed, found.weights.values()))
+    open_graph.CopyFrom(streamed.model)
+    open_graph.graph.input.extend(map(typed, streamed.weights.values()))
     try:
         onnx.checker.check_model(open_graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = f"{written.model.name} was refused by the ONNX checker: {str(error).splitlines()[0]}"
         refuse(written, {"reason": reason}, hint="please report it")
-    return found
+    return streamed
 
 
 def typed(weight: Weight) -> onnx.ValueInfoProto:
-    """`weight` as the input of a graph."""
+    """Declare `weight` as an input of a graph."""
     return onnx.helper.make_tensor_value_info(weight.name, weight.elem_type, list(weight.shape))
 
 
 def publish(written: ModelFiles) -> None:
-    """Give the files their names, over those of an older export.
+    """Rename the files to their final names, replacing those of an older export.
 
-    An interruption leaves the old model or the new one: the data have a name that the old model does not use, and
-    the model is renamed last.
+    An interruption leaves either the old model or the new one: the data file has a name that the old model does
+    not use, and the model is renamed last.
     """
     old = _data_of(written.model)
     if written.data is not None:
@@ -120,11 +124,11 @@ def publish(written: ModelFiles) -> None:
 
 
 def refuse(written: ModelFiles, document: Document, *, hint: str) -> None:
-    """Keep the files as `.rejected`, with `document`, and leave what was published before alone.
+    """Rename the files to `.rejected`, with `document` as JSON beside them; a published model is left as it is.
 
     Args:
-        written: not yet published.
-        document: why, in its `reason`, and whatever else is known.
+        written: files that are not published yet.
+        document: the cause in `reason`, and whatever else is known.
         hint: what to do about it.
 
     Raises:
@@ -139,7 +143,7 @@ def refuse(written: ModelFiles, document: Document, *, hint: str) -> None:
 
 
 def described(path: Path) -> FileRecord:
-    """Describe the file that `path`, which is not published yet, will be."""
+    """Describe an unpublished file under its final name: its size in bytes and its SHA-256 sum."""
     digest, view = hashlib.sha256(), memoryview(bytearray(SLICE_BYTES))
     with files.opened(path, os.O_RDONLY) as fd:
         num_bytes = files.size(fd)
@@ -151,7 +155,7 @@ def described(path: Path) -> FileRecord:
 
 
 def withdraw(path: Path) -> None:
-    """Remove a published model, if there is one, and its weights where they are beside it."""
+    """Remove a published model, if there is one, and its data file."""
     data = _data_of(path)
     files.remove(path)
     if data is not None:
@@ -159,15 +163,15 @@ def withdraw(path: Path) -> None:
 
 
 def _free_data(path: Path) -> Path:
-    """A name for the weights beside `path` that the model which is there now does not use."""
+    """A path for the data file of `path` that the currently published model does not use."""
     first, second = (path.with_name(path.name + suffix) for suffix in (".data", ".data2"))
     return second if _data_of(path) == first else first
 
 
 def _data_of(path: Path) -> Path | None:
-    """Where the published model has its weights, if not in itself; None if there is none that can be read."""
+    """The data file of the published model; None if there is none, or the model cannot be read."""
     try:
-        places = {weight.path for weight in stream_reader.read(path).weights.values()}
+        paths = {weight.path for weight in stream_reader.read(path).weights.values()}
     except (StorageError, ValueError):
         return None
-    return next(iter(places - {path}), None)
+    return next(iter(paths - {path}), None)

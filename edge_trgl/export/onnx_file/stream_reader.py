@@ -1,4 +1,4 @@
-"""Read a model back from its file: its graph, and where each weight lies in the file. No weight is read."""
+"""Read a model's graph from its file, and the place of each weight in the file, without reading any weight."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from edge_trgl.runtime.storage import files
 _MAX_VARINT_BYTES = 10
 _NUMBER, _LENGTH_DELIMITED = 0, 2
 _FIXED_BYTES = {1: 8, 5: 4}
-"""Of the wire types whose values are of one length."""
+"""Size of a value, by wire type, for the types with a fixed size."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
-    """A model without its initializers, and these by name."""
+class StreamedModel:
+    """A model whose weights stay in files.
+
+    Args:
+        model: the model without its initializers.
+        weights: the place of each initializer in a file, by name.
+    """
 
     model: onnx.ModelProto
     weights: dict[str, Weight]
@@ -31,7 +36,14 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class _Field:
-    """One field of a message: its number, and where it and its value begin and end in the file."""
+    """One field of a protobuf message.
+
+    Args:
+        number: the field's number.
+        begin: byte of the file at which the field begins.
+        start: byte at which its value begins.
+        stop: byte after its value.
+    """
 
     number: int
     begin: int
@@ -39,12 +51,16 @@ class _Field:
     stop: int
 
 
-def read(path: Path, data: Path | None = None) -> Written:
-    """Read the model at `path`; `data`: where its weights are, if not at the location that it names.
+def read(path: Path, data: Path | None = None) -> StreamedModel:
+    """Read the model at `path`.
+
+    Args:
+        path: the model file.
+        data: path of its data file, if that is not at the location that the model names.
 
     Raises:
-        ValueError: the file is not of this form.
-        StorageError: it cannot be read.
+        ValueError: the file is not an ONNX model, or a weight's size does not fit its shape.
+        StorageError: the file cannot be read.
     """
     try:
         return _read(path, data)
@@ -52,7 +68,7 @@ def read(path: Path, data: Path | None = None) -> Written:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read(path: Path, data: Path | None) -> Written:
+def _read(path: Path, data: Path | None) -> StreamedModel:
     model = onnx.ModelProto()
     weights: dict[str, Weight] = {}
     with files.opened(path, os.O_RDONLY) as fd:
@@ -66,7 +82,7 @@ def _read(path: Path, data: Path | None) -> Written:
                     weights[weight.name] = weight
                 else:
                     model.graph.MergeFromString(_bytes(fd, inner.begin, inner.stop))
-    return Written(model=model, weights=weights)
+    return StreamedModel(model=model, weights=weights)
 
 
 def _weight(fd: int, field: _Field, path: Path, data: Path | None) -> Weight:
@@ -94,7 +110,7 @@ def _weight(fd: int, field: _Field, path: Path, data: Path | None) -> Weight:
 
 
 def _fields(fd: int, start: int, stop: int) -> Iterator[_Field]:
-    """The fields of the message that takes bytes `start` to `stop`."""
+    """Iterate over the fields of the message in bytes `start` to `stop`."""
     while start < stop:
         key, position = _varint(fd, start)
         wire_type = key & 7
@@ -106,22 +122,24 @@ def _fields(fd: int, start: int, stop: int) -> Iterator[_Field]:
         elif wire_type in _FIXED_BYTES:
             end = position + _FIXED_BYTES[wire_type]
         else:
-            raise ValueError(f"byte {start}: no field of a message begins like this")
+            raise ValueError(f"byte {start}: not the beginning of a protobuf field")
         if end > stop:
-            raise ValueError(f"byte {start}: a field ends at {end}, what it stands in at {stop}")
+            raise ValueError(
+                f"byte {start}: the field ends at byte {end}, after its message, which ends at {stop}"
+            )
         yield _Field(number=key >> 3, begin=start, start=position, stop=end)
         start = end
 
 
 def _varint(fd: int, start: int) -> tuple[int, int]:
-    """The number at byte `start`, and the byte after it."""
+    """Read the variable-length integer at byte `start`; returns it and the position after it."""
     read = _bytes(fd, start, min(start + _MAX_VARINT_BYTES, files.size(fd)))
     value = 0
     for place, byte in enumerate(read):
         value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             return value, start + place + 1
-    raise ValueError(f"byte {start}: a number has no end")
+    raise ValueError(f"byte {start}: the integer does not end")
 
 
 def _bytes(fd: int, start: int, stop: int) -> bytes:

@@ -1,9 +1,8 @@
-"""Write an ONNX model as a stream of bytes, so that no weight is ever in memory.
+"""Write an ONNX model as a stream of bytes, so that no weight is ever in memory as a whole.
 
-A protobuf message is its fields, one after the other, and a message inside another is preceded by its
-length. Lengths are known from shapes, so the weights can go from their files straight to the model's. Larger
-models have their weights in a file of their own, each from a multiple of `ALIGNMENT` on, where a runtime can map
-them.
+A protobuf message is a sequence of fields, and a nested message is preceded by its length. The lengths follow from
+the shapes, so weights can be copied straight from their files into the model's. Larger models have their weights
+in a separate file, each at a multiple of `ALIGNMENT`, so that a runtime can map them into memory.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import onnx
 from edge_trgl.export.onnx_file.weights import Weight
 
 ALIGNMENT = 65_536
-"""Bytes: a multiple of the memory pages of every system (4, 16 or 64 KiB), and what Windows maps from."""
+"""Bytes: a multiple of every system's page size (4, 16 or 64 KiB), and the granularity of mappings on Windows."""
 
 # All three are length-delimited: wire type 2.
 MODEL_GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
@@ -24,13 +23,13 @@ TENSOR_RAW_DATA = onnx.TensorProto.RAW_DATA_FIELD_NUMBER
 
 
 def inside_bytes(model: onnx.ModelProto, weights: Sequence[Weight]) -> int:
-    """The size of the file that `inside` gives."""
+    """The size in bytes of the file that `inside` yields."""
     prefix, tensors = _laid_out(model, weights)
     return len(prefix) + sum(len(head) + weight.num_bytes for head, weight in zip(tensors, weights, strict=True))
 
 
 def inside(model: onnx.ModelProto, weights: Sequence[Weight]) -> Iterator[bytes | memoryview]:
-    """The file of `model`, which has no initializers, with `weights` as its initializers."""
+    """The bytes of a single file: `model`, which has no initializers, with `weights` as its initializers."""
     prefix, tensors = _laid_out(model, weights)
     yield prefix
     for head, weight in zip(tensors, weights, strict=True):
@@ -39,7 +38,7 @@ def inside(model: onnx.ModelProto, weights: Sequence[Weight]) -> Iterator[bytes 
 
 
 def beside(model: onnx.ModelProto, weights: Sequence[Weight], location: str) -> bytes:
-    """The file of `model` with `weights` as its initializers, their bytes in the file `location` beside it."""
+    """The bytes of `model` with `weights` as external initializers in the file `location` beside it."""
     described = onnx.ModelProto()
     described.CopyFrom(model)
     for weight, start in zip(weights, _starts(weights), strict=True):
@@ -52,7 +51,7 @@ def beside(model: onnx.ModelProto, weights: Sequence[Weight], location: str) -> 
 
 
 def data(weights: Sequence[Weight]) -> Iterator[bytes | memoryview]:
-    """The file beside the model."""
+    """The bytes of the data file: all `weights`, each at a multiple of `ALIGNMENT`."""
     position = 0
     for weight, start in zip(weights, _starts(weights), strict=True):
         yield bytes(start - position)
@@ -69,7 +68,7 @@ def _starts(weights: Sequence[Weight]) -> list[int]:
 
 
 def _laid_out(model: onnx.ModelProto, weights: Sequence[Weight]) -> tuple[bytes, list[bytes]]:
-    """All that comes before the weights, and what comes before the bytes of each."""
+    """The bytes before the first weight, and the bytes that precede each weight's values."""
     tensors = [_head(weight) for weight in weights]
     inner = model.graph.SerializeToString()
     outer = onnx.ModelProto()

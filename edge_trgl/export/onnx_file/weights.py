@@ -1,4 +1,4 @@
-"""A tensor that lies in some file, and its bytes a slice at a time."""
+"""A tensor stored in a file, readable a slice at a time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ SLICE_BYTES = 8 * MIB
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """A tensor of a model: its `name` there, and the `num_bytes` from byte `start` of the file `path` that it is.
+    """A tensor of a model, stored in a file, row-major and little-endian as in safetensors and ONNX.
 
-    `dtype` as NumPy calls it; row-major and little-endian, as safetensors and ONNX have it.
+    Args:
+        name: in the model.
+        dtype: NumPy's name of the dtype.
+        shape: of the tensor.
+        path: the file.
+        start: byte of the file at which it begins.
+        num_bytes: its size.
     """
 
     name: str
@@ -33,11 +39,11 @@ class Weight:
 
     @property
     def elem_type(self) -> int:
-        """The number that ONNX has for the dtype."""
+        """ONNX's number for the dtype."""
         return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
 
     def slices(self) -> Iterator[memoryview]:
-        """The bytes in order; each slice is good until the next."""
+        """Iterate over the bytes in slices of `SLICE_BYTES`; a slice is valid until the next one is read."""
         buffer = memoryview(mmap.mmap(-1, min(SLICE_BYTES, max(self.num_bytes, 1))))
         with files.opened(self.path, os.O_RDONLY) as fd:
             for offset in range(0, self.num_bytes, SLICE_BYTES):
@@ -46,7 +52,7 @@ class Weight:
                 yield view
 
     def read(self) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-        """The tensor, in memory of its own."""
+        """Read the whole tensor into a new array."""
         values = np.empty(self.shape, np.dtype(self.dtype).newbyteorder("<"))
         with files.opened(self.path, os.O_RDONLY) as fd:
             files.read_into(fd, values.reshape(-1).view(np.uint8).data, self.start)

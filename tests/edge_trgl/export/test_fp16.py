@@ -12,10 +12,10 @@ from torch import nn
 
 from edge_trgl.config.export_request import TARGETS
 from edge_trgl.export.compare.session import Session
-from edge_trgl.export.fp16 import halved
+from edge_trgl.export.fp16 import to_half_precision
 from edge_trgl.export.graph.stage import Normalisation
 from edge_trgl.export.onnx_file import onnx_file
-from edge_trgl.export.onnx_file.made_weights import Made
+from edge_trgl.export.onnx_file.made_weights import MadeWeights
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def halve(tmp_path, unpublished):
 
     def make(modules, normalisation, target="generic"):
         floats = unpublished(tmp_path, modules, normalisation, target=target).read()
-        model = halved(floats, Made(tmp_path / "made"))
+        model = to_half_precision(floats, MadeWeights(tmp_path / "made"))
         files = onnx_file.write(model.model, list(model.weights.values()), tmp_path / "half.onnx")
         found = onnx_file.check(files, TARGETS[target])
         return SimpleNamespace(floats=floats, model=found, path=onnx_file.new_of(files.model))

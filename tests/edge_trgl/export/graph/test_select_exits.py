@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from edge_trgl.export.graph.select_exits import giving
+from edge_trgl.export.graph.select_exits import select_exits
 from edge_trgl.export.graph.stage import Stage
 from edge_trgl.export.graph.trace import Traced, trace
 
@@ -23,11 +23,11 @@ def traced(net):
 
 def test_all_exits_are_the_whole_module(traced):
     names = {"boundary_1": "boundary_1", "logits_1": "logits_1"}
-    assert giving(traced, names) == traced
+    assert select_exits(traced, names) == traced
 
 
 def test_without_its_classifier(traced):
-    found = giving(traced, {"boundary_1": "boundary_1"})
+    found = select_exits(traced, {"boundary_1": "boundary_1"})
     assert found.exits == {"boundary_1": (4, 8, 8)}
     assert {own.split(".")[0] for own in found.weights.values()} == {"trunk"}
     assert {own.split(".")[0] for own in traced.weights.values()} == {"trunk", "head"}
@@ -35,7 +35,7 @@ def test_without_its_classifier(traced):
 
 
 def test_an_exit_under_another_name_alone(traced):
-    found = giving(traced, {"logits_1": "logits"})
+    found = select_exits(traced, {"logits_1": "logits"})
     assert found.exits == {"logits": (5,)}
     assert found.weights == traced.weights  # the classifier reads the boundary
     outputs = {name for node in found.nodes for name in node.output}
@@ -51,7 +51,7 @@ def test_what_a_graph_inside_a_node_reads_is_kept():
         onnx.helper.make_node("If", ["condition"], ["logits"], then_branch=inner, else_branch=inner),
     ]
     traced = Traced(nodes=nodes, weights={}, exits={"logits": (2,)})
-    assert [node.op_type for node in giving(traced, {"logits": "logits"}).nodes] == ["Abs", "If"]
+    assert [node.op_type for node in select_exits(traced, {"logits": "logits"}).nodes] == ["Abs", "If"]
 
 
 def test_a_weight_of_both_stays_with_either():
@@ -60,4 +60,4 @@ def test_a_weight_of_both_stays_with_either():
     traced = trace(stage.requires_grad_(requires_grad=False), 1, (4,), ["boundary_1", "logits_1"], opset=17)
     assert torch.equal(stage(torch.zeros(1, 4))[0], linear.bias[None])
     for name in ("boundary_1", "logits_1"):
-        assert giving(traced, {name: name}).weights == traced.weights
+        assert select_exits(traced, {name: name}).weights == traced.weights

@@ -20,7 +20,7 @@ from edge_trgl.export.compare.session import Session
 from edge_trgl.export.int8.activation_ranges import histograms, steps_of
 from edge_trgl.export.int8.quantise import quantised, watched
 from edge_trgl.export.onnx_file import onnx_file
-from edge_trgl.export.onnx_file.made_weights import Made
+from edge_trgl.export.onnx_file.made_weights import MadeWeights
 from edge_trgl.runtime.errors import ExportRejectedError
 
 SYMMETRIC = pytest.mark.parametrize("symmetric", [False, True], ids=["cpu", "tensorrt"])
@@ -40,7 +40,7 @@ def quantise(tmp_path, unpublished):
         seen = histograms(running, batches_of(len(x), 4), images, exits, names)
         assert set(seen) == {name for found in names.values() for name in found}
         steps = steps_of(seen, "minmax", symmetric=symmetric)
-        made = Made(tmp_path / "made")
+        made = MadeWeights(tmp_path / "made")
         model = quantised(floats, len(modules), steps, made, symmetric=symmetric)
         files = onnx_file.write(model.model, list(model.weights.values()), tmp_path / "small.onnx")
         found = onnx_file.check(files, TARGETS[target])

@@ -275,8 +275,8 @@ def test_a_damaged_file_is_not_read(tmp_path, net, exported):
     path = exported(tmp_path, net.modules, net.normalisation)
     data = path.read_bytes()
     path.write_bytes(data[:-1])
-    with pytest.raises(ValueError, match="a field ends at"):
+    with pytest.raises(ValueError, match="the field ends at"):
         stream_reader.read(path)
     path.write_bytes(data + b"\x07")
-    with pytest.raises(ValueError, match="no field of a message begins like this"):
+    with pytest.raises(ValueError, match="not the beginning of a protobuf field"):
         stream_reader.read(path)
