@@ -1,4 +1,4 @@
-"""Images or windows as the first module reads them: records from disk, augmented, normalised, on the device."""
+"""Batches of images or windows for the first module: read from disk, augmented, normalised, on the device."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ Samples = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 class Feed:
-    """One split of a prepared data set as batches of a span.
+    """Reads one split of a prepared data set, batch by batch.
 
-    `device`: where the tensors go. `augment` applies to spans that ask for it. `chunk_of(module)`: so many records
-    of the cached boundary that enters a module are kept together; for spans with such a source.
+    Args:
+        folder: the prepared data set.
+        info: its description.
+        split: train, val or test.
+        augment: applied in spans whose `augmented` is set.
+        batch_size: samples in a full batch.
+        seed: the run's random seed.
+        device: where the tensors go.
+        chunk_of: records in a chunk of the cached boundary that enters a module; samples are shuffled only within
+            windows of such chunks. Needed for spans whose `source` is a module.
     """
 
     def __init__(
@@ -49,7 +57,7 @@ class Feed:
         self._labels = torch.from_numpy(self._reader.labels)
         self._chunk_of = chunk_of
         count = len(self._reader)
-        # Only what is trained on is ever kept in boundaries that outlive a pass.
+        # Only training samples are ever stored in boundaries that outlive a pass.
         self._stored = stored_order(count, seed) if split == "train" else np.arange(count, dtype=np.int64)
         self._places = np.argsort(self._stored)
         self._order: tuple[tuple[int, int], Samples] = ((-1, 0), self._stored)
@@ -58,12 +66,12 @@ class Feed:
         return len(self._reader)
 
     def samples(self, span: Span, batch: int) -> Samples:
-        """The sample numbers, int64 [B], of one batch of `span`; only the last of a pass may be short."""
+        """Return the sample numbers of one batch of `span`, int64 [B]; only a pass's last batch may be short."""
         start = batch * self._batch_size
         return self._order_of(span)[start : start + self._batch_size]
 
     def upcoming(self, span: Span, batch: int, count: int) -> Samples:
-        """The samples, int64 [N], that follow on a batch of `span` within its pass, `count` at most."""
+        """Return at most `count` sample numbers, int64 [N], that follow a batch of `span` within its pass."""
         start = (batch + 1) * self._batch_size
         return self._order_of(span)[start : start + count]
 
@@ -81,21 +89,28 @@ class Feed:
         return windowed_order(len(self), self._seed, span.epoch, self._chunk_of(span.source))
 
     def labels(self, samples: Samples) -> Tensor:
-        """int64 [B]."""
+        """Return the labels of `samples`, int64 [B], on the device."""
         return self._labels[torch.from_numpy(samples)].to(self._device)
 
     def to_device(self, values: Tensor) -> Tensor:
-        """Boundary values, where the modules are. Nothing computes in float16: it is for storage, and widened."""
+        """Move boundary values to the device.
+
+        Float16 is a storage format only, so it becomes float32; other dtypes are kept.
+        """
         return values.to(self._device, torch.float32 if values.dtype == torch.float16 else values.dtype)
 
     def images(self, span: Span, batch: int, samples: Samples) -> Tensor:
-        """float32 [B, C, H, W], channels-last, or [B, C, L]; normalised, and augmented if the span says so."""
+        """Return normalised samples, float32: images [B, C, H, W] in channels-last memory, or windows [B, C, L].
+
+        They are augmented if the span says so.
+        """
         return self.unnormalised(span, batch, samples).sub_(self._mean).div_(self._std)
 
     def unnormalised(self, span: Span, batch: int, samples: Samples) -> Tensor:
-        """The same before they are normalised: bytes from 0 to 1, floats as they are.
+        """Return the samples of `images` before normalisation: bytes scaled to [0, 1], floats unchanged.
 
-        Of a span that is not shuffled, any samples in any order, each as in its own batch of that span.
+        In a span that is not shuffled, `samples` may be any samples in any order: each is augmented as in its own
+        batch of that span.
         """
         pixels = self._reader.read(samples)
         if span.augmented:
@@ -103,28 +118,28 @@ class Feed:
         return _channels_first(pixels, self._device).div_(self._scale)
 
     def _draws(self, span: Span, batch: int, samples: Samples) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        """What the augmentation of `samples` drew in `span`."""
+        """Return the random draws, int64 [B, 3], that augment `samples` in `span`."""
         if span.shuffled:
             return self._augment.draws(len(samples), key(self._seed, "augment", "shuffled", span.epoch, batch))
         batches, places = np.divmod(self._places[samples], self._batch_size)
-        found = np.empty((len(samples), 3), np.int64)
+        draws = np.empty((len(samples), 3), np.int64)
         for number in np.unique(batches).tolist():
             size = min(self._batch_size, len(self) - number * self._batch_size)
             drawn = self._augment.draws(size, key(self._seed, "augment", "plain", span.epoch, number))
-            found[batches == number] = drawn[places[batches == number]]
-        return found
+            draws[batches == number] = drawn[places[batches == number]]
+        return draws
 
     def pixels(self, samples: Samples) -> Tensor:
-        """float32 [B, C, H, W] or [B, C, L] on the CPU, as stored: neither augmented nor normalised."""
+        """Return the stored values, neither augmented nor normalised: float32 [B, C, H, W] or [B, C, L], on CPU."""
         return _channels_first(self._reader.read(samples), "cpu")
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the record files."""
         self._reader.close()
 
 
 def _channels_first(records: np.ndarray[Any, Any], device: str) -> Tensor:
-    """A float32 copy of [B, ..., C] as [B, C, ...]: images stay as they lie, channels-last; windows do not."""
+    """Copy [B, ..., C] to float32 [B, C, ...]; images stay channels-last in memory, windows become contiguous."""
     layout = torch.preserve_format if records.ndim == 4 else torch.contiguous_format
-    there = torch.from_numpy(records).to(device)  # as bytes: a quarter of what floats would be
-    return there.movedim(-1, 1).to(torch.float32, copy=True, memory_format=layout)
+    on_device = torch.from_numpy(records).to(device)  # before widening: bytes are a quarter of the transfer
+    return on_device.movedim(-1, 1).to(torch.float32, copy=True, memory_format=layout)

@@ -1,4 +1,4 @@
-"""Evaluation: forward visits over a split, module by module; the accuracy at every depth; the depth to use."""
+"""Evaluation: the accuracy at every depth, from forward visits over a split, and the depth to use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Check = Callable[[Visit], None]
 
 
 def run(run: Run) -> tuple[Scores, str]:
-    """Score a trained run; returns the scores and the sha256 of the weights that have them."""
+    """Score a trained run; return its scores and the SHA-256 (hex) of the weights that were scored."""
     opened = open_run(run)
     allocator.keep_tensors_on_heap()
     modules, headroom = opened.modules(), opened.headroom(opened.facts.limits, process_setup.others_mb())
@@ -39,7 +39,17 @@ def run(run: Run) -> tuple[Scores, str]:
 def evaluate(
     opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, headroom: Headroom, check: Check
 ) -> Scores:
-    """Score every depth that has a head on the validation and test sets: all of them or, end-to-end, the last."""
+    """Score every depth that has a head on the validation and test sets.
+
+    End-to-end training has a head at the last depth only.
+
+    Args:
+        opened: the run.
+        modules: its trained modules.
+        meter: measures the memory peak of each visit.
+        headroom: trims the heap before steps that need it.
+        check: called after every visit; raises to stop.
+    """
     validation, test = (_score(opened, modules, meter, headroom, check, split) for split in SPLITS)
     best = choose_depth(validation)
     return Scores(
@@ -54,7 +64,7 @@ def evaluate(
 
 
 def choose_depth(accuracies: Sequence[float]) -> int:
-    """The place, counted from 1, of the best accuracy; the first of equals, being the smaller network."""
+    """Return the position, from 1, of the best accuracy; of equals the first, as it is the smaller network."""
     return max(range(len(accuracies)), key=lambda depth: (accuracies[depth], -depth)) + 1
 
 
@@ -82,7 +92,7 @@ def _score(
         work_mb=opened.work_mb(),
         headroom=headroom,
     )
-    context.activations.restore([])  # what an evaluation before this one left behind when it was killed
+    context.activations.restore([])  # removes what a killed evaluation left behind
     totals = [Totals() for _ in range(len(opened))]
 
     def after(position: int, visit: Visit, local: LocalModule) -> None:
@@ -101,10 +111,13 @@ def _no_rate(visit: Visit, batch: int) -> float:
 
 
 def weights_sha256(modules: ModuleStore[LocalModule], num_modules: int) -> str:
-    """sha256 over (module, name, dtype, shape, contiguous little-endian bytes) of every final tensor, in order."""
+    """Return the SHA-256 (hex) over all final tensors in order.
+
+    Each contributes its module, name, dtype, shape and contiguous little-endian bytes.
+    """
     digest = hashlib.sha256()
     for module in range(num_modules):
-        # What is freed before a module stays beside it otherwise, up to 24 MiB of small layers.
+        # Else blocks freed by the previous module stay resident beside this one: up to 24 MiB with small layers.
         allocator.trim()
         for name, tensor in modules.open(module).final_tensors().items():
             head = f"{module} {name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"

@@ -1,4 +1,4 @@
-"""The first version of modules whose weights training does not draw itself, written once, before training."""
+"""First weights that training does not draw itself: module files written once, before training."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Warn = Callable[[str], None]
 def write_first_modules(run: Run, warn: Warn) -> None:
     """Write the first version of every module and commit it.
 
-    Weights come from a pretrained file, else from the blocks themselves: those that the user built, or those that
-    the model's own constructor draws.
+    Weights come from the pretrained file if there is one, else from the blocks that the user built or from the
+    model's own constructor.
 
     Args:
-        run: a planned run without modules.
-        warn: is told of what a pretrained file does not hold.
+        run: a planned run without module files.
+        warn: called with a sentence for each part that the pretrained file does not hold.
 
     Raises:
         InputError: the pretrained file cannot be read, or belongs to another model.
@@ -66,7 +66,7 @@ def write_first_modules(run: Run, warn: Warn) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _FirstModules:
-    """Makes the first modules of a run; `net`: the model that the chain was cut from, if it was."""
+    """Makes the first modules of a run; `net` is the model that the chain was cut from, if it was."""
 
     config: RunConfig
     info: DatasetInfo
@@ -85,7 +85,7 @@ class _FirstModules:
         )
 
     def constructed(self) -> MakeModule:
-        """Return what makes modules with the weights that their blocks, or the model's constructor, give them."""
+        """Return a function that makes modules with the weights of their blocks or of the model's constructor."""
         if self.net is None:
             return self.module_factory.initialise
         factory = cutting.model_factory(self.config.model.name, self.info.input_shape, self.info.num_classes)
@@ -100,9 +100,9 @@ class _FirstModules:
         return make
 
     def read_from(self, path: Path, facts: RunFacts, warn: Warn) -> MakeModule:
-        """Return what makes modules with the weights of a file.
+        """Return a function that makes modules with the weights of a file.
 
-        A file of the frozen modules alone is enough: the others are then made as if there were no file.
+        The file may hold only the frozen modules; the others are then made as if there were no file.
         """
         weights = weight_files.open_weights(path)
         pretrained = Pretrained(weights, self.module_factory.chain, self.net)

@@ -1,4 +1,4 @@
-"""From a configuration, a data set and a plan to the objects of the engine."""
+"""Builds the engine's objects from a configuration, a data set and a plan."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ from edge_trgl.runtime.errors import UsageError
 
 
 def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, paged: bool = False) -> Chain:
-    """The chain that the configuration asks for, its blocks grouped by depth. Call it on the device meta.
+    """Build the configured chain, its blocks grouped by depth. Call it on the meta device.
 
-    `net`: the model, where it is cut already. `paged`: end-to-end training keeps the modules; else the whole net
-    is one. Both give the same weights.
+    Args:
+        config: the run's configuration.
+        info: its data set, for the shapes of input and output.
+        net: the model as it was cut, if it was.
+        paged: keep the modules in end-to-end training, which otherwise makes the whole net one module. Both give
+            the same weights.
 
     Raises:
-        UsageError: there is no such model, or a setting is none of its own.
+        UsageError: there is no such model, or it does not have one of the settings.
     """
     chain = build_chain(
         config.model.name,
@@ -57,53 +61,58 @@ def _gain(config: RunConfig, chain: Chain) -> float | None:
 
 
 def with_heads(config: RunConfig, chain: Chain) -> Chain:
-    """The chain with the heads that the configuration names; with its own where it leaves them open.
+    """Return the chain with the configured heads, or with its own if none are configured.
 
     Raises:
-        UsageError: their number is not that of the modules.
+        UsageError: neither one head nor one for each module is named.
     """
-    wanted = config.model.heads()
-    if wanted is None or wanted.auto:
+    choice = config.model.heads()
+    if choice is None or choice.auto:
         return chain
-    if len(wanted.names) == 1:
-        return replace(chain, head=wanted.names[0])
-    if len(wanted.names) != len(chain):
+    if len(choice.names) == 1:
+        return replace(chain, head=choice.names[0])
+    if len(choice.names) != len(chain):
         raise UsageError(
-            f"--head lists {len(wanted.names)} heads for the {len(chain)} modules of {chain.name}",
+            f"--head lists {len(choice.names)} heads for the {len(chain)} modules of {chain.name}",
             hint="Name one for all modules, or one for each.",
         )
-    return replace(chain, head=wanted.names)
+    return replace(chain, head=choice.names)
 
 
 def stored_net(facts: RunFacts) -> Net | None:
-    """The model that was cut for the run, if it was not a chain already."""
+    """Return the model that was cut for the run; None if the model was a chain already."""
     return Net.from_document(facts.net) if facts.is_cut and facts.net else None
 
 
 def planned_chain(config: RunConfig, info: DatasetInfo, layout: ChainLayout, net: Net | None = None) -> Chain:
-    """The chain in the modules, and with the heads, that planning settled on. Call it on the device meta."""
+    """Build the chain with the modules and heads that the plan chose. Call it on the meta device."""
     chain = make_chain(config, info, net, paged=True).regroup(layout.starts)
     return replace(chain, head=layout.heads, frozen=config.train.freeze)
 
 
 def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int | None = None) -> StepConfig:
-    """How modules are stepped; end-to-end training, the baseline, has no transport term.
+    """Build the configuration of a module's local step.
 
-    `recompute`: a level of `Recompute`, as the plan names it.
+    End-to-end training, the baseline, has no transport term.
+
+    Args:
+        config: the run's configuration.
+        recompute: the plan's level of recomputation, one of `Recompute`.
+        micro_batch: samples in a micro-batch; None for the whole batch at once.
     """
-    wanted = config.transport
-    enabled = wanted.enabled and config.train.regime != "end-to-end"
+    section = config.transport
+    enabled = section.enabled and config.train.regime != "end-to-end"
     multipliers = Multipliers(
-        first=wanted.lambda_first,
-        growth=wanted.growth,
-        every=wanted.every,
-        by_depth=wanted.lambda_start == "by-depth",
+        first=section.lambda_first,
+        growth=section.growth,
+        every=section.every,
+        by_depth=section.lambda_start == "by-depth",
     )
     transport = Transport(
-        tau=wanted.tau if enabled and not wanted.multipliers else None,
-        reduction=wanted.reduction,
-        power=wanted.p,
-        multipliers=multipliers if enabled and wanted.multipliers else None,
+        tau=section.tau if enabled and not section.multipliers else None,
+        reduction=section.reduction,
+        power=section.p,
+        multipliers=multipliers if enabled and section.multipliers else None,
     )
     return StepConfig(
         transport=transport,
@@ -121,22 +130,22 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
 
 
 def local_loss(config: RunConfig) -> LocalLoss:
-    """The loss that the transport term is added to."""
-    wanted = config.loss
-    if wanted.name == "cross-entropy":
+    """Build the configured loss, to which the transport term is added."""
+    section = config.loss
+    if section.name == "cross-entropy":
         return CrossEntropy()
-    if wanted.name == "predsim":
-        return PredSim(beta=wanted.beta)
-    contrast = wanted.name == "infopro-contrast"
-    return InfoPro(contrast=contrast, lambda1=wanted.lambda1, lambda2=wanted.lambda2)
+    if section.name == "predsim":
+        return PredSim(beta=section.beta)
+    contrast = section.name == "infopro-contrast"
+    return InfoPro(contrast=contrast, lambda1=section.lambda1, lambda2=section.lambda2)
 
 
 def check_data(config: RunConfig, info: DatasetInfo) -> None:
-    """Refuse to reconstruct what has no scale, and to normalise a batch of one.
+    """Check that the configuration suits the data.
 
     Raises:
-        UsageError: the loss compares with images from 0 to 1, and the data are floats; or the short batch that is
-            to be kept is a single sample.
+        UsageError: the loss reconstructs pixels in [0, 1] but the data are floats of no known scale; or the short
+            batch that is kept would be one sample, which batch norm cannot normalise.
     """
     num_images, size = info.splits["train"].num_images, config.train.batch_size
     if config.train.short_batch == "keep" and num_images % size == 1:
@@ -152,9 +161,9 @@ def check_data(config: RunConfig, info: DatasetInfo) -> None:
 
 
 def augmentation(config: RunConfig, info: DatasetInfo) -> Augment:
-    """Crop and flip as configured; without a number, the crop pads by a sixteenth of the image's side.
+    """Build the configured crop and flip; the default crop padding is a sixteenth of the image's shorter side.
 
-    Windows stay as they are: a time series has no mirror image, and what may be done to it depends on its sensors.
+    Windows are not augmented: a mirrored time series means something else, and what is safe depends on the sensor.
     """
     if not config.data.augment or len(info.input_shape) != 3:
         return Augment(crop_padding=0, flip=False)
@@ -163,7 +172,7 @@ def augmentation(config: RunConfig, info: DatasetInfo) -> Augment:
 
 
 def job_size(config: RunConfig, num_modules: int, num_samples: int) -> JobSize:
-    """The size of a pass over `num_samples`, in samples and batches."""
+    """Return the size of a job on `num_samples` samples."""
     return JobSize(
         num_modules=num_modules,
         num_samples=num_samples,
@@ -174,10 +183,10 @@ def job_size(config: RunConfig, num_modules: int, num_samples: int) -> JobSize:
 
 
 def training_schedule(config: RunConfig, num_modules: int, chunk: int) -> Schedule:
-    """The regime with its lengths. End-to-end training of several modules is paged.
+    """Build the training schedule: the regime with its lengths. End-to-end training of several modules is paged.
 
     Raises:
-        UsageError: the list of epochs, or how many modules are frozen, does not suit the number of modules.
+        UsageError: the epochs or the number of frozen modules do not suit the number of modules.
     """
     if config.train.freeze >= num_modules:
         raise UsageError(

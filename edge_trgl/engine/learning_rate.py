@@ -1,4 +1,4 @@
-"""Learning rates: constant, in steps, or along a cosine, after a linear warm-up."""
+"""Learning rates: constant, stepwise or cosine, each after a linear warm-up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge_trgl.engine.visits import JobSize, Visit
 
 
 class LearningRate:
-    """The learning rate of a step, by its place in the training of its own module."""
+    """Gives each step its learning rate, from how far the training of its own module has come."""
 
     def __init__(self, config: RunConfig, job: JobSize, schedule: Schedule) -> None:
         self._base = config.train.lr
@@ -22,7 +22,7 @@ class LearningRate:
         self._steps = [schedule.epochs_of(module) * self._batches for module in range(job.num_modules)]
 
     def __call__(self, visit: Visit, batch: int) -> float:
-        """The rate for `batch` of a training visit."""
+        """Return the learning rate for `batch` of a training visit."""
         step = visit.span.epoch * self._batches + batch
         if step < self._warmup:
             return self._base * (step + 1) / self._warmup

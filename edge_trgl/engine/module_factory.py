@@ -1,4 +1,4 @@
-"""The modules of a run as objects, and the layout of what passes between them."""
+"""Makes the modules of a run, and lays out the boundaries between them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleFactory:
-    """Makes the modules of one run, and says how its boundaries are laid out.
+    """Makes the modules of one run, and lays out its boundaries.
 
-    `in_memory`: boundaries are kept in memory, not on disk.
+    Attributes:
+        chain: the network as a chain of modules.
+        layout: the shapes and dtypes at the output of each module.
+        in_memory: whether boundaries are kept in memory; else on disk.
+        config: the configuration of a module's local step.
+        device: where modules are made.
+        seed: the run's random seed.
     """
 
     chain: Chain
@@ -29,23 +35,23 @@ class ModuleFactory:
     seed: int
 
     def build(self, module: int) -> LocalModule:
-        """Module `module`, allocated but uninitialised: its file is read into it."""
+        """Return module `module`, allocated but uninitialised; its file is read into it afterwards."""
         with torch.device("meta"):
             local = LocalModule(self.chain, module, self.layout.shapes[module], self.config)
         return local.materialise(self.device)
 
     def initialise(self, module: int) -> LocalModule:
-        """Module `module` with its first weights, which depend on nothing but the seed and its blocks."""
+        """Return module `module` with its first weights, which depend only on the seed and its blocks."""
         local = LocalModule(self.chain.seeded(self.seed), module, self.layout.shapes[module], self.config)
         self.chain.initialise(module, local.trunk, local.readers(), self.seed)
         return local.materialise(self.device)
 
     def chunk_of(self, module: int) -> int:
-        """Records in a chunk of the stored boundary that enters `module`."""
+        """Return the number of records in a chunk of the stored boundary that enters `module`."""
         return self.spec_of(Boundary("", module)).chunk_records
 
     def spec_of(self, boundary: Boundary) -> BoundarySpec:
-        """The layout of a boundary in memory or on disk."""
+        """Return the layout of a boundary in memory or on disk."""
         producer = boundary.module - 1
         return BoundarySpec(
             name=boundary.name,

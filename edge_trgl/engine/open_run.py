@@ -1,4 +1,4 @@
-"""Opening a planned run: what training, evaluation and export have in common."""
+"""Opens a planned run; training, evaluation and export begin with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from edge_trgl.runtime.units import MIB
 
 @dataclass(frozen=True, kw_only=True)
 class OpenRun:
-    """A run as objects, its modules still on disk."""
+    """A planned run as objects; its modules are still on disk."""
 
     run: Run
     config: RunConfig
@@ -46,7 +46,7 @@ class OpenRun:
         return len(self.factory.chain)
 
     def modules(self) -> ModuleStore[LocalModule]:
-        """The modules as the last commit left them."""
+        """Return a store of the modules as the last commit left them."""
         return ModuleStore(
             self.run.modules,
             build=self.factory.build,
@@ -56,16 +56,18 @@ class OpenRun:
         )
 
     def file_of(self, module: int) -> Path:
-        """The committed file of a module."""
+        """Return the path of a module's committed file."""
         return self.run.modules / self.facts.modules()[module].name
 
     def deployed(self, module: int, *, head: bool) -> LocalModule:
-        """A module as the last commit left it, on the CPU and for inference: without momentum.
+        """Read a module as the last commit left it, for inference on the CPU: without optimizer state.
 
-        `head`: with its head.
+        Args:
+            module: its number, from 0.
+            head: whether to include its head.
 
         Raises:
-            StorageError: its file is damaged or gone.
+            StorageError: its file is damaged or missing.
         """
         factory = self.factory
         with torch.device("meta"):
@@ -78,14 +80,17 @@ class OpenRun:
         return local
 
     def _first_made(self, module: int) -> LocalModule:
-        # Beside the heap's holes that are left of what made room for it, it would take more than where it was
-        # measured: several MiB with two moments a weight.
+        # Planning measured a new module on a trimmed heap. Fragments left by the module it replaces would come on
+        # top: several MiB with an optimizer that keeps two moments for each weight.
         if "trim" not in self.config.budget.without:
             allocator.trim()
         return self.factory.initialise(module)
 
     def work_mb(self) -> Callable[[Visit, int], float]:
-        """What a step of a visit takes on so many samples, beside its module and input: an estimate."""
+        """Return a function of visit and number of samples that estimates the working memory of a step in MiB.
+
+        The module itself and its input are not included.
+        """
         form = self.facts.counted.demand.forms[self.plan.layout.form]
         level = self.plan.layout.recompute
 
@@ -96,16 +101,16 @@ class OpenRun:
         return work_mb
 
     def headroom(self, limits: Limits, others_mb: float) -> Headroom:
-        """What this process does with freed memory, where others have `others_mb` of the budget."""
+        """Return what trims the heap of this process, where others use `others_mb` MiB of the budget."""
         if "trim" in self.config.budget.without or self.device.name != "cpu":
             return Headroom(None)
         fragmentation = self.facts.counted.fragmentation_bytes
-        # Two tensors, or a few small ones.
+        # Room for two large tensors that fit no free block, or for a few small ones.
         margin = max(2 * fragmentation, allocator.SMALL_BYTES) if fragmentation else 0.0
         return Headroom(min(limits.memory_mb, self.plan.peak_mb) - others_mb, margin / MIB)
 
     def feed(self, split: str) -> Feed:
-        """The images of `split`, where the modules are; none if it is empty."""
+        """Open the images of `split`; batches arrive on the modules' device. The split may be empty."""
         return Feed(
             self.run.data,
             self.info,
@@ -119,16 +124,19 @@ class OpenRun:
 
 
 def open_run(run: Run, device: str | None = None) -> OpenRun:
-    """Set this process up for torch and open `run`, which was prepared and planned.
+    """Set this process up for torch and open `run`, which must be prepared and planned.
 
-    `device`: where to compute, another than the run trains on: a CUDA context takes hundreds of MiB.
+    Args:
+        run: the run's folder.
+        device: where to compute, if not where the run trains. Export computes on the CPU, for instance, because a
+            CUDA context takes hundreds of MiB.
     """
     config, info = run.config(), open_dataset(run.data)
     device = device or config.train.device
     process_setup.set_up(config.train.threads)
     facts = run.facts()
     plan, layout = facts.planned.plan, facts.planned.layout
-    # On meta: blocks that the user's factory builds at once take no memory here.
+    # On the meta device, blocks that a user's factory builds eagerly take no memory.
     with torch.device("meta"):
         chain = from_config.planned_chain(config, info, layout, from_config.stored_net(facts))
     factory = ModuleFactory(

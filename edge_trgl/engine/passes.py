@@ -1,4 +1,4 @@
-"""Passes: the runs of visits that regimes are built from."""
+"""Passes: the sequences of visits that regimes are built from."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ _STREAM = "stream"
 
 
 def carries_chunk(name: str) -> bool:
-    """Whether the boundary of that name holds one chunk only: while there is one, a chunk is unfinished."""
+    """Return whether the boundary of that name holds a single chunk; while one exists, a chunk is unfinished."""
     return name.startswith(_STREAM)
 
 
 def training_span(job: JobSize, epoch: int, start: int, stop: int, *, lap: int = 0, source: int = 0) -> Span:
-    """Batches `start` to `stop` of an epoch of training."""
+    """Return the span of batches `start` to `stop` (exclusive) of a training epoch."""
     return Span("train", epoch, start, stop, shuffled=True, augmented=job.augmented, lap=lap, source=source)
 
 
 def chunks(length: int, chunk: int) -> Iterator[tuple[int, int]]:
-    """The chunks of `length` batches, as (start, stop)."""
+    """Yield the chunks of `length` batches, as (start, stop)."""
     return _stretches(0, length, chunk)
 
 
 def stream(
     job: JobSize, span: Span, kinds: tuple[StepKind, ...], reads: Boundary = IMAGES, *, read_again: bool = False
 ) -> Iterator[Visit]:
-    """The batches of `span` through one module after another, starting with the one that `reads` enters.
+    """Take the batches of `span` through one module after another, starting with the one that `reads` enters.
 
     Every boundary in between is read once, in order.
 
     Args:
-        kinds: what is done with each module.
-        read_again: `reads` is still needed afterwards.
+        job: the size of the job.
+        span: the batches.
+        kinds: the kind of step for each module.
+        reads: the input of the first of these modules.
+        read_again: a later visit still needs `reads`, so it is not dropped.
     """
     records = min((span.stop - span.start) * job.batch_size, job.num_samples)
     last = reads.module + len(kinds) - 1
@@ -49,11 +52,11 @@ def stream(
 
 
 def round_trip(job: JobSize, span: Span) -> Iterator[Visit]:
-    """One batch up through all modules, and its gradient down again."""
+    """Take one batch up through all modules, and its gradient down again."""
     last, records = job.num_modules - 1, min(job.batch_size, job.num_samples)
     above = range(1, job.num_modules)
     inputs = (IMAGES, *(Boundary(f"{_STREAM}{module}", module, records) for module in above))
-    # None for the gradient of the images, which nobody needs.
+    # None: nothing needs the gradient of the images.
     gradients = (None, *(Boundary(f"{_STREAM}{module}-gradient", module, records) for module in above))
     for module in range(last):
         yield Visit("ascend", module, span, (inputs[module],), (inputs[module + 1],))
@@ -69,7 +72,7 @@ def round_trip(job: JobSize, span: Span) -> Iterator[Visit]:
 def train_on(
     job: JobSize, module: int, reads: Boundary, epochs: range, lap: int, *, read_again: bool
 ) -> Iterator[Visit]:
-    """Train `module` for `epochs` on a boundary, which is dropped afterwards unless it is `read_again`."""
+    """Train `module` for `epochs` on the boundary `reads`; drop it afterwards unless it is `read_again`."""
     for epoch in epochs:
         for start, stop in _stretches(0, job.batches_per_epoch, job.stretch):
             span = training_span(job, epoch, start, stop, lap=lap, source=reads.module)
@@ -78,17 +81,17 @@ def train_on(
 
 
 def cached(job: JobSize, name: str, module: int, views: int) -> Boundary:
-    """All samples as they enter `module`; in `views` copies, if they are augmented."""
+    """Return the boundary of all samples as they enter `module`, in `views` copies if they are augmented."""
     return Boundary(name, module, job.num_samples, views if job.augmented else 1)
 
 
 def output_of_frozen(job: JobSize, num_frozen: int, views: int) -> Boundary:
-    """What the first `num_frozen` modules, none of which is trained, hand on; the images if there are none."""
+    """Return the output of the first `num_frozen` modules, which are never trained; the images if that is 0."""
     return cached(job, f"frozen-b{num_frozen}", num_frozen, views) if num_frozen else IMAGES
 
 
 def write_frozen(job: JobSize, entry: Boundary) -> Iterator[Visit]:
-    """Go once through the modules before `entry`, none of which is trained; the last of them writes it."""
+    """Write `entry` by passing all samples once through the modules before it, none of which is trained."""
     reads = IMAGES
     for module in range(entry.module):
         writes = output_of_frozen(job, module + 1, entry.copies)
@@ -99,7 +102,7 @@ def write_frozen(job: JobSize, entry: Boundary) -> Iterator[Visit]:
 def write_next(
     job: JobSize, module: int, reads: Boundary, writes: Boundary, lap: int, *, read_again: bool = False
 ) -> Iterator[Visit]:
-    """The frozen pass that writes every copy of the next boundary; drops `reads` unless it is `read_again`."""
+    """Write every copy of the next boundary in a frozen pass; drop `reads` unless it is `read_again`."""
     for copy in range(writes.copies):
         for start, stop in _stretches(0, job.batches_per_pass, job.stretch):
             epoch = lap * writes.copies + copy
@@ -110,7 +113,7 @@ def write_next(
 
 
 def frozen_span(span: Span, images: Boundary) -> Span:
-    """The span of the frozen pass over `images` that made what the training span `span` reads."""
+    """Return the span of the frozen pass over `images` whose output the training span `span` reads."""
     lap = 0 if images.once else span.lap
     return replace(span, epoch=lap * images.copies + span.epoch % images.copies, shuffled=False)
 

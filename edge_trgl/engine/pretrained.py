@@ -1,7 +1,7 @@
-"""Trained weights copied into the modules of a chain, one module at a time; the whole net is never in memory.
+"""Copies trained weights into the modules of a chain, one module at a time; the whole net is never in memory.
 
-A file names them as the state dict of the model does (torchvision, timm, a user's module), or `blocks.N.NAME`,
-where N counts the blocks of any chain from 0.
+A file names weights as the model's state dict does (torchvision, timm, a user's module), or as `blocks.N.NAME`,
+where N counts the blocks of the chain from 0.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Pretrained:
                 self._refuse(problem, names)
 
     def _match(self) -> tuple[list[list[str]], list[str]]:
-        """Look up the weights of every block; return what each block misses, and the shapes that differ."""
+        """Look up the weights of every block; return the names each block lacks, and the shapes that differ."""
         missing, different, shapes = [], [], self._weights.shapes
         for number, factory in enumerate(self._chain.blocks):
             with torch.device("meta"):
@@ -83,7 +83,7 @@ class Pretrained:
         return self._chain.starts[module] < self.num_blocks
 
     def _names_in_file(self, number: int, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        """Return the name in the file of each tensor of a block, whether or not it is there."""
+        """Return the name that each tensor of a block would have in the file, whether or not the file holds it."""
         by_number = {name: f"blocks.{number}.{name}" for name in tensors}
         by_model = self._net.names(number, tensors) if self._net else by_number
         return {
@@ -132,8 +132,8 @@ class Pretrained:
 
 
 def _is_required(name: str, tensor: Tensor) -> bool:
-    """Return whether a file must hold this tensor of a block that was built on the device meta.
+    """Return whether a file must hold this tensor of a block that was built on the meta device.
 
-    Batch counters may be missing. Constant tables keep their values on meta, and so need none from a file.
+    Batch counters may be missing. Constant tables have values even there, and need none from a file.
     """
     return tensor.is_meta and not name.endswith(_BATCH_COUNTER)

@@ -1,4 +1,4 @@
-"""How a process that computes with torch is set up, the same for planning and for training."""
+"""Sets up a process that computes with torch, in the same way for planning and for training."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from edge_trgl.runtime.processes import processor
 
 
 def set_up(threads: int | None) -> None:
-    """Threads and arithmetic; before the first parallel operation, which would fix both."""
+    """Set the number of threads (None: torch's default) and how denormals are computed.
+
+    Call it before the first parallel operation, which would fix both.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
-    # Denormals make CPU steps many times slower.
+    # Denormal numbers make CPU steps many times slower.
     torch.set_flush_denormal(True)
 
 
 def warm_up(device: str) -> None:
-    """One step of a small module: loads the kernels, so that what follows is the modules' own memory."""
+    """Take one step of a small module: it loads the kernels, so that later growth is the modules' own memory."""
     chain = km_resnet(1, 1, input_shape=(3, 16, 16), num_classes=10, width=16)
     local = LocalModule(chain, 0, (16, 8, 8), StepConfig(transport=Transport(tau=1.0))).materialise(device)
     images = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
@@ -38,39 +41,42 @@ def warm_up(device: str) -> None:
 
 
 def begin(device: Device, limits: Limits, others_mb: float) -> None:
-    """Warm up; let this process grow as far as the budget has room for it, and its device can be held to that.
+    """Warm up, then limit the memory of this process and of its device to its part of the budget.
 
-    `others_mb`: MiB of the budget that are not for this process.
+    Args:
+        device: where the process computes.
+        limits: the run's budget.
+        others_mb: MiB of the budget that other processes take.
     """
     room_mb = limits.room_mb(others_mb)
     device.set_limit(room_mb - counters.usage().rss)
     warm_up(device.name)
     allocator.keep_tensors_on_heap()
-    if device.name == "cpu":  # a CUDA process maps far more memory than it uses
+    if device.name == "cpu":  # the guard limits mapped memory, and a CUDA process maps far more than it uses
         guard.set_guard(limits, others_mb)
     else:
-        # Less the libraries that warming up loaded, hundreds of MiB.
+        # Again: warming up has loaded libraries of hundreds of MiB, which count against the budget.
         device.set_limit(room_mb - counters.usage().rss)
 
 
 def others_mb() -> float:
-    """MiB at most of the parent, which lives beside this process."""
+    """Return the high-water mark of the parent process, in MiB; it shares the budget with this one."""
     return high_water.peak_mb(Path(f"/proc/{os.getppid()}"))
 
 
 def environment(device: str) -> dict[str, str | int]:
-    """What the bits of a run, and its memory, depend on beside its configuration."""
-    found: dict[str, str | int] = {
+    """Return what a run's exact results and memory depend on besides its configuration, by name."""
+    facts: dict[str, str | int] = {
         "edge-trgl": __version__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "machine": os.uname().machine,
-        # The same instructions are not the same kernels: libraries choose these by the core and its caches.
+        # Equal instruction sets may still run different kernels: libraries choose by the core and its caches.
         "processor": processor.processor(),
         "board": processor.board(),
     }
     if device == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        found |= {"GPU": torch.cuda.get_device_name(), "CUDA": str(torch.version.cuda), "cuDNN": str(cudnn)}
-    return found
+        facts |= {"GPU": torch.cuda.get_device_name(), "CUDA": str(torch.version.cuda), "cuDNN": str(cudnn)}
+    return facts

@@ -1,17 +1,11 @@
-"""Regimes: each is one generator of visits, and nothing more.
+"""Regimes: each is a generator of visits, and nothing more.
 
-In parallel training, step (k, i) of module k on batch i needs only step (k, i − 1) and what module k − 1 gave for
-batch i. Every order of the grid that respects these two arrows therefore computes the same numbers, and one module
+In parallel training, step (k, i) of module k on batch i depends only on step (k, i − 1) and on the output of
+module k − 1 for batch i. Every order that respects these two dependencies computes the same numbers, so one module
 in memory is enough. End-to-end training has no such freedom: every batch goes up through all modules, and its
 gradient down again.
 
-To add a regime:
-1. Write a generator here that yields visits, made of the passes of `passes`.
-2. Add its name to `Regime`, and to `Schedule.visits` in `schedule` what its arguments are.
-3. Add its name to `TrainConfig.regime` in `config/train`, from which `--regime` takes it.
-4. Say in `planning/forms` how the plan counts its boundaries: `stream`, `cache` or `rounds`.
-5. Add it to `tests/edge_trgl/engine/test_schedule.py`, which replays every regime step by step.
-The trainer, commits, storage, evaluation and export carry out whatever visits come.
+"Add a regime" in README.md, beside this file, says how to add one.
 """
 
 from __future__ import annotations
@@ -37,20 +31,24 @@ Regime = Literal["parallel", "sequential", "multi-lap", "end-to-end"]
 REGIMES: tuple[Regime, ...] = ("parallel", "multi-lap", "sequential", "end-to-end")
 
 Epochs = tuple[int, ...]
-"""Epochs of each module (of each module and lap, in multi-lap)."""
+"""Epochs of each module; in multi-lap training, of each module in one lap."""
 
 Prefix = Literal["forward", "ascend"]
-"""How trained modules are passed again: frozen, or in training mode, where their running statistics move on."""
+"""How batches pass trained modules: frozen, or in training mode, which updates running statistics."""
 
 
 def parallel(
     job: JobSize, epochs: int, chunk: int, *, frozen: int = 0, views: int | None = None
 ) -> Iterator[Visit]:
-    """For each epoch, chunk of batches and module: train it, its outputs feeding the next module.
+    """Train every module on each chunk of batches in turn, each on the outputs of the module before.
 
-    chunk = 1 with every module in memory is the published loop; every chunk gives the same weights.
+    With a chunk of one batch and every module in memory this is the published loop; every chunk length gives the
+    same weights.
 
     Args:
+        job: the size of the job.
+        epochs: number of epochs.
+        chunk: batches in a chunk.
         frozen: number of leading modules that are not trained.
         views: number of copies in which the output of the frozen modules is cached; None: every batch passes
             through them.
@@ -66,14 +64,16 @@ def parallel(
 
 
 def sequential(job: JobSize, epochs: Epochs, views: int, laps: int = 1, *, frozen: int = 0) -> Iterator[Visit]:
-    """For each lap and module: train it on its cached boundary, then write the next boundary in a frozen pass.
+    """In each lap, train every module on its cached boundary, then write the next boundary in a frozen pass.
 
-    One lap is sequential training, several are the paper's multi-lap (section 3.2).
+    One lap is sequential training, several are the paper's multi-lap training (section 3.2).
 
     Args:
-        epochs: of one lap.
+        job: the size of the job.
+        epochs: of each module in one lap.
         views: number of copies of each boundary.
-        frozen: number of leading modules that are not trained: their output is written once for all laps.
+        laps: number of laps.
+        frozen: number of leading modules that are not trained; their output is written once for all laps.
     """
     entry = output_of_frozen(job, frozen, views)
     yield from write_frozen(job, entry)
@@ -92,11 +92,15 @@ def sequential(job: JobSize, epochs: Epochs, views: int, laps: int = 1, *, froze
 def streamed_sequential(
     job: JobSize, epochs: Epochs, chunk: int, laps: int = 1, prefix: Prefix = "forward", *, frozen: int = 0
 ) -> Iterator[Visit]:
-    """Sequential training without a cache: every epoch streams its batches through the trained modules again.
+    """Train sequentially without a cache: every epoch streams its batches through the trained modules again.
 
     Args:
-        epochs: of one lap.
-        frozen: number of leading modules that are not trained, and always passed frozen.
+        job: the size of the job.
+        epochs: of each module in one lap.
+        chunk: batches in a chunk.
+        laps: number of laps.
+        prefix: how batches pass the trained modules.
+        frozen: number of leading modules that are not trained; batches always pass them frozen.
     """
     for lap in range(laps):
         for module in range(frozen, job.num_modules):
@@ -107,9 +111,9 @@ def streamed_sequential(
 
 
 def end_to_end(job: JobSize, epochs: int) -> Iterator[Visit]:
-    """Take every batch up through all modules, then its gradient down: end-to-end training, module by module.
+    """Train end to end, module by module: take every batch up through all modules, then its gradient down.
 
-    Only the last module has a loss. The steps of a batch are bit for bit those of the whole net as one module.
+    Only the last module has a loss. The weights are bit-identical to those of the whole net as one module.
     """
     for epoch in range(epochs):
         for batch in range(job.batches_per_epoch):
@@ -117,7 +121,7 @@ def end_to_end(job: JobSize, epochs: int) -> Iterator[Visit]:
 
 
 def evaluation(job: JobSize, split: Split, chunk: int) -> Iterator[Visit]:
-    """Every module's output and score on `split` (of `job.num_samples` samples), a chunk at a time."""
+    """Compute every module's output and score on `split` (of `job.num_samples` samples), one chunk at a time."""
     for start, stop in chunks(job.batches_per_pass, chunk):
         span = Span(split, 0, start, stop, shuffled=False, augmented=False)
         yield from stream(job, span, _kinds("forward", job.num_modules))

@@ -1,4 +1,4 @@
-"""Schedules: a regime with its lengths, and where it stands."""
+"""Schedules: a regime with its lengths, and positions in it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class Schedule:
     """A regime with its lengths: everything that decides the order of visits.
 
     Attributes:
-        epochs: of each module in all; multi-lap spreads them over `laps`.
+        epochs: total of each module; multi-lap training spreads them over `laps`.
+        laps: number of laps.
         chunk: batches in a chunk.
         views: augmented copies of a cached boundary.
-        cached: boundaries below a trained module are cached; else they are computed again every epoch.
-        paged: end-to-end training goes up and down through several modules; else the whole net is one module.
-        prefix: how sequential training that is not `cached` passes the modules below.
+        cached: whether boundaries below a trained module are cached; else they are recomputed every epoch.
+        paged: whether end-to-end training goes up and down through several modules; else the net is one module.
+        prefix: how batches pass the modules below in sequential training that is not `cached`.
         wants_image: the modules whose loss compares with the images.
         frozen: number of leading modules that are not trained.
     """
@@ -46,11 +47,11 @@ class Schedule:
     frozen: int = 0
 
     def epochs_of(self, module: int) -> int:
-        """The epochs that `module` is trained for in all: the length of its learning-rate schedule."""
+        """Return the total epochs that `module` is trained for: the length of its learning-rate schedule."""
         return self.laps * self._per_lap(module) if module >= self.frozen else 0
 
     def visits(self, job: JobSize) -> Iterator[Visit]:
-        """The training visits of this regime, in order."""
+        """Yield the training visits of this regime, in order."""
         builders: dict[Regime, Callable[[JobSize], Iterator[Visit]]] = {
             "parallel": self._parallel,
             "end-to-end": self._end_to_end,
@@ -61,7 +62,7 @@ class Schedule:
         return _with_images(visits, self.wants_image, self._images(job)) if self.wants_image else visits
 
     def _images(self, job: JobSize) -> Boundary:
-        """The images that boundaries are made from."""
+        """Return the images that boundaries are computed from."""
         if not self.cached or (self.regime == "parallel" and not self.frozen):
             return IMAGES
         return replace(cached(job, "", 0, self.views), once=self.frozen > 0)
@@ -84,25 +85,25 @@ class Schedule:
 
 
 def moved_position(position: int, visits: Iterable[Visit], others: Iterable[Visit]) -> int:
-    """How many of `others` do what the first `position` of `visits` did, both being of one regime.
+    """Return how many of the visits `others` cover the same batches as the first `position` of `visits`.
 
-    They may differ in the length of chunks; the position must be one at which both begin one.
+    Both are of one regime and may differ in the length of chunks; a chunk of each must begin at the position.
     """
-    done = sum(visit.span.stop - visit.span.start for visit in islice(visits, position))
+    batches_left = sum(visit.span.stop - visit.span.start for visit in islice(visits, position))
     position = 0
     for visit in others:
-        if done <= 0:
+        if batches_left <= 0:
             break
-        done -= visit.span.stop - visit.span.start
+        batches_left -= visit.span.stop - visit.span.start
         position += 1
-    assert done == 0, "a chunk is not done"
+    assert batches_left == 0, "a chunk is not done"
     return position
 
 
 def _with_images(visits: Iterator[Visit], modules: frozenset[int], images: Boundary) -> Iterator[Visit]:
-    """The same visits, except that those that train one of `modules` read the images as well.
+    """Yield the same visits, except that those that train one of `modules` also read images to compare with.
 
-    That is `images`; where the module's input already is the fresh images, it is these.
+    They read `images`, or the freshly augmented ones where these are the module's input.
     """
     for visit in visits:
         compared = IMAGES if visit.reads[0] is IMAGES else images

@@ -1,7 +1,7 @@
-"""One classifier for all modules (table 14's "same classifier"): its weights go on from visit to visit.
+"""One classifier for all modules (table 14's "same classifier"): its weights pass from visit to visit.
 
-Each module holds them beside its trunk, as it would hold a head of its own, with an optimizer of its own: what is
-saved, resumed, counted, scored and exported is the same as without sharing.
+Each module keeps a copy beside its trunk, with an optimizer of its own, as if the head were its own. So saving,
+resuming, counting, scoring and exporting need not know that it is shared.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from edge_trgl.runtime.storage.module_store import ModuleStore
 
 
 class SharedHead:
-    """Hands the head of the module that was just trained to the one that is trained next.
+    """Copies the head of the module that was just trained to the one that is trained next.
 
-    `trained`: the modules that are, in the order of their visits: each on one batch, then the next.
+    Args:
+        modules: the run's modules.
+        trained: the modules that are trained, in the order of their visits, each on one batch.
     """
 
     def __init__(self, modules: ModuleStore[LocalModule], trained: range) -> None:
@@ -26,13 +28,13 @@ class SharedHead:
         self._trained = trained
 
     def spread(self) -> None:
-        """All have the last one's: before the first visit, and when the last one was the last to be trained."""
+        """Copy the last module's head to all others: before the first visit and after the last."""
         last = self._modules.open(self._trained[-1])
         for module in self._trained[:-1]:
             self._give(last, module)
 
     def before(self, after: AfterVisit) -> AfterVisit:
-        """The head is handed on before `after` is told, so that a commit has it where it is needed."""
+        """Return a callback that passes the head on and then calls `after`, so that a commit includes the copy."""
 
         def hand_on(position: int, visit: Visit, local: LocalModule) -> None:
             if visit.kind == "train":
@@ -52,5 +54,5 @@ class SharedHead:
 
 
 def _weights(local: LocalModule) -> list[Tensor]:
-    """The head's, and its buffers, in order."""
+    """Return the parameters and buffers of the head, in order."""
     return [tensor for name, tensor in local.final_tensors().items() if name.startswith("head.")]

@@ -1,4 +1,4 @@
-"""The engine: one loop over visits. The one room where the method and the machinery meet."""
+"""The engine: one loop over visits, in which the training method meets storage and memory limits."""
 
 from __future__ import annotations
 
@@ -24,15 +24,24 @@ from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
 from edge_trgl.runtime.storage.module_store import ModuleStore
 
 AfterVisit = Callable[[int, Visit, LocalModule], None]
-"""Told the position of the next visit, the visit that was done and its module, at a safe point."""
+"""Called at a safe point after each visit, with the position of the next visit, the visit done and its module."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineContext:
     """What the loop works with.
 
-    `learning_rate(visit, batch)`; `spec_of(boundary)` lays a boundary out; `prefetch`: read the next module
-    while one is trained; `work_mb(visit, num_samples)`: what a step takes, about.
+    Attributes:
+        modules: the modules, read from disk as they are visited.
+        activations: the boundaries between them.
+        feed: the samples of the split.
+        meter: measures the memory peak of each visit.
+        learning_rate: of a visit and a batch.
+        spec_of: gives the layout of a boundary.
+        seed: the run's random seed.
+        prefetch: whether the next module is read while one is trained.
+        work_mb: estimates the MiB that a step takes, of a visit and its number of samples.
+        headroom: trims the heap before steps that need it.
     """
 
     modules: ModuleStore[LocalModule]
@@ -48,9 +57,9 @@ class EngineContext:
 
 
 def walk(visits: Iterable[Visit], context: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
-    """Do every visit from position `start` on: open the module, read, step, write, hand over to `after`.
+    """Carry out every visit from position `start` on: open the module, read, step, write, call `after`.
 
-    `after` commits when its policy says so; an exception from it leaves the last commit standing.
+    `after` commits when its policy says so; an exception from it ends the walk, and the last commit stays.
     """
     for position, visit, upcoming in _looking_ahead(visits, start):
         local = context.modules.open(visit.module, upcoming)
@@ -66,15 +75,15 @@ def walk(visits: Iterable[Visit], context: EngineContext, after: AfterVisit, *, 
         if visit.kind != "forward":
             context.modules.mark_changed(visit.module)
         for name in visit.drops:
-            if name in context.activations:  # a gradient is gone already
+            if name in context.activations:  # a gradient is dropped as soon as it is read
                 context.activations.drop(name)
         after(position + 1, visit, local)
-        del local  # else it stays in memory while the next one is made
+        del local  # else it stays in memory while the next module is made
 
 
 def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, context: EngineContext) -> None:
     span = visit.span
-    gradient = _gradient(visit, samples, context)  # first: the store reads the input into the same memory
+    gradient = _gradient(visit, samples, context)  # first: the store reuses its buffer for the input
     read = Batch(
         x=_read(visit.reads[0], span, batch, samples, context),
         y=context.feed.labels(samples),
@@ -93,18 +102,18 @@ def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, contex
 
 
 def _gradient(visit: Visit, samples: Samples, context: EngineContext) -> Tensor | None:
-    """The gradient of the module's output, if the visit, which is then of a single batch, reads one."""
+    """Read the gradient of the module's output; None unless this is a backward visit, which is of one batch."""
     if visit.kind != "backward":
         return None
     name = visit.reads[1].name
-    # A copy, and the store's own memory is free again for the input, which is read next.
+    # A copy: the store's buffer is used again for the input, which is read next.
     gradient = context.activations.get(name).read(samples).clone()
     context.activations.drop(name)
     return context.feed.to_device(gradient)
 
 
 def _images(visit: Visit, batch: int, samples: Samples, context: EngineContext) -> Tensor | None:
-    """What the visit's input came from, if it reads that, too."""
+    """Return the images that the visit's input was computed from, if its loss compares with them; else None."""
     if visit.kind == "backward" or len(visit.reads) == 1:
         return None
     images = visit.reads[1]
@@ -123,7 +132,10 @@ def _read(boundary: Boundary, span: Span, batch: int, samples: Samples, context:
 def _writer(
     visit: Visit, module: int, samples: Samples, context: EngineContext
 ) -> Callable[[Tensor], None] | None:
-    """Appends to what the visit writes for `module`, as many samples at a time as come (micro-batches)."""
+    """Return a function that appends outputs to the boundary that the visit writes for `module`; None without one.
+
+    Each call brings the next samples of the batch: all of them, or a micro-batch.
+    """
     boundary = next((boundary for boundary in visit.writes if boundary.module == module), None)
     if boundary is None:
         return None
@@ -140,10 +152,9 @@ def _writer(
 
 
 def _looking_ahead(visits: Iterable[Visit], start: int) -> Iterator[tuple[int, Visit, list[int]]]:
-    """Each visit from `start` on, with its position and the distinct modules that come after it, nearest first."""
+    """Yield each visit from `start` on: position, visit, and the distinct modules that follow, nearest first."""
     numbered = enumerate(islice(visits, start, None), start)
     window: deque[tuple[int, Visit]] = deque()
-    # Far enough to see every module once more in a round, up and down or in several stretches each.
     for position, visit in numbered:
         window.append((position, visit))
         if len(window) > LOOKAHEAD:
@@ -153,6 +164,7 @@ def _looking_ahead(visits: Iterable[Visit], start: int) -> Iterator[tuple[int, V
 
 
 LOOKAHEAD = 256
+"""Visits looked ahead: enough to see every module again, also up and down or in several stretches each."""
 
 
 def _distinct(window: Iterable[tuple[int, Visit]]) -> list[int]:

@@ -34,13 +34,13 @@ StopRequested = Callable[[], bool]
 
 
 def run(run: Run, limits: Limits) -> Result:
-    """Train what is left to train within `limits`, and evaluate.
+    """Train what is left to train within `limits`, then evaluate.
 
-    SIGTERM stops it at the next safe point, after a commit.
+    SIGTERM stops training at the next safe point, after a commit.
 
     Raises:
-        OverBudgetError: the budget was passed.
-        StoppedError: a signal asked for it.
+        OverBudgetError: the process exceeded its budget.
+        StoppedError: a signal stopped it.
     """
     stop_requested = _sigterm_flag()
     opened = open_run(run)
@@ -55,7 +55,11 @@ def train(
 ) -> Result:
     """Walk the schedule from the last commit, evaluate, and store the result.
 
-    `others_mb`: the memory of the processes beside this one; `stop_requested`: asked between visits.
+    Args:
+        opened: the run.
+        limits: its budget.
+        others_mb: MiB of the budget that other processes take.
+        stop_requested: called between visits; True stops training after a commit.
     """
     context, ledger = _walked(opened, limits, others_mb, stop_requested)
     ledger.commit()
@@ -82,10 +86,10 @@ def train(
 def _walked(
     opened: OpenRun, limits: Limits, others_mb: float, stop_requested: StopRequested
 ) -> tuple[EngineContext, Ledger]:
-    """Walk to the end; where a boundary turns out to be damaged, once more from the last commit without it.
+    """Walk to the end; if a boundary turns out to be damaged, rewrite it and walk again from the last commit.
 
     Raises:
-        DamagedBoundaryError: one that nothing could write again, or the same a second time.
+        DamagedBoundaryError: a boundary that cannot be rewritten, or one that is damaged a second time.
     """
     given_up: dict[str, DamagedBoundaryError] = {}
     while True:
@@ -101,7 +105,7 @@ def _walked(
             given_up[error.boundary] = error
             context.activations.close()
             context.feed.close()
-            del context, ledger  # their modules are not what the last commit names
+            del context, ledger  # their modules have moved on since the last commit
 
 
 def _rebuild(
@@ -110,7 +114,7 @@ def _rebuild(
     ledger: Ledger,
     lost: Sequence[tuple[BoundaryRecord, DamagedBoundaryError]],
 ) -> None:
-    """Write the boundaries again that the last commit names and that are not there."""
+    """Rewrite the boundaries that the last commit names but that are missing or damaged."""
     for record, error in lost:
         if not can_rebuild(record.spec.name):
             raise error
@@ -122,7 +126,7 @@ def _rebuild(
     counts = {record.spec.name: record.counts for record, _ in lost}
 
     def after(position: int, visit: Visit, local: LocalModule) -> None:
-        local.take_totals()  # no part of training
+        local.take_totals()  # resets them: these passes do not count as training
         ledger.check(visit)
 
     once = _training(opened).frozen > 0
@@ -191,7 +195,7 @@ def _engine(
 
 
 def _start(opened: OpenRun) -> int:
-    """The position of the last commit, in chunks of the length that the plan has now."""
+    """Return the position of the last commit, counted in visits of the plan's present chunk length."""
     position, chunk = opened.facts.position(), opened.plan.layout.chunk
     before = opened.facts.progress.chunk
     if position == 0 or before is None or before == chunk:
@@ -201,7 +205,7 @@ def _start(opened: OpenRun) -> int:
 
 
 def _placed(opened: OpenRun) -> list[BoundaryRecord]:
-    """The committed boundaries, in memory or on disk as the plan has them now."""
+    """Return the committed boundaries, placed in memory or on disk as the present plan says."""
     in_memory = opened.plan.layout.placement == "memory"
     return [
         replace(record, spec=replace(record.spec, in_memory=in_memory)) for record in opened.facts.boundaries()
@@ -217,7 +221,7 @@ def _training(opened: OpenRun) -> Schedule:
 
 
 def _warn_if_inert(facts: RunFacts) -> None:
-    """Say so where the transport term did nothing."""
+    """Warn if the transport term had no effect."""
     text = transport_share.warning(transport_share.influences(facts.metrics("train")))
     if text is not None:
         messages.send("warning", text=text)
@@ -225,7 +229,7 @@ def _warn_if_inert(facts: RunFacts) -> None:
 
 
 def _warn_if_elsewhere(opened: OpenRun) -> None:
-    """Say so when the run goes on where its bits would have come out differently."""
+    """Warn if the run continues in an environment in which its exact results may differ."""
     began, here = opened.facts.counted.environment, process_setup.environment(opened.config.train.device)
     changed = [f"{name} {was} -> {here.get(name)}" for name, was in began.items() if was != here.get(name)]
     if changed:
@@ -235,11 +239,11 @@ def _warn_if_elsewhere(opened: OpenRun) -> None:
 
 
 def _sigterm_flag() -> StopRequested:
-    """Whether SIGTERM has come, from here on."""
-    came: list[int] = []
+    """Handle SIGTERM from now on; return a function that says whether it has arrived."""
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
 
     signal.signal(signal.SIGTERM, note)
-    return lambda: bool(came)
+    return lambda: bool(received)

@@ -1,6 +1,6 @@
 """Visits, the unit of all training and evaluation: one module, in memory, on a short stretch of batches.
 
-Plain data. `regimes` yields visits, `trainer` carries them out, `commits` decides after which one to commit.
+They are plain data. `regimes` yields visits, `trainer` carries them out, `commits` decides when to commit.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ Split = Literal["train", "val", "test"]
 class Boundary:
     """The tensor that enters a module, or its gradient: `records` samples, each in `copies` augmented versions.
 
-    The boundary without a name is the images themselves. They are freshly augmented for each span; if `records` is
-    set, they are the versions that the frozen passes of a lap read, one for each copy; with `once`, those of the
-    first lap.
+    A boundary without a name is the images themselves, freshly augmented for each span. If its `records` is set,
+    it is the versions that the frozen passes of a lap read, one for each copy; with `once`, those of the first lap.
     """
 
     name: str
@@ -37,12 +36,13 @@ class Span:
     """Batches `start` to `stop` (exclusive) of one pass over a split.
 
     Attributes:
-        epoch: keys the order, the augmentation and the learning rate; for a boundary of V copies it stands for
-            copy epoch mod V.
-        shuffled: without it, samples come in the order in which they are stored, and the last batch may be short.
-        lap: of multi-lap training.
-        source: the module whose cached boundary the samples are read from, which limits how far they are shuffled
-            so that reading stays sequential; 0 is the images, shuffled freely.
+        epoch: determines the order, the augmentation and the learning rate; of a boundary with V copies, copy
+            epoch mod V is read or written.
+        shuffled: whether samples are shuffled; else they come in stored order, and the last batch may be short.
+        augmented: whether images are augmented.
+        lap: of multi-lap training, from 0.
+        source: the module whose cached boundary the samples are read from; they are shuffled only locally, so that
+            reading stays sequential. 0 means the images, shuffled freely.
     """
 
     split: Split
@@ -60,9 +60,12 @@ class Visit:
     """One module on one span.
 
     Attributes:
+        kind: the kind of step.
+        module: its number, from 0.
+        span: the batches.
         reads: the module's input. A backward visit also reads the gradient of the output; a visit whose loss
             compares with the images also reads the images that the input came from.
-        writes: what enters the next module, or the gradient of what entered this one.
+        writes: the input of the next module, or the gradient of this one's input.
         drops: names of the boundaries that no later visit reads.
     """
 
@@ -93,10 +96,10 @@ class JobSize:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Training batches an epoch: a short last one is dropped, unless it is kept or the only one."""
+        """Training batches in an epoch: a short last one is dropped, unless it is kept or the only one."""
         return self.batches_per_pass if self.keeps_short else max(self.num_samples // self.batch_size, 1)
 
     @property
     def batches_per_pass(self) -> int:
-        """Batches that cover every sample."""
+        """Number of batches that cover every sample; the last may be short."""
         return -(-self.num_samples // self.batch_size)

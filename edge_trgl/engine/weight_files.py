@@ -1,4 +1,4 @@
-"""Files of trained weights, read in small parts: safetensors, files of torch.save, and folders of runs."""
+"""Reads files of trained weights in small parts: safetensors, files written by torch.save, and folders of runs."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class _TorchFile:
 
 
 def _nested_state_dicts(content: Mapping[str, object]) -> list[object]:
-    """Return what a checkpoint holds under the usual names of a state dict."""
+    """Return the dictionaries that a checkpoint holds under the usual names of a state dict."""
     return [content[name] for name in ("state_dict", "model") if isinstance(content.get(name), dict)]
 
 
