@@ -130,7 +130,7 @@ class Feed:
         return draws
 
     def pixels(self, samples: Samples) -> Tensor:
-        """Return the stored values, neither augmented nor normalised: float32 [B, C, H, W] or [B, C, L], on CPU."""
+        """Return the stored values, not augmented or normalised: float32 [B, C, H, W] or [B, C, L], on the CPU."""
         return _channels_first(self._reader.read(samples), "cpu")
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Feed:
 
 
 def _channels_first(records: np.ndarray[Any, Any], device: str) -> Tensor:
-    """Copy [B, ..., C] to float32 [B, C, ...]; images stay channels-last in memory, windows become contiguous."""
+    """Copy [B, ..., C] to float32 [B, C, ...]: images stay channels-last in memory, windows are contiguous."""
     layout = torch.preserve_format if records.ndim == 4 else torch.contiguous_format
     on_device = torch.from_numpy(records).to(device)  # before widening: bytes are a quarter of the transfer
     return on_device.movedim(-1, 1).to(torch.float32, copy=True, memory_format=layout)

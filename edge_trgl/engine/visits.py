@@ -18,7 +18,7 @@ class Boundary:
     """The tensor that enters a module, or its gradient: `records` samples, each in `copies` augmented versions.
 
     A boundary without a name is the images themselves, freshly augmented for each span. If its `records` is set,
-    it is the versions that the frozen passes of a lap read, one for each copy; with `once`, those of the first lap.
+    it is the versions that the frozen passes of a lap read, one for each copy; with `once`, of the first lap.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""A run's folder, and what it says."""
+"""A run's folder, the facts in its database, and its summary."""

@@ -1,4 +1,4 @@
-"""What planning found out about a chain."""
+"""The chain's layout, as planning chose it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ChainLayout:
-    """A chain as planning settled on it, kept with the run so that training need not work it out again.
+    """The layout that planning chose for a chain, kept with the run so that training need not compute it again.
 
-    `starts`: the first block of each module; `heads`: the name of each module's head, None where it has none;
-    `shapes` and `dtypes`: of one sample at the output of each module; `names`: what each module is made of;
-    `num_params`: trunk parameters of each module; `built`: the first weights come with the blocks, and so are
-    written to module files before training.
+    Attributes:
+        starts: the first block of each module, from 0.
+        heads: the name of each module's head; None where it has none.
+        shapes: of one sample at the output of each module.
+        dtypes: of these outputs, by name.
+        names: what each module is made of, in words.
+        num_params: parameters in the trunk of each module.
+        built: whether the blocks come with their first weights, which are then written to files before training.
     """
 
     starts: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What an export is: what its jobs tell one another, and what export.json says in the end.
+"""Records of an export: what its jobs pass to one another, and the content of export.json.
 
 Accuracies, agreements and shares are fractions; sizes end in `_bytes` or `_mb` (MiB), times in `_ms`. Modules are
 counted from 1, as depths are.
@@ -14,9 +14,12 @@ from edge_trgl.config.export_request import Form, TargetName
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenStage:
-    """A stage in model.exits before it is published: its file, that of its weights, its first and last module.
+    """An early-exit stage in model.exits that is not published yet.
 
-    `data` is None where the weights are inside `file`.
+    Attributes:
+        file: the name of its file.
+        data: the name of the file of its weights; None where they are inside `file`.
+        modules: its first and its last module.
     """
 
     file: str
@@ -28,14 +31,14 @@ class WrittenStage:
 class WrittenModels:
     """The models of one export, written but not yet compared with the network.
 
-    Args:
-        exits: the depths whose logits model.onnx gives.
+    Attributes:
+        exits: the depths whose logits are outputs of model.onnx.
         target: the runtime that it was written for.
         batch: samples that it takes at a time; None for any number.
         data: the name of the file of its weights; None where they are inside model.onnx.
-        num_images: validation images that the network was shown.
-        at_a_time: of these.
-        stages: none where the export is one model.
+        num_images: validation images that were passed through the network, to compare with.
+        at_a_time: images in a batch of these.
+        stages: the early-exit stages; empty where the export is one model.
     """
 
     exits: tuple[int, ...]
@@ -49,7 +52,7 @@ class WrittenModels:
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """A published file."""
+    """A published file: its name, size in bytes and SHA-256 (hex)."""
 
     name: str
     num_bytes: int
@@ -58,13 +61,13 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """How far logits of a file are from those of the network, over the same images.
+    """How far a file's logits are from those of the network, over the same images.
 
-    Args:
-        num_images: how many were compared.
+    Attributes:
+        num_images: number of images compared.
         max_abs_diff: the largest difference of a logit.
         median_abs_diff: the median over images of an image's largest difference.
-        top1_agreement: the images with the same predicted class.
+        top1_agreement: fraction of the images with the same predicted class.
     """
 
     num_images: int
@@ -75,9 +78,9 @@ class Differences:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Differences):
-    """One exit of a file beside the same exit of the network.
+    """One exit of a file compared with the same exit of the network.
 
-    Args:
+    Attributes:
         depth: of the exit.
         accuracy: of the network.
         accuracy_onnx: of the file.
@@ -92,8 +95,13 @@ class Comparison(Differences):
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """Images that leave the network early: their accuracy, the mean share of the FLOPs of all stages that they
-    take, and how many leave by each exit."""
+    """What early exits cost and save over a set of images.
+
+    Attributes:
+        accuracy: of the answers at the exits taken.
+        compute_share: mean share of the FLOPs of all stages that an image takes.
+        exits: number of images that leave by each exit.
+    """
 
     accuracy: float
     compute_share: float
@@ -102,14 +110,17 @@ class Balance:
 
 @dataclass(frozen=True, kw_only=True)
 class CommonThreshold(Balance):
-    """The balance of one `threshold` shared by all exits except the last."""
+    """The balance of one confidence `threshold` shared by all exits except the last."""
 
     threshold: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchedThresholds(Balance):
-    """The balance of thresholds, one for each exit but the last, that may lose `points` percentage points."""
+    """The balance of searched `thresholds`, one for each exit except the last.
+
+    They were searched to lose at most `points` percentage points of accuracy.
+    """
 
     points: float
     thresholds: tuple[float, ...]
@@ -117,7 +128,7 @@ class SearchedThresholds(Balance):
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyExitScores(Balance):
-    """The exported thresholds on `num_images` images, beside the accuracy of every exit by itself."""
+    """The balance of the exported thresholds on `num_images` images, and the accuracy of every exit by itself."""
 
     num_images: int
     per_exit: tuple[float, ...]
@@ -125,7 +136,12 @@ class EarlyExitScores(Balance):
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationScores(EarlyExitScores):
-    """The same on the images that thresholds are chosen on, with the curves that the report draws."""
+    """The scores on the images that thresholds are chosen on, with the curves that the report draws.
+
+    Attributes:
+        common: one threshold for all exits.
+        searched: thresholds for each exit.
+    """
 
     common: tuple[CommonThreshold, ...]
     searched: tuple[SearchedThresholds, ...]
@@ -133,16 +149,16 @@ class ValidationScores(EarlyExitScores):
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenThresholds:
-    """When samples leave a network early, and what that costs and saves.
+    """The thresholds at which samples leave a network early, and what that costs and saves.
 
-    Args:
-        asked: a probability, or `auto:` and percentage points, as `--exits` has it.
-        chosen_on: which images stand for validation (`data.choose_on`).
-        thresholds: of every stage but the last.
+    Attributes:
+        asked: the value of `--exits`: a probability, or `auto:` and percentage points.
+        chosen_on: the images that thresholds were chosen on (`data.choose_on`).
+        thresholds: of every stage except the last.
         flops: of one sample through each stage, classifier included.
         model_flops: of one sample through model.onnx.
-        validation: on the images that the thresholds were chosen on.
-        test: on the test images; None where there are none.
+        validation: scores on the images that thresholds were chosen on.
+        test: scores on the test images; None where there are none.
     """
 
     asked: str
@@ -156,7 +172,14 @@ class ChosenThresholds:
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord:
-    """A published stage; `modules`: its first and its last; `threshold`: None in the last stage."""
+    """A published stage.
+
+    Attributes:
+        files: the model, and its weights where they are in a file of their own.
+        modules: its first and its last module.
+        flops: of one sample through it, classifier included.
+        threshold: the confidence at which samples leave after it; None in the last stage.
+    """
 
     files: tuple[FileRecord, ...]
     modules: tuple[int, int]
@@ -166,7 +189,7 @@ class StageRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyExitRecord(Differences):
-    """The network in stages, in `folder`; the rest is as in `ChosenThresholds`."""
+    """The network as early-exit stages in `folder`; other fields as in `ChosenThresholds`."""
 
     folder: str
     stages: tuple[StageRecord, ...]
@@ -179,9 +202,15 @@ class EarlyExitRecord(Differences):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One exit of a smaller file beside the same exit of model.onnx, over the same images.
+    """One exit of a smaller file compared with the same exit of model.onnx, over the same images.
 
-    `max_relative_diff`: the largest difference of a logit as a share of the largest logit, where that is above 1.
+    Attributes:
+        depth: of the exit.
+        num_images: number of images compared.
+        accuracy_fp32: of model.onnx.
+        accuracy: of the smaller file.
+        top1_agreement: fraction of the images with the same predicted class.
+        max_relative_diff: the largest difference of a logit, divided by the largest logit where that is above 1.
     """
 
     depth: int
@@ -193,13 +222,13 @@ class Verdict:
 
     @property
     def loss(self) -> float:
-        """The accuracy that is lost; below 0 where the smaller file does better."""
+        """The accuracy lost, a fraction; negative where the smaller file does better."""
         return self.accuracy_fp32 - self.accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmallerFile:
-    """A published model.fp16.onnx: both accuracies at its deepest exit, the worst differences over all exits."""
+    """A published model.fp16.onnx: both accuracies at its deepest exit, and the worst differences of all exits."""
 
     file: str
     files: tuple[FileRecord, ...]
@@ -213,7 +242,7 @@ class SmallerFile:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodScore:
-    """What a method of calibration gave: accuracy at the deepest exit, the worst of all exits for the others."""
+    """The result of a calibration method: accuracy at the deepest exit, agreement and loss of the worst exit."""
 
     accuracy: float
     top1_agreement: float
@@ -224,11 +253,11 @@ class MethodScore:
 class QuantisedFile(SmallerFile):
     """A published model.int8.onnx.
 
-    Args:
-        form: of its integers, in words.
-        num_calibrated: training images that the ranges of activations were taken from.
-        method: of calibration, the one that was taken.
-        methods: what each gave, by name.
+    Attributes:
+        form: the types of its integers, in words.
+        num_calibrated: training images from which the ranges of activations were measured.
+        method: the calibration method that was chosen.
+        methods: the result of each method, by name.
     """
 
     form: str
@@ -239,16 +268,23 @@ class QuantisedFile(SmallerFile):
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedFile:
-    """A smaller file that was not accurate enough: the reason, a sentence."""
+    """A smaller file that was not accurate enough; `rejected` is the reason, a sentence."""
 
     rejected: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latencies:
-    """The exported files, run in turn on the CPU; `p50_ms`: the median of each, by file name.
+    """Latencies of the exported files, run in turn on the CPU.
 
-    `measured`: what, in words. `runs`: of each file, on `batch` samples, in `threads` threads.
+    Attributes:
+        measured: what was measured, in words.
+        onnxruntime: its version.
+        machine: the machine's architecture.
+        threads: number of threads.
+        batch: samples in a run.
+        runs: number of runs of each file.
+        p50_ms: the median latency by file name.
     """
 
     measured: str
@@ -262,19 +298,22 @@ class Latencies:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRecord(Differences):
-    """What export.json says; the differences are the worst of all exits.
+    """The content of export.json; the inherited differences are the worst of all exits.
 
-    Args:
-        file: model.onnx.
-        files: it, and its weights where they are in a file of their own.
+    Attributes:
+        file: the name of model.onnx.
+        files: model.onnx, and its weights where they are in a file of their own.
         num_bytes: of `files` together.
-        target, opset, ir: the runtime it was written for, the ONNX opset and the version of the format.
+        target: the runtime that it was written for.
+        opset: the ONNX opset.
+        ir: the version of the ONNX format.
         batch: samples that it takes at a time; None for any number.
-        depth: the deepest exit.
-        exits: the others, too.
-        early_exit: None where the network was not exported in stages.
-        budget_mb, peak_mb: what the export's processes were allowed, and took at most, their parent included.
-        smaller: the files beside model.onnx.
+        depth: of the deepest exit.
+        exits: the comparison of every exit.
+        early_exit: the stages; None where the network was not exported in stages.
+        budget_mb: the budget of the export's processes, parent included.
+        peak_mb: the most that they took.
+        smaller: the smaller files beside model.onnx, by form.
         latency: None where there are no smaller files, or the budget left no room to measure them.
     """
 

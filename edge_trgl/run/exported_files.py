@@ -1,4 +1,4 @@
-"""export.json, and the table of the exported files that it describes."""
+"""Writes and reads export.json, and lists the exported files that it describes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA = 1
 
 
 def export_document(record: ExportRecord) -> Document:
-    """The content of export.json."""
+    """Return the content of export.json."""
     return {"schema": SCHEMA, **document_of(record)}
 
 
@@ -29,7 +29,7 @@ def write_export(run: Run, record: ExportRecord) -> None:
 
 
 def read_export(run: Run) -> ExportRecord | None:
-    """What export.json says of the last export; None where there was none."""
+    """Read export.json, the record of the last export; None if there was none."""
     if not run.export_file.is_file():
         return None
     document: Document = json.loads(run.export_file.read_text())
@@ -39,15 +39,15 @@ def read_export(run: Run) -> ExportRecord | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedFile:
-    """One of the files of an export that has smaller ones beside model.onnx; what is not known of it is None.
+    """One file of an export with smaller files beside model.onnx; None where a number is not known.
 
-    Args:
+    Attributes:
         name: of the file.
         num_bytes: of it and its weights.
-        accuracy: at the deepest exit, on the validation images that the smaller files are judged by; a fraction.
-        top1_agreement: predictions that are those of model.onnx, over the same images; a fraction.
+        accuracy: at the deepest exit, on the validation images that smaller files are judged on; a fraction.
+        top1_agreement: fraction of the same images for which it predicts the class that model.onnx predicts.
         latency_ms: the median of a run.
-        note: how it was quantised, or why it was refused.
+        note: how it was quantised, or why it was refused; may be empty.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ExportedFile:
 
 
 def exported_files(run: Run, record: ExportRecord) -> tuple[ExportedFile, ...]:
-    """model.onnx and the smaller files beside it; nothing where there are none of these."""
+    """List model.onnx and the smaller files beside it; empty if there are no smaller files."""
     if not record.smaller:
         return ()
     latencies = {} if record.latency is None else record.latency.p50_ms

@@ -1,4 +1,4 @@
-"""RunFacts: the database of a run with what it knows about itself, typed. No other file names a key of it."""
+"""RunFacts: typed access to a run's database. No other file names a key of it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """What the modules cost: the planner's `demand`, and the chain's layout in each of its forms.
+    """What the modules cost.
 
-    `environment`: what the bits of the run depend on beside its configuration. `allocator`: what becomes of freed
-    memory in its processes; `fragmentation_bytes`: of a
-    tensor that may find no place among it.
+    Attributes:
+        demand: the planner's input.
+        layouts: the chain's layout in each form of the demand.
+        environment: what exact results depend on besides the configuration.
+        allocator: how the run's processes treat freed memory.
+        fragmentation_bytes: size of a tensor that may not fit the freed blocks.
     """
 
     demand: Demand
@@ -37,9 +40,9 @@ class Counted:
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleNeeds:
-    """What one module takes in a step, in MiB, part by part, and the peak of the run's processes in its visits.
+    """What one module takes in a step, part by part, and the peak of the run's processes in its visits.
 
-    `head` is None without one; `step_s` (seconds) is None where no step was measured.
+    Sizes are in MiB. `head` is None without one; `step_s` (seconds) is None where no step was measured.
     """
 
     module: int
@@ -60,8 +63,14 @@ class ModuleNeeds:
 class Planned:
     """The plan and what it means.
 
-    `table`: of each module. `alternatives`: of cached boundaries. `missed`: the peak in MiB without each saving.
-    `export_mb`: what exporting takes at most.
+    Attributes:
+        plan: the plan.
+        layout: the chain's layout under it.
+        table: the needs of each module.
+        traffic: what training reads from and writes to the disk.
+        alternatives: other ways to keep cached boundaries.
+        missed: the peak in MiB without each saving, by its name.
+        export_mb: the most that exporting takes, in MiB.
     """
 
     plan: Plan
@@ -75,7 +84,7 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What training took so far, over all starts. An image counts once every module has trained on it."""
+    """Totals of training so far, over all starts; an image counts as one when every module has trained on it."""
 
     seconds: float = 0.0
     steps: int = 0
@@ -86,10 +95,12 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a commit knows beside positions and files.
+    """What a commit stores besides the position and the files.
 
-    `module_peaks`: MiB of the run's processes at most in visits of each module. `chunk`: the batches in a chunk
-    that positions are counted by; None before the first commit.
+    Attributes:
+        work: totals of training so far.
+        module_peaks: peak MiB of the run's processes in the visits of each module.
+        chunk: batches in a chunk when the position was counted; None before the first commit.
     """
 
     work: Work = Work()
@@ -99,12 +110,16 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Accuracies (fractions) of a trained run.
+    """Accuracies (fractions) of a trained run; depths are in modules, from 1.
 
-    `per_depth`: on validation, from `first_depth` on (end-to-end only the last depth has a head).
-    `chosen_depth`: in modules, from 1, the first best on validation. `chosen` and `last`: on the test set at the
-    chosen and the last depth, None without one. `test_per_depth`: of all, which nothing is chosen by.
-    `chosen_on`: what stood for validation; `half-test` is every other test image.
+    Attributes:
+        first_depth: the first depth with a head; in end-to-end training the last depth.
+        per_depth: validation accuracy at each depth from `first_depth` on.
+        chosen_depth: the depth with the best validation accuracy, the smallest of equals.
+        chosen: test accuracy at the chosen depth; None without a test set.
+        last: test accuracy at the last depth; None without a test set.
+        test_per_depth: test accuracy at each depth; nothing is chosen by it.
+        chosen_on: the images used for validation; `half-test` is every other test image.
     """
 
     first_depth: int
@@ -118,7 +133,15 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How training ended. `peak_mb`: of the training process and its device; `method`: how that is counted."""
+    """The result of training.
+
+    Attributes:
+        scores: accuracies.
+        weights_sha256: SHA-256 (hex) of the weights that were scored.
+        work: totals of training.
+        peak_mb: peak of the training process and its device, in MiB.
+        method: how memory was counted.
+    """
 
     scores: Scores
     weights_sha256: str
@@ -129,7 +152,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedFile:
-    """The file that first weights were read from, and the sha256 of what was taken of it."""
+    """The file or run that first weights were read from, and the SHA-256 (hex) of the files read."""
 
     file: str
     sha256: str
@@ -139,7 +162,9 @@ _MISSING: Any = object()
 
 
 class Fact(Generic[T]):
-    """A fact of a run, kept as JSON under the attribute's name; reading one that is not there is a LookupError.
+    """A descriptor that keeps a fact of a run in its database, as JSON under the attribute's name.
+
+    Reading a fact that is not set and has no default raises LookupError.
 
     Args:
         kind: its type.
@@ -163,8 +188,8 @@ class Fact(Generic[T]):
             return self
         value = facts.meta(self._key, _MISSING)
         if value is not _MISSING:
-            found: T = from_json(self._kind, value)
-            return found
+            fact: T = from_json(self._kind, value)
+            return fact
         if self._default is _MISSING:
             raise LookupError(f"{facts.path}: this run has no {self._key} yet")
         return self._default
@@ -173,20 +198,29 @@ class Fact(Generic[T]):
         facts.set_meta(self._key, to_json(value))
 
     def is_set(self, facts: RunFacts) -> bool:
-        """Whether the run has it already."""
+        """Return whether the fact is set."""
         return facts.meta(self._key, _MISSING) is not _MISSING
 
     def entry(self, value: T) -> Document:
-        """What `RunState.commit` keeps of it with a commit."""
+        """Return the database entry of `value`, for `RunState.commit` to write with a commit."""
         return {self._key: to_json(value)}
 
 
 class RunFacts(RunState):
-    """The database of a run; made where there is none. Setting a fact writes it.
+    """The database of a run, created if there is none. Setting a fact writes it.
 
-    `limits`: what the run may take, once it is planned; the disk's before that, where resume was given one.
-    `net`: the model, where it had to be cut; {} where it was a chain already. `measured`: by `work_key`.
-    `starts`: of training. `cgroup_peak_mb`: as the kernel charged it. `highest_child_mb`: of any child process.
+    Attributes:
+        limits: the limits the run was planned for; before planning, only a disk limit that resume was given.
+        net: the model that was cut; {} if the model was a chain already.
+        counted: what the modules cost.
+        measured: measurements of steps, by `work_key`.
+        planned: the plan.
+        pretrained: the file that first weights came from.
+        starts: number of times training was started.
+        progress: what the last commit stores besides the position and the files.
+        result: the result of training.
+        cgroup_peak_mb: peak MiB as the kernel charged it to the run's cgroup; None without one.
+        highest_child_mb: the highest peak of any child process, in MiB.
     """
 
     limits = Fact[Limits](Limits, Limits())
@@ -203,12 +237,12 @@ class RunFacts(RunState):
 
     @property
     def is_cut(self) -> bool:
-        """Whether it is known what blocks the model has."""
+        """Whether the model's blocks are known."""
         return RunFacts.net.is_set(self)
 
     @property
     def is_counted(self) -> bool:
-        """Whether it is known what the modules cost."""
+        """Whether the cost of the modules is known."""
         return RunFacts.counted.is_set(self)
 
     @property
@@ -218,5 +252,5 @@ class RunFacts(RunState):
 
     @property
     def is_trained(self) -> bool:
-        """Whether training and evaluation have come to their end."""
+        """Whether training and evaluation are finished."""
         return RunFacts.result.is_set(self)

@@ -1,4 +1,4 @@
-"""A run is a folder: its configuration, its database, its files. Nothing is written outside it."""
+"""The folder of a run: its configuration, its database and its files. Nothing is written outside it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUNS = Path("runs")
 
 
 class Run:
-    """The paths of a run folder and what its small files say."""
+    """The paths in a run's folder, and the content of its small files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """An existing run.
+        """Open an existing run.
 
         Raises:
             UsageError: the folder is not a run.
@@ -57,17 +57,17 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: RunConfig) -> Run:
-        """A new run in an empty or missing folder.
+        """Create a run in an empty or missing folder.
 
         Raises:
-            UsageError: something else is in the folder, or its name is none that can be written down.
-            StorageError: it cannot be written.
+            UsageError: the folder contains something else, or its name is not valid UTF-8.
+            StorageError: the folder cannot be written.
         """
         if not files.is_utf8(str(folder)):
-            raise UsageError(f"{folder} is no name in UTF-8", hint="Choose another --run.")
-        # A kill while run.toml is written leaves its beginning behind.
-        ours = files.temporary_of(cls(folder).config_file)
-        if folder.exists() and (not folder.is_dir() or any(path != ours for path in folder.iterdir())):
+            raise UsageError(f"{folder} is not valid UTF-8", hint="Choose another --run.")
+        # A kill while run.toml is written leaves this temporary file behind.
+        unfinished = files.temporary_of(cls(folder).config_file)
+        if folder.exists() and (not folder.is_dir() or any(path != unfinished for path in folder.iterdir())):
             raise UsageError(
                 f"{folder} is neither a run nor empty",
                 hint="Choose another --run, or leave it out for a new folder.",
@@ -76,22 +76,22 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"{folder} cannot be made: {error.strerror}", hint="Choose another --run."
+                f"{folder} cannot be created: {error.strerror}", hint="Choose another --run."
             ) from error
         run = cls(folder)
         files.write_durable(run.config_file, [tomli_w.dumps(config.document()).encode()])
         return run
 
     def config(self) -> RunConfig:
-        """The resolved configuration that the run was made with."""
+        """Return the complete configuration that the run was created with."""
         return sources.resolve(sources.read_toml(self.config_file))
 
     def facts(self) -> RunFacts:
-        """The run's database, made where there is none."""
+        """Open the run's database, and create it if there is none."""
         return RunFacts(self.state_file)
 
     def remove_uncommitted(self, facts: RunFacts) -> None:
-        """Remove the files that no commit names, as the next start of training would; none may be running."""
+        """Remove the files that no commit names, as the next start of training would. No job may be running."""
         named = {
             self.modules: {file.name for file in facts.modules().values()},
             self.boundaries: {record.file for record in facts.boundaries()},
@@ -103,19 +103,19 @@ class Run:
                     files.remove(path)
 
     def summary(self) -> dict[str, Any] | None:
-        """The content of summary.json, or None before the run is done."""
+        """Read summary.json; None before the run is done."""
         if not self.summary_file.is_file():
             return None
         document: dict[str, Any] = json.loads(self.summary_file.read_text())
         return document
 
     def smaller_file(self, form: str) -> Path:
-        """Where the model is in a smaller form: model.int8.onnx."""
+        """Return the path of the model in a smaller form, such as model.int8.onnx."""
         return self.onnx_file.with_suffix(f".{form}{self.onnx_file.suffix}")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process: two trainers in one folder would undo each other.
+        """Lock the run for this process: two training processes in one folder would destroy each other's files.
 
         Raises:
             UsageError: another process holds it.
@@ -135,33 +135,33 @@ class Run:
 
 
 def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
-    """The run in `run_folder`: a new one, or the one that is there if its configuration is the same.
+    """Create a run in `run_folder`, or open the one that is there if its configuration is the same.
 
     Raises:
-        UsageError: the configuration differs, with the differences.
+        UsageError: the configuration differs; the message lists the differences.
     """
     if not Run(run_folder).config_file.is_file():
         return Run.create(run_folder, config)
     run = Run.open(run_folder)
-    # What is known of the board decides nothing about a run that has its plan.
-    ours, theirs = ({**one.document(), "board": {}} for one in (run.config(), config))
-    found = sources.differences(ours, theirs)
-    if found:
+    # The board's numbers only feed the plan, which an existing run has already.
+    existing, requested = ({**settings.document(), "board": {}} for settings in (run.config(), config))
+    differences = sources.differences(existing, requested)
+    if differences:
         raise UsageError(
-            f"{run_folder} was begun with another configuration: {'; '.join(found)}",
+            f"{run_folder} was begun with another configuration: {'; '.join(differences)}",
             hint=f"edge-trgl resume {run_folder} goes on as it was begun; another --run begins anew.",
         )
     return run
 
 
 def numbered(parent: Path = RUNS) -> Path:
-    """The next free numbered folder under `parent`: 0001, 0002, ..."""
+    """Return the next free numbered folder under `parent`: 0001, 0002, ..."""
     numbers = [int(path.name) for path in _numbered_folders(parent)]
     return parent / f"{max(numbers, default=0) + 1:04d}"
 
 
 def newest_unfinished(parent: Path = RUNS) -> Run | None:
-    """The newest numbered run that has no summary."""
+    """Return the newest numbered run that has no summary; None if there is none."""
     runs = [Run(path) for path in sorted(_numbered_folders(parent), key=lambda path: -int(path.name))]
     return next((run for run in runs if run.config_file.is_file() and not run.summary_file.is_file()), None)
 

@@ -1,4 +1,4 @@
-"""What summary.json says of a run: its scores, its memory and its storage, beside what was planned."""
+"""Builds summary.json: a run's scores, memory and storage, next to what was planned."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edge_trgl.runtime.units import MIB
 
 
 def summarise(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
-    """The content of summary.json (described in runtime/README.md)."""
+    """Return the content of summary.json, which runtime/README.md describes."""
     result, plan, layout = facts.result, facts.planned.plan, facts.planned.layout
     cgroup_mb, scores, work = facts.cgroup_peak_mb, to_json(result.scores), result.work
-    # With the mark that this process, their parent, has by now: somewhat above that of an earlier phase.
+    # The parent's mark of now, which is an upper bound of its mark while that child ran.
     together_mb = facts.highest_child_mb + high_water.peak_mb()
     peaks = [phase.peak_mb for phase in facts.phases()] + list(facts.progress.module_peaks.values())
     return {
@@ -45,7 +45,7 @@ def summarise(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
 
 
 def storage_use(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
-    """The section `storage` of summary.json, of a planned run; MiB of training so far."""
+    """Return the section `storage` of summary.json, for a planned run: MiB read and written in training so far."""
     work, planned = facts.progress.work, facts.planned
     endurance_tb = config.board.endurance_tb
     wear = None if endurance_tb is None else work.written_mb * MIB / (endurance_tb * 1e12)

@@ -40,7 +40,7 @@ def test_what_a_kill_left_of_the_first_file_is_in_nobodys_way(tmp_path):
 
 
 def test_a_name_that_cannot_be_written_down_is_refused_at_once(tmp_path):
-    with pytest.raises(UsageError, match="is no name in UTF-8"):
+    with pytest.raises(UsageError, match="is not valid UTF-8"):
         Run.create(tmp_path / "r\udcff", resolve({}))
     assert not list(tmp_path.iterdir())
 
@@ -49,7 +49,7 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(UsageError, match="is neither a run nor empty"):
         Run.create(tmp_path / "run", CONFIG)
-    with pytest.raises(StorageError, match="cannot be made: Not a directory"):
+    with pytest.raises(StorageError, match="cannot be created: Not a directory"):
         Run.create(tmp_path / "run" / "inner", CONFIG)
 
 
