@@ -1,1 +1,1 @@
-"""The parent process: it orders the jobs, and retries with less."""
+"""The parent process: it runs the jobs in order, and retries with less memory or disk."""

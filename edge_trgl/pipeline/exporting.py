@@ -1,4 +1,4 @@
-"""Exporting a trained run: its model written, checked and published, then the smaller files beside it."""
+"""Exports a trained run: writes, checks and publishes its model, then the smaller files beside it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ from edge_trgl.runtime.storage import files
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What to export, as the command line says it: see `edge_trgl.config.export_request`.
+    """What to export, in the words of the command line; `edge_trgl.config.export_request` parses them.
 
-    `depth`: in modules, or chosen, last or all. `target`: what will run it; None is the profile's. `batch`:
-    samples at a time, or dynamic. `exits`: leave early at this probability, or auto:POINTS of accuracy to lose.
-    `stages`: the depths where stages end. `forms`: of the smaller files beside model.onnx.
+    Attributes:
+        depth: in modules, or chosen, last or all.
+        target: the runtime that will run the model; None for the profile's.
+        batch: samples at a time, or dynamic.
+        exits: the confidence at which to leave early, or auto:POINTS of accuracy to lose; None for no stages.
+        stages: the depths where stages end; None for every one with a classifier.
+        forms: of the smaller files to write beside model.onnx.
     """
 
     depth: str = "chosen"
@@ -44,10 +48,10 @@ class ExportOptions:
     forms: Sequence[Form] = ()
 
     def check(self) -> None:
-        """Refuse what contradicts itself.
+        """Check that the options go together.
 
         Raises:
-            UsageError: says what.
+            UsageError: `exits` is not valid, or `stages` is given without it.
         """
         if self.exits is not None:
             leaving_of(self.exits)
@@ -56,13 +60,13 @@ class ExportOptions:
 
 
 def export(run: Run, options: ExportOptions, limits: Limits, jobs: JobRunner) -> ExportRecord:
-    """Write model.onnx and what else is asked for, and check it; returns what export.json says.
+    """Write, check and publish model.onnx and what else the options ask for; return the content of export.json.
 
     Raises:
         UsageError: the run has no such depth or stage.
-        DoesNotFitError: the budget has no room for it.
-        OverBudgetError: it took more than was foreseen.
-        ExportRejectedError: it does not give what the network gives; an older export is still there.
+        DoesNotFitError: the budget is too small for the export.
+        OverBudgetError: the export took more memory than was estimated.
+        ExportRejectedError: the model's outputs differ from the network's; an older export is kept.
     """
     with _cleared(run):
         try:
@@ -71,7 +75,7 @@ def export(run: Run, options: ExportOptions, limits: Limits, jobs: JobRunner) ->
                 return add_smaller(run, record, options.forms, limits, jobs) if options.forms else record
             finally:
                 if options.forms or options.exits is not None:
-                    jobs.do(REPORT, ReportRequest())  # it shows what leaving early spares, and the smaller files
+                    jobs.do(REPORT, ReportRequest())  # it shows what early exits save, and the smaller files
         except OverBudgetError as error:
             raise OverBudgetError(
                 f"exporting took more than the budget of {limits.memory_mb:.0f} MiB: {error.message}",
@@ -80,7 +84,7 @@ def export(run: Run, options: ExportOptions, limits: Limits, jobs: JobRunner) ->
 
 
 def _model(options: ExportOptions, limits: Limits, jobs: JobRunner) -> ExportRecord:
-    """model.onnx, and its stages, checked and published."""
+    """Write, check and publish model.onnx and its early-exit stages."""
     request = ExportRequest(
         limits=limits,
         depth=options.depth,
@@ -110,7 +114,7 @@ def _model(options: ExportOptions, limits: Limits, jobs: JobRunner) -> ExportRec
 
 @contextmanager
 def _cleared(run: Run) -> Iterator[None]:
-    """Remove what an export that did not come to its end has written."""
+    """Remove on leaving what an unfinished export has written."""
     try:
         yield
     finally:
@@ -118,5 +122,5 @@ def _cleared(run: Run) -> Iterator[None]:
         written = [path for model in models for path in run.folder.glob(f"{model.name}*.new")]
         for path in (*written, *run.exits_folder.glob("*.new")):
             files.remove(path)
-        with suppress(OSError):  # it is not there, or not empty
+        with suppress(OSError):  # missing or not empty
             run.exits_folder.rmdir()

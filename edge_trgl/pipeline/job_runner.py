@@ -1,4 +1,4 @@
-"""One job after another, each in a process of its own; what it took is recorded and held against the budget."""
+"""Runs jobs one after another, each in its own process, records their memory and compares it with the budget."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_trgl.runtime.processes.supervisor import Message, Outcome, run_child
 from edge_trgl.runtime.records import document_of, from_json
 
 Listener = Callable[[Message], None]
-"""Told what happens: messages of kind `phase`, `progress`, `warning`."""
+"""Called with every message of a job; kinds are `phase`, `progress`, `warning` and others."""
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -26,14 +26,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Done(Generic[R]):
-    """What a job answered, and the most that its process took, in MiB."""
+    """A job's result, and the peak of its process in MiB."""
 
     result: R
     peak_mb: float
 
 
 class JobRunner:
-    """Starts the jobs of one run and keeps its database up to date with what they took."""
+    """Runs the jobs of one run, and records in its database the time and memory that they took."""
 
     def __init__(self, run: Run, config: RunConfig, facts: RunFacts, listener: Listener) -> None:
         self._run = run
@@ -42,10 +42,15 @@ class JobRunner:
         self._listener = listener
 
     def do(self, job: Job[Q, R], request: Q, *, cgroup: Path | None = None) -> Done[R]:
-        """Run `job` to its end. `cgroup`: where its process puts itself.
+        """Run `job` to its end.
+
+        Args:
+            job: the job.
+            request: its request.
+            cgroup: the cgroup that its process joins; None for that of this process.
 
         Raises:
-            EdgeTrglError: what the job raised, or OverBudgetError where its process was killed.
+            EdgeTrglError: the job's own error, or OverBudgetError if its process was killed.
         """
         facts, name = self._facts, job.name
         self._listener({"kind": "phase", "name": name})
@@ -53,7 +58,7 @@ class JobRunner:
         result: R = from_json(job.result, outcome.result)
         child_mb = outcome.peak_mb
         if isinstance(result, Result):
-            # The training process resets its high-water mark between visits and adds its maxima up itself.
+            # The training process resets its high-water mark between visits, and reports the maximum itself.
             child_mb = max(child_mb, result.peak_mb)
         peak_mb = child_mb + high_water.peak_mb()
         facts.highest_child_mb = max(child_mb, facts.highest_child_mb)
@@ -66,7 +71,7 @@ class JobRunner:
         return Done(result=result, peak_mb=outcome.peak_mb)
 
     def start(self, job: Job[Q, R], request: Q, cgroup: Path | None) -> Outcome:
-        """The process of a job, to its end."""
+        """Run a job's process to its end, without recording what it took."""
         return run_child(
             ["-m", "edge_trgl.jobs", job.name, str(self._run.folder), json.dumps(document_of(request))],
             on_message=self._listener,
@@ -76,16 +81,16 @@ class JobRunner:
         )
 
     def warn(self, kind: str, text: str) -> None:
-        """Warn the user, and keep the warning for the report as an event of that kind."""
+        """Warn the user, and store the warning as an event of that kind for the report."""
         self._facts.add_event(kind, text)
         self.tell(text)
 
     def tell(self, text: str) -> None:
-        """Warn the user."""
+        """Warn the user, without an event."""
         self._listener({"kind": "warning", "text": text})
 
     def _allocator(self) -> Allocator:
         if self._facts.is_counted:
             return self._facts.counted.allocator
-        # Before it is known how large tensors are.
+        # Before counting, the sizes of tensors are not known.
         return "default" if "allocator" in self._config.budget.without else "heap"

@@ -1,4 +1,4 @@
-"""What was asked for, held against what this machine has: the limits that a run gets."""
+"""The limits of a run: what the user asked for, lowered to what this machine has."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from edge_trgl.runtime.memory import counters
 from edge_trgl.runtime.storage import disk_space
 
 AUTO = 0.8
-"""The budget `auto`, of what is available."""
+"""Share of the available memory that the budget `auto` takes."""
 
 
 def budget_mb(config: RunConfig, facts: RunFacts, asked_mb: float | None, jobs: JobRunner) -> float | None:
-    """The budget as asked, as the run has it, or as configured, where so much is available; None for the least."""
+    """Return the memory budget in MiB, at most what is available; None for the smallest that works.
+
+    It is `asked_mb` if given, else the run's own, else the configured one.
+    """
     available_mb = counters.available_mb()
-    wanted = asked_mb or facts.limits.budget_mb or config.budget.mb
-    if wanted == "min":
+    requested = asked_mb or facts.limits.budget_mb or config.budget.mb
+    if requested == "min":
         return None
-    if wanted == "auto":
+    if requested == "auto":
         return float(int(AUTO * available_mb))
-    if wanted <= available_mb:
-        return float(wanted)
+    if requested <= available_mb:
+        return float(requested)
     jobs.warn(
         "budget",
-        f"the budget of {wanted:.0f} MiB is more than is available; lowered to {available_mb:.0f} MiB",
+        f"the budget of {requested:.0f} MiB is more than is available; lowered to {available_mb:.0f} MiB",
     )
     return float(available_mb)
 
 
 def disk_mb(run: Run, config: RunConfig, facts: RunFacts) -> float:
-    """MiB that the run's folder may take now: as many as it was given, where its disk has them."""
-    there_mb = disk_space.limit_mb(run.folder)
-    return min(wanted_disk_mb(config, facts) or there_mb, there_mb)
+    """Return the MiB that the run's folder may take now: its disk limit, at most what its disk has."""
+    available_mb = disk_space.limit_mb(run.folder)
+    return min(wanted_disk_mb(config, facts) or available_mb, available_mb)
 
 
 def wanted_disk_mb(config: RunConfig, facts: RunFacts) -> float | None:
-    """MiB that the run was given; None where it may take what is free."""
+    """Return the disk limit that the user set, in MiB; None if the run may take what is free."""
     return facts.limits.disk_mb or config.budget.disk_mb

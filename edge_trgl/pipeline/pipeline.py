@@ -1,4 +1,4 @@
-"""From a configuration to a trained and exported run: one child process at a time, this parent staying small."""
+"""Takes a run from its configuration to training and export, with one child process at a time."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from edge_trgl.runtime.storage import files
 
 
 class Pipeline:
-    """What can be done with a run, each by jobs in processes of their own.
+    """What can be done with a run. Jobs in child processes do the work; this parent process stays small.
 
-    `listener` is told what happens: messages of kind `phase`, `progress`, `warning`.
+    Args:
+        run: the run's folder.
+        listener: called with every message; kinds are `phase`, `progress`, `warning` and others.
     """
 
     def __init__(self, run: Run, listener: Listener) -> None:
@@ -34,12 +36,13 @@ class Pipeline:
         self.config = run.config()
 
     def train(self, asked: Limits = Limits()) -> Document:  # noqa: B008 - it is frozen
-        """Do whatever of the run is not done yet; returns its summary.
+        """Do what is left of planning and training, write summary and report, and return the summary.
 
-        `asked`: other limits than the run's own, when it is resumed.
+        Args:
+            asked: limits that replace the run's own when it is resumed; a limit that is None stays as it was.
 
         Raises:
-            EdgeTrglError: with the exit code of its kind; what was committed stays.
+            EdgeTrglError: with the exit code of its kind; what was committed is kept.
         """
         with self._open() as (facts, jobs):
             planning = Planning(self.run, self.config, facts, jobs)
@@ -52,22 +55,25 @@ class Pipeline:
         return summary
 
     def plan(self) -> PlannedRun:
-        """Prepare and plan; train nothing.
+        """Prepare the data and plan, without training.
 
         Raises:
-            DoesNotFitError: nothing that is allowed fits.
+            DoesNotFitError: no allowed plan fits the limits.
         """
         with self._open() as (facts, jobs):
-            held_to = Planning(self.run, self.config, facts, jobs).plan(Limits())
+            run_limits = Planning(self.run, self.config, facts, jobs).plan(Limits())
             disk_mb = limits.disk_mb(self.run, self.config, facts)
             phases = tuple(facts.phases())
-            return PlannedRun(limits=held_to, disk_mb=disk_mb, planned=facts.planned, phases=phases)
+            return PlannedRun(limits=run_limits, disk_mb=disk_mb, planned=facts.planned, phases=phases)
 
     def report(self, against: Sequence[str] = ()) -> None:
-        """Write the report of what there is so far, compared with the runs in other folders.
+        """Write report.html from the results so far.
+
+        Args:
+            against: folders of other trained runs to compare with.
 
         Raises:
-            UsageError: there is no plan yet, or one of the others is not trained to its end.
+            UsageError: there is no plan yet, or another run is not fully trained.
         """
         with self._open() as (_, jobs):
             jobs.do(REPORT, ReportRequest(against=tuple(against)))
@@ -76,7 +82,7 @@ class Pipeline:
         """Score the trained run again, at every depth.
 
         Raises:
-            UsageError: the run is not trained to its end.
+            UsageError: the run is not fully trained.
         """
         with self._trained() as (_, jobs):
             return jobs.do(EVALUATE, Nothing()).result
@@ -85,7 +91,7 @@ class Pipeline:
         """Export the trained run; see `exporting.export`.
 
         Raises:
-            UsageError: the run is not trained to its end, or the options contradict one another.
+            UsageError: the run is not fully trained, or the options contradict one another.
         """
         options.check()
         with self._trained() as (facts, jobs):
@@ -96,7 +102,7 @@ class Pipeline:
         with self._open() as (facts, jobs):
             if not facts.is_trained:
                 raise UsageError(
-                    f"{self.run.folder} is not trained to its end",
+                    f"{self.run.folder} is not fully trained",
                     hint=f"Run edge-trgl resume {self.run.folder} first.",
                 )
             yield facts, jobs

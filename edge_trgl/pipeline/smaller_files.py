@@ -1,4 +1,4 @@
-"""The smaller files beside model.onnx: made in turn, and measured beside it."""
+"""Writes the smaller files beside model.onnx in turn, and measures their latency next to its own."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from edge_trgl.runtime.memory.limits import Limits
 def add_smaller(
     run: Run, exported: ExportRecord, forms: Sequence[Form], limits: Limits, jobs: JobRunner
 ) -> ExportRecord:
-    """Write the smaller files of the model that was exported; returns what export.json says then.
+    """Write the smaller files of an exported model; return the new content of export.json.
 
     Args:
-        run: exported.
-        exported: what export.json says so far.
-        forms: of the files.
-        limits: for each job and this process.
-        jobs: runs them.
+        run: the exported run.
+        exported: the content of export.json so far.
+        forms: the forms to write.
+        limits: the budget of each job and this process together.
+        jobs: runs the jobs.
 
     Raises:
-        ExportRejectedError: one is not as good as it must be; the others are written all the same.
+        ExportRejectedError: a file is not accurate enough; the others are written nevertheless.
     """
     others_mb = high_water.peak_mb()
     smaller: dict[Form, SmallerFile | RefusedFile] = {}
@@ -58,5 +58,5 @@ def _latency(request: LatencyRequest, jobs: JobRunner) -> Latencies | None:
     try:
         return jobs.do(LATENCY, request).result
     except OverBudgetError:
-        # An optimised session holds the weights several times; the files are good without their latency.
+        # An optimised session holds the weights several times; the files are valid without a latency.
         return None

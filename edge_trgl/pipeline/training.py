@@ -1,4 +1,4 @@
-"""Training in a process of its own; where memory or the disk was refused, again from the last commit with less."""
+"""Trains in a child process; when memory or disk runs out, continues from the last commit with a smaller plan."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from edge_trgl.runtime.memory.cgroup import CgroupUnavailableError, memory_cgrou
 from edge_trgl.runtime.memory.limits import Limits
 
 ATTEMPTS = 3
-"""Times that training may run out of memory, or of space on the disk, without a commit in between."""
+"""Times that training may run out of memory or disk space without a commit in between."""
 
 Refusal = OverBudgetError | DiskFullError
 
 
 class Training:
-    """The job `train` of a planned run, as often as it takes."""
+    """Runs the job `train` of a planned run, as often as needed."""
 
     def __init__(self, run: Run, config: RunConfig, facts: RunFacts, jobs: JobRunner) -> None:
         self._run = run
@@ -34,10 +34,11 @@ class Training:
         self._jobs = jobs
 
     def train(self) -> None:
-        """Train and evaluate what is left of the run, within its limits.
+        """Train what is left of the run and evaluate it, within its limits.
 
         Raises:
-            OverBudgetError, DiskFullError: `ATTEMPTS` times in a row without a commit in between.
+            OverBudgetError: memory ran out `ATTEMPTS` times in a row without a commit in between.
+            DiskFullError: the same for disk space.
         """
         facts, stuck = self._facts, 0
         if facts.planned.layout.built and not facts.modules():
@@ -50,7 +51,7 @@ class Training:
                 stuck = stuck + 1 if facts.position() == position else 1
                 try:
                     self._go_on_with_less(refusal, stuck)
-                except DiskFullError as full:  # there may be no room to note it, either
+                except DiskFullError as full:  # the disk may be too full even to store the event
                     full.hint = self._space_hint()
                     raise
 
@@ -63,9 +64,9 @@ class Training:
             self._jobs.do(TRAIN, TrainRequest(limits=facts.limits), cgroup=cgroup)
 
     def _go_on_with_less(self, refusal: Refusal, stuck: int) -> None:
-        """Plan with less of what was refused, unless that was so the last of `ATTEMPTS` times."""
+        """Plan with less of what ran out; raise `refusal` if it did so `ATTEMPTS` times."""
         if isinstance(refusal, DiskFullError):
-            # What is not committed is lost anyway, and the database needs some room as well.
+            # Uncommitted files are lost anyway, and the database needs room for the event.
             self._run.remove_uncommitted(self._facts)
         if stuck == ATTEMPTS:
             self._facts.add_event("stop", f"{refusal.message}; {ATTEMPTS} times without progress")
@@ -75,7 +76,7 @@ class Training:
             refused="disk" if isinstance(refusal, DiskFullError) else "memory",
         )
         changed = self._jobs.do(PLAN, request).result.changed
-        text = f"{refusal.message}; {changed or 'the plan stays, for there is none that takes less'}"
+        text = f"{refusal.message}; {changed or 'the plan stays: no other takes less'}"
         self._facts.add_event("restart", text)
         self._jobs.tell(f"{text}; going on from the last commit")
 
@@ -94,12 +95,12 @@ class Training:
 
     @contextmanager
     def _cgroup(self) -> Iterator[Path | None]:
-        """A memory cgroup of the budget for the worker, where that is asked for and the system lets it."""
+        """Create a memory cgroup with the budget as its limit; yield None if not configured or not possible."""
         if not self._config.budget.cgroup:
             yield None
             return
         try:
-            # The run's own name: what a killed parent left behind is found and replaced by the next start.
+            # Named after the run, so that the next start finds and replaces what a killed parent left behind.
             name = f"edge-trgl-{zlib.crc32(str(self._run.folder.resolve()).encode()):08x}"
             with memory_cgroup(self._facts.limits.memory_mb, name) as cgroup:
                 try:

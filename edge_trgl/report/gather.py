@@ -40,7 +40,7 @@ def write_report(run: Run, against: Sequence[str] = ()) -> None:
         against: folders of other runs, to compare the accuracies of their depths with.
 
     Raises:
-        UsageError: the run has no plan yet, there are too many others, or one of them is not trained to its end.
+        UsageError: the run has no plan yet, there are too many others, or one of them is not fully trained.
     """
     # matplotlib keeps a font cache; a run writes nothing outside its folder.
     os.environ["MPLCONFIGDIR"] = str(run.folder / "cache")
@@ -89,7 +89,7 @@ def _other(folder: str) -> OtherRun:
         facts.close()
     if not accuracy:
         raise UsageError(
-            f"{folder} is not trained to its end", hint=f"Run edge-trgl resume {folder} first, or leave it out."
+            f"{folder} is not fully trained", hint=f"Run edge-trgl resume {folder} first, or leave it out."
         )
     return OtherRun(name=folder, config=run.config().document(), accuracy=accuracy)
 

@@ -140,7 +140,7 @@ def test_a_report_compares_runs_and_frozen_modules_have_no_score(tmp_path):
     planned.mkdir()
     shutil.copy(tmp_path / "ours" / "run.toml", planned)
     for wrong, words in (
-        (["--against", "planned"], "planned is not trained to its end"),
+        (["--against", "planned"], "planned is not fully trained"),
         (["--against", "nowhere"], "nowhere is not a run"),
         (["--against", "theirs"] * 5, "5 runs are too many to compare with"),
     ):
