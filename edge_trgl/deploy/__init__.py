@@ -1,4 +1,4 @@
-"""ModuleByModule what was exported: onnxruntime and numpy, Pillow for image files; torch is never loaded."""
+"""Run exported files with onnxruntime, numpy and, for image files, Pillow; torch is never loaded."""
 
 from edge_trgl.deploy.cascade import Cascade
 from edge_trgl.deploy.manifest import Manifest, Stage

@@ -1,4 +1,4 @@
-"""From samples to answers, one at a time, so that memory does not grow with the number of files."""
+"""Turn samples into answers, one at a time, so that memory does not grow with the number of files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from edge_trgl.deploy.samples import Sample, Unreadable, read_samples
 
 
 def answer_all(classifier: Classifier, paths: Iterable[Path], num_guesses: int) -> Iterator[Answer]:
-    """An answer for each sample of the files and folders, and for each file that cannot be read.
+    """Yield an answer for each sample in the files and folders, and for each file that cannot be read.
+
+    Args:
+        classifier: the network.
+        paths: image files, `.npz` archives and folders of them.
+        num_guesses: the number of classes in an answer.
 
     Raises:
-        InputError: the network cannot be computed.
+        InputError: the network cannot be run.
     """
     for sample in read_samples(paths, classifier.input_shape, pixels=classifier.takes_pixels):
         if isinstance(sample, Unreadable):
@@ -29,7 +34,7 @@ def answer_all(classifier: Classifier, paths: Iterable[Path], num_guesses: int) 
 def _answer(classifier: Classifier, sample: Sample, num_guesses: int) -> Answer:
     prediction = classifier.predict(sample.values[None])
     if not np.isfinite(prediction.logits).all():
-        reason = f"of {sample.file} the network computes values that are not finite"
+        reason = f"the network's scores for {sample.file} are not finite"
         return Answer(file=sample.file, sample=sample.index, error=reason)
     top = _guesses(prediction, classifier.class_names, num_guesses)
     answer = Answer(file=sample.file, sample=sample.index, top=top)
@@ -41,7 +46,7 @@ def _answer(classifier: Classifier, sample: Sample, num_guesses: int) -> Answer:
 
 def _guesses(prediction: Prediction, names: tuple[str, ...], num_guesses: int) -> tuple[Guess, ...]:
     probabilities = prediction.probabilities[0]
-    # Stable, so that of equal ones the first class leads, as it does among the labels.
+    # A stable sort ranks the first of equal classes highest, as argmax does in `Prediction.labels`.
     best = np.argsort(-probabilities, kind="stable")[:num_guesses].tolist()
     return tuple(
         Guess(label=names[index] if names else str(index), index=index, probability=float(probabilities[index]))

@@ -1,4 +1,4 @@
-"""A prediction as a line for people, for a spreadsheet or for a program: plain data in, text out."""
+"""Format a prediction as a line of text, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """A class and its probability, 0 to 1."""
+    """A class, its index from 0, and its probability, 0 to 1."""
 
     label: str
     index: int
@@ -20,15 +20,15 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What is said of one sample.
+    """The prediction for one sample, or the reason why there is none.
 
     Args:
-        file: where it comes from.
-        sample: which one of the file, from 0; None where the file is one image, or cannot be read.
-        top: the likeliest classes, the best first; none where there is an error.
-        exit_number: the exit it left by, from 1, where there was a choice.
-        compute_share: of the whole network, 0 to 1, where there was a choice.
-        error: why there is no prediction; None where there is one.
+        file: the file that it comes from.
+        sample: its index in the file, from 0; None if the file is a single image or cannot be read.
+        top: the most likely classes, the best first; empty if there is an error.
+        exit_number: the exit at which it left, from 1; None without early exit.
+        compute_share: FLOPs spent on it as a share of the whole network's, 0 to 1; None without early exit.
+        error: why there is no prediction; None if there is one.
     """
 
     file: str
@@ -40,7 +40,7 @@ class Answer:
 
 
 def as_text(answer: Answer) -> str:
-    """`photos/1.jpg  cat 97.3%  dog 1.9%`; the error where there is one."""
+    """Format as text, `photos/1.jpg  cat 97.3%  dog 1.9%`, or the error if there is one."""
     if answer.error is not None:
         return printable(answer.error)
     name = answer.file if answer.sample is None else f"{answer.file}[{answer.sample}]"
@@ -50,7 +50,7 @@ def as_text(answer: Answer) -> str:
 
 
 def as_json(answer: Answer) -> str:
-    """One JSON document; what does not apply is absent."""
+    """Format as a JSON object on one line, without the fields that do not apply."""
     document = {
         "file": answer.file,
         "sample": answer.sample,
@@ -63,7 +63,7 @@ def as_json(answer: Answer) -> str:
 
 
 def as_csv(answer: Answer) -> str:
-    """One row of the columns of `csv_header`."""
+    """Format as a CSV row with the columns of `csv_header`."""
     guesses = [value for guess in answer.top for value in (guess.label, f"{guess.probability:.6f}")]
     share = None if answer.compute_share is None else f"{answer.compute_share:.6f}"
     row = [answer.file, answer.sample, answer.error, answer.exit_number, share, *guesses]
@@ -71,13 +71,13 @@ def as_csv(answer: Answer) -> str:
 
 
 def csv_header(num_guesses: int) -> str:
-    """The names of the columns, with a label and a probability for each guess."""
+    """The row of column names, with a label and a probability for each guess."""
     guesses = [f"{name}_{number}" for number in range(1, num_guesses + 1) for name in ("label", "probability")]
     return _row(["file", "sample", "error", "exit", "compute_share", *guesses])
 
 
 def printable(text: str) -> str:
-    """One line, whatever bytes a file name is made of."""
+    """Escape unprintable characters, such as line breaks in file names, so that the text is one line."""
     return "".join(_printable(text))
 
 

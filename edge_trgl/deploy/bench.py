@@ -1,4 +1,4 @@
-"""How fast a model file is here, and what memory it takes."""
+"""Measure the speed and the memory of a model file on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEASURED = (
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyMs:
-    """Milliseconds of a run: the median, the 95th percentile, the shortest and the longest."""
+    """Latency of a run in milliseconds: median, 95th percentile, minimum and maximum."""
 
     p50: float
     p95: float
@@ -35,7 +35,7 @@ class LatencyMs:
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """`runs` runs in `seconds` seconds."""
+    """Latency and throughput of `runs` runs that took `seconds` seconds in all."""
 
     runs: int
     seconds: float
@@ -45,22 +45,22 @@ class Throughput:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(Throughput):
-    """How fast a model file is, and what memory it takes.
+    """Speed and memory of a model file.
 
     Args:
-        file: it.
-        measured: what, in words.
-        provider: what computed.
-        passed_over: faster providers that did not work, with the reason.
-        onnxruntime: its version.
-        machine: the processor's architecture.
-        threads: of the CPU.
-        optimized: whether onnxruntime rewrote the graph.
-        batch: samples in a run.
-        load_s: seconds until the file was loaded.
-        warm_up_runs: runs before those that were measured.
-        first_run_ms: milliseconds of the first of these.
-        peak_rss_mb: resident MiB of the whole process at most.
+        file: the path of the model file.
+        measured: a sentence on what is included in the measurement.
+        provider: the execution provider that was used.
+        passed_over: faster providers that did not work, each with the reason.
+        onnxruntime: version of onnxruntime.
+        machine: architecture of the processor.
+        threads: CPU threads.
+        optimized: whether onnxruntime optimised the graph.
+        batch: samples per run.
+        load_s: seconds to load the file.
+        warm_up_runs: unmeasured runs before the measured ones.
+        first_run_ms: milliseconds of the first warm-up run.
+        peak_rss_mb: peak resident memory of the whole process, MiB.
     """
 
     file: str
@@ -88,20 +88,20 @@ def bench(
     threads: int | None = None,
     optimize: bool = False,
 ) -> Benchmark:
-    """Load a file and run it again and again.
+    """Load a file and run it repeatedly on synthetic values.
 
     Args:
         path: an ONNX file.
         provider: `auto`, `tensorrt`, `cuda` or `cpu`.
-        batch: samples a run; None is the file's own, or 1.
-        runs: how many are measured; None is as many as `seconds` have room for, at least one.
-        seconds: how long, where `runs` is None.
-        threads: of the CPU; None is one for each processor that this process may use.
+        batch: samples per run; None for the file's own batch size, or 1.
+        runs: number of measured runs; None for as many as fit in `seconds`, at least one.
+        seconds: duration of the measurement if `runs` is None.
+        threads: CPU threads; None for one per processor that this process may use.
         optimize: see `Network`.
 
     Raises:
-        InputError: the file cannot be read or computed.
-        UsageError: the provider does not work here, or the file has another batch.
+        InputError: the file cannot be read or run.
+        UsageError: the provider does not work here, or the file has another fixed batch size.
     """
     start = time.perf_counter()
     network = Network(path, provider=provider, threads=threads, optimize=optimize)
@@ -134,17 +134,17 @@ def bench(
 
 
 def side_by_side(paths: Sequence[Path], *, runs: int, seconds: float) -> Latencies:
-    """Run several files in turn, again and again, so that whatever else the machine does meets all of them.
+    """Run several files alternately, so that other load on the machine affects all of them alike.
 
-    On the CPU, in one thread, each optimised by onnxruntime, a sample at a time or as many as the file takes.
+    They run on the CPU in one thread, optimised by onnxruntime, with the file's fixed batch size, else one sample.
 
     Args:
-        paths: ONNX files of one batch.
-        runs: of each file, at most.
-        seconds: after which no further round begins.
+        paths: ONNX files with the same batch size.
+        runs: the largest number of runs of each file.
+        seconds: no further round begins after this time.
 
     Raises:
-        InputError: a file cannot be read or computed.
+        InputError: a file cannot be read or run.
     """
     networks = [Network(path, provider="cpu", threads=1, optimize=True) for path in paths]
     arrays = [
@@ -156,13 +156,13 @@ def side_by_side(paths: Sequence[Path], *, runs: int, seconds: float) -> Latenci
         return lambda: networks[index].run(arrays[index], networks[index].outputs)
 
     steps = [step(index) for index in range(len(networks))]
-    for once in steps * WARM_UP_RUNS:
-        once()
+    for run_file in steps * WARM_UP_RUNS:
+        run_file()
     times: list[list[float]] = [[] for _ in steps]
     begin = time.perf_counter()
     while len(times[0]) < runs and (not times[0] or time.perf_counter() - begin < seconds):
-        for index, once in enumerate(steps):
-            times[index] += timed(once, runs=1, seconds=0.0)
+        for index, run_file in enumerate(steps):
+            times[index] += timed(run_file, runs=1, seconds=0.0)
     medians = [float(np.median(seconds_of_runs)) for seconds_of_runs in times]
     return Latencies(
         measured=MEASURED,
@@ -182,7 +182,7 @@ def timed(
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[float]:
-    """Seconds of each run of `step`: of so many, or, where `runs` is None, until `seconds` have gone by."""
+    """Run `step` `runs` times, or for `seconds` if `runs` is None, and yield the seconds that each run took."""
     begin = now = clock()
     done = 0
     while done == 0 or (now - begin < seconds if runs is None else done < runs):
@@ -194,7 +194,7 @@ def timed(
 
 
 def statistics(times: Sequence[float], batch: int) -> Throughput:
-    """The latency and the samples a second of runs of `batch` samples, by the seconds that each took."""
+    """Latency and throughput of runs of `batch` samples, from the seconds that each run took."""
     median, late = (float(value) * 1000 for value in np.percentile(times, [50, 95]))
     return Throughput(
         runs=len(times),
@@ -205,7 +205,7 @@ def statistics(times: Sequence[float], batch: int) -> Throughput:
 
 
 def describe(benchmark: Benchmark) -> str:
-    """The measurements as a short table."""
+    """Format the measurements as a short table."""
     latency = benchmark.latency_ms
     threads = f"{benchmark.threads} thread{'' if benchmark.threads == 1 else 's'}"
     by = [benchmark.provider, f"onnxruntime {benchmark.onnxruntime}", benchmark.machine, threads]
@@ -223,6 +223,6 @@ def describe(benchmark: Benchmark) -> str:
 
 
 def _made_up(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Values from 0 to 250. Random ones would load 6 MiB that predicting does without."""
+    """Values from 0 to 250. numpy.random would add 6 MiB to the memory that is being measured."""
     values: NDArray[np.float32] = (np.arange(math.prod(shape)) % 251).astype(np.float32)
     return values.reshape(shape)

@@ -16,24 +16,24 @@ from edge_trgl.runtime.errors import InputError, UsageError
 
 
 class Cascade:
-    """Runs a folder `model.exits`, one small file a stage (see `edge_trgl.deploy.manifest`).
+    """Runs a network exported in stages, a folder `model.exits` (see `edge_trgl.deploy.manifest`).
 
-    A stage is loaded when a sample first comes to it, and stays.
+    A stage is loaded when a sample first reaches it, and stays loaded.
 
     Args:
-        folder: holds manifest.json and the stages.
+        folder: the folder with manifest.json and the stages.
         provider: `auto` (the fastest that works), `tensorrt`, `cuda` or `cpu`.
-        threshold: 0 to 1, in place of all thresholds of the manifest.
-        threads: of the CPU; None is one for each processor that this process may use.
+        threshold: 0 to 1, replaces all thresholds of the manifest; None keeps them.
+        threads: CPU threads; None for one per processor that this process may use.
         optimize: as for `Predictor`.
 
     Attributes:
-        manifest: what is run, with the thresholds that count.
-        class_names, input_shape, takes_pixels, provider: as of `Predictor`.
+        manifest: the stages, with the thresholds in use.
+        class_names, input_shape, takes_pixels, provider: as for `Predictor`.
 
     Raises:
-        InputError: the manifest or a stage cannot be read, or the stages do not fit together.
-        UsageError: onnxruntime is missing, the provider does not work here, or `threshold` is out of bounds.
+        InputError: the manifest or the first stage cannot be read.
+        UsageError: onnxruntime is missing, the provider does not work here, or `threshold` is not from 0 to 1.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Cascade:
         optimize: bool = False,
     ) -> None:
         if threshold is not None and not 0 <= threshold <= 1:
-            raise UsageError(f"a threshold of {threshold} is no probability", hint="Give a number from 0 to 1.")
+            raise UsageError(f"the threshold {threshold} is not a probability", hint="Give a number from 0 to 1.")
         self.folder = Path(folder)
         manifest = Manifest.read(self.folder)
         self.manifest = manifest if threshold is None else manifest.with_threshold(threshold)
@@ -59,21 +59,21 @@ class Cascade:
         self.provider = first.provider
 
     def predict(self, images: ArrayLike) -> EarlyPrediction:
-        """Classify images or windows [N, *input_shape], each as far up as it needs.
+        """Classify images or windows [N, *input_shape]; each leaves at the first exit that is confident enough.
 
         Raises:
-            ValueError: they have another shape.
-            InputError: a stage cannot be read or computed, or does not take what the one before gives.
+            ValueError: `images` has another shape.
+            InputError: a stage cannot be read or run, or its inputs are not outputs of the stage before.
         """
         batch = as_batch(images, self.input_shape)
         (first_input,) = self._stage(0).inputs
         arrays: dict[str, NDArray[np.float32]] = {first_input: batch}
         waiting = np.arange(len(batch))
         exits = np.zeros(len(batch), np.int64)
-        logits: dict[int, NDArray[np.float32]] = {}  # of a sample: [classes]
+        logits: dict[int, NDArray[np.float32]] = {}  # by sample: [classes]
         for index, stage in enumerate(self.manifest.stages):
-            found = self._run(index, arrays)
-            scores = found.pop(LOGITS)
+            outputs = self._run(index, arrays)
+            scores = outputs.pop(LOGITS)
             leaves = np.full(len(scores), fill_value=True)
             if stage.threshold is not None:
                 leaves = softmax(scores).max(axis=1) >= stage.threshold
@@ -82,7 +82,7 @@ class Cascade:
             waiting = waiting[~leaves]
             if not len(waiting):
                 break
-            arrays = {name: values[~leaves] for name, values in found.items()}
+            arrays = {name: values[~leaves] for name, values in outputs.items()}
         return EarlyPrediction(
             logits=np.stack([logits[sample] for sample in range(len(batch))]),
             exits=exits,
@@ -90,7 +90,7 @@ class Cascade:
         )
 
     def _shares(self) -> NDArray[np.float64]:
-        """float64 [stages]: FLOPs up to and with each stage, as a share of all."""
+        """The FLOPs up to and including each stage, as a share of the total: float64 [stages]."""
         flops = np.cumsum([float(stage.flops) for stage in self.manifest.stages])
         shares: NDArray[np.float64] = flops / flops[-1]
         return shares
@@ -103,19 +103,19 @@ class Cascade:
                 hint="Export the exits again.",
             )
         fed = {name: arrays[name] for name in stage.inputs}
-        found = dict(zip(stage.outputs, stage.run(fed, stage.outputs), strict=True))
-        check_classes(stage.path, self.class_names, found[LOGITS])
-        return found
+        outputs = dict(zip(stage.outputs, stage.run(fed, stage.outputs), strict=True))
+        check_classes(stage.path, self.class_names, outputs[LOGITS])
+        return outputs
 
     def _stage(self, index: int) -> Network:
-        """Stage `index`, loaded now if it is the next one."""
+        """Return stage `index`; loads it if it is the next one."""
         if index == len(self._networks):
             network = self._open(self.folder / self.manifest.stages[index].file)
             if LOGITS not in network.outputs or (index == 0 and len(network.inputs) != 1):
                 raise InputError(
-                    f"{network.path} is no stage: it takes {', '.join(network.inputs)} and gives "
+                    f"{network.path} is not a stage: it takes {', '.join(network.inputs)} and gives "
                     f"{', '.join(network.outputs)}",
-                    hint="A stage gives logits, and the first one takes one input.",
+                    hint="A stage must give logits, and the first one must take exactly one input.",
                 )
             self._networks.append(network)
         return self._networks[index]

@@ -1,4 +1,4 @@
-"""The exported files of a run, measured in turn in a process that has nothing else to do."""
+"""Measure the latency of a run's exported files in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ SECONDS = 10.0
 
 
 def measure_latency(paths: Sequence[Path], *, others_mb: float, limits: Limits) -> Latencies:
-    """Run the files in turn; see `bench.side_by_side` for the result.
+    """Run the files alternately (see `bench.side_by_side`) within the memory budget.
 
     Args:
-        paths: ONNX files of one batch.
-        others_mb: the parent's peak in MiB.
+        paths: ONNX files with the same batch size.
+        others_mb: peak memory of the parent process, MiB.
         limits: for this process and its parent.
 
     Raises:
         InputError: a file cannot be run.
-        OverBudgetError: the files do not fit the budget side by side.
+        OverBudgetError: the files do not fit the budget when all are loaded at once.
     """
     guard.set_guard(limits, others_mb)
     try:
         return bench.side_by_side(paths, runs=RUNS, seconds=SECONDS)
     except InputError as error:
-        # Whatever kept a file from being loaded comes as an InputError; a refused allocation is its cause.
+        # `Network` reports every failure to load as an InputError; a refused allocation shows only as its cause.
         if error.__cause__ is not None and guard.refused(error.__cause__):
-            raise OverBudgetError("the budget leaves no room to measure the files beside one another") from error
+            raise OverBudgetError("the budget does not suffice to load all files at once") from error
         raise

@@ -1,13 +1,13 @@
-"""What `model.exits/manifest.json` says: a network in stages, each with a classifier where it may end.
+"""The file `model.exits/manifest.json`, which describes a network in stages, each ending in a classifier.
 
     {"format": "edge-trgl exits", "version": 1, "class_names": ["cat", "dog"],
      "stages": [{"file": "stage-1.onnx", "flops": 1200000, "threshold": 0.9},
                 {"file": "stage-2.onnx", "flops": 5000000, "threshold": null}]}
 
 A stage is an ONNX file in the same folder. The first takes the image or window; each of the others takes, by name,
-what the one before gives beside `logits`. `flops`: of one sample through the stage, classifier included.
-`threshold`: the largest probability from which on the stage's answer counts, 0 to 1; null in the last one, whose
-answer always does.
+the outputs of the one before except `logits`. `flops` counts one sample through the stage, classifier included.
+`threshold`, from 0 to 1: the stage's answer is final if its largest probability reaches it; null for the last
+stage, whose answer is always final.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One file of a cascade.
+    """One stage of a cascade.
 
     Args:
-        file: its name in the folder.
-        flops: of one sample, classifier included; above 0.
-        threshold: 0 to 1, or None in the last stage.
+        file: name of the ONNX file in the manifest's folder.
+        flops: FLOPs of one sample, classifier included; above 0.
+        threshold: 0 to 1; None for the last stage.
 
     Raises:
-        ValueError: one of them is something else.
+        ValueError: a value is invalid.
     """
 
     file: str
@@ -53,10 +53,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The stages of a cascade, the first one first, and the names of its classes.
+    """The class names and the stages of a cascade, in order.
 
     Raises:
-        ValueError: there is no stage, or not just the last one is without a threshold.
+        ValueError: there is no stage, an early stage has no threshold, or the last one has a threshold.
     """
 
     class_names: tuple[str, ...]
@@ -66,14 +66,14 @@ class Manifest:
         if not self.stages:
             raise ValueError("it has no stages")
         if [stage.threshold is None for stage in self.stages] != [False] * (len(self.stages) - 1) + [True]:
-            raise ValueError("every stage but the last needs a threshold, and the last has none")
+            raise ValueError("every stage except the last needs a threshold, and the last must have none")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """The manifest of a folder.
+        """Read the manifest of a folder.
 
         Raises:
-            InputError: it is missing, damaged, or of another version.
+            InputError: it is missing, damaged, or has another version.
         """
         path = folder / MANIFEST
         try:
@@ -87,10 +87,11 @@ class Manifest:
 
     @classmethod
     def _parsed(cls, document: Any) -> Manifest:
-        found = _fields(document, "the document", {"format", "version", "class_names", "stages"})
-        if (found["format"], found["version"]) != (FORMAT, VERSION):
-            raise ValueError(f"it is {found['format']!r}, version {found['version']!r}, not {FORMAT!r}, {VERSION}")
-        names, stages = found["class_names"], found["stages"]
+        fields = _fields(document, "the document", {"format", "version", "class_names", "stages"})
+        file_format, version = fields["format"], fields["version"]
+        if (file_format, version) != (FORMAT, VERSION):
+            raise ValueError(f"it is {file_format!r}, version {version!r}, not {FORMAT!r}, version {VERSION}")
+        names, stages = fields["class_names"], fields["stages"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("class_names is not a list of names")
         if not isinstance(stages, list):
@@ -101,7 +102,7 @@ class Manifest:
         )
 
     def with_threshold(self, threshold: float) -> Manifest:
-        """The same stages, all but the last with this threshold, 0 to 1."""
+        """Copy the manifest with `threshold`, 0 to 1, for all stages except the last."""
         *early, last = self.stages
         return replace(self, stages=(*(replace(stage, threshold=threshold) for stage in early), last))
 
@@ -120,5 +121,5 @@ def _fields(value: Any, what: str, names: set[str]) -> Mapping[str, Any]:
 
 
 def _is_probability(value: Any) -> bool:
-    # To Python, true is the number 1.
+    # bool is a subclass of int, so JSON's true would pass as 1.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1

@@ -1,4 +1,4 @@
-"""One ONNX file in onnxruntime: named arrays in, named arrays out. It knows nothing of images or classes."""
+"""Run an ONNX file in onnxruntime on named arrays; images and classes are not known here."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ _SOURCE = re.compile(r"\S+\.(?:cc|h):\d+ .*?\) ")
 
 
 class Network:
-    """A model file, loaded.
+    """A loaded model file.
 
     Args:
-        path: an ONNX file, whose inputs are float32 with all sizes fixed but the first, N.
+        path: an ONNX file whose inputs are float32 with all sizes fixed except the first, N.
         provider: `auto`, `tensorrt`, `cuda` or `cpu`.
-        threads: of the CPU; None is one for each processor that this process may use.
-        optimize: let onnxruntime rewrite the graph for the CPU: a network like ResNet-18 then runs 7 to 17 %
+        threads: CPU threads; None for one per processor that this process may use.
+        optimize: let onnxruntime optimise the graph on the CPU: a network like ResNet-18 then runs 7 to 17 %
             faster (64×64 and 224×224, x86), but its weights are in memory several times while it loads. Other
-            providers and quantised files always get it, for they need it.
+            providers and quantised files are always optimised, because they need it.
 
     Attributes:
-        inputs: the shape of one sample of each input.
-        outputs: names, in the file's order.
-        batch: the only N that the file takes; None where any will do.
-        metadata: what the file says about itself.
-        provider: what computes, and why nothing faster does.
+        inputs: shape of one sample of each input, by name.
+        outputs: names of the outputs, in the file's order.
+        batch: the fixed batch size of the file; None if it takes any.
+        metadata: the file's metadata.
+        provider: the provider in use, and why no faster one is.
+        threads: CPU threads in use.
+        version: version of onnxruntime.
 
     Raises:
         InputError: the file cannot be read, or is not such a model.
@@ -56,7 +58,7 @@ class Network:
                 f"there is no model file {path}", hint="`edge-trgl export RUN` writes RUN/model.onnx."
             )
         if not files.is_utf8(str(path)):
-            raise InputError(f"{path} is no name in UTF-8: onnxruntime cannot open it", hint="Rename it.")
+            raise InputError(f"{path} is not valid UTF-8: onnxruntime cannot open it", hint="Rename it.")
         self.path = path
         self.threads = threads or counters.num_cpus()
         self.version: str = runtime.__version__
@@ -65,7 +67,7 @@ class Network:
         self._session, self.provider = take(
             provider, runtime.get_available_providers(), lambda name: self._open(runtime, name, lean=lean)
         )
-        # What loading took and gave back would otherwise stay with the heap.
+        # Without this, the heap would keep the memory that loading freed.
         allocator.trim()
         shapes = {value.name: value.shape for value in self._session.get_inputs()}
         self.inputs = {name: tuple(shape[1:]) for name, shape in shapes.items()}
@@ -75,10 +77,12 @@ class Network:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, arrays: Mapping[str, NDArray[np.float32]], outputs: Sequence[str]) -> list[NDArray[Any]]:
-        """The named outputs, [N, ...] each, of inputs [N, ...]; N is 1 or more, whatever the file's batch.
+        """Compute the named outputs, [N, ...] each, from the inputs `arrays`, [N, ...] each.
+
+        N is 1 or more; if the file's batch size is fixed, the samples are split and padded to it.
 
         Raises:
-            InputError: onnxruntime cannot compute it.
+            InputError: onnxruntime cannot run the file.
         """
         num = len(next(iter(arrays.values())))
         step = self.batch or num
@@ -97,7 +101,7 @@ class Network:
         on_cpu = name == "cpu"
         available = runtime.get_available_providers()
         options = _options(runtime, self.threads, lean=lean and on_cpu)
-        # A provider that fails is reported in a sentence, not in the log's twenty lines.
+        # A failing provider is reported in one sentence; onnxruntime would also log twenty lines.
         runtime.set_default_logger_severity(_ERRORS_ONLY if on_cpu else _SILENT)
         try:
             session = runtime.InferenceSession(
@@ -122,7 +126,7 @@ class Network:
             if value.type != "tensor(float)" or not fixed:
                 raise InputError(
                     f"{self.path} takes {value.name} {value.type} {value.shape}; "
-                    "only float32 with fixed sizes behind the batch can be run",
+                    "only float32 inputs with fixed sizes after the batch can be run",
                     hint="Export it with `edge-trgl export`.",
                 )
 
@@ -132,11 +136,11 @@ def _options(runtime: ModuleType, threads: int, *, lean: bool) -> Any:
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # The arena keeps all that it ever had; the pattern plans one block of the largest size.
+    # The arena never returns memory, and the memory pattern allocates all activations as one block.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
-    # x86 without VNNI adds products of 8-bit numbers up in 16 bits, where one pair of the largest saturates, and
-    # classes come out wrong. This takes the exact kernel there; elsewhere it changes nothing.
+    # On x86 without VNNI, onnxruntime sums products of 8-bit numbers in 16 bits, where a pair of large ones
+    # saturates and predictions become wrong. This selects the exact kernel there; elsewhere it changes nothing.
     options.add_session_config_entry(_EXACT_INTEGERS, "1")
     if lean:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -144,14 +148,14 @@ def _options(runtime: ModuleType, threads: int, *, lean: bool) -> Any:
 
 
 def _failures(runtime: ModuleType) -> tuple[type[Exception], ...]:
-    """Whatever onnxruntime raises; its own errors have no base in common."""
+    """All exceptions that onnxruntime raises; its own have no common base class."""
     own = vars(runtime.capi.onnxruntime_pybind11_state).values()
     kinds = [kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)]
     return (RuntimeError, ValueError, *kinds)
 
 
 def _is_quantised(path: Path) -> bool:
-    """Whether the graph has such nodes. Their names stand in the file as they are; no parser is needed."""
+    """Whether the graph has quantisation nodes; searches the file's bytes for their names, without a parser."""
     wanted = b"uantizeLinear"  # of QuantizeLinear and DequantizeLinear
     end = b""
     try:
@@ -168,10 +172,10 @@ def _is_quantised(path: Path) -> bool:
 
 
 def repeat_last(array: NDArray[Any], num: int) -> NDArray[Any]:
-    """Fill a batch that is too short for a file up to [num, ...], by repeating its last row."""
+    """Pad a batch to [num, ...] by repeating its last row."""
     return np.ascontiguousarray(np.pad(array, [(0, num - len(array)), *[(0, 0)] * (array.ndim - 1)], mode="edge"))
 
 
 def _first_line(error: Exception) -> str:
-    """What onnxruntime says, without the place in its source that it often begins with."""
+    """The first line of onnxruntime's message, without the source location with which it often begins."""
     return (_SOURCE.sub("", str(error).strip(), count=1) or type(error).__name__).splitlines()[0]

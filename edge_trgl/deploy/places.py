@@ -1,4 +1,4 @@
-"""Where the files of an exported network lie."""
+"""Find the files of an exported network."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ EXITS = ".exits"
 
 
 def model_file(path: Path) -> Path:
-    """The ONNX file that is meant: `path`, or model.onnx in the folder of a run.
+    """Find the ONNX file that `path` stands for: itself, or model.onnx if it is a run's folder.
 
     Raises:
-        UsageError: a folder has no such file.
+        UsageError: `path` is a folder without model.onnx.
     """
     if not path.is_dir():
         return path
     if not (path / MODEL_FILE).is_file():
         raise UsageError(
-            f"{path} has no {MODEL_FILE}", hint=f"`edge-trgl export {path}` writes it, if it is a run."
+            f"{path} has no {MODEL_FILE}", hint=f"If it is a run, `edge-trgl export {path}` writes it."
         )
     return path / MODEL_FILE
 
 
 def is_exits_folder(path: Path) -> bool:
-    """Whether `path` is itself a folder of stages, with their manifest."""
+    """Whether `path` is a folder of stages, that is, holds a manifest."""
     return (path / MANIFEST).is_file()
 
 
 def exits_folder(path: Path) -> Path:
-    """The folder of stages that is meant: `path`, the one beside an ONNX file, or model.exits of a run.
+    """Find the folder of stages that `path` stands for.
+
+    That is `path` itself, the folder beside an ONNX file, or model.exits in a run's folder.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such folder.
     """
     if is_exits_folder(path):
         return path

@@ -1,4 +1,4 @@
-"""What a network says of samples: scores, and what follows from them."""
+"""Predictions: logits, and the probabilities and labels that follow from them."""
 
 from __future__ import annotations
 
@@ -21,29 +21,33 @@ SCALE, PIXELS = "scale", "255"
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """`logits`: float32 [N, classes]."""
+    """The prediction for N samples.
+
+    Args:
+        logits: float32 [N, classes].
+    """
 
     logits: NDArray[np.float32]
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """float32 [N, classes]: the softmax of the logits."""
+        """The softmax of the logits, float32 [N, classes]."""
         return softmax(self.logits)
 
     @cached_property
     def labels(self) -> NDArray[np.intp]:
-        """Integers [N]: the class with the largest logit."""
-        found: NDArray[np.intp] = self.logits.argmax(axis=1)
-        return found
+        """The class with the largest logit, int64 [N]."""
+        largest: NDArray[np.intp] = self.logits.argmax(axis=1)
+        return largest
 
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyPrediction(Prediction):
-    """A prediction that may have come before the end of the network.
+    """A prediction with early exit.
 
     Args:
-        exits: int64 [N]: the exit that each sample left by, from 1.
-        compute_shares: float64 [N]: what was computed for it, as a share of the whole network's FLOPs.
+        exits: the exit at which each sample left, counted from 1; int64 [N].
+        compute_shares: FLOPs spent on each sample as a share of the whole network's; float64 [N].
     """
 
     exits: NDArray[np.int64]
@@ -51,10 +55,13 @@ class EarlyPrediction(Prediction):
 
 
 class Classifier(Protocol):
-    """What takes samples and gives predictions.
+    """A network that can predict the classes of samples.
 
-    `class_names` is empty where the file names none; `input_shape` is that of a sample, (C, H, W) or (C, L);
-    `takes_pixels`: from 0 to 255, and not values in units of the training data's own.
+    Attributes:
+        class_names: empty if the file has none.
+        input_shape: shape of one sample, (C, H, W) or (C, L).
+        takes_pixels: whether inputs are pixel values from 0 to 255; else they are in the training data's units.
+        provider: the provider in use.
     """
 
     class_names: tuple[str, ...]
@@ -66,17 +73,17 @@ class Classifier(Protocol):
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Over the last axis."""
+    """Compute the softmax over the last axis."""
     powers: NDArray[np.float32] = np.exp(logits - logits.max(axis=-1, keepdims=True))
     shares: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
     return shares
 
 
 def as_batch(images: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """float32 [N, *shape].
+    """Convert `images` to a float32 array [N, *shape] with N >= 1.
 
     Raises:
-        ValueError: they are none, or of another shape.
+        ValueError: there is no sample, or the samples have another shape.
     """
     batch = np.asarray(images, np.float32)
     if batch.shape[1:] != shape or not len(batch):
@@ -85,10 +92,10 @@ def as_batch(images: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def named_classes(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """The class names that a file brings along; none where it has none.
+    """Read the class names from a file's metadata; empty if it has none.
 
     Raises:
-        InputError: they are not a JSON list of texts.
+        InputError: they are not a JSON list of strings.
     """
     try:
         names = json.loads(metadata.get(CLASS_NAMES, "[]"))
@@ -100,13 +107,18 @@ def named_classes(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def takes_pixels(metadata: Mapping[str, str]) -> bool:
-    """Whether a file says that its images go from 0 to 255; one that says nothing does."""
+    """Whether a file takes pixel values from 0 to 255; assumed if its metadata does not say."""
     return metadata.get(SCALE, PIXELS) == PIXELS
 
 
 def check_classes(path: Path, names: tuple[str, ...], logits: NDArray[np.float32]) -> None:
-    """Raise InputError where the logits are not [N, classes], of the classes that are named."""
+    """Check that the logits are [N, classes] with as many classes as there are names.
+
+    Raises:
+        InputError: they are not.
+    """
     if logits.ndim != 2 or (names and logits.shape[1] != len(names)):
         raise InputError(
-            f"{path} gives {list(logits.shape)} values and names {len(names)} classes", hint="Export it again."
+            f"{path} gives logits of shape {list(logits.shape)} but has names for {len(names)} classes",
+            hint="Export it again.",
         )

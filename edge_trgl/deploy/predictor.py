@@ -1,4 +1,4 @@
-"""A whole network in one file: images in, classes out."""
+"""Classify images or windows with a network in one file."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ _EXIT = re.compile(LOGITS + r"_(\d+)")
 
 
 class Predictor:
-    """Runs `model.onnx` as `edge-trgl export` writes it. No torch is loaded.
+    """Runs a `model.onnx` written by `edge-trgl export`, without torch.
 
     Args:
-        path: the file.
+        path: the model file.
         provider: `auto` (the fastest that works), `tensorrt`, `cuda` or `cpu`.
-        exit_number: of a file with several classifiers, `logits_1` to `logits_K`, the one that answers; None is
-            the last.
-        threads: of the CPU; None is one for each processor that this process may use.
-        optimize: somewhat faster on the CPU, with the weights in memory several times while it loads.
+        exit_number: the classifier to use in a file with several, counted from 1; None for the last.
+        threads: CPU threads; None for one per processor that this process may use.
+        optimize: somewhat faster on the CPU, but the weights are in memory several times while the file loads.
 
     Attributes:
-        class_names: from the file; empty where it has none.
-        input_shape: (C, H, W) of images, (C, L) of windows.
-        takes_pixels: from 0 to 255; else values in the units of the training data.
-        num_exits: how many classifiers the file has.
-        provider: what computes, and why nothing faster does.
+        class_names: from the file; empty if it has none.
+        input_shape: (C, H, W) for images, (C, L) for windows.
+        takes_pixels: whether inputs are pixel values from 0 to 255; else they are in the training data's units.
+        num_exits: number of classifiers in the file.
+        provider: the provider in use, and why no faster one is.
 
     Raises:
-        InputError: the file cannot be read, or is no network of this kind.
+        InputError: the file cannot be read, or is not such a network.
         UsageError: onnxruntime is missing, the provider does not work here, or there is no such exit.
     """
 
@@ -62,12 +61,12 @@ class Predictor:
         """Classify images or windows.
 
         Args:
-            images: [N, *input_shape] with N ≥ 1: pixel values from 0 to 255, or values in the units of the
-                training data, by `takes_pixels`. Nothing is to be normalised.
+            images: [N, *input_shape] with N >= 1, not normalised: pixel values from 0 to 255 if `takes_pixels`,
+                else values in the units of the training data.
 
         Raises:
-            ValueError: they have another shape.
-            InputError: the file cannot compute it.
+            ValueError: `images` has another shape.
+            InputError: the file cannot be run.
         """
         batch = as_batch(images, self.input_shape)
         (logits,) = self._network.run({self._input: batch}, [self._output])
@@ -91,13 +90,13 @@ def _single_input(network: Network) -> tuple[str, tuple[int, ...]]:
 
 
 def _exits(network: Network) -> list[str]:
-    """The outputs that are classifiers, the deepest last."""
-    numbered = {int(found[1]): name for name in network.outputs if (found := _EXIT.fullmatch(name))}
+    """The names of the outputs that are logits, the deepest last."""
+    numbered = {int(match[1]): name for name in network.outputs if (match := _EXIT.fullmatch(name))}
     if numbered:
         return [numbered[number] for number in sorted(numbered)]
     if len(network.outputs) != 1:
         raise InputError(
-            f"{network.path} gives {', '.join(network.outputs)}: which of them are classes cannot be told",
-            hint="Several exits are named logits_1 to logits_K.",
+            f"{network.path} gives {', '.join(network.outputs)}: it is not clear which of them are logits",
+            hint="With several exits, the outputs must be named logits_1 to logits_K.",
         )
     return list(network.outputs)

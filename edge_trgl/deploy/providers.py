@@ -1,4 +1,4 @@
-"""What computes: TensorRT before CUDA before the CPU, and why a better one was not taken."""
+"""Choose an execution provider: TensorRT, else CUDA, else the CPU; and say why a faster one is not used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-"""Ours and onnxruntime's, the fastest first."""
+"""Our names of the providers and onnxruntime's, the fastest first."""
 
 ABSENT = "not in this build of onnxruntime"
 
@@ -29,7 +29,7 @@ class ProviderFailedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """The one that was taken, and those that would have been faster, each with what was in the way."""
+    """The provider in use, and the faster ones that did not work, each with the reason."""
 
     name: str
     passed_over: Mapping[str, str]
@@ -40,16 +40,16 @@ class Provider:
 
 
 def load_runtime() -> ModuleType:
-    """The module onnxruntime, which nothing else here needs.
+    """Import onnxruntime.
 
     Raises:
-        UsageError: it is not installed, or does not load.
+        UsageError: it is not installed, or cannot be loaded.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise UsageError(
-            f"a model file needs onnxruntime, which cannot be loaded here: {error}",
+            f"running a model file needs onnxruntime, which cannot be loaded here: {error}",
             hint="pip install onnxruntime; on Jetson, NVIDIA's onnxruntime-gpu wheel for your JetPack.",
         ) from error
     loaded: ModuleType = onnxruntime
@@ -60,12 +60,12 @@ def take(wanted: str, available: Collection[str], attempt: Callable[[str], Opene
     """Open something with the first provider that works.
 
     Args:
-        wanted: a key of NAMES: that one or none; `auto`: the first of them.
-        available: onnxruntime's names of what its build has.
-        attempt: opens with a key of NAMES; raises ProviderFailedError where it does not work.
+        wanted: a key of NAMES to try only that one, or `auto` to try all, the fastest first.
+        available: onnxruntime's names of the providers in its build.
+        attempt: opens it with the provider of this key of NAMES; raises ProviderFailedError if that does not work.
 
     Raises:
-        UsageError: `wanted` is no provider, or it does not work here.
+        UsageError: `wanted` is not a provider, or does not work here.
     """
     if wanted not in ("auto", *NAMES):
         raise UsageError(f"there is no provider {wanted}", hint=f"Choose one of auto, {', '.join(NAMES)}.")
@@ -83,16 +83,16 @@ def take(wanted: str, available: Collection[str], attempt: Callable[[str], Opene
 
 
 def with_slower(name: str, available: Collection[str]) -> list[str]:
-    """onnxruntime's names of a provider and of those that compute what it cannot, the fastest first."""
+    """onnxruntime's names of a provider and of the slower ones that run what it cannot, the fastest first."""
     first = list(NAMES).index(name)
     return [provider for provider in list(NAMES.values())[first:] if provider in available]
 
 
 def why_not_loaded(runtime: ModuleType, name: str) -> str:
-    """Why onnxruntime left a provider out in silence: mostly a library of NVIDIA's that is missing."""
+    """Find out why onnxruntime silently skipped a provider; mostly a missing NVIDIA library."""
     library = Path(runtime.__file__ or "").parent / "capi" / f"libonnxruntime_providers_{name}.so"
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
         return str(error)
-    return "onnxruntime did not say what"
+    return "onnxruntime gave no reason"

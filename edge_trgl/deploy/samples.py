@@ -1,4 +1,4 @@
-"""Files of images or windows as samples for a network; a file that cannot be read is a sentence, not the end."""
+"""Read image files and archives of windows as samples; an unreadable file is reported and the rest still read."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Sample:
     """One image or window.
 
     Args:
-        file: where it comes from.
-        index: which one of the file, from 0; None where the file is one image.
+        file: the file that it comes from.
+        index: its index in the file, from 0; None if the file is a single image.
         values: float32 [C, H, W] or [C, L].
     """
 
@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable:
-    """A file that gives no sample, or none after those that came before, and why."""
+    """A file that cannot be read, or not to its end, and the reason."""
 
     file: str
     reason: str
@@ -43,20 +43,21 @@ class Unreadable:
 def read_samples(
     paths: Iterable[Path], shape: tuple[int, ...], *, pixels: bool = True
 ) -> Iterator[Sample | Unreadable]:
-    """The samples of image files, of `.npz` archives, and of the folders that hold them, one at a time.
+    """Read the samples of image files, `.npz` archives and folders of them, one at a time.
 
     Args:
-        paths: hidden files in folders are left out.
-        shape: of a sample, (C, H, W) or (C, L). Images of another size are cut and resized as those of an image
-            folder are before training; arrays must have it.
-        pixels: without, what is read must be in the units of the training data, which image files are not.
+        paths: files and folders; hidden files in folders are skipped.
+        shape: shape of a sample, (C, H, W) or (C, L). Images of another size are cropped and resized as for
+            training; arrays must have this shape.
+        pixels: whether the network takes pixel values from 0 to 255. If not, image files are unreadable, because
+            they are not in the units of the training data.
     """
     for path in paths:
         yield from _folder(path, shape, pixels=pixels) if path.is_dir() else _file(str(path), shape, pixels=pixels)
 
 
 def _folder(path: Path, shape: tuple[int, ...], *, pixels: bool) -> Iterator[Sample | Unreadable]:
-    # With it comes Pillow, which a network for windows does without: 10 MiB.
+    # Imported here because it loads Pillow, 10 MiB that networks for windows do not need.
     from edge_trgl.data.sources.image_folder import walk
 
     is_empty = True
@@ -86,27 +87,27 @@ def _decoded(file: str, shape: tuple[int, ...], *, pixels: bool) -> NDArray[np.f
     _require_content(file)
     if len(shape) != 3 or shape[0] not in (1, 3):
         wanted = " × ".join(map(str, shape))
-        raise InputError(f"{file} cannot be given to this network, which takes arrays of {wanted}")
+        raise InputError(f"{file} is not an input for this network, which takes arrays of {wanted}")
     if not pixels:
         raise InputError(f"{file} has pixels; this network takes values in the units of its training data (.npz)")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow thinks of metadata
-            # From 89 megapixels on it warns, from twice as many it refuses; on a board the first is the end.
+            warnings.simplefilter("ignore")  # Pillow's warnings about metadata
+            # Pillow warns above 89 megapixels and refuses twice as many; a board lacks memory even for the former.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = decode(file, size=shape[1:], channels=shape[0])
     except (Image.DecompressionBombWarning, MemoryError) as error:
-        raise InputError(f"{file} is too large an image: {str(error) or 'memory does not suffice'}") from error
+        raise InputError(f"the image {file} is too large: {str(error) or 'not enough memory'}") from error
     return _channels_first(image)
 
 
 def _archive(file: str, shape: tuple[int, ...]) -> Iterator[Sample | Unreadable]:
     try:
         _require_content(file)
-        found, blocks = npz.load_samples(Path(file))
-        if (found[-1], *found[:-1]) != shape:
+        sample_shape, blocks = npz.load_samples(Path(file))
+        if (sample_shape[-1], *sample_shape[:-1]) != shape:
             raise InputError(
-                f"{file} holds samples of {' × '.join(map(str, found))}, channels last; "
+                f"{file} holds samples of {' × '.join(map(str, sample_shape))}, channels last; "
                 f"the network takes {' × '.join(map(str, (*shape[1:], shape[0])))}"
             )
         index = 0
@@ -122,7 +123,7 @@ def _archive(file: str, shape: tuple[int, ...]) -> Iterator[Sample | Unreadable]
 
 def _require_content(file: str) -> None:
     path = Path(file)
-    if not path.is_file():  # a pipe, for one, would be waited for
+    if not path.is_file():  # reading a pipe, for example, might never end
         raise InputError(f"{file} is not a file" if path.exists() else f"there is no file {file}")
     if path.stat().st_size == 0:
         raise InputError(f"{file} is empty")

@@ -68,13 +68,13 @@ def test_stages_that_do_not_fit(tmp_path, tiny, pixels):
     with pytest.raises(InputError, match="takes input, but the stage before gives boundary"):
         Cascade(folder, threshold=1.0).predict(pixels(1))
     tiny.classifier(folder / "stage-1.onnx", exits=(1, 2))
-    with pytest.raises(InputError, match="is no stage"):
+    with pytest.raises(InputError, match="is not a stage"):
         Cascade(folder)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
 def test_a_threshold_that_is_no_probability(tmp_path, tiny, threshold):
-    with pytest.raises(UsageError, match="no probability"):
+    with pytest.raises(UsageError, match="not a probability"):
         Cascade(tiny.cascade(tmp_path / "model.exits"), threshold=threshold)
 
 

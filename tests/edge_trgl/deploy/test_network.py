@@ -83,7 +83,7 @@ def test_a_quantised_file_is_rewritten_wherever_its_nodes_stand_in_it(tmp_path, 
 def test_a_file_whose_name_cannot_be_written_down(tmp_path):
     path = tmp_path / "m\udcff.onnx"
     path.touch()
-    with pytest.raises(InputError, match="is no name in UTF-8"):
+    with pytest.raises(InputError, match="is not valid UTF-8"):
         Network(path)
 
 

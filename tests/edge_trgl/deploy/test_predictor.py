@@ -122,7 +122,7 @@ def test_class_names_that_are_none(tmp_path, tiny, names):
 
 def test_too_few_class_names(tmp_path, tiny, pixels):
     path = tiny.classifier(tmp_path / "model.onnx", metadata={"class_names": json.dumps(["one"])})
-    with pytest.raises(InputError, match="names 1 classes"):
+    with pytest.raises(InputError, match="names for 1 classes"):
         Predictor(path).predict(pixels(1))
 
 

@@ -203,7 +203,7 @@ def test_an_image_that_memory_has_no_room_for(tmp_path, monkeypatch):
 
     picture().save(tmp_path / "large.png")
     monkeypatch.setattr("edge_trgl.data.sources.image_file.decode", refuse)
-    assert "memory does not suffice" in read(tmp_path)[0].reason
+    assert "not enough memory" in read(tmp_path)[0].reason
 
 
 def test_folders_in_folders_and_hidden_files(tmp_path):

@@ -190,7 +190,7 @@ def test_without_onnxruntime(tmp_path, tiny, photos):
         command = [sys.executable, "-c", code, *arguments]
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert found.returncode == 2
-        assert found.stderr.startswith("edge-trgl: a model file needs onnxruntime")
+        assert found.stderr.startswith("edge-trgl: running a model file needs onnxruntime")
         assert "pip install onnxruntime" in found.stderr
         assert "Traceback" not in found.stderr
 
