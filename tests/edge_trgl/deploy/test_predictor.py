@@ -149,5 +149,5 @@ def test_a_network_of_another_kind(tmp_path, tiny, case):
 def test_values_that_are_no_classes(tmp_path, tiny, pixels):
     shape = ["n", 3, 8, 8]
     path = tiny.save(tmp_path / "m.onnx", [relu("input", "logits")], {"input": shape}, {"logits": shape}, {})
-    with pytest.raises(InputError, match=r"gives \[1, 3, 8, 8\]"):
+    with pytest.raises(InputError, match=r"gives logits of shape \[1, 3, 8, 8\]"):
         Predictor(path).predict(pixels(1))
