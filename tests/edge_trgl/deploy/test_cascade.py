@@ -121,8 +121,8 @@ WRONG = {
     "flops that are no number": (changed("stages", 1, "flops", value=float("nan")), "above 0"),
     "a threshold above 1": (changed("stages", 0, "threshold", value=1.5), "from 0 to 1"),
     "a threshold that is no number": (changed("stages", 0, "threshold", value=True), "from 0 to 1"),
-    "no threshold": (changed("stages", 0, "threshold", value=None), "but the last"),
-    "a threshold at the end": (changed("stages", 1, "threshold", value=0.5), "but the last"),
+    "no threshold": (changed("stages", 0, "threshold", value=None), "except the last"),
+    "a threshold at the end": (changed("stages", 1, "threshold", value=0.5), "except the last"),
 }
 
 
