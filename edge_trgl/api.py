@@ -1,4 +1,4 @@
-"""From Python what the command line does, with the same names and the same defaults.
+"""The Python interface: does what the command line does, with the same names and defaults.
 
     import edge_trgl
 
@@ -6,8 +6,8 @@
     print(run.summary["accuracy"]["chosen"])
     print(run.export(depth="last", int8=True).file)
 
-Everything heavy happens in child processes. What the calling process holds counts towards the budget, as the
-command's own does: it takes the board's memory, too.
+Everything heavy happens in child processes. The memory of the calling process counts towards the budget, as that
+of the command does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["EdgeTrglError", "Limits", "Training", "begin", "plan", "plan_of", "t
 
 
 def warn(message: Message) -> None:
-    """The listener that is told of nothing but warnings, and gives them to `warnings`."""
+    """Pass messages of kind `warning` to Python's `warnings`, and ignore others; the default listener."""
     if message["kind"] == "warning":
         warnings.warn(message["text"], stacklevel=2)
 
@@ -46,11 +46,11 @@ def warn(message: Message) -> None:
 class Training:
     """A run, finished or not, and what can be done with it.
 
-    Every method raises EdgeTrglError of the kind that stands for the command's exit code.
+    Every method may raise EdgeTrglError, of the subclass that stands for the command's exit code.
 
     Args:
         folder: of the run.
-        listener: is told what happens, in messages of kind `phase`, `progress`, `warning` and others;
+        listener: called with every message; kinds are `phase`, `progress`, `warning` and others.
             `edge_trgl.cli.progress.Terminal()` shows them as the command does.
 
     Raises:
@@ -63,7 +63,7 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        """Where everything of the run is."""
+        """The run's folder."""
         return self._run.folder
 
     @property
@@ -72,15 +72,16 @@ class Training:
         return self._run.summary()
 
     def resume(self, limits: Limits = Limits()) -> dict[str, Any]:  # noqa: B008 - it is frozen
-        """Train to the end, from the last commit on; returns the summary.
+        """Continue training from the last commit to the end; return the summary.
 
-        `limits`: others than the run was begun with; a number that is None stays as it was.
+        Args:
+            limits: limits that replace the run's own; a limit that is None stays as it was.
         """
         with self._pipeline() as pipeline:
             return pipeline.train(limits)
 
     def evaluate(self) -> dict[str, Any]:
-        """Accuracies at every depth, fractions."""
+        """Score the trained run again; return accuracies (fractions) at every depth, and the weights' SHA-256."""
         with self._pipeline() as pipeline:
             result = pipeline.evaluate()
         return {**to_json(result.scores), "weights_sha256": result.weights_sha256}
@@ -96,19 +97,19 @@ class Training:
         int8: bool = False,
         fp16: bool = False,
     ) -> ExportRecord:
-        """Write model.onnx and check it against the network; returns what export.json says.
+        """Write model.onnx and check it against the network; return the content of export.json.
 
         Args:
             depth: in modules; or chosen, last or all.
-            target: what will run it; None for the profile's.
+            target: the runtime that will run the model; None for the profile's.
             batch: samples at a time; or dynamic.
-            exits: a probability to leave early at, or `auto:POINTS` of accuracy to lose, for stages beside it.
-            stages: the depths where these end; None for every one with a classifier.
-            int8: model.int8.onnx, too.
-            fp16: model.fp16.onnx, too.
+            exits: also export early-exit stages: a confidence threshold, or `auto:POINTS` of accuracy to lose.
+            stages: the depths where stages end; None for every one with a classifier.
+            int8: also write model.int8.onnx.
+            fp16: also write model.fp16.onnx.
         """
         ends = stages if stages is None or isinstance(stages, str) else ",".join(map(str, stages))
-        wanted = {"int8": int8, "fp16": fp16}
+        is_requested = {"int8": int8, "fp16": fp16}
         with self._pipeline() as pipeline:
             return pipeline.export(
                 ExportOptions(
@@ -117,15 +118,15 @@ class Training:
                     batch=str(batch),
                     exits=None if exits is None else str(exits),
                     stages=ends,
-                    forms=[form for form in FORMS if wanted[form]],
+                    forms=[form for form in FORMS if is_requested[form]],
                 )
             )
 
     def report(self, against: Sequence[Path | str] = ()) -> Path:
-        """Write report.html of what there is so far.
+        """Write report.html from the results so far; return its path.
 
         Args:
-            against: folders of other trained runs, whose accuracies it draws beside this one's.
+            against: folders of other trained runs, whose accuracies are drawn beside this one's.
         """
         Pipeline(self._run, self._listener).report([str(folder) for folder in against])
         return self._run.report_file
@@ -137,10 +138,10 @@ class Training:
 
 
 def begin(folder: Path | str, config: RunConfig, listener: Listener = warn) -> Training:
-    """The run in `folder`, not trained yet: a new one, or the one that was begun there in the same way.
+    """Create a run in `folder`, or open the one begun there with the same configuration; train nothing.
 
     Raises:
-        UsageError: torch is not installed, or the folder has something else in it.
+        UsageError: torch is not installed, or the folder contains something else.
     """
     require_package("torch", "training")
     return Training(begin_or_continue(Path(folder), config).folder, listener)
@@ -156,16 +157,16 @@ def train(
     listener: Listener = warn,
     **flags: Any,
 ) -> Training:
-    """Train a network, or go on with one; every option has a default.
+    """Train a network, or continue training one; every option has a default.
 
     Args:
-        run: its folder; None for a new numbered one under runs/.
-        profile: a board's defaults, by name or file.
-        recipe: hyperparameters by name.
-        config_file: TOML, with sections as in run.toml.
-        settings: by `section.key`, such as `{"train.momentum": 0.8}`.
-        listener: as of `Training`.
-        flags: those of `edge-trgl train`, with underscores: `budget_mb=500`, `no_transport=True`.
+        run: the run's folder; None for a new numbered one under runs/.
+        profile: defaults for a board, by name or file.
+        recipe: hyperparameters, by name.
+        config_file: a TOML file with sections as in run.toml.
+        settings: values by `section.key`, such as `{"train.momentum": 0.8}`.
+        listener: as in `Training`.
+        flags: the flags of `edge-trgl train`, with underscores: `budget_mb=500`, `no_transport=True`.
     """
     config = _configuration(profile, recipe, config_file, settings, flags)
     training = begin(numbered() if run is None else run, config, listener)
@@ -182,12 +183,12 @@ def plan(
     listener: Listener = warn,
     **flags: Any,
 ) -> dict[str, Any]:
-    """What `edge-trgl plan --json` prints, of the same options as `train`; trains nothing."""
+    """Return what `edge-trgl plan --json` prints. Options are as in `train`; nothing is trained."""
     return plan_of(_configuration(profile, recipe, config_file, settings, flags), listener).document()
 
 
 def plan_of(config: RunConfig, listener: Listener = warn) -> PlannedRun:
-    """The plan of a configuration.
+    """Plan a configuration, in a temporary run folder under runs/.
 
     Raises:
         UsageError: torch is not installed.
@@ -222,7 +223,7 @@ def _nested(name: str, value: Any) -> dict[str, dict[str, Any]]:
 
 @contextlib.contextmanager
 def _temporary_run(config: RunConfig) -> Iterator[Run]:
-    # Beside the runs and not in /tmp, which is memory on many boards.
+    # Beside the runs, as the system's temporary folder is in memory on many boards.
     folder = RUNS / f".plan-{os.getpid()}"
     existed = RUNS.exists()
     try:

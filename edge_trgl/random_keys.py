@@ -1,4 +1,4 @@
-"""The one place where random keys are made: a draw is named by what it is for, not by when it happens."""
+"""Seeds for random draws: each is keyed by what it is for, not by when it happens."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 
 
 def key(*parts: int | str) -> int:
-    """A 63-bit seed for a random generator, the same wherever and whenever it is asked for.
+    """Return a 63-bit seed for a random generator, which depends only on `parts`.
 
-    Different parts give different keys: `("a", "bc")`, `("ab", "c")`, `(1,)` and `("1",)` all differ.
+    Different parts give different keys: those of `("a", "bc")`, `("ab", "c")`, `(1,)` and `("1",)` all differ.
 
     Args:
         parts: what the draw is for, for example `(seed, "order", epoch)`.

@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON and back: between processes, in the database of a run, in its files.
+"""Converts frozen dataclasses to JSON and back: between processes, in a run's database, in its files.
 
     record = read_record(Plan, json.loads(text))     # nested dataclasses, tuples, mappings, unions with None
     json.dumps(document_of(record))
@@ -22,12 +22,12 @@ Document = dict[str, Any]
 
 
 def document_of(record: Any) -> Document:
-    """The JSON object of a dataclass; `read_record` makes the dataclass of it again."""
+    """Return a dataclass as a JSON object; `read_record` is the inverse."""
     return {field.name: to_json(getattr(record, field.name)) for field in fields(record)}
 
 
 def to_json(value: Any) -> Any:
-    """`value` with dataclasses as JSON objects, at any depth; `from_json` makes `value` of it again."""
+    """Return `value` with dataclasses, at any depth, as JSON objects; `from_json` is the inverse."""
     if is_dataclass(value) and not isinstance(value, type):
         return document_of(value)
     if isinstance(value, Mapping):
@@ -38,10 +38,10 @@ def to_json(value: Any) -> Any:
 
 
 def read_record(kind: type[T], document: Mapping[str, Any]) -> T:
-    """The dataclass `kind` of which `document_of` made `document`; fields that are left out have their defaults.
+    """Return the dataclass `kind` from a JSON object of `document_of`; missing fields get their defaults.
 
     Raises:
-        TypeError: a field is missing or unknown.
+        TypeError: a field is unknown, or one without a default is missing.
     """
     hints = _hints(kind)  # type: ignore[arg-type]  # a class is hashable
     unknown = document.keys() - hints.keys()
@@ -51,26 +51,26 @@ def read_record(kind: type[T], document: Mapping[str, Any]) -> T:
 
 
 def from_json(hint: Any, value: Any) -> Any:
-    """What JSON has as `value`, as a value of the type `hint`."""
+    """Convert a JSON value to the type `hint`: a dataclass, tuple, list, mapping, union or plain type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
-        kinds = [one for one in arguments if one is not types.NoneType]
-        # Several dataclasses are told apart by their fields.
-        fitting = [one for one in kinds if is_dataclass(one) and _fits(one, value)]
+        kinds = [kind for kind in arguments if kind is not types.NoneType]
+        # The dataclasses of a union are distinguished by their fields.
+        fitting = [kind for kind in kinds if is_dataclass(kind) and _fits(kind, value)]
         return from_json((fitting or kinds)[0], value) if fitting or len(kinds) == 1 else value
     if is_dataclass(hint) and isinstance(hint, type):
         return read_record(hint, value)
     if origin is tuple and arguments[1:] == (...,):
-        return tuple(from_json(arguments[0], one) for one in value)
+        return tuple(from_json(arguments[0], part) for part in value)
     if origin is tuple:
-        return tuple(from_json(one, part) for one, part in zip(arguments, value, strict=True))
+        return tuple(from_json(kind, part) for kind, part in zip(arguments, value, strict=True))
     if origin is not None and origin is not Literal and issubclass(origin, Mapping):
         key, item = arguments
         return {from_json(key, name): from_json(item, part) for name, part in value.items()}
     if origin is not None and origin is not Literal and issubclass(origin, Sequence):
-        return [from_json(arguments[0], one) for one in value]
+        return [from_json(arguments[0], part) for part in value]
     if hint is float:
         return float(value)
     if hint is int and isinstance(value, str):

@@ -1,1 +1,1 @@
-"""What runs in child processes, one at a time: each job reads a run folder and reports through messages."""
+"""The jobs that run in child processes, one at a time; each reads a run's folder and reports through messages."""

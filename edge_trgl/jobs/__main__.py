@@ -1,4 +1,4 @@
-"""`python -m edge_trgl.jobs NAME RUN REQUEST`: do one job, send its result and its peak; REQUEST is JSON."""
+"""`python -m edge_trgl.jobs NAME RUN REQUEST`: run one job, send its result and its peak; REQUEST is JSON."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Run the job that the command line names; returns the exit code."""
+    """Run the job that the command line names; return the exit code."""
     name, folder, request = sys.argv[1:]
     _die_with_parent()
     if CGROUP in os.environ:
-        cgroup.enter(
-            Path(os.environ[CGROUP])
-        )  # before anything heavy: pages are charged where they are first touched
+        # Before anything heavy is loaded: pages are charged to the cgroup in which they are first touched.
+        cgroup.enter(Path(os.environ[CGROUP]))
     job = JOBS[name]
     try:
         entry = importlib.import_module(f"edge_trgl.jobs.{job.name}")
@@ -57,20 +56,20 @@ def main() -> int:
 
 
 def _device_mb() -> float:
-    # Most jobs open none, and its module would load torch.
+    # Not imported here: most jobs open no device, and this module loads torch.
     device = sys.modules.get("edge_trgl.runtime.memory.device")
     return device.all_opened_mb() if device is not None else 0.0
 
 
 def _tell(error: EdgeTrglError) -> int:
-    # Of a kind that only its own process tells apart, the kind that it belongs to.
+    # The parent knows only the classes in ERRORS: a subclass travels as the nearest of them.
     name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS)
     messages.send("error", name=name, message=error.message, hint=error.hint, exit_code=error.exit_code)
     return error.exit_code
 
 
 def _die_with_parent() -> None:
-    # Whoever kills the parent means the run: a trainer that went on alone would hold memory unseen.
+    # Who kills the parent wants the run to stop; a child that went on alone would hold memory unnoticed.
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -78,11 +77,11 @@ def _die_with_parent() -> None:
 
 
 def _leave(job: Callable[[], int]) -> None:
-    """Do it and be gone: unloading libraries, CUDA's above all, would be the highest moment of the process."""
+    """Run `job` and exit without cleanup: unloading libraries, CUDA's above all, would be the process's peak."""
     code = 1
     try:
         code = job()
-    except BaseException:  # noqa: BLE001 - the interpreter would do the same, and go on to unload
+    except BaseException:  # noqa: BLE001 - as the interpreter does, but without unloading afterwards
         traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The job `calibrate`: choose the thresholds of an early exit by what the stages answer."""
+"""The job `calibrate`: choose the thresholds of early exits from the outputs of the stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the first version of modules whose weights training does not draw itself."""
+"""The job `convert`: write the first version of modules whose weights training does not draw itself."""
 
 from __future__ import annotations
 

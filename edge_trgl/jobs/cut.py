@@ -1,4 +1,4 @@
-"""Cut a model of a library or of the user into blocks, once; of later jobs only `convert` loads the library."""
+"""The job `cut`: cut a library's or a user's model into blocks; of later jobs only `convert` loads the library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_trgl.run.folder import Run
 
 
 def run(run: Run, request: Nothing) -> None:
-    """Store the run's net; an empty document if the model is a chain already."""
+    """Cut the model and store it as the run's net; store {} if the model is a chain already."""
     info, facts = open_survey(run.data), run.facts()
     name = run.config().model.name
     net = catalogue.open_net(name, input_shape=info.input_shape, num_classes=info.num_classes)

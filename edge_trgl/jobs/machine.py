@@ -9,5 +9,5 @@ from edge_trgl.runtime.processes.machine_speed import MachineSpeed
 
 
 def run(run: Run, request: Nothing) -> MachineSpeed:
-    """Measure the machine; it concerns no run, so `run` is not looked at."""
+    """Measure the machine; `run` is not used."""
     return machine.measure()

@@ -9,5 +9,5 @@ from edge_trgl.runtime.planner.planner import PlanStep
 
 
 def run(run: Run, request: PlanRequest) -> PlanStep:
-    """Choose a plan, or say what to measure for one; see `choose`."""
+    """Choose a plan, or return the steps to measure first; see `choose`."""
     return choose(run, request.limits, refused=request.refused)

@@ -1,4 +1,4 @@
-"""Decode the images once into records in the run's folder, or only survey large ones. Loads no torch."""
+"""The job `prepare`: decode the images into records in the run's folder, or only survey large ones. No torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_trgl.run.folder import Run
 
 
 def run(run: Run, request: PrepareRequest) -> PrepareResult:
-    """Prepare the run's data."""
+    """Prepare the run's data; see `prepare`."""
     config = run.config()
     info = prepare(
         config.data.source,

@@ -1,4 +1,4 @@
-"""The job `probe`: measure the works that a plan rests on."""
+"""The job `probe`: measure the memory and time of the steps that a plan rests on."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from edge_trgl.run.folder import Run
 
 
 def run(run: Run, request: ProbeRequest) -> None:
-    """Measure them; see `measure`."""
+    """Measure the requested steps; see `measure`."""
     measure(run, request.wanted, request.limits)

@@ -1,7 +1,8 @@
-"""The jobs of a run, in their order: what each is asked, and what it answers.
+"""The jobs of a run, in their order, with their requests and results.
 
-A job runs in a process of its own, `python -m edge_trgl.jobs NAME RUN REQUEST`; the module `edge_trgl.jobs.NAME`
-is its entry. Between the processes requests and results are JSON; on both sides they are these classes.
+A job runs in its own process, `python -m edge_trgl.jobs NAME RUN REQUEST`, and its entry is the module
+`edge_trgl.jobs.NAME`. Requests and results are JSON between the processes, and these classes in each of them.
+`limits` are those of the job's process and its parent together, and `others_mb` is the parent's peak in MiB.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Job(Generic[Q, R]):
-    """A job by its name. `result`: its type, as `from_json` takes it; None where the answer is in the database."""
+    """A job: its name, the type of its request, and the type of its result, as `from_json` takes it.
+
+    `result` is None where the job stores its result in the database.
+    """
 
     name: str
     request: type[Q]
@@ -39,19 +43,26 @@ class Job(Generic[Q, R]):
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing:
-    """The request of a job that is told nothing but the run."""
+    """The request of a job that needs nothing but the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareRequest:
-    """`survey_large`: large images that stay as large are only surveyed, not decoded."""
+    """The request of `prepare`; `survey_large`: large images that keep their size are surveyed, not decoded."""
 
     survey_large: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareResult:
-    """`decoded`: whether the images are records now. `shape`: (height, width, channels). `images`: by split."""
+    """The result of `prepare`.
+
+    Attributes:
+        decoded: whether the images are decoded into records.
+        shape: of an image, (height, width, channels).
+        classes: number of classes.
+        images: number of images by split.
+    """
 
     decoded: bool
     shape: tuple[int, ...]
@@ -61,14 +72,17 @@ class PrepareResult:
 
 @dataclass(frozen=True, kw_only=True)
 class CountRequest:
-    """`limits`: an open budget is the least that works."""
+    """The request of `count`; a budget of None asks for the smallest that works."""
 
     limits: Limits
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """`limits`: an open budget is the least that works. `refused`: what training by the last plan was refused."""
+    """The request of `plan`; a budget of None asks for the smallest that works.
+
+    `refused` is what ran out when training followed the last plan; None otherwise.
+    """
 
     limits: Limits
     refused: Literal["memory", "disk"] | None = None
@@ -76,7 +90,7 @@ class PlanRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRequest:
-    """`limits`: of the process that measures, and its parent."""
+    """The request of `probe`: the steps to measure."""
 
     wanted: tuple[Wanted, ...]
     limits: Limits
@@ -84,14 +98,14 @@ class ProbeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """`limits`: of the whole run."""
+    """The request of `train`."""
 
     limits: Limits
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult:
-    """The scores, and the sha256 of the weights that have them."""
+    """The result of `evaluate`: the scores, and the SHA-256 (hex) of the weights that were scored."""
 
     scores: Scores
     weights_sha256: str
@@ -99,7 +113,10 @@ class EvaluateResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """`depth`, `target`, `batch`, `stages`: as the command line takes them. `in_stages`: in stages as well."""
+    """The request of `export`; `depth`, `target`, `batch` and `stages` are as on the command line.
+
+    `in_stages` asks for early-exit stages besides model.onnx.
+    """
 
     limits: Limits
     depth: str
@@ -111,8 +128,7 @@ class ExportRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateRequest:
-    """`written`: the result of the job `export`. `leaving`: a probability, or auto:POINTS. `others_mb`: MiB at
-    most of the parent."""
+    """The request of `calibrate`: `written` is the result of `export`, `leaving` the value of `--exits`."""
 
     limits: Limits
     others_mb: float
@@ -122,8 +138,10 @@ class CalibrateRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRequest:
-    """`written` and `chosen`: the results of the jobs `export` and `calibrate`. `export_mb`: MiB at most of
-    these and their parent, `others_mb`: of the parent now."""
+    """The request of `check`: `written` and `chosen` are the results of `export` and `calibrate`.
+
+    `export_mb` is the peak of these two jobs, parent included, in MiB.
+    """
 
     limits: Limits
     others_mb: float
@@ -134,7 +152,7 @@ class CheckRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SmallerRequest:
-    """`form`: of the file. `others_mb`: MiB at most of the parent."""
+    """The request of `smaller`: the form of the file to write."""
 
     limits: Limits
     others_mb: float
@@ -143,7 +161,7 @@ class SmallerRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyRequest:
-    """`names`: of files in the run's folder. `others_mb`: MiB at most of the parent."""
+    """The request of `latency`: the names of the files in the run's folder to measure."""
 
     limits: Limits
     others_mb: float
@@ -152,7 +170,7 @@ class LatencyRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRequest:
-    """`against`: folders of other trained runs."""
+    """The request of `report`: the folders of other trained runs to compare with."""
 
     against: tuple[str, ...] = ()
 

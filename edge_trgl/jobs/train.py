@@ -9,5 +9,5 @@ from edge_trgl.run.folder import Run
 
 
 def run(run: Run, request: TrainRequest) -> Result:
-    """Train within the limits; see `training.run`."""
+    """Train within the requested limits; see `training.run`."""
     return training.run(run, request.limits)

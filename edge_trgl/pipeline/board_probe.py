@@ -1,4 +1,4 @@
-"""What `edge-trgl probe` does: measures the machine at hand and makes a profile of it. No torch here."""
+"""Measures this machine for `edge-trgl probe`, and saves the result as a profile. No torch here."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ SAVE_ELSEWHERE = "Choose another --save."
 
 
 def probe(disk: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure this machine, and the disk that holds the folder `disk`; None is that of the runs.
+    """Measure this machine and a disk; return a JSON object.
 
-    `board` and `defaults` of the result are the two parts of a profile, the rest is for people. `say` is told
-    what is being done.
+    `board` and `defaults` in it are the two parts of a profile, the rest is for people to read.
+
+    Args:
+        disk: a folder on the disk to measure; None for that of the runs.
+        say: called with a sentence about what is being measured.
 
     Raises:
         StorageError: the disk cannot be measured.
-        StoppedError: a signal came.
+        StoppedError: a signal stopped it.
     """
     folder = disk or (RUNS if RUNS.is_dir() else Path())
     available_mb = counters.available_mb()
@@ -58,7 +61,7 @@ def _machine(folder: Path) -> MachineSpeed:
     try:
         outcome = run_child(arguments, on_message=lambda message: None)
     except (OverBudgetError, StoppedError) as error:
-        error.hint = "Nothing was saved."  # there is no run to go on with
+        error.hint = "Nothing was saved."  # the usual hint names a run to resume, and there is none
         raise
     return read_record(MachineSpeed, outcome.result)
 
@@ -84,15 +87,15 @@ def _name() -> str:
 
 
 def _worthwhile(relative_speeds: Mapping[str, float | None]) -> list[str]:
-    """The types that are no slower than fp32; an emulated one has no use."""
+    """Return the number types that are at least as fast as fp32; slower ones are emulated and bring nothing."""
     return [name for name, speed in relative_speeds.items() if speed is not None and speed >= 1]
 
 
 def profile_file(text: str) -> Path:
-    """Where `--save TEXT` writes: a path ending in .toml, or a name among the user's own profiles.
+    """Return the file that `--save TEXT` writes: TEXT if it ends in .toml, else a user profile of that name.
 
     Raises:
-        UsageError: TEXT is neither, or a file that probe did not write is there.
+        UsageError: TEXT is neither, or the file exists and probe did not write it.
     """
     path = Path(text)
     if not text.endswith(".toml"):
@@ -115,10 +118,10 @@ def _is_ours(path: Path) -> bool:
 
 
 def save(document: dict[str, Any], path: Path) -> None:
-    """Write the profile part of what `probe` measured.
+    """Write the profile part of the result of `probe` to `path`.
 
     Raises:
-        StorageError: it cannot be written; a profile that was there is still there.
+        StorageError: it cannot be written; an older profile is kept.
     """
     profile = {name: document[name] for name in ("board", "defaults")}
     try:
@@ -126,8 +129,8 @@ def save(document: dict[str, Any], path: Path) -> None:
         files.write_durable(path, [MARK.encode(), tomli_w.dumps(profile).encode()])
     except OSError as error:
         raise StorageError(
-            f"{path.parent} cannot be made: {(error.strerror or str(error)).lower()}", hint=SAVE_ELSEWHERE
+            f"{path.parent} cannot be created: {(error.strerror or str(error)).lower()}", hint=SAVE_ELSEWHERE
         ) from error
     except StorageError as error:
-        error.hint = SAVE_ELSEWHERE  # there is no run to go on with
+        error.hint = SAVE_ELSEWHERE  # the usual hint names a run to resume, and there is none
         raise

@@ -1,1 +1,1 @@
-"""The parent process, its children, and what they say to each other."""
+"""The parent process, its child processes, and the messages between them."""

@@ -1,4 +1,4 @@
-"""What a machine computes with, and how fast; measured by `edge-trgl probe`."""
+"""What a machine computes with, and how fast, as `edge-trgl probe` measures it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from dataclasses import dataclass
 class MachineSpeed:
     """What this machine computes with, and how fast.
 
-    `device`: cuda if there is one, else cpu; `gpu`: its name, or "none". `images_per_s`: of the reference module's
-    local step. `relative_speeds`: speed of a convolution in each type relative to fp32, None where torch has no
-    kernel for it here. `counters`: names of the memory counters that can be read.
+    Attributes:
+        device: cuda if there is a GPU, else cpu.
+        gpu: its name, or "none".
+        images_per_s: images per second in the local step of the reference module.
+        relative_speeds: speed of a convolution in each number type relative to fp32; None where torch has no
+            kernel for it here.
+        counters: names of the memory counters that can be read.
     """
 
     device: str

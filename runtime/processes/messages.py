@@ -1,6 +1,6 @@
-"""How a child process tells its parent what happens: one JSON document a line, through a pipe of its own.
+"""Messages of a child process to its parent: one JSON document a line, through a pipe of their own.
 
-Standard output stays free for what users' own code may print.
+Standard output is left to whatever users' code prints.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ DESCRIPTOR = "EDGE_TRGL_MESSAGES"
 
 
 def send(kind: str, **values: Any) -> None:
-    """Send one message; without a parent that listens, nothing happens."""
+    """Send one message of this kind; do nothing if no parent listens."""
     descriptor = os.environ.get(DESCRIPTOR)
     if descriptor is not None:
         line = json.dumps({"kind": kind, **values}) + "\n"

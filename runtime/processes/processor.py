@@ -29,37 +29,36 @@ _CORES = {
 
 
 def processor(cpuinfo: Path = CPUINFO) -> str:
-    """The kinds of cores, such as `AMD EPYC` or `Cortex-A53 + Cortex-A72`; `unknown` if the kernel does not
-    say."""
+    """Return the kinds of cores, such as `AMD EPYC` or `Cortex-A53 + Cortex-A72`; `unknown` if not reported."""
     kinds = {_kind(core) for core in _cores(cpuinfo)} - {None}
     return " + ".join(sorted(map(str, kinds))) or "unknown"
 
 
 def board(model: Path = BOARD) -> str:
-    """The model of the board without its revision, which does not affect results; `unknown` on a PC."""
+    """Return the board's model without its revision, which does not affect results; `unknown` on a PC."""
     name = board_name(model)
     return "unknown" if name is None else re.sub(r" Rev [\d.]+$", "", name)
 
 
 def board_name(model: Path = BOARD) -> str | None:
-    """The name of the board in its device tree; None if it has no device tree."""
+    """Return the board's name in its device tree; None if it has no device tree."""
     return model.read_text().rstrip("\0") if model.is_file() else None
 
 
 def has_large_atomics(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether an ARM processor has the atomic instructions of ARMv8.1 (LSE)."""
+    """Return whether an ARM processor has the atomic instructions of ARMv8.1 (LSE)."""
     return any("atomics" in core.get("Features", "").split() for core in _cores(cpuinfo))
 
 
 def _cores(cpuinfo: Path) -> list[dict[str, str]]:
-    """The fields `Name : value` of each processor."""
+    """Return the fields `Name : value` of each logical processor."""
     blocks = cpuinfo.read_text().split("\n\n")
     lines = [[line.partition(":") for line in block.splitlines()] for block in blocks]
     return [{name.strip(): value.strip() for name, _, value in block} for block in lines]
 
 
 def _kind(core: dict[str, str]) -> str | None:
-    # First, because some ARM kernels also give all cores the same "model name" ("ARMv8 Processor rev 1 (v8l)").
+    # Checked first: some ARM kernels also give all cores the same "model name", "ARMv8 Processor rev 1 (v8l)".
     if "CPU part" in core:
         part = core["CPU implementer"], core["CPU part"]
         return _CORES.get(part, "/".join(part))

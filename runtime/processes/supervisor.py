@@ -1,4 +1,4 @@
-"""A parent without torch: starts one child process after another, listens to it, passes signals on."""
+"""Runs child processes for a parent without torch: starts one, listens to its messages, passes signals on."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from edge_trgl.runtime.processes import processor
 from edge_trgl.runtime.processes.messages import DESCRIPTOR
 
 CGROUP = "EDGE_TRGL_CGROUP"
-"""Names the cgroup that a child enters."""
+"""The environment variable that names the cgroup a child enters."""
 
 SPINS = "20000"
-"""How often a thread of libgomp looks for work before it sleeps, about a quarter of a millisecond; its own 300,000
-are most of a scheduler's time slice, in which nobody else has the core. Beside a busy process two threads trained
-at 26 images/s, and at 55 with this; alone at 100 both ways, and with 1,000 at 52 to 89 (2 CPUs, x86)."""
+"""Times that a thread of libgomp spins for work before it sleeps: about a quarter of a millisecond. The default of
+300,000 is most of a scheduler time slice, during which no other process has the core. Measured with two threads on
+2 x86 CPUs: beside a busy process 55 images/s, 26 with the default; alone 100 with either, 52 to 89 with 1,000."""
 
 Message = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a child left behind: its result, its peak RSS in MiB, its end included, and its duration."""
+    """A child's result, its peak resident memory in MiB (up to its end), and its duration."""
 
     result: Any
     peak_mb: float
@@ -44,7 +44,7 @@ class Outcome:
 
 
 class ChildCrashedError(Exception):
-    """A child ended by a bug of ours; its traceback is on standard error."""
+    """A child crashed because of a bug in this package; its traceback is on standard error."""
 
 
 def run_child(
@@ -57,14 +57,20 @@ def run_child(
 ) -> Outcome:
     """Run `python ARGUMENTS` to its end.
 
-    `allocator`: what becomes of freed memory; its settings must stand before the child starts.
-    `cgroup`: where the child puts itself before it loads anything. SIGINT and SIGTERM are passed on
-    as SIGTERM, a second one as SIGKILL: a training child then stops at its next safe point, or at once.
+    A first SIGINT or SIGTERM is passed on as SIGTERM, and a training child then stops at its next safe point; a
+    second one as SIGKILL, which stops it immediately.
+
+    Args:
+        arguments: of the Python interpreter.
+        on_message: called with each message of the child.
+        threads: number of threads that libraries use; None leaves that to them.
+        allocator: how the child treats freed memory; its settings must be in the environment before it starts.
+        cgroup: the cgroup that the child enters before it loads anything.
 
     Raises:
-        EdgeTrglError: what the child raised; OverBudgetError where the kernel killed it, UsageError where a
-            library does not suit this processor.
-        ChildCrashedError: it failed in a way that is not the user's to mend.
+        EdgeTrglError: the child's own error; OverBudgetError if the kernel killed it; UsageError if a library
+            needs another processor.
+        ChildCrashedError: the child failed in a way that the user cannot fix.
     """
     start, own_mb = time.monotonic(), high_water.peak_mb()
     with _signals() as signals:
@@ -75,22 +81,22 @@ def run_child(
                 last = _listen(messages, on_message)
                 ended_mb = _wait(child)
         finally:
-            # Where the listener failed, nobody would hear what the child still says.
+            # If the listener raised, nobody reads the child's messages any more.
             child.kill()
             child.wait()
-    if child.returncode != 0 or signals.came or "result" not in last:
-        raise _failure(child.returncode, last, signals.came)
+    if child.returncode != 0 or signals.received or "result" not in last:
+        raise _failure(child.returncode, last, signals.received)
     peak_mb = last["result"]["peak_mb"]
-    if ended_mb > own_mb:  # else it is what a child has from its parent, before it becomes another program
+    if ended_mb > own_mb:  # else it may be the parent's mark, which a child inherits until it executes Python
         peak_mb = max(peak_mb, ended_mb)
     return Outcome(result=last["result"]["value"], peak_mb=peak_mb, seconds=time.monotonic() - start)
 
 
 def _wait(child: subprocess.Popen[bytes]) -> float:
-    """Wait for the child's end; its high-water mark in MiB as the kernel kept it, 0 where that is gone."""
+    """Wait for the child's end; return its high-water mark in MiB from the kernel, 0 where that is lost."""
     try:
         _, status, taken = os.wait4(child.pid, 0)
-    except ChildProcessError:  # a signal that was passed on has found it ended, and taken the mark
+    except ChildProcessError:  # `send_signal` found the child ended and reaped it, so its mark is lost
         child.wait()
         return 0.0
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -100,14 +106,17 @@ def _wait(child: subprocess.Popen[bytes]) -> float:
 def _started(
     arguments: Sequence[str], environment: Callable[[int], Mapping[str, str]]
 ) -> tuple[subprocess.Popen[bytes], TextIO]:
-    """The child, and what it says; `environment` is told the descriptor that it says it through."""
+    """Start the child; return it and the stream of its messages.
+
+    `environment` makes the child's environment, given the descriptor to which it writes messages.
+    """
     reading, writing = os.pipe()
     try:
         child = subprocess.Popen(
             [sys.executable, *arguments],
             env=environment(writing),
             pass_fds=[writing],
-            stdout=2,  # whatever users' code prints is not a result
+            stdout=2,  # standard output is for results, so what users' code prints goes to standard error
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone
         )
@@ -120,11 +129,11 @@ def _started(
 
 
 def _listen(messages: Iterable[str], on_message: Callable[[Message], None]) -> Mapping[str, Message]:
-    """Hand every message on; returns the last one of each kind."""
+    """Pass every message on; return the last one of each kind."""
     last = {}
     for line in messages:
         if not line.endswith("\n"):
-            break  # a kill came in the middle of it
+            break  # the child was killed while it wrote this line
         message: Message = json.loads(line)
         last[message["kind"]] = message
         on_message(message)
@@ -132,8 +141,8 @@ def _listen(messages: Iterable[str], on_message: Callable[[Message], None]) -> M
 
 
 def library_settings(threads: int | None, allocator: Allocator) -> dict[str, str]:
-    """What libraries read in the environment when a process starts; `threads`: None leaves that to them."""
-    # NumPy's OpenBLAS would otherwise reserve buffers for threads that nobody uses.
+    """Return the environment variables that libraries read at start; `threads` None leaves that to them."""
+    # NumPy's OpenBLAS would otherwise reserve buffers for threads that are never used.
     settings = {"OPENBLAS_NUM_THREADS": "1", **allocator_environment(allocator)}
     if threads:
         settings |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -163,7 +172,7 @@ def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exce
         return ERRORS[error["name"]](error["message"], hint=error["hint"])
     if code == -signal.SIGKILL:
         return OverBudgetError(
-            "the training process was killed from outside, most likely by the kernel for want of memory",
+            "the training process was killed from outside, most likely by the kernel because memory ran out",
             hint="edge-trgl resume RUN goes on from the last commit; stop other programs first.",
         )
     if code == -signal.SIGILL:
@@ -186,31 +195,31 @@ def _illegal_instruction() -> UsageError:
 
 
 class _Signals:
-    """SIGINT and SIGTERM on their way to a child: the first as SIGTERM, later ones as SIGKILL."""
+    """Passes SIGINT and SIGTERM on to a child: the first as SIGTERM, later ones as SIGKILL."""
 
     def __init__(self) -> None:
-        self.came: list[int] = []
+        self.received: list[int] = []
         self._child: subprocess.Popen[bytes] | None = None
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal; one that comes before there is a child waits for it."""
-        self.came.append(number)
+        """Handle a signal; one that arrives before there is a child is kept for it."""
+        self.received.append(number)
         if self._child is not None:
             self._pass_on(self._child)
 
     def go_to(self, child: subprocess.Popen[bytes]) -> None:
-        """From now on, `child` gets them, and what came before."""
+        """Pass signals on to `child` from now on, and the ones received before."""
         self._child = child
-        if self.came:
+        if self.received:
             self._pass_on(child)
 
     def _pass_on(self, child: subprocess.Popen[bytes]) -> None:
-        child.send_signal(signal.SIGTERM if len(self.came) == 1 else signal.SIGKILL)
+        child.send_signal(signal.SIGTERM if len(self.received) == 1 else signal.SIGKILL)
 
 
 @contextmanager
 def _signals() -> Iterator[_Signals]:
-    """Take SIGINT and SIGTERM over while there is a child, where this thread can: they come to the main one."""
+    """Handle SIGINT and SIGTERM while there is a child; in other threads than the main one, do nothing."""
     signals = _Signals()
     main = threading.current_thread() is threading.main_thread()
     handled = (signal.SIGINT, signal.SIGTERM) if main else ()

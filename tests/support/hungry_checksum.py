@@ -1,5 +1,5 @@
-"""Trains two runs that are alike, the second with a checksum that needs 256 MiB and a budget that has 64 more than
-the first took; prints the refusal, and what both gave in the end.
+"""Trains two equal runs, the second with a checksum that needs 256 MiB in a budget only 64 MiB above the first
+run's peak; prints the refusal, and the results of both.
 
     python hungry_checksum.py RUN LIKE_IT
 """

@@ -1,4 +1,4 @@
-"""What export.json says of exports that never were."""
+"""Invented export records, for tests of what reads export.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that take a known amount of memory, measured by `planning.measure`; prints what was found."""
+"""Measures steps that take a known amount of memory with `planning.measure`; prints the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_trgl.runtime.units import MIB
 
 
 class Work:
-    """Each sample of a step takes a MiB, and the step `at` a place `more`; knows the sizes of its steps."""
+    """Takes 1 MiB for each sample of a step, and `more` MiB more in step number `at` of one size."""
 
     parts = 1
     opening_mb = 0.0
@@ -31,7 +31,7 @@ class Work:
 
 
 class Gpu(Cpu):
-    """Beside 300 MiB of context, a step takes two MiB here for each that it takes in the process."""
+    """A device with a context of 300 MiB, on which each sample of a step takes 2 MiB."""
 
     def __init__(self, work):
         super().__init__()
@@ -45,16 +45,16 @@ class Gpu(Cpu):
 
 
 def measured(work, room_mb, device=None):
-    """`work` on batches of 64, where so much more than the process has may be taken."""
-    allocator.trim()  # as before a step measured
+    """Measure `work` on batches of 64, with `room_mb` MiB more than the process holds now."""
+    allocator.trim()  # as the planner does before it measures
     before_mb = counters.usage().rss
-    found = measure._measured(work, 64, before_mb + room_mb, device or Cpu())
-    return {"measurement": asdict(found), "sizes": work.sizes, "before_mb": before_mb}
+    measurement = measure._measured(work, 64, before_mb + room_mb, device or Cpu())
+    return {"measurement": asdict(measurement), "sizes": work.sizes, "before_mb": before_mb}
 
 
 if __name__ == "__main__":
     on_device, too_large = Work(), Work()
-    found = {
+    results = {
         "no room": measured(Work(), 40),
         "room": measured(Work(), 200),
         "second": measured(Work(more=16, at=2), 200),
@@ -62,4 +62,4 @@ if __name__ == "__main__":
         "no room on the device": measured(too_large, 450, Gpu(too_large)),
         "last": measured(Work(more=16, at=1 + calibrated.PEAK_STEPS), 200),
     }
-    json.dump(found, sys.stdout)
+    json.dump(results, sys.stdout)

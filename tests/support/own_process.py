@@ -1,4 +1,4 @@
-"""A process of its own for what is measured of a process: the suite's grows from test to test."""
+"""Runs scripts in fresh processes, to measure their memory: the suite's own process grows from test to test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def result_of(*arguments: str | Path, **environment: str) -> Any:
-    """What `python ARGUMENTS` prints, as JSON."""
+    """Run `python ARGUMENTS` and return the JSON that it prints; `environment` adds variables."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests/support"), os.environ.get("PYTHONPATH", "")])
     started = {**os.environ, "PYTHONPATH": path, **environment}
     done = subprocess.run([sys.executable, *arguments], env=started, capture_output=True, text=True, check=False)

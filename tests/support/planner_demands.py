@@ -1,4 +1,4 @@
-"""Jobs to plan, of modules of a few MiB, and what is asked of their plans."""
+"""Jobs to plan, with modules of a few MiB, and helpers that plan them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVELS = {"none": 0.0, "some": 0.5, "all": 1.0}
 
 
 def row(state=4, step=20, recomputed=12, forward=6, reads=0, writes=0, kind="k"):
-    """A module; state, step, recomputed step and forward in MiB, reads and writes in KiB of a sample."""
+    """Make a module; state, step, recomputed step and forward are in MiB, reads and writes in KiB per sample."""
     works = {"none": step * MIB, "some": 19 * step * MIB // 20, "all": recomputed * MIB, FORWARD: forward * MIB}
     return ModuleRow(
         kind=f"{kind}{state}-{step}-{recomputed}-{forward}",
@@ -40,7 +40,7 @@ ROWS = (
 
 
 def demand_of(rows=ROWS, *, order="stream", parts=(), batch_size=8, **changes):
-    """A job of `rows`; `parts`: micro-batches and the rows that go with them."""
+    """Make a job of `rows`; `parts` are pairs of a micro-batch size and its rows."""
     exact = Form(order=order, rows=tuple(rows), size=batch_size)
     lossy = tuple(Form(order=order, rows=tuple(r), size=size, lossy=("micro-batch",)) for size, r in parts)
     fields = {
@@ -64,12 +64,12 @@ def make_plan(demand, budget_mb):
 
 
 def smallest_budget(demand):
-    """The budget, in MiB, that the refusal of nearly nothing names."""
+    """Return the budget in MiB that the refusal of a tiny budget suggests."""
     with pytest.raises(DoesNotFitError) as caught:
         make_plan(demand, 0.5)
     return int(re.search(r"smallest budget that would do is (\d+) MiB", caught.value.message)[1])
 
 
 def shrunk(mb):
-    """`ROWS` with every work of so many MiB."""
-    return tuple(dataclasses.replace(one, works=dict.fromkeys(one.works, mb * MIB)) for one in ROWS)
+    """Return `ROWS` with `mb` MiB for every kind of step."""
+    return tuple(dataclasses.replace(module, works=dict.fromkeys(module.works, mb * MIB)) for module in ROWS)

@@ -9,7 +9,7 @@ from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.memory.limits import Limits
 
 PLENTY = Limits(budget_mb=1e5, disk_mb=1e6)
-"""Limits that nothing in the suite meets."""
+"""Limits that no run of the suite reaches."""
 
 
 def lay_out(facts: RunFacts, **changes: Any) -> None:

@@ -1,7 +1,6 @@
-"""Jobs and commands as processes of their own that need not load torch anew, which takes longer than a tiny run.
+"""Runs jobs and commands in processes forked from one that has torch loaded; loading takes longer than a tiny run.
 
-They are forked from a process that has it. Nothing that such a process says of its memory means anything: it
-begins with that of the other.
+The memory that such a process reports means nothing: it begins with that of the process it was forked from.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any, NoReturn, TextIO
 from edge_trgl.runtime.processes import supervisor
 from edge_trgl.runtime.records import document_of
 
-# A process that does nothing else: the suite's has threads, and holds more from test to test.
+# Not a fork of the suite's own process, which has threads and grows from test to test.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _JOBS = [f"edge_trgl.jobs.{name}" for name in ("check", "count", "export", "probe", "report", "train")]
 _MODULES = ["edge_trgl.cli.app", *_JOBS, "edge_trgl.report.plots", "jinja2"]
@@ -31,16 +30,16 @@ _CONTEXT.set_forkserver_preload(_MODULES)
 
 
 def start(name: str, folder: Path, errors: Path, request: Any) -> BaseProcess:
-    """`python -m edge_trgl.jobs NAME FOLDER REQUEST`, with its standard error in a file."""
+    """Start `python -m edge_trgl.jobs NAME FOLDER REQUEST`, with its standard error in the file `errors`."""
     process = _CONTEXT.Process(target=_job, args=([name, str(folder), json.dumps(document_of(request))], errors))
     process.start()
     return process
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`edge-trgl ARGUMENTS` in `folder`; its jobs are forked from it."""
-    with TemporaryDirectory() as place:
-        out, errors = Path(place, "out"), Path(place, "errors")
+    """Run `edge-trgl ARGUMENTS` in `folder`; its jobs are forked from it."""
+    with TemporaryDirectory() as temporary:
+        out, errors = Path(temporary, "out"), Path(temporary, "errors")
         process = _CONTEXT.Process(target=_command, args=(folder, arguments, out, errors))
         process.start()
         process.join()
@@ -49,7 +48,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, str]]) -> tuple[Forked, TextIO]:
-    """What `supervisor._started` does, by a fork of this process."""
+    """Start a child as `supervisor._started` does, but by a fork of this process."""
     for module in _MODULES:
         importlib.import_module(module)
     reading, writing = os.pipe()
@@ -65,23 +64,23 @@ def started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, 
 
 
 class Forked:
-    """What `supervisor` uses of a `subprocess.Popen`."""
+    """A forked child with the part of the interface of `subprocess.Popen` that `supervisor` uses."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
 
     def send_signal(self, number: int) -> None:
-        """Unless it has ended."""
+        """Send a signal, unless the child has ended."""
         if self.returncode is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """At once."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     def wait(self) -> None:
-        """Until it has ended."""
+        """Wait until the child has ended."""
         if self.returncode is None:
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -101,9 +100,9 @@ def _command(folder: Path, arguments: Sequence[str], out: Path, errors: Path) ->
     main()
 
 
-def _become(places: Sequence[tuple[Path, int, int]]) -> None:
-    """Have the standard streams where they belong, whoever captured them, and signals handled as at first."""
-    for path, flags, descriptor in places:
+def _become(streams: Sequence[tuple[Path, int, int]]) -> None:
+    """Redirect streams, given as (path, open flags, descriptor), and restore the default signal handlers."""
+    for path, flags, descriptor in streams:
         os.dup2(os.open(path, flags), descriptor)
     sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""A small parent whose worker gets 10 MiB more than the two have before it trains; prints the worker's exit code.
+"""Trains in a child with 10 MiB more than parent and child hold before training; prints the child's exit code.
 
 python tight_budget.py RUN
 """
@@ -32,7 +32,7 @@ def child(*arguments: str):
 
 if __name__ == "__main__":
     floor_mb = child("-c", FLOOR)
-    # A parent stands beside its worker, and counts.
+    # The parent's memory counts towards the budget.
     limits = Limits(budget_mb=high_water.peak_mb() + floor_mb + 10)
     request = json.dumps(document_of(TrainRequest(limits=limits)))
     try:

@@ -1,6 +1,6 @@
-"""A machine of hashes that visits are replayed on, and the plain loops that they must amount to.
+"""A model of training in which visits are replayed, and the plain loops that they must be equal to.
 
-A module's state is a hash of all that it was ever trained on, a value is a hash of all that it was made from.
+A module's state is a hash of everything it was trained on, a value is a hash of everything it was computed from.
 Two orders of visits are the same training if and only if they end in the same states.
 """
 
@@ -30,9 +30,9 @@ def image_of(job, sample, epoch, batch, *, shuffled=True):
 
 
 class Machine:
-    """Does visits as a trainer would, and refuses what a trainer could not do.
+    """Carries out visits as the trainer does, and refuses what the trainer could not do.
 
-    `moving`: a pass in training mode changes its module, as batch norm does.
+    `moving`: a pass in training mode changes the module's state, as batch norm does.
     """
 
     def __init__(self, job, *, moving=False):
@@ -51,7 +51,7 @@ class Machine:
             for batch in range(visit.span.start, visit.span.stop):
                 self._step(visit, batch)
             for name in visit.drops:
-                # At its last reader, neither later nor sooner: a later read would not find it.
+                # A boundary is dropped by its last reader: a later read would not find it.
                 assert name in [boundary.name for boundary in visit.reads]
                 del self.live[name]
                 self.num_dropped[name] += 1
@@ -121,7 +121,7 @@ def _through(states, values):
 
 
 def _copies(job, lap, views):
-    """All the images, in their order, so many times."""
+    """Return all images in stored order, in `views` copies if they are augmented."""
     copies, size = views if job.augmented else 1, job.batch_size
     return [
         [image_of(job, n, lap * copies + copy, n // size, shuffled=False) for n in range(job.num_samples)]
@@ -130,7 +130,7 @@ def _copies(job, lap, views):
 
 
 def plain_parallel(job, epochs, frozen=0, views=None):
-    """Batch by batch, every module, as published; `frozen` ones first, for every batch or for `views` copies."""
+    """Train every module on each batch, as published; `frozen` modules run per batch, or for `views` copies."""
     states = Machine(job).states
     entering = [_through(states[:frozen], copy) for copy in _copies(job, 0, views or 1)]
     for epoch in range(epochs):
@@ -147,7 +147,7 @@ def plain_parallel(job, epochs, frozen=0, views=None):
 
 
 def plain_sequential(job, epochs, views, laps, frozen=0):
-    """Module by module on a list of all the inputs, `views` times; `frozen` ones first, once for all laps."""
+    """Train module by module on `views` copies of all inputs; `frozen` modules run first, once for all laps."""
     states = Machine(job).states
     entering = [_through(states[:frozen], copy) for copy in _copies(job, 0, views)]
     for lap in range(laps):
@@ -166,7 +166,7 @@ def plain_sequential(job, epochs, views, laps, frozen=0):
 
 
 def plain_streamed(job, epochs, laps, *, moving=False, frozen=0):
-    """Module by module, each batch through the modules before, frozen or in training mode."""
+    """Train module by module; each batch first passes the modules below, frozen or in training mode."""
     states = Machine(job).states
     for lap in range(laps):
         for module, num_epochs in list(enumerate(epochs))[frozen:]:

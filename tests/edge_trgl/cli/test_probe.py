@@ -177,7 +177,7 @@ class TestSaving:
 
     def test_a_folder_that_cannot_be_made(self, measured, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(StorageError, match="file cannot be made: file exists"):
+        with pytest.raises(StorageError, match="file cannot be created: file exists"):
             probe("--save", "file/mine.toml")
 
     def test_a_full_disk_leaves_the_old_profile(self, measured, tmp_path, monkeypatch):
