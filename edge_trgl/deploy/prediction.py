@@ -36,7 +36,7 @@ class Prediction:
 
     @cached_property
     def labels(self) -> NDArray[np.intp]:
-        """The class with the largest logit, int64 [N]."""
+        """The index of the class with the largest logit, integers [N]."""
         largest: NDArray[np.intp] = self.logits.argmax(axis=1)
         return largest
 

@@ -1,1 +1,1 @@
-"""The report of a run: plain data in, one offline HTML page out; `gather` collects the data."""
+"""The report of a run: `gather` collects plain data, and `page` renders it as one offline HTML page."""

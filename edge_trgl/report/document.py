@@ -1,7 +1,7 @@
-"""What a report says, as plain data: no tensors, no database, nothing to draw with.
+"""The contents of a report as plain data, without tensors, database or plotting.
 
-Megabytes are MiB, times are seconds since the run began, accuracies are fractions, modules count from 0
-and depths from 1 (module k ends at depth k + 1).
+Sizes in `_mb` are MiB, times are seconds since the run began, accuracies are fractions. Modules count from 0 and
+depths from 1: module k ends at depth k + 1.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from edge_trgl.run.export_record import Balance
 from edge_trgl.run.exported_files import ExportedFile
 
 MAX_AGAINST = 4
-"""Runs that one is compared with: more lines than that are not told apart."""
+"""The largest number of runs to compare with; more lines would be hard to tell apart in the plot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySample:
-    """Memory of the process tree at one moment of `phase`: now, and at most so far."""
+    """Memory of the process tree at one moment of `phase`: current and peak so far."""
 
     time_s: float
     phase: str
@@ -29,7 +29,7 @@ class MemorySample:
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleMemory:
-    """One module's peak as planned and, once it was trained, as measured; `head`: its name, None without one."""
+    """One module's planned peak, and its measured peak once it was trained; `head` is None if it has none."""
 
     module: int
     name: str
@@ -41,7 +41,7 @@ class ModuleMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class LossPoint:
-    """Means over one epoch of a module's training; `transport` is its transport cost W."""
+    """Means over one epoch of a module's training; `transport` is the transport cost W."""
 
     module: int
     epoch: int
@@ -52,7 +52,7 @@ class LossPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthAccuracy:
-    """Accuracy of the head at one depth; `test` only where the test set was scored."""
+    """Accuracy of the head at one depth; `test` is None if the test set was not scored."""
 
     depth: int
     validation: float
@@ -61,7 +61,7 @@ class DepthAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherRun:
-    """A run that this one is compared with: its folder as it was named, its resolved configuration."""
+    """A run to compare with: its folder as given by the user, its resolved configuration and its accuracies."""
 
     name: str
     config: Mapping[str, Any]
@@ -70,10 +70,14 @@ class OtherRun:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyExit:
-    """What leaving early costs and spares, counted on the `num_images` that a depth is chosen on.
+    """Accuracy and FLOPs of early exit, measured on the `num_images` images on which the depth is chosen.
 
-    `common`: for one threshold of all exits, from low to high; `searched`: for a threshold an exit, by what may be
-    lost. `chosen`: with the thresholds that were exported; `test`: the same on test images, None without any.
+    Args:
+        num_images: number of these images.
+        common: for one threshold shared by all exits, in ascending order.
+        searched: for one threshold per exit, by the accuracy that may be lost.
+        chosen: for the exported thresholds.
+        test: for the exported thresholds on test images; None if there are none.
     """
 
     num_images: int
@@ -103,11 +107,16 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole report. `summary` is the document of summary.json, `config` the resolved configuration.
+    """A whole report. Any tuple may be empty, and numbers that an unfinished run lacks are None in `summary`.
 
-    Every tuple may be empty, and the numbers of `summary` that an unfinished run lacks are None. `influences`: of
-    the transport term, by module, where it was gauged (see `influence`). `against`: runs to compare accuracies
-    with. `early_exit`: None where it was not exported.
+    Args:
+        name: the run's name.
+        summary: the document of summary.json.
+        config: the resolved configuration.
+        influences: the transport term's gradient as a share of the rest, by module, for those in which it was
+            measured (see `edge_trgl.run.transport_share`).
+        against: runs to compare accuracies with.
+        early_exit: None if the network was not exported in stages.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A matplotlib figure as a piece of SVG that takes its colours from the page."""
+"""Render a matplotlib figure as an SVG element that takes its colours from the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-# Drawn in the first colour; on the page the second, a variable that follows light and dark.
+# matplotlib draws in these colours; the page replaces each with a CSS variable that follows light and dark mode.
 MUTED = "#5b6676"
 GRID = "#e3e7ed"
 FIRST = "#2563ca"
@@ -28,7 +28,7 @@ VARIABLES = {
     BUDGET: "--bad",
 }
 
-# Small on purpose: the page stretches it, and on a telephone the text is still about ten pixels high.
+# Small on purpose: the page scales the figure up, so text is still about ten pixels high on a phone.
 WIDTH_INCHES, HEIGHT_INCHES = 4.4, 2.7
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -66,7 +66,7 @@ class Drawing:
         self.axes: Axes = self._figure.add_subplot()
 
     def svg(self, *, name: str, title: str, description: str) -> str:
-        """An `<svg>` element; `name` keeps its ids apart from those of other plots on the page."""
+        """Render an `<svg>` element; `name` keeps its ids distinct from those of other plots on the page."""
         text = io.StringIO()
         with matplotlib.rc_context({"svg.hashsalt": name}):
             self._figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
@@ -75,7 +75,7 @@ class Drawing:
 
 @contextmanager
 def drawing() -> Iterator[Drawing]:
-    """A new drawing in the style of the page."""
+    """Provide a new drawing in the style of the page."""
     with matplotlib.rc_context(STYLE):
         yield Drawing()
 
@@ -94,7 +94,7 @@ def _embed(text: str, name: str, title: str, description: str) -> str:
 
 
 def _own_ids(body: str) -> str:
-    """Drop the ids that nothing refers to: several plots on a page would share them."""
+    """Remove ids that nothing refers to, because several plots on a page would share them."""
     used = set(re.findall(r"#([\w.-]+)", body))
     return re.sub(r'\s+id="([^"]+)"', lambda match: match.group(0) if match.group(1) in used else "", body)
 

@@ -1,4 +1,4 @@
-"""Write report.html from what the database holds; for unfinished runs too."""
+"""Write report.html from a run's database, also for unfinished runs."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from edge_trgl.runtime.storage.state import Metric
 
 
 def write_report(run: Run, against: Sequence[str] = ()) -> None:
-    """Render the page. Nothing is computed here but means.
+    """Render the page of a run.
 
     Args:
-        run: what it is of.
-        against: folders of other runs, to compare the accuracies of their depths with.
+        run: the run, at least planned.
+        against: folders of other runs with which to compare the accuracy of each depth.
 
     Raises:
-        UsageError: the run has no plan yet, there are too many others, or one of them is not fully trained.
+        UsageError: the run has no plan yet, `against` has too many runs, or one of them is not fully trained.
     """
-    # matplotlib keeps a font cache; a run writes nothing outside its folder.
+    # matplotlib writes a font cache; runs must not write outside their folder.
     os.environ["MPLCONFIGDIR"] = str(run.folder / "cache")
     facts = run.facts()
     if not facts.is_planned:
@@ -115,15 +115,15 @@ def _losses(metrics: list[Metric]) -> tuple[LossPoint, ...]:
     for metric in metrics:
         parts[metric.module, metric.epoch].append(metric)
     points = []
-    for (module, epoch), found in sorted(parts.items()):
-        images = sum(metric.num_images for metric in found)
+    for (module, epoch), commits in sorted(parts.items()):
+        images = sum(metric.num_images for metric in commits)
         points.append(
             LossPoint(
                 module=module,
                 epoch=epoch,
-                loss=sum(metric.loss_sum for metric in found) / images,
-                accuracy=sum(metric.num_correct for metric in found) / images,
-                transport=sum(metric.transport_sum for metric in found) / images,
+                loss=sum(metric.loss_sum for metric in commits) / images,
+                accuracy=sum(metric.num_correct for metric in commits) / images,
+                transport=sum(metric.transport_sum for metric in commits) / images,
             )
         )
     return tuple(points)
@@ -152,7 +152,7 @@ def _early_exit(record: EarlyExitRecord) -> EarlyExit:
 
 
 def _unfinished(run: Run, facts: RunFacts) -> dict[str, Any]:
-    """A summary of what is known so far."""
+    """The summary of an unfinished run, with None for what is not known yet."""
     plan, layout, progress = facts.planned.plan, facts.planned.layout, facts.progress
     peaks = [*progress.module_peaks.values(), *(phase.peak_mb for phase in facts.phases())]
     return {

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else."""
+"""Render the report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CHANGES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleRow:
-    """A line of the table of modules: everything known about one of them."""
+    """A row of the table of modules."""
 
     depth: int
     cost: ModuleMemory
@@ -32,7 +32,7 @@ class ModuleRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A line of the comparison: a run, its colour, and in which settings it differs from this one."""
+    """A legend entry of the comparison: a run, its colour, and the settings in which it differs from this run."""
 
     name: str
     colour: str
@@ -40,9 +40,9 @@ class Compared:
 
 
 def render(report: Report) -> str:
-    """One HTML page below 1 MB, with no script and nothing fetched; the same input gives the same page.
+    """Render one HTML page below 1 MB that has no scripts and fetches nothing; equal reports give equal pages.
 
-    Imports jinja2 and matplotlib (61 MB): call it in a process of its own.
+    Imports jinja2 and matplotlib (61 MB), so call it in a process of its own.
     """
     import jinja2
 
@@ -137,7 +137,7 @@ def _rows(report: Report) -> list[ModuleRow]:
 
 
 def _tested(report: Report) -> bool:
-    """Whether every depth of the runs that are compared was scored on test images."""
+    """Whether every depth of all compared runs was scored on test images."""
     runs = (report.accuracy, *(run.accuracy for run in report.against))
     return all(entry.test is not None for depths in runs for entry in depths)
 
@@ -149,31 +149,30 @@ def _compared_on(report: Report) -> str:
 
 
 def _changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """In which settings another run differs from this one, in words; what is known of the board aside."""
-    known = dict(wording.flatten({**ours, "board": {}}))
-    found = [
-        f"{name} = {value}" for name, value in wording.flatten({**theirs, "board": {}}) if known.get(name) != value
-    ]
-    more = [f"and {len(found) - MAX_CHANGES} more"] if len(found) > MAX_CHANGES else []
-    return ", ".join([*found[:MAX_CHANGES], *more]) or "same settings"
+    """The settings in which another run differs from this one, in words, except those of the board."""
+    our_values = dict(wording.flatten({**ours, "board": {}}))
+    their_values = wording.flatten({**theirs, "board": {}})
+    changes = [f"{name} = {value}" for name, value in their_values if our_values.get(name) != value]
+    more = [f"and {len(changes) - MAX_CHANGES} more"] if len(changes) > MAX_CHANGES else []
+    return ", ".join([*changes[:MAX_CHANGES], *more]) or "same settings"
 
 
 def _kept(memory: Mapping[str, Any]) -> bool | None:
-    """Whether the budget was kept; None where there is no budget or no measurement yet."""
+    """Whether the peak is within the budget; None if there is no budget or no measurement yet."""
     if memory["peak_mb"] is None or memory["budget_mb"] is None:
         return None
     return bool(memory["peak_mb"] <= memory["budget_mb"])
 
 
 def _share(memory: Mapping[str, Any]) -> float | None:
-    """Peak as a percentage of the budget, for a meter: at most 100."""
+    """The peak as a percentage of the budget, at most 100, for the meter; None as for `_kept`."""
     if _kept(memory) is None:
         return None
     return min(100.0, 100.0 * float(memory["peak_mb"]) / float(memory["budget_mb"]))
 
 
 def _some_events(events: Sequence[Event]) -> tuple[list[Event], int]:
-    """The first and the last ones, and how many lie between them."""
+    """The first and last events, at most `MAX_EVENTS`, and the number of those left out between them."""
     left_out = max(0, len(events) - MAX_EVENTS)
     if not left_out:
         return list(events), 0

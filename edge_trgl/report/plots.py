@@ -1,4 +1,4 @@
-"""The plots of the report: each a function from data to an SVG string. No data, no plot."""
+"""The plots of the report. Each function turns data, which must not be empty, into an SVG string."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MAX_IO_POINTS = 300
 MAX_LOSS_POINTS = 4000
 MAX_MARKED_POINTS = 30
 
-# Depth is an order, so modules are coloured along a ramp; its ends read on white and on black.
+# Depths are ordered, so modules are coloured along a ramp whose colours are readable on white and on black.
 RAMP = ("#e8843c", "#c2407e", "#5f68e0")
-# This run, then those that it is compared with.
+# This run's colour, then those of the runs to compare with.
 RUNS = (FIRST, SECOND, "#2a9d8f", "#8a63d2", "#c2407e")
 PHASES = {
     "prepare": "#8a63d2",
@@ -46,7 +46,7 @@ OTHER_PHASE = "#8b95a3"
 
 
 def memory(samples: Sequence[MemorySample], budget_mb: float | None) -> str:
-    """Memory of the process tree over time, its high-water mark, the budget, the phases shaded."""
+    """Plot the memory of the process tree over time, its peak so far and the budget, with phases shaded."""
     points = thin_memory(samples, MAX_MEMORY_POINTS)
     scale, unit = _time_unit(points[-1].time_s)
     times = [point.time_s / scale for point in points]
@@ -70,7 +70,7 @@ def memory(samples: Sequence[MemorySample], budget_mb: float | None) -> str:
 
 
 def modules(costs: Sequence[ModuleMemory]) -> str:
-    """Peak of each module: planned as a wide bar, measured as a narrow one inside it."""
+    """Plot the peak of each module: planned as a wide bar, measured as a narrow bar inside it."""
     depths = [cost.module + 1 for cost in costs]
     measured = [(cost.module + 1, cost.measured_mb) for cost in costs if cost.measured_mb is not None]
     with drawing() as picture:
@@ -88,9 +88,9 @@ def modules(costs: Sequence[ModuleMemory]) -> str:
 
 
 def accuracy(depths: Sequence[DepthAccuracy], chosen_depth: int | None, images: str = "validation images") -> str:
-    """Accuracy of the head after each depth on validation data, and on test data where it was scored.
+    """Plot the accuracy of the head at each depth on validation images, and on test images where scored.
 
-    `images`: what stands for validation data, in words.
+    `images` names the validation images in the description.
     """
     tested = [(entry.depth, entry.test) for entry in depths if entry.test is not None]
     best = max(depths, key=lambda entry: entry.validation)
@@ -112,10 +112,10 @@ def accuracy(depths: Sequence[DepthAccuracy], chosen_depth: int | None, images: 
 
 
 def against(runs: Sequence[Sequence[DepthAccuracy]], *, tested: bool, images: str) -> str:
-    """Accuracy after each depth of several runs, in the colours of `RUNS` (figure 2 of the paper).
+    """Plot the accuracy at each depth of several runs, in the colours of `RUNS` (figure 2 of the paper).
 
-    `tested`: of test images, which every depth must have; otherwise of those that a depth is chosen on. `images`:
-    which ones, in words.
+    `tested` selects test accuracies, which every depth must then have, else validation accuracies. `images` names
+    the images in the description.
     """
     with drawing() as picture:
         axes = picture.axes
@@ -132,16 +132,17 @@ def against(runs: Sequence[Sequence[DepthAccuracy]], *, tested: bool, images: st
 
 
 def early_exit(early: EarlyExit) -> str:
-    """Accuracy against the computing that it takes, for one threshold and for a threshold an exit."""
+    """Plot accuracy against FLOPs, for one threshold shared by all exits and for one threshold per exit."""
     with drawing() as picture:
         axes = picture.axes
         axes.axvline(early.chosen.compute_share, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
         for colour, marker, balances in ((FIRST, "o", early.common), (SECOND, "D", early.searched)):
-            shares = [one.compute_share for one in balances]
-            axes.plot(shares, [one.accuracy for one in balances], color=colour, marker=marker, markersize=4)
+            shares = [balance.compute_share for balance in balances]
+            accuracies = [balance.accuracy for balance in balances]
+            axes.plot(shares, accuracies, color=colour, marker=marker, markersize=4)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol=" %"))
-        axes.set_xlabel("FLOPs of an image, of all stages")
+        axes.set_xlabel("FLOPs per image, share of all stages")
         return picture.svg(
             name="early-exit",
             title="Accuracy against computing",
@@ -151,7 +152,7 @@ def early_exit(early: EarlyExit) -> str:
 
 
 def losses(points: Sequence[LossPoint]) -> str:
-    """Mean training loss of each module over its epochs, one line a module."""
+    """Plot the mean training loss of each module over its epochs, one line per module."""
     ramp = LinearSegmentedColormap.from_list("depth", RAMP)
     ordered = sorted(points, key=lambda point: (point.module, point.epoch))
     curves = [list(curve) for _, curve in groupby(ordered, key=lambda point: point.module)]
@@ -174,7 +175,7 @@ def losses(points: Sequence[LossPoint]) -> str:
 
 
 def io(samples: Sequence[IoSample]) -> str:
-    """Bytes read and written since the run began."""
+    """Plot the bytes read and written since the run began."""
     points = thin_even(samples, MAX_IO_POINTS)
     scale, unit = _time_unit(points[-1].time_s)
     size_mb, size_unit = (1024.0, "GiB") if max(points[-1].read_mb, points[-1].written_mb) > 4096 else (1.0, "MiB")
@@ -195,7 +196,7 @@ def io(samples: Sequence[IoSample]) -> str:
 
 
 def phase_colours(samples: Sequence[MemorySample]) -> dict[str, str]:
-    """Colour of each phase, in order of appearance."""
+    """The colour of each phase, in order of appearance."""
     return {sample.phase: PHASES.get(sample.phase, OTHER_PHASE) for sample in samples}
 
 
@@ -212,7 +213,7 @@ def _shade(axes: Axes, points: Sequence[MemorySample], times: Sequence[float]) -
 
 
 def _marks(points: Sequence[object]) -> dict[str, Any]:
-    """A line of few points shows them; one point alone would not be seen otherwise."""
+    """Markers for lines with few points; a single point would be invisible without one."""
     return {"marker": "o", "markersize": 4} if len(points) <= MAX_MARKED_POINTS else {}
 
 

@@ -1,4 +1,4 @@
-"""Making long series short enough to draw."""
+"""Reduce long series to few enough points to draw."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 
 def thin_memory(samples: Sequence[MemorySample], limit: int) -> list[MemorySample]:
-    """At most `limit` samples; each stands for a stretch and carries its maxima, so no peak is lost.
+    """Reduce to at most `limit` samples, each with the maxima of the stretch it stands for: no peak is lost.
 
-    A stretch takes time and phase from its sample with the largest `rss_mb`.
+    Time and phase are those of the stretch's sample with the largest `rss_mb`.
     """
     return [_highest(stretch) for stretch in _stretches(samples, limit)]
 
 
 def thin_even(points: Sequence[T], limit: int) -> list[T]:
-    """At most `limit` points (2 or more), evenly spaced, the first and the last among them."""
+    """Reduce to at most `limit` evenly spaced points, 2 or more, the first and last included."""
     if len(points) <= limit:
         return list(points)
     last = len(points) - 1

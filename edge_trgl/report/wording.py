@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Format numbers for readers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from edge_trgl.runtime.units import MIB
 
 NONE = "–"
-# A number and its unit stay on one line.
+# A no-break space, so that a number and its unit stay on one line.
 GAP = "\u00a0"
 
 
 def size(mb: float | None) -> str:
-    """MiB below 10 GiB, then GiB."""
+    """Format a size in MiB, as GiB from 10 GiB on."""
     if mb is None:
         return NONE
     if mb >= 10240:
@@ -23,12 +23,12 @@ def size(mb: float | None) -> str:
 
 
 def size_of_bytes(num_bytes: int | None) -> str:
-    """The same of a number of bytes."""
+    """Format a size in bytes as `size` does."""
     return size(None if num_bytes is None else num_bytes / MIB)
 
 
 def duration(seconds: float | None) -> str:
-    """`1.2 s`, `3 min 4 s`, `2 h 5 min`, `1 d 3 h`."""
+    """Format seconds: `1.2 s`, `3 min 4 s`, `2 h 5 min`, `1 d 3 h`."""
     if seconds is None:
         return NONE
     if seconds < 10:
@@ -46,26 +46,27 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(seconds: float) -> str:
-    """`2026-11-25 23:45:12` of seconds since 1970, UTC."""
+    """Format seconds since 1970 as a UTC time: `2026-11-25 23:45:12`."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
 
 
 def share(fraction: float | None) -> str:
-    """Three significant digits of a percentage."""
+    """Format a fraction as a percentage with three significant digits."""
     return NONE if fraction is None else f"{100 * fraction:.3g}{GAP}%"
 
 
 def percent(fraction: float | None) -> str:
+    """Format a fraction as a percentage with two decimals."""
     return NONE if fraction is None else f"{fraction:.2%}".replace("%", f"{GAP}%")
 
 
 def number(value: float | None) -> str:
-    """Three significant digits."""
+    """Format a number with three significant digits."""
     return NONE if value is None else f"{value:.3g}"
 
 
 def count(value: float | None) -> str:
-    """`812`, `12.3 k`, `30.5 M`, `1.2 G`."""
+    """Format a count: `812`, `12.3 k`, `30.5 M`, `1.2 G`."""
     if value is None:
         return NONE
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -75,7 +76,7 @@ def count(value: float | None) -> str:
 
 
 def verdict(memory: Mapping[str, Any]) -> str:
-    """The sentence that the report exists for."""
+    """The report's headline: peak memory against the budget, from the summary's `memory`."""
     peak, budget = memory["peak_mb"], memory["budget_mb"]
     if peak is None:
         return f"not measured yet, {size(budget)} budget" if budget is not None else "not measured yet"
@@ -85,7 +86,7 @@ def verdict(memory: Mapping[str, Any]) -> str:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Dotted names and values of a nested configuration, in its order."""
+    """Flatten a nested configuration to dotted names and formatted values, in its order."""
     rows: list[tuple[str, str]] = []
     for key, value in config.items():
         name = f"{prefix}{key}"

@@ -67,13 +67,13 @@ def test_header_gives_the_verdict_and_the_numbers(make_report):
     for expected in (
         "peak 331 MiB of 340 MiB budget",
         "Budget kept.",
-        "Nothing done to fit changes the result.",
+        "No memory saving changed the result.",
         "91.98 % at depth 9 of 10, last 91.60 %",
         "812 images/s",
         "45 min 1 restart",
         "30.5 M parameters, 10 modules, parallel",
-        "30 MiB written, 28 MiB planned; 9,000 MiB read; 0.012 % of what the storage endures",
-        "12 MiB planned at most",
+        "30 MiB written, 28 MiB planned; 9,000 MiB read; 0.012 % of the storage's rated endurance",
+        "12 MiB planned peak",
         "3f" * 32,
     ):
         assert " ".join(expected.split()) in words, expected
@@ -86,7 +86,7 @@ def test_a_passed_budget_and_lossy_steps_are_said(make_report):
     report = replace(report, summary={**report.summary, "memory": memory, "lossy": ["fp16", "micro"]})
     html = render(report)
     words = Page(html).words
-    assert "Budget passed." in words
+    assert "Budget exceeded." in words
     assert "Budget kept." not in words
     assert "Changes the result: fp16, micro." in words
     assert 'class="card over"' in html
@@ -111,7 +111,7 @@ def test_an_unfinished_run_says_what_is_missing(unfinished):
         "No modules planned yet.",
         "Not evaluated yet.",
         "No epoch finished yet.",
-        "No transfers yet.",
+        "Nothing read or written yet.",
         "weights sha256 –",
     ):
         assert " ".join(expected.split()) in words, expected
@@ -288,4 +288,4 @@ def test_leaving_early_is_told_where_it_was_exported(make_report):
     assert "on the test images 88.50 % for 42 %." in words
     untested = replace(report, early_exit=replace(report.early_exit, test=None))
     assert "of all stages; there are no test images." in Page(render(untested)).words
-    assert "Leaving early" not in Page(render(replace(report, early_exit=None))).words
+    assert "Early exit" not in Page(render(replace(report, early_exit=None))).words

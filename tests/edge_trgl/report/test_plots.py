@@ -130,7 +130,7 @@ def test_early_exit_draws_both_curves_and_the_exported_thresholds(make_report):
         for name in ("--first", "--second")
     )
     assert len(common.split("L")) == 10 and len(searched.split("L")) == 2
-    assert "FLOPs of an image, of all stages" in texts(svg)
+    assert "FLOPs per image, share of all stages" in texts(svg)
 
 
 @pytest.mark.parametrize("num_modules", [1, 3, 100])
