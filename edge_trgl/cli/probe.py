@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.progress import Terminal
 from edge_trgl.cli.verb import Verb, option
-from edge_trgl.runtime.records import Document
+
+if TYPE_CHECKING:
+    from edge_trgl.pipeline.board_probe import BoardProbe
 
 REFERENCE = "training one K-M module of width 64, 32x32, batch 32"
 
@@ -33,43 +34,31 @@ def probe(disk: Path | None, target: str | None, as_json: bool) -> None:  # noqa
 
     file = None if target is None else board_probe.profile_file(target)
     terminal = Terminal()
-    document = board_probe.probe(disk, terminal.line)
+    probed = board_probe.probe(disk, terminal.line)
     if file is not None:
-        board_probe.save(document, file)
+        board_probe.save(probed, file)
         terminal.line(f"saved as {file}; --profile {target} uses it")
-    click.echo(json.dumps(document) if as_json else _board_text(document))
+    click.echo(json.dumps(probed.document()) if as_json else _board_text(probed))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was measured beside the board itself; `relative_speeds` of a type is None where it does not work."""
-
-    available_mb: float
-    folder: str
-    storage_method: str
-    storage_file_mb: float
-    relative_speeds: Mapping[str, float | None]
-
-
-def _board_text(document: Document) -> str:
-    board, measured = document["board"], part_of(document, Measured)
-    device = document["defaults"]["train"]["device"]
+def _board_text(probed: BoardProbe) -> str:
+    board = probed.board
     rows = {
-        "machine": board["name"],
-        "memory": f"{board['usable_mb']:.0f} MiB, {measured.available_mb:.0f} available now",
-        "GPU": board["gpu"],
-        "disk": f"{board['storage']}, under {measured.folder}",
-        "  write": f"{board['storage_write_mbs']:.0f} MB/s "
-        f"({measured.storage_file_mb:.0f} MiB, {measured.storage_method})",
-        "  read": f"{board['storage_read_mbs']:.0f} MB/s",
-        "  at random": f"{board['storage_random_iops']:.0f} reads of 4 KiB a second",
-        "speed": f"{board['images_per_s']:.0f} images/s on {device} ({REFERENCE})",
-        "arithmetic": _arithmetic(measured.relative_speeds),
-        "counters": ", ".join(board["counters"]),
+        "machine": board.name,
+        "memory": f"{board.usable_mb:.0f} MiB, {probed.available_mb:.0f} available now",
+        "GPU": board.gpu,
+        "disk": f"{board.storage}, under {probed.folder}",
+        "  write": f"{board.storage_write_mbs:.0f} MB/s "
+        f"({probed.storage_file_mb:.0f} MiB, {probed.storage_method})",
+        "  read": f"{board.storage_read_mbs:.0f} MB/s",
+        "  at random": f"{board.storage_random_iops:.0f} reads of 4 KiB a second",
+        "speed": f"{board.images_per_s:.0f} images/s on {probed.device} ({REFERENCE})",
+        "arithmetic": _arithmetic(probed.relative_speeds),
+        "counters": ", ".join(board.counters),
     }
     lines = [f"{title:11s} {text}" for title, text in rows.items()]
-    if board["storage"].startswith(("tmpfs", "ramfs")):
-        lines.append(f"{measured.folder} is in memory; --disk FOLDER measures the disk of another folder")
+    if board.storage.startswith(("tmpfs", "ramfs")):
+        lines.append(f"{probed.folder} is in memory; --disk FOLDER measures the disk of another folder")
     return "\n".join(lines)
 
 
