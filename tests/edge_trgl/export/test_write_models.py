@@ -188,7 +188,7 @@ def test_bfloat16_training_is_exported_as_float32(train_run):
 
 
 def test_a_budget_that_is_too_small_is_told_with_the_number(trained):
-    with pytest.raises(DoesNotFitError, match=r"exporting depth 3 takes about (\d+) MiB, 0 of them") as caught:
+    with pytest.raises(DoesNotFitError, match=r"exporting depth 3 takes about (\d+) MiB, 0 MiB of it") as caught:
         deploy(trained, "last", budget_mb=100.0)
     needed = int(caught.value.message.split("about ")[1].split(" MiB")[0])
     assert f"--budget-mb {needed + 1} --export" in caught.value.hint
