@@ -65,7 +65,7 @@ def test_the_plan_is_what_the_folder_takes(plan_run, finish, follow, place, monk
         follow(run, "rounds")
     place(run, placement)
     visits = itertools.count(1)
-    monkeypatch.setattr(Ledger, "_due", lambda self: next(visits) % every == 0)
+    monkeypatch.setattr(Ledger, "_is_due", lambda self: next(visits) % every == 0)
     watcher = Watcher(run.folder)
     monkeypatch.setattr(files, "system", watcher)
     finish(run)
