@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_trgl.cli.app import cli
+from edge_trgl.cli.app import VERBS, cli, verb_named
 from edge_trgl.cli.configured import MISTAKES
 from edge_trgl.config.flags import FLAGS, configuration
 from edge_trgl.config.sections import RunConfig
@@ -157,7 +157,7 @@ def test_make_targets_exist(page):
 @cache
 def all_options():
     """Every option of every verb, and of the tools."""
-    found = {option for verb in cli.commands.values() for param in verb.params for option in param.opts}
+    found = {option for verb in VERBS for param in verb_named(verb).params for option in param.opts}
     for tool in (ROOT / "tools").rglob("*.py"):
         found |= set(re.findall(r"\"(--[a-z][a-z0-9-]*)\"", tool.read_text()))
     return found | {"--help", "--help-all", "--version"} | OTHER_OPTIONS

@@ -5,21 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
 import click
 
 from edge_trgl import __version__
-from edge_trgl.cli.bench import bench
-from edge_trgl.cli.evaluate import evaluate
-from edge_trgl.cli.export import export
-from edge_trgl.cli.plan import plan
-from edge_trgl.cli.predict import predict
-from edge_trgl.cli.probe import probe
-from edge_trgl.cli.report import report
-from edge_trgl.cli.resume import resume
-from edge_trgl.cli.train import train
 from edge_trgl.runtime.errors import EdgeTrglError, StoppedError, missing_package
 from edge_trgl.runtime.processes.supervisor import ChildCrashedError
 
@@ -65,11 +57,29 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise StoppedError("stopped between two jobs", hint="edge-trgl resume RUN continues from here.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+VERBS = ("train", "resume", "plan", "evaluate", "export", "report", "probe", "predict", "bench")
+"""Each is a command in the module of its name."""
+
+
+def verb_named(name: str) -> click.Command:
+    """Return one of `VERBS`."""
+    verb: click.Command = getattr(import_module(f"edge_trgl.cli.{name}"), name)
+    return verb
+
+
+class Verbs(click.Group):
+    """The verbs, each imported when it is asked for: what a run does not use takes no memory of its budget."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the verbs."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the verb `cmd_name`; None if there is none."""
+        return verb_named(cmd_name) if cmd_name in VERBS else None
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def cli() -> None:
     """Train networks one module at a time, under one memory budget, to an ONNX file."""
-
-
-for verb in (train, resume, plan, evaluate, export, report, probe, predict, bench):
-    cli.add_command(verb)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from edge_trgl.cli.verb import Rows, Verb, option
 from edge_trgl.config.flags import FLAGS, Flag, SettingReference, configuration, setting_references
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.config.sources import Source, parse_setting
 from edge_trgl.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -32,6 +34,8 @@ class Given(click.types.StringParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """List the words that begin with what is typed so far."""
+        from click.shell_completion import CompletionItem
+
         return [CompletionItem(word) for word in self._words if word.startswith(incomplete)]
 
 

@@ -14,9 +14,7 @@ from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
 from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.run.facts import ModuleNeeds
-from edge_trgl.runtime.planner.alternatives import Alternative
-from edge_trgl.runtime.planner.plan import Plan
-from edge_trgl.runtime.planner.traffic import Traffic
+from edge_trgl.runtime.planner.plan import Alternative, Plan, Traffic
 
 COLUMNS = ("weights", "gradients", "momentum", "activations", "workspace", "buffers", "peak")
 RECOMPUTED = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_trgl.jobs.requests import PlanRequest
 from edge_trgl.planning.choose import choose
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.planner.planner import PlanStep
+from edge_trgl.runtime.planner.plan import PlanStep
 
 
 def run(run: Run, request: PlanRequest) -> PlanStep:

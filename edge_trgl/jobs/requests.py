@@ -22,7 +22,7 @@ from edge_trgl.run.export_record import (
 )
 from edge_trgl.run.facts import Result, Scores
 from edge_trgl.runtime.memory.limits import Limits
-from edge_trgl.runtime.planner.planner import PlanStep, Wanted
+from edge_trgl.runtime.planner.plan import PlanStep, Wanted
 from edge_trgl.runtime.processes.machine_speed import MachineSpeed
 
 Q = TypeVar("Q")

@@ -26,7 +26,7 @@ from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import REFUSED
-from edge_trgl.runtime.planner.planner import Wanted
+from edge_trgl.runtime.planner.plan import Wanted
 from edge_trgl.runtime.records import Document, to_json
 from edge_trgl.runtime.storage.state import Phase
 

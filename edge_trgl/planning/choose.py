@@ -20,11 +20,11 @@ from edge_trgl.runtime.planner import measurements_cache, planner
 from edge_trgl.runtime.planner.alternatives import alternatives
 from edge_trgl.runtime.planner.costing import boundary_bytes
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Measurements, work_key
-from edge_trgl.runtime.planner.plan import Plan
-from edge_trgl.runtime.planner.planner import Begun, PlanStep, Wanted
+from edge_trgl.runtime.planner.plan import Plan, PlanStep, Wanted
+from edge_trgl.runtime.planner.planner import Begun
 from edge_trgl.runtime.planner.savings import missed
 from edge_trgl.runtime.planner.traffic import traffic_of
-from edge_trgl.runtime.storage import disk_space
+from edge_trgl.runtime.storage import blocks, disk_space
 from edge_trgl.runtime.units import MIB
 
 Refused = Literal["memory", "disk"]
@@ -47,7 +47,7 @@ def choose(run: Run, limits: Limits, *, refused: Refused | None = None) -> PlanS
         demand,
         floor_mb=_floor_mb(facts, demand),
         stored_bytes=_stored_bytes(run),
-        block_bytes=disk_space.block_bytes(run.folder),
+        block_bytes=blocks.block_bytes(run.folder),
     )
     measured = _known(demand, facts)
     before = facts.planned.plan if facts.is_planned else None

@@ -33,7 +33,7 @@ from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.planner.demand import FORWARD, REFUSED, Measurement
-from edge_trgl.runtime.planner.planner import Wanted
+from edge_trgl.runtime.planner.plan import Wanted
 from edge_trgl.runtime.units import MIB
 
 

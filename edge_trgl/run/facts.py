@@ -9,10 +9,8 @@ from typing import Any, Generic, TypeVar, overload
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.runtime.memory.allocator import Allocator
 from edge_trgl.runtime.memory.limits import Limits
-from edge_trgl.runtime.planner.alternatives import Alternative
 from edge_trgl.runtime.planner.demand import Demand, Measurement
-from edge_trgl.runtime.planner.plan import Plan
-from edge_trgl.runtime.planner.traffic import Traffic
+from edge_trgl.runtime.planner.plan import Alternative, Plan, Traffic
 from edge_trgl.runtime.records import Document, from_json, to_json
 from edge_trgl.runtime.storage.state import RunState
 

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edge_trgl.runtime.planner.calibrated import MORE_COPIES
 from edge_trgl.runtime.planner.demand import Demand, Measurements
-from edge_trgl.runtime.planner.plan import Plan
-from edge_trgl.runtime.planner.traffic import Traffic, traffic_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alternative:
-    """The plan with `copies` of every cached boundary; 0: boundaries are computed again in every epoch."""
-
-    copies: int
-    traffic: Traffic
+from edge_trgl.runtime.planner.plan import Alternative, Plan
+from edge_trgl.runtime.planner.traffic import traffic_of
 
 
 def alternatives(demand: Demand, plan: Plan, measured: Measurements, *, augmented: bool) -> Iterator[Alternative]:

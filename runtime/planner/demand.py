@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edge_trgl.runtime.storage.disk_space import USUAL_BLOCK_BYTES
+from edge_trgl.runtime.storage.blocks import USUAL_BLOCK_BYTES
 
 Order = Literal["stream", "cache", "rounds"]
 """stream: a chunk of batches goes through all modules; each boundary is read once, in order. cache: a module is

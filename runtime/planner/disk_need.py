@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from edge_trgl.runtime.planner.demand import Demand, Form, ModuleRow
 from edge_trgl.runtime.planner.plan import Layout
+from edge_trgl.runtime.storage.blocks import in_blocks, module_file
 from edge_trgl.runtime.storage.boundary_spec import ENTRY_BYTES
-from edge_trgl.runtime.storage.disk_space import in_blocks, module_file
 
 STRETCH = 16
 """The most batches in a visit."""

@@ -16,36 +16,7 @@ from edge_trgl.runtime.planner.calibrated import OPTIMISM, STEP_DOWN
 from edge_trgl.runtime.planner.candidates import ladder, least_memory
 from edge_trgl.runtime.planner.costing import Candidate
 from edge_trgl.runtime.planner.demand import Demand, Measurements, work_key
-from edge_trgl.runtime.planner.plan import Plan
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A work to be measured, by the first module of its kind, and its key among the measurements.
-
-    `form`: its place in the demand. `work`: FORWARD or a level of recomputation. `parts`: 2 if a batch is computed
-    in micro-batches of `size` samples, else 1.
-    """
-
-    form: int
-    module: int
-    work: str
-    size: int
-    parts: int
-    key: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanStep:
-    """A step towards a plan.
-
-    `wanted`: the works to measure, within `room_mb` MiB, before there can be a plan; empty once a plan is stored.
-    `changed`: how that plan differs from the one before, None if it does not or if it is the first.
-    """
-
-    wanted: tuple[Wanted, ...] = ()
-    room_mb: float | None = None
-    changed: str | None = None
+from edge_trgl.runtime.planner.plan import Plan, Wanted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from edge_trgl.runtime.planner.costing import loads_per_round
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurements, work_key
-from edge_trgl.runtime.planner.plan import Plan
+from edge_trgl.runtime.planner.plan import Plan, Traffic
 from edge_trgl.runtime.units import MIB
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """Traffic and time of the whole training.
-
-    `epochs`: passes over the data of the module that has most. `compute_s` and `seconds` are None if works were
-    not measured. `wear`: share of the storage's endurance that is written, None if that is unknown.
-    """
-
-    epochs: int
-    read_mb: float
-    written_mb: float
-    compute_s: float | None
-    seconds: float | None
-    wear: float | None
 
 
 def traffic_of(demand: Demand, plan: Plan, measured: Measurements) -> Traffic:

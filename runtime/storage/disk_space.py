@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from pathlib import Path
 
 import psutil
@@ -15,12 +13,6 @@ RESERVE_MB = 256.0
 """Part of the free space that is left unused if the run has no disk limit, at most `RESERVE_MB` MiB."""
 
 _STAT_BYTES = 512  # the unit of st_blocks on every file system
-
-HEADER_BYTES, HEADER_SHARE = 8192, 64
-"""Upper bound of a module's file beyond its tensors: the header of a few dozen of them; a share for more."""
-
-USUAL_BLOCK_BYTES, MAX_BLOCK_BYTES = 4096, 65_536
-"""Block size of most file systems, and the largest that Linux mounts."""
 
 
 def taken_mb(folder: Path, *, without: tuple[Path, ...] = ()) -> float:
@@ -37,23 +29,6 @@ def _blocks(path: Path, without: tuple[Path, ...]) -> int:
         return path.lstat().st_blocks + sum(_blocks(entry, without) for entry in entries if entry not in without)
     except FileNotFoundError:
         return 0
-
-
-def block_bytes(folder: Path) -> int:
-    """Block size of the disk that holds `folder`, in bytes."""
-    size = os.statvfs(folder).f_frsize
-    # Network file systems report the size of their transfers here.
-    return size if size <= MAX_BLOCK_BYTES else USUAL_BLOCK_BYTES
-
-
-def in_blocks(num_bytes: int, block_bytes: int) -> int:
-    """Round `num_bytes` up to whole blocks."""
-    return math.ceil(num_bytes / block_bytes) * block_bytes
-
-
-def module_file(state: int, block_bytes: int) -> int:
-    """Upper bound of the file of a module with tensors of `state` bytes, in whole blocks."""
-    return in_blocks(state + HEADER_BYTES + state // HEADER_SHARE, block_bytes)
 
 
 def free_mb(folder: Path) -> float:

@@ -10,8 +10,8 @@ from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
-from edge_trgl.runtime.storage import disk_space, files, safetensors_file
-from edge_trgl.runtime.storage.disk_space import module_file
+from edge_trgl.runtime.storage import blocks, files, safetensors_file
+from edge_trgl.runtime.storage.blocks import module_file
 from edge_trgl.runtime.storage.files import FileRecord
 
 
@@ -62,7 +62,7 @@ class ModuleStore(Generic[Module]):
     ) -> None:
         files.make_folder(folder)
         self._folder = folder
-        self._block_bytes = disk_space.block_bytes(folder)
+        self._block_bytes = blocks.block_bytes(folder)
         self._build = build
         self._initialise = initialise
         self._limits = tuple(limits)

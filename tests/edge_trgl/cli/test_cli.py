@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from preloaded import command
 
-from edge_trgl.cli.app import cli
+from edge_trgl.cli.app import VERBS, verb_named
 from edge_trgl.run.folder import Run
 
 SMALL = (
@@ -333,10 +333,10 @@ def test_options_change_only_on_purpose():
     found = {
         name: {
             option.removeprefix("--")
-            for parameter in verb.params
+            for parameter in verb_named(name).params
             if isinstance(parameter, click.Option)
             for option in parameter.opts
         }
-        for name, verb in cli.commands.items()
+        for name in VERBS
     }
     assert found == {name: set(options.split()) for name, options in OPTIONS.items()}

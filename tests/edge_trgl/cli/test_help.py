@@ -6,11 +6,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from edge_trgl.cli.app import cli
+from edge_trgl.cli.app import VERBS, cli, verb_named
 from edge_trgl.cli.configured import ConfiguredVerb
 from edge_trgl.config.flags import FLAGS, setting_references
 
-VERBS = sorted(cli.commands)
 COLUMNS = 80
 LINES = 40
 
@@ -26,7 +25,7 @@ def shown(verb: str, option: str) -> str:
 
 
 def options_of(verb: str) -> list[str]:
-    return [one.opts[0] for one in cli.commands[verb].params if isinstance(one, click.Option)]
+    return [one.opts[0] for one in verb_named(verb).params if isinstance(one, click.Option)]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -42,7 +41,7 @@ def test_the_full_list_has_every_option_and_setting(verb):
     listed = [words[0] for words in lines if words]
     for option in options_of(verb):
         assert listed.count(option) == 1
-    if isinstance(cli.commands[verb], ConfiguredVerb):
+    if isinstance(verb_named(verb), ConfiguredVerb):
         named = {flag.key for flag in FLAGS}
         for key in setting_references():
             assert listed.count(key) == (key not in named)

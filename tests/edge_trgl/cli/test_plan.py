@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_trgl.cli.plan import _alternatives, _missed
-from edge_trgl.runtime.planner.alternatives import Alternative
-from edge_trgl.runtime.planner.traffic import Traffic
+from edge_trgl.runtime.planner.plan import Alternative, Traffic
 
 
 def _one(copies, written_mb, seconds):

@@ -18,7 +18,7 @@ from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import REFUSED, Measurement
-from edge_trgl.runtime.planner.planner import PlanStep
+from edge_trgl.runtime.planner.plan import PlanStep
 from tests.conftest import TINY, flat
 
 LONG = {

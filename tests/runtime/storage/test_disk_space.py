@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
-from types import SimpleNamespace
 
 import pytest
 
@@ -34,27 +32,6 @@ def du_mb(folder):
 
 def test_a_folder_takes_what_du_says(tree):
     assert disk_space.taken_mb(tree) == pytest.approx(du_mb(tree), abs=1 / 1024)
-
-
-def test_files_grow_by_blocks_of_the_disk(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"x")
-    taken = path.stat().st_blocks * 512
-    assert taken % disk_space.block_bytes(tmp_path) == 0
-
-
-@pytest.mark.parametrize(
-    ("named", "expected"),
-    [
-        (4096, 4096),
-        (16_384, 16_384),  # f2fs of a kernel with such pages
-        (65_536, 65_536),
-        (1 << 20, 4096),  # NFS: what it transfers at once
-    ],
-)
-def test_a_block_is_what_the_file_system_says_and_64_kib_at_most(tmp_path, monkeypatch, named, expected):
-    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_frsize=named))
-    assert disk_space.block_bytes(tmp_path) == expected
 
 
 def test_folders_are_left_out_wherever_they_are(tree):

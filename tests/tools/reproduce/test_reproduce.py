@@ -43,7 +43,7 @@ def config_of(tool, tables, job):
         runs = tool("reproduce.runs")
         asked = runs.row_of(tables[table], row)
         flags = runs.flags_of(tables[table], job(table, **changes), tables[table].cases[case], asked, 3)
-        given = app.cli.commands["train"].make_context("train", list(flags)).params
+        given = app.verb_named("train").make_context("train", list(flags)).params
         return read_configuration({name: given[name] for name in given if name in OPTIONS})
 
     return resolved
