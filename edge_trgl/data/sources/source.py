@@ -53,6 +53,7 @@ class Source:
         dtype: "uint8" or "float32".
         class_names: one name for each label.
         splits: "train" and, where the set has them, "val" and "test".
+        notices: sentences about what was done to the data, which the user should know.
     """
 
     format: str
@@ -60,6 +61,7 @@ class Source:
     dtype: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
