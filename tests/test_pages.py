@@ -157,7 +157,12 @@ def test_make_targets_exist(page):
 @cache
 def all_options():
     """Every option of every verb, and of the tools."""
-    found = {option for verb in VERBS for param in verb_named(verb).params for option in param.opts}
+    found = {
+        option
+        for verb in VERBS
+        for param in verb_named(verb).params
+        for option in (*param.opts, *param.secondary_opts)
+    }
     for tool in (ROOT / "tools").rglob("*.py"):
         found |= set(re.findall(r"\"(--[a-z][a-z0-9-]*)\"", tool.read_text()))
     return found | {"--help", "--help-all", "--version"} | OTHER_OPTIONS

@@ -114,7 +114,7 @@ SOURCES = (
 
 def _flag_option(flag: Flag, about: SettingReference) -> Callable[[Function], Function]:
     common = {"group": flag.group.capitalize(), "common": flag.common, "help": flag.doc or about.doc}
-    if flag.switched is not None:
+    if flag.switched is not None or flag.paired:
         # A switch that was not given is None, as any other option.
         more = f" ({about.more})" if about.more and not flag.doc else ""
         return option(flag.option, flag.name, is_flag=True, default=None, more=more, **common)

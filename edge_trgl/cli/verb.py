@@ -41,7 +41,8 @@ class GroupedOption(click.Option):
 
     def row(self, ctx: click.Context, *, full: bool) -> tuple[str, str]:
         """The option and its help text, with everything that is known of it if `full`."""
-        name = self.opts[0] if self.is_flag else f"{self.opts[0]} {self.make_metavar(ctx)}"
+        name = "/".join((self.opts[0], *self.secondary_opts))
+        name = name if self.is_flag else f"{name} {self.make_metavar(ctx)}"
         default = f" [{self.default_text}]" if self.default_text else ""
         return name, f"{self.help}{self.more if full else ''}{default}"
 

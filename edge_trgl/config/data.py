@@ -34,8 +34,12 @@ class DataConfig:
         more="the validation images; a share of those that data.limit leaves unused; or every other test image, "
         "as the paper's authors did",
     )
-    augment: bool = setting(True, "crop and flip the training images at random")
+    augment: bool = setting(True, "vary the training images: random crops, and flip")
     crop_padding: int | None = setting(
         None, "pixels of padding before a random crop", unset="a sixteenth of the side", bounds=NOT_NEGATIVE
     )
-    flip: bool = setting(True, "mirror half of the training images")
+    flip: bool = setting(
+        False,
+        "mirror half of the training images, left to right",
+        more="helps with photos; harms what has a reading direction: digits, letters, signs",
+    )

@@ -35,6 +35,7 @@ class Flag:
         common: whether the short list has it.
         choices: the words that it takes, and the setting's value for each; empty where it takes these as they are.
         switched: the setting's value where the option is a switch, which takes no value; None where it is not one.
+        paired: whether the option is a pair of switches, `--NAME` and `--no-NAME`, whose value is true or false.
         doc: its own sentence where that of the field reads the other way round.
     """
 
@@ -45,17 +46,21 @@ class Flag:
     common: bool = False
     choices: Mapping[str, object] = field(default_factory=dict)
     switched: bool | None = None
+    paired: bool = False
     doc: str = ""
 
     @property
     def option(self) -> str:
-        """Its name on the command line."""
-        return f"--{self.name.replace('_', '-')}"
+        """Its name on the command line, or both names of a pair."""
+        name = self.name.replace("_", "-")
+        return f"--{name}/--no-{name}" if self.paired else f"--{name}"
 
 
 FLAGS = (
     Flag(name="data", key="data.source", group="data", metavar="SOURCE", common=True),
     Flag(name="image_size", key="data.image_size", group="data", metavar="N", common=True),
+    Flag(name="flip", key="data.flip", group="data", paired=True, common=True),
+    Flag(name="crop_padding", key="data.crop_padding", group="data", metavar="N"),
     Flag(name="no_augment", key="data.augment", group="data", switched=False, doc="take the images as they are"),
     Flag(name="model", key="model.name", group="model", metavar="NAME", common=True),
     Flag(name="width", key="model.width", group="model", metavar="N"),
@@ -69,7 +74,7 @@ FLAGS = (
     Flag(name="batch_size", key="train.batch_size", group="training", metavar="N", common=True),
     Flag(name="lr", key="train.lr", group="training", metavar="RATE", common=True),
     Flag(name="loss", key="loss.name", group="training", metavar="NAME"),
-    Flag(name="tau", key="transport.tau", group="training", metavar="TAU", common=True),
+    Flag(name="tau", key="transport.tau", group="training", metavar="TAU"),
     Flag(
         name="no_transport",
         key="transport.enabled",

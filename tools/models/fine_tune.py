@@ -125,7 +125,7 @@ def _adapted(
     run = folder / f"{row}-{seed}"
     command = edge_trgl(
         *("train", "--data", str(target), "--model", MODEL, "--modules", str(NUM_MODULES), *few, *length, *flags),
-        *("--set", "data.flip=false", "--seed", str(seed), "--threads", str(options.threads)),
+        *("--seed", str(seed), "--threads", str(options.threads)),
         *("--budget-mb", str(options.budget_mb), "--run", str(run), "--json"),
     )
     print(f"{row}, seed {seed}", file=sys.stderr)

@@ -312,9 +312,9 @@ def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
 
 
 CONFIGURED = (
-    "allow batch-size budget-mb cache cgroup chunk config data device disk-mb epochs force freeze head "
-    "image-size json laps loss lr model modules no-augment no-probe no-transport precision pretrained profile "
-    "recipe regime resident seed set shared-head tau threads views width without"
+    "allow batch-size budget-mb cache cgroup chunk config crop-padding data device disk-mb epochs flip force "
+    "freeze head image-size json laps loss lr model modules no-augment no-flip no-probe no-transport precision "
+    "pretrained profile recipe regime resident seed set shared-head tau threads views width without"
 )
 OPTIONS = {
     "train": f"{CONFIGURED} dry-run export run",
@@ -335,7 +335,7 @@ def test_options_change_only_on_purpose():
             option.removeprefix("--")
             for parameter in verb_named(name).params
             if isinstance(parameter, click.Option)
-            for option in parameter.opts
+            for option in (*parameter.opts, *parameter.secondary_opts)
         }
         for name in VERBS
     }

@@ -24,6 +24,12 @@ def test_what_it_stands_for():
     assert config.train.regime == "sequential"
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_pair_of_switches_goes_both_ways(flip):
+    assert configuration({"flip": flip}, values=[{"data": {"flip": not flip}}]).data.flip is flip
+    assert configuration({"flip": None}, values=[{"data": {"flip": flip}}]).data.flip is flip
+
+
 def test_a_switch_that_is_off_is_not_given():
     settings = [parse_setting("transport.enabled=false")]
     assert not configuration({"no_transport": False}, values=settings).transport.enabled
