@@ -46,7 +46,7 @@ def resolve(*sources: Source, mistakes: Sequence[str] = ()) -> RunConfig:
     wrong = [*mistakes, *wrong]
     built = {}
     for section, kind in SECTIONS.items():
-        values, mistyped = _typed(section, kind, merged[section])
+        values, mistyped = typed(section, kind, merged[section])
         wrong += mistyped
         built[section] = kind(**values)
     config = RunConfig(**built)
@@ -186,7 +186,7 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     return f"{name} is not known; " + (f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}")
 
 
-def _typed(section: str, kind: type[DataclassInstance], values: Section) -> tuple[dict[str, object], list[str]]:
+def typed(section: str, kind: type[DataclassInstance], values: Section) -> tuple[dict[str, object], list[str]]:
     """The values of a section in the types of its fields, and a sentence for each that has another one."""
     hints, settings = typing.get_type_hints(kind), settings_of(kind)
     typed, mistakes = {}, []

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from edge_trgl.data.groups import held_groups
 from edge_trgl.random_keys import key
 from edge_trgl.runtime.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_trgl.data.sources import Source, Split
+    from edge_trgl.data.sources import Groups, Source, Split
 
 TEST_FRACTION = 0.1
 
@@ -46,7 +47,7 @@ def draw_splits(
 
     First, a tenth of the training images becomes the test set if the source has none. Then training is cut to
     `limit`. Then validation images are held out of the rest, unless the source has some or `choose_on` says
-    otherwise.
+    otherwise. Where images have groups, what is held out is whole groups.
 
     Args:
         source: the images.
@@ -63,22 +64,27 @@ def draw_splits(
     Raises:
         InputError: a class would have no training image left.
         UsageError: `limit` is less than one image of each class or more than there are, or leaves none over for
-            validation.
+            validation; or what it leaves over would have groups in common with training.
     """
     # An empty split counts as missing, except for training: that it is empty is reported elsewhere.
     given = {name: split for name, split in source.splits.items() if name == "train" or len(split.labels)}
     chosen = {name: _everything(split) for name, split in given.items()}
     if "test" not in chosen:
-        chosen["train"], chosen["test"] = _hold_out(chosen["train"], TEST_FRACTION, key(seed, "test"))
+        chosen["train"], chosen["test"] = _hold_out(
+            chosen["train"], TEST_FRACTION, key(seed, "test"), source.groups
+        )
     everything = chosen["train"]
     if limit is not None:
         chosen["train"] = _limited(chosen["train"], limit, key(seed, "limit"))
     if choose_on == "half-test":
         chosen["val"] = _every_other(chosen["test"])
     elif choose_on == "unused":
+        _check_ungrouped(source)
         chosen["val"] = _some_unused(everything, chosen["train"], validation, key(seed, "validation"))
     elif "val" not in chosen:
-        chosen["train"], chosen["val"] = _hold_out(chosen["train"], validation, key(seed, "validation"))
+        chosen["train"], chosen["val"] = _hold_out(
+            chosen["train"], validation, key(seed, "validation"), source.groups
+        )
     return chosen
 
 
@@ -105,13 +111,36 @@ def _some_unused(everything: Selection, used: Selection, fraction: float, draw_k
     return Selection(split=over.split, samples=_choose(over, counts, draw_key))
 
 
-def _hold_out(selection: Selection, fraction: float, draw_key: int) -> tuple[Selection, Selection]:
+def _check_ungrouped(source: Source) -> None:
+    if source.groups is not None:
+        raise UsageError(
+            "data.choose_on is unused, which would choose the depth on the groups that are trained on",
+            hint="Take groups of their own: --set data.choose_on=validation",
+        )
+
+
+def _hold_out(
+    selection: Selection, fraction: float, draw_key: int, groups: Groups | None
+) -> tuple[Selection, Selection]:
     """Return what stays and what is held out, in proportion to the classes; each keeps at least one image."""
+    if groups is not None and fraction > 0:
+        return _hold_groups_out(selection, fraction, draw_key, groups)
     num_held = max(1, round(fraction * len(selection.samples))) if fraction > 0 else 0
     sizes = np.bincount(selection.labels)
     counts = _shares(sizes.astype(np.float64) * fraction, np.maximum(sizes - 1, 0), num_held)
     held = _choose(selection, counts, draw_key)
     kept = np.setdiff1d(selection.samples, held, assume_unique=True)
+    return Selection(split=selection.split, samples=kept), Selection(split=selection.split, samples=held)
+
+
+def _hold_groups_out(
+    selection: Selection, fraction: float, draw_key: int, groups: Groups
+) -> tuple[Selection, Selection]:
+    try:
+        is_held = held_groups(groups.of_sample[selection.samples], selection.labels, fraction, draw_key)
+    except InputError as error:
+        raise InputError(error.message, hint=f"{error.hint} {groups.without}") from error
+    kept, held = selection.samples[~is_held], selection.samples[is_held]
     return Selection(split=selection.split, samples=kept), Selection(split=selection.split, samples=held)
 
 

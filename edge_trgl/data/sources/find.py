@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edge_trgl.data.sources import cifar_binary, cifar_pickle, idx, npz, sample, stl10
+from edge_trgl.data.sources import cifar_binary, cifar_pickle, idx, npz, readings, sample, stl10
 from edge_trgl.runtime.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def load(spec: str, *, image_size: int | None = None) -> Source:
     """Open a data set: read its labels now, and its images when they are asked for.
 
     Args:
-        spec: `sample`, a directory, or a `FILE.npz`.
+        spec: `sample`, a directory, a `FILE.npz`, a `FILE.csv`, or the `FILE.toml` that describes CSV files.
         image_size: for folders of image files, the side in pixels of the square that every image becomes.
 
     Raises:
@@ -59,10 +59,15 @@ def _open(spec: str, image_size: int | None) -> Source:
         return _open_folder(path, image_size)
     if not path.exists():
         raise InputError(
-            f"there is no data set {spec}", hint="Give `sample`, a directory or a .npz file that exists."
+            f"there is no data set {spec}",
+            hint="Give `sample`, or a directory or file that exists.",
         )
+    if readings.is_table(path) or path.suffix == ".toml":
+        return readings.load(path)
     if path.suffix != ".npz":
-        raise InputError(f"{spec} is not a directory or a .npz file", hint="Unpack archives first.")
+        raise InputError(
+            f"{spec} is not a directory, nor a .npz, .csv or .toml file", hint="Unpack archives first."
+        )
     return npz.load(path)
 
 
@@ -76,12 +81,14 @@ def _open_folder(folder: Path, image_size: int | None) -> Source:
     if sets:
         set_format, path = sets[0]
         return set_format.load(path)
+    if readings.detect(folder):
+        return readings.load(folder)
     # Imported here: only folders of image files need Pillow, which costs memory.
     from edge_trgl.data.sources import image_folder
 
     if image_folder.detect(folder):
         return image_folder.load(folder, image_size=image_size)
-    known = [*(set_format.FILE_NAMES for set_format in _FORMATS), image_folder.FILE_NAMES]
+    known = [*(set_format.FILE_NAMES for set_format in _FORMATS), readings.FILE_NAMES, image_folder.FILE_NAMES]
     raise InputError(
         f"{folder} is not a data set of a known format",
         hint="\n".join(["A directory holds one of:", *(f"  {names}" for names in known)]),

@@ -44,6 +44,19 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Which training samples belong together: what is held out of training is held out by whole groups.
+
+    Args:
+        of_sample: the group of each training sample (a person, a machine), int64 [N].
+        without: how to have training and test samples of the same group all the same, for a message.
+    """
+
+    of_sample: NDArray[np.int64]
+    without: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A set of labelled images, or of windows: stretches of a time series. "Image" stands for both here.
 
@@ -53,6 +66,7 @@ class Source:
         dtype: "uint8" or "float32".
         class_names: one name for each label.
         splits: "train" and, where the set has them, "val" and "test".
+        groups: which training samples belong together; None if none do.
         notices: sentences about what was done to the data, which the user should know.
     """
 
@@ -61,6 +75,7 @@ class Source:
     dtype: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
+    groups: Groups | None = None
     notices: tuple[str, ...] = ()
 
 
