@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, open_dataset
@@ -13,13 +14,14 @@ from edge_trgl.engine import from_config, weight_files
 from edge_trgl.engine.module_factory import ModuleFactory
 from edge_trgl.engine.pretrained import Pretrained
 from edge_trgl.learning.local_module import LocalModule
-from edge_trgl.networks import cutting
-from edge_trgl.networks.cutting import Net
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.facts import PretrainedFile, RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.storage.module_store import ModuleStore
 from edge_trgl.runtime.storage.state import ModuleRecord
+
+if TYPE_CHECKING:
+    from edge_trgl.networks.cutting.net import Net
 
 MakeModule = Callable[[int], LocalModule]
 """Makes the module of this number, with its first weights."""
@@ -88,8 +90,12 @@ class _FirstModules:
         """Return a function that makes modules with the weights of their blocks or of the model's constructor."""
         if self.net is None:
             return self.module_factory.initialise
-        factory = cutting.model_factory(self.config.model.name, self.info.input_shape, self.info.num_classes)
-        first_weights = cutting.FirstWeights(self.net, factory)
+        # Imported here: a network of the catalogue needs none of it.
+        from edge_trgl.networks.cutting.first_weights import FirstWeights
+        from edge_trgl.networks.cutting.libraries import model_factory
+
+        factory = model_factory(self.config.model.name, self.info.input_shape, self.info.num_classes)
+        first_weights = FirstWeights(self.net, factory)
 
         def make(module: int) -> LocalModule:
             local = self.module_factory.initialise(module)

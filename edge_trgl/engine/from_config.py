@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from edge_trgl.config.epochs import parse_epochs
 from edge_trgl.config.sections import RunConfig
@@ -16,10 +16,12 @@ from edge_trgl.method.recompute import Recompute
 from edge_trgl.method.transport import Multipliers, Transport
 from edge_trgl.networks.catalogue import build_chain
 from edge_trgl.networks.chain import Chain
-from edge_trgl.networks.cutting import Net
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_trgl.networks.cutting.net import Net
 
 
 def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, paged: bool = False) -> Chain:
@@ -81,7 +83,12 @@ def with_heads(config: RunConfig, chain: Chain) -> Chain:
 
 def stored_net(facts: RunFacts) -> Net | None:
     """Return the model that was cut for the run; None if the model was a chain already."""
-    return Net.from_document(facts.net) if facts.is_cut and facts.net else None
+    if not facts.is_cut or not facts.net:
+        return None
+    # Imported here: a network of the catalogue needs none of it.
+    from edge_trgl.networks.cutting.net import Net
+
+    return Net.from_document(facts.net)
 
 
 def planned_chain(config: RunConfig, info: DatasetInfo, layout: ChainLayout, net: Net | None = None) -> Chain:

@@ -7,6 +7,7 @@ where N counts the blocks of the chain from 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,9 +15,12 @@ from torch import Tensor
 from edge_trgl.engine.weight_files import WeightFiles
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.networks.chain import Chain
-from edge_trgl.networks.cutting import Net, tensors_of
+from edge_trgl.networks.cutting.first_weights import tensors_of
 from edge_trgl.networks.heads import LinearHead
 from edge_trgl.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edge_trgl.networks.cutting.net import Net
 
 _NAMES_SHOWN = 3
 """The most names that a message lists."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_trgl.data import open_survey
 from edge_trgl.jobs.requests import Nothing
-from edge_trgl.networks import catalogue
+from edge_trgl.networks.open_net import open_net
 from edge_trgl.run.folder import Run
 
 
@@ -12,6 +12,6 @@ def run(run: Run, request: Nothing) -> None:
     """Cut the model and store it as the run's net; store {} if the model is a chain already."""
     info, facts = open_survey(run.data), run.facts()
     name = run.config().model.name
-    net = catalogue.open_net(name, input_shape=info.input_shape, num_classes=info.num_classes)
+    net = open_net(name, input_shape=info.input_shape, num_classes=info.num_classes)
     facts.net = net.document() if net else {}
     facts.close()

@@ -6,17 +6,18 @@ import difflib
 import re
 from collections.abc import Callable
 from functools import partial
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from edge_trgl.networks.chain import Chain, Shape, split_by_depth
-from edge_trgl.networks.cutting import Factory, Net, cut, model_factory, parameters_on_meta
 from edge_trgl.networks.zoo.km_resnet import km_resnet
 from edge_trgl.networks.zoo.resnet import resnet
 from edge_trgl.networks.zoo.resnet110 import resnet110
 from edge_trgl.networks.zoo.swin import swin_tiny
 from edge_trgl.networks.zoo.vgg import vgg19
-from edge_trgl.runtime.errors import InputError, UsageError
+from edge_trgl.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_trgl.networks.cutting.net import Net
 
 NETS: dict[str, Callable[..., Chain]] = {
     "resnet50": partial(resnet, 50),
@@ -82,7 +83,7 @@ def build_chain(
         _check_num_modules(name, num_modules, len(make().blocks))
         return make(num_modules=num_modules)
     if ":" in name:
-        chain = net.chain() if net else _chain_of(name, model_factory(name, input_shape, num_classes))
+        chain = net.chain() if net else _users_chain(name, input_shape, num_classes)
         return chain if num_modules is None else _regroup(chain, num_modules)
     near = difflib.get_close_matches(name, NAMES, n=1)
     raise UsageError(
@@ -126,34 +127,10 @@ def _check_num_modules(name: str, num_modules: int, num_blocks: int) -> None:
         )
 
 
-def open_net(name: str, *, input_shape: Shape, num_classes: int) -> Net | None:
-    """Import a model and cut it into blocks; return None if it is a chain already.
+def _users_chain(name: str, input_shape: Shape, num_classes: int) -> Chain:
+    # Imported here: it is not needed for a network of the catalogue, and takes memory.
+    from edge_trgl.networks.cutting.libraries import model_factory
 
-    Args:
-        name: as in `build_chain`.
-        input_shape: one sample, (C, H, W) or (C, L).
-        num_classes: number of logits.
-
-    Raises:
-        UsageError: the library has no such model.
-        InputError: the model cannot be imported, or cannot be cut; the message says where and why.
-    """
-    if ":" not in name:
-        return None
-    factory = model_factory(name, input_shape, num_classes)
-    with parameters_on_meta():
-        model: object = factory()
-    if isinstance(model, Chain):
-        return None
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"--model {name}: the factory returned {type(model).__name__}, neither a Chain nor a module",
-            hint="Return an nn.Module that gives logits, or Chain.from_blocks(blocks, ...).",
-        )
-    return cut(factory, name=name, input_shape=input_shape, num_classes=num_classes)
-
-
-def _chain_of(name: str, factory: Factory) -> Chain:
-    chain: object = factory()
+    chain: object = model_factory(name, input_shape, num_classes)()
     assert isinstance(chain, Chain), f"{name} was a chain when it was opened, and is none now"
     return chain

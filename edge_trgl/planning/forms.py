@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo
 from edge_trgl.engine import from_config
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.networks.chain import Chain, split_by_weight
-from edge_trgl.networks.cutting import Net
 from edge_trgl.planning import calibrated, count
 from edge_trgl.planning.calibrated import LEVELS
 from edge_trgl.planning.count import ModuleCost
@@ -25,6 +25,9 @@ from edge_trgl.runtime.planner.candidates import NARROW
 from edge_trgl.runtime.planner.demand import FORWARD, Form, ModuleRow, Order
 from edge_trgl.runtime.storage.boundary_spec import record_bytes
 from edge_trgl.runtime.units import MIB
+
+if TYPE_CHECKING:
+    from edge_trgl.networks.cutting.net import Net
 
 
 @dataclass(frozen=True)

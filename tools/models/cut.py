@@ -29,8 +29,10 @@ from edge_trgl.engine import training
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.jobs import convert, prepare
 from edge_trgl.jobs.requests import Nothing, PrepareRequest
-from edge_trgl.networks import catalogue, cutting
-from edge_trgl.networks.cutting import Net
+from edge_trgl.networks.cutting.first_weights import copy_by_name, tensors_of
+from edge_trgl.networks.cutting.libraries import model_factory
+from edge_trgl.networks.cutting.net import Net
+from edge_trgl.networks.open_net import open_net
 from edge_trgl.planning.choose import choose
 from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import RUNS, Run
@@ -99,7 +101,7 @@ def _row(text: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
-        net = catalogue.open_net(name, input_shape=(3, int(side), int(side)), num_classes=NUM_CLASSES)
+        net = open_net(name, input_shape=(3, int(side), int(side)), num_classes=NUM_CLASSES)
     except EdgeTrglError as error:
         return {**row, "refused": error.message}
     assert net is not None
@@ -112,12 +114,12 @@ def _difference(net: Net) -> float | None:
     """The largest of a logit, between the chain with the model's classifier and the model."""
     if net.classifier is None:
         return None
-    model = _disturbed(cutting.model_factory(net.name, net.input_shape, net.num_classes)()).eval()
+    model = _disturbed(model_factory(net.name, net.input_shape, net.num_classes)()).eval()
     trunk = nn.Sequential(*(factory() for factory in net.chain().blocks)).eval()
     values = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
     for number, block in enumerate(trunk):
-        tensors = cutting.tensors_of(block)
-        cutting.copy_by_name(values, tensors, net.names(number, tensors))
+        tensors = tensors_of(block)
+        copy_by_name(values, tensors, net.names(number, tensors))
     largest = 0.0
     for size in (3, 1):
         x = torch.randn(size, *net.input_shape, generator=torch.Generator().manual_seed(size))

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.networks.cutting import model_factory
+from edge_trgl.networks.cutting.libraries import model_factory
 from edge_trgl.run.folder import RUNS
 from tools.common.images import CACHE, save
 from tools.common.intervals import mean_interval

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from edge_trgl.networks.cutting.net import Net
 from edge_trgl.networks.cutting.without_weights import Factory, build_without_weights, draw_weights
 from edge_trgl.random_keys import key
+
+if TYPE_CHECKING:
+    from edge_trgl.networks.cutting.net import Net
 
 
 class FirstWeights:

@@ -20,7 +20,7 @@ from edge_trgl.engine.weight_files import open_weights
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain
-from edge_trgl.networks.cutting import model_factory
+from edge_trgl.networks.cutting.libraries import model_factory
 from edge_trgl.run.facts import PretrainedFile
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import InputError

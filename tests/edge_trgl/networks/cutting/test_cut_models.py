@@ -11,15 +11,11 @@ import torch
 from nearness import assert_near
 from torch import nn
 
-from edge_trgl.networks.catalogue import open_net
-from edge_trgl.networks.cutting import (
-    FirstWeights,
-    copy_by_name,
-    cut,
-    model_factory,
-    parameters_on_meta,
-    tensors_of,
-)
+from edge_trgl.networks.cutting.cut import cut
+from edge_trgl.networks.cutting.first_weights import FirstWeights, copy_by_name, tensors_of
+from edge_trgl.networks.cutting.libraries import model_factory
+from edge_trgl.networks.cutting.without_weights import parameters_on_meta
+from edge_trgl.networks.open_net import open_net
 from edge_trgl.runtime.errors import InputError, UsageError
 
 SHAPE, CLASSES = (3, 8, 8), 5
@@ -275,7 +271,7 @@ class TestLibraries:
         code = f"""
             import sys
             sys.path.insert(0, {str(tmp_path)!r})
-            from edge_trgl.networks.cutting import model_factory
+            from edge_trgl.networks.cutting.libraries import model_factory
             print(*(model_factory("torchvision:one", (3, 8, 8), 2)() for _ in range(2)))
         """
         command = [sys.executable, "-c", textwrap.dedent(code)]
@@ -287,7 +283,8 @@ class TestLibraries:
         code = """
             import json, sys, torch
             from torch import nn
-            from edge_trgl.networks.cutting import Net, cut
+            from edge_trgl.networks.cutting.cut import cut
+            from edge_trgl.networks.cutting.net import Net
             layers = lambda: (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(144, 2))
             make = lambda: nn.Sequential(*layers())
             if sys.argv[1:]:

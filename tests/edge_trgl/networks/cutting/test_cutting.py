@@ -22,7 +22,9 @@ from edge_trgl.method.kinetic_energy import Measure
 from edge_trgl.method.transport import Transport, penalised
 from edge_trgl.networks.catalogue import build_chain
 from edge_trgl.networks.chain import Pieces
-from edge_trgl.networks.cutting import Net, copy_by_name, cut, tensors_of
+from edge_trgl.networks.cutting.cut import cut
+from edge_trgl.networks.cutting.first_weights import copy_by_name, tensors_of
+from edge_trgl.networks.cutting.net import Net
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.planning import count
 from edge_trgl.run.folder import Run

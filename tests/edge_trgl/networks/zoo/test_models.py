@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_trgl.networks.catalogue import build_chain, open_net
+from edge_trgl.networks.catalogue import build_chain
 from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.open_net import open_net
 from edge_trgl.networks.zoo import km_resnet, resnet110
 from edge_trgl.networks.zoo.km_resnet import PreActivationBlock
 from edge_trgl.networks.zoo.resnet110 import PostActivationBlock, Stem
