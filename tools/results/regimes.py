@@ -21,10 +21,9 @@ def sections() -> Iterator[str]:
 Peak tensors: VmHWM over all steps less VmHWM just before the first, when all but the net has been loaded and
 warmed up; weights and momentum count. Peak RSS: of the row's process. Images/s: through all modules, commits
 included. Read and written: asked of the kernel, page cache included. ResNet-110 has one block in each of 54
-modules and makes two steps of each. The images are the sample's, and CIFAR-10's enlarged to 96×96 for ResNet-110.
-Accuracy where the net was trained long enough (two epochs). Bare rows are plain PyTorch: no budget and no commits.
-All rows use the allocator settings of the product. 15 MiB of each budget are for the watching process. Nothing
-else ran on the machine.
+modules and makes two steps of each. The images are CIFAR-10's, enlarged to 96×96. Bare rows are plain PyTorch:
+no budget and no commits. All rows use the allocator settings of the product. 15 MiB of each budget are for the
+watching process. Nothing else ran on the machine.
 
 ### ResNet-110 within 490 MiB
 
@@ -37,43 +36,6 @@ else ran on the machine.
 {_tree(document("bench_regimes_savings"))}
 
 {targets(document("bench_regimes_savings")["targets"])}
-
-### ResNet-110 within 486 MiB, an older version
-
-Before the transport term stopped keeping its residues; the traffic of the end-to-end rows is counted with what the
-page cache took.
-
-{_rows("bench_regimes")}
-
-{origin("bench_regimes", "tools.bench.regimes --nets resnet110")}
-
-{targets(document("bench_regimes")["targets"])}
-
-### ResNet-110 within 500 MiB, an older version
-
-Of the same day: norms are computed again, and no convolution.
-
-{_rows("bench_regimes_500")}
-
-{origin("bench_regimes_500", "tools.bench.regimes --nets resnet110 --rows parallel one-module overhead")}
-
-The time of an epoch over that of a bare PyTorch loop, commits included; most of the gain is huge pages:
-
-{_overhead("bench_regimes_500")}
-
-### K-M nets, the version before that
-
-Without savings inside a block and without huge pages.
-
-{_rows("bench_regimes_before", "km64", "km256")}
-
-{origin("bench_regimes_before", "tools.bench.regimes")}
-
-The time of an epoch of ResNet-110 over that of a bare PyTorch loop, then without huge pages:
-
-{_overhead("bench_regimes_before")}
-
-{_growth(document("bench_regimes_before"))}
 
 ### What each saving gave
 
@@ -101,10 +63,9 @@ K-M: steps without the term are 0.950 [0.931, 0.975] as long on that way (norms,
 costs K-M about 2 %, too."""
 
 
-def _rows(name: str, *nets: str) -> str:
-    found = [row for row in document(name)["rows"] if not nets or row["net"] in nets]
+def _rows(name: str) -> str:
     head = ("net", "row", "budget", "peak tensors", "peak RSS", "images/s", "read", "written", "accuracy")
-    return table(head, map(_row, found), left=2)
+    return table(head, map(_row, document(name)["rows"]), left=2)
 
 
 def _row(row: Mapping[str, Any]) -> Sequence[str]:
@@ -137,16 +98,6 @@ def _tree(found: Mapping[str, Any]) -> str:
         f"--modules 54 --batch-size 64` on 96×96 images: {item['summary_mb']:.0f} MiB stand in its summary, and "
         f"{item['outside_mb']:.0f} is the sum of the high-water marks of its processes, watched from outside."
     )
-
-
-def _overhead(name: str) -> str:
-    items = document(name)["overhead"]
-    return table(("", "time", "pairs"), ((item["row"], _interval(item), str(item["pairs"])) for item in items))
-
-
-def _growth(found: Mapping[str, Any]) -> str:
-    peaks = ", ".join(f"{item['rss_mb']:.1f} MiB with {item['modules']} modules" for item in found["growth"])
-    return f"Depth costs no memory: K-M K-1 of width 128 with one module in memory peaks at {peaks}."
 
 
 def _savings() -> str:
