@@ -13,7 +13,7 @@ from edge_trgl.config.export_request import FORMS, LOGITS, TARGETS, output_names
 from edge_trgl.data import RecordReader, open_dataset
 from edge_trgl.deploy.manifest import Manifest, Stage
 from edge_trgl.export.arrays import Array
-from edge_trgl.export.compare.boundary_files import take
+from edge_trgl.export.compare.boundary_files import read_samples
 from edge_trgl.export.compare.comparison import Tally, why_refused
 from edge_trgl.export.compare.module_by_module import ModuleByModule, SampledImages, batches_of
 from edge_trgl.export.early_exit import exits_folder
@@ -199,7 +199,7 @@ class _Checking:
         tallies = {name: Tally() for name in depths}
 
         def compare(name: str, samples: range, logits: Array) -> None:
-            expected = take(self._scratch / logits_name(depths[name]), samples, model.shapes[name])
+            expected = read_samples(self._scratch / logits_name(depths[name]), samples, model.shapes[name])
             tallies[name].add(expected, logits, self._images.labels(samples))
 
         model.run(self._batches, self._images, list(tallies), compare)

@@ -30,7 +30,7 @@ from edge_trgl.engine import process_setup
 from edge_trgl.engine.batches import Feed
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.engine.visits import Span
-from edge_trgl.export.compare.boundary_files import put, take
+from edge_trgl.export.compare.boundary_files import read_samples, write_samples
 from edge_trgl.export.compare.module_by_module import batches_of
 from edge_trgl.export.early_exit.exits_folder import free_paths, spans_of
 from edge_trgl.export.graph.join import join
@@ -210,12 +210,12 @@ class _Exporting:
             if number == 1:
                 x = self.images.normalised(samples)
             else:
-                x = torch.from_numpy(take(entering, samples, self._shapes[number - 1]))
+                x = torch.from_numpy(read_samples(entering, samples, self._shapes[number - 1]))
             out = local.trunk(x)
             if number < self._depth:
-                put(leaving, samples.start, out.numpy())
+                write_samples(leaving, samples.start, out.numpy())
             if number in (*self._exits, *self._ends):
-                put(self._scratch(logits_name(number)), samples.start, local.head(out).numpy())
+                write_samples(self._scratch(logits_name(number)), samples.start, local.head(out).numpy())
         files.remove(entering)
 
     def write(self, parts: Sequence[Part]) -> ModelFiles:

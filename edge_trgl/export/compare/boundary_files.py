@@ -12,7 +12,7 @@ from edge_trgl.export.arrays import Array
 from edge_trgl.runtime.storage import files
 
 
-def put(path: Path, first: int, values: Array) -> None:
+def write_samples(path: Path, first: int, values: Array) -> None:
     """Write `values`, float32 [N, ...], to the file `path` as samples `first` to `first + N - 1`.
 
     Raises:
@@ -23,8 +23,8 @@ def put(path: Path, first: int, values: Array) -> None:
         files.write_all(fd, data.reshape(-1).view(np.uint8).data, first * data[0].nbytes)
 
 
-def take(path: Path, samples: range, shape: tuple[int, ...]) -> Array:
-    """Read `samples` from a file that `put` wrote, as float32 [N, *shape].
+def read_samples(path: Path, samples: range, shape: tuple[int, ...]) -> Array:
+    """Read `samples` from a file that `write_samples` wrote, as float32 [N, *shape].
 
     Raises:
         StorageError: the file is missing or too short.

@@ -10,7 +10,7 @@ import numpy as np
 from edge_trgl.data import RecordReader, spread
 from edge_trgl.deploy.network import repeat_last
 from edge_trgl.export.arrays import Array
-from edge_trgl.export.compare.boundary_files import put, take
+from edge_trgl.export.compare.boundary_files import read_samples, write_samples
 from edge_trgl.export.compare.session import Session
 from edge_trgl.export.graph.names import INPUT
 from edge_trgl.export.onnx_file.stream_reader import StreamedModel
@@ -117,7 +117,7 @@ class ModuleByModule:
                     if name in exits or name in watched:
                         receive(name, samples, values)
                     if name in self.shapes and name not in exits:
-                        put(self._scratch / name, samples.start, values)
+                        write_samples(self._scratch / name, samples.start, values)
             if session.entry != INPUT:
                 files.remove(self._scratch / session.entry)
             del session
@@ -126,7 +126,7 @@ class ModuleByModule:
     def _entering(self, name: str, samples: range, images: Images) -> Array:
         if name == INPUT:
             return images.pixels(samples)
-        return take(self._scratch / name, samples, self.shapes[name])
+        return read_samples(self._scratch / name, samples, self.shapes[name])
 
     def _filled(self, x: Array) -> Array:
         """Pad a short batch to the model's fixed batch size."""
