@@ -15,7 +15,7 @@ def test_a_missing_set(tmp_path):
 
 def test_another_file(tmp_path):
     (tmp_path / "set.tar.gz").write_bytes(b"")
-    with pytest.raises(InputError, match=r"is not a directory or a \.npz file") as caught:
+    with pytest.raises(InputError, match=r"is not a directory, nor a \.npz, \.csv or \.toml file") as caught:
         load(str(tmp_path / "set.tar.gz"))
     assert "Unpack" in caught.value.hint
 
@@ -25,7 +25,7 @@ def test_an_unknown_directory_lists_the_layouts(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match="is not a data set of a known format") as caught:
         load(str(tmp_path))
-    for name in ("train-images-idx3-ubyte", "data_batch_1 ", "train.bin", "train_X.bin", "train/CLASS"):
+    for name in ("train-images-idx3-ubyte", "data_batch_1 ", "train.bin", "train_X.bin", "train/CLASS", ".csv"):
         assert name in caught.value.hint
 
 
