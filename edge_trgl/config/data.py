@@ -7,6 +7,9 @@ from typing import Literal
 
 from edge_trgl.config.fields import AT_LEAST_ONE, NOT_NEGATIVE, Bounds, setting
 
+Resize = Literal["crop", "squash", "pad"]
+"""How an image gets other proportions: cut off what is too long, stretch it, or add black on both sides."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -19,11 +22,18 @@ class DataConfig:
     )
     image_size: int | None = setting(
         None,
-        "resize photos to N x N; mixed sizes need it",
-        more="pixels; each is first cut to a square around its centre",
-        unset="own size",
+        "resize photos to N x N pixels",
+        more="photos of one size keep it where nothing is given; others become squares of at most 224 pixels",
+        unset="chosen",
         bounds=AT_LEAST_ONE,
     )
+    resize: Resize | None = setting(
+        None,
+        "how photos become squares",
+        more="crop cuts off what is too long, squash stretches, pad adds black on both sides",
+        unset="squash, or pad for long ones",
+    )
+    strict: bool = setting(False, "refuse damaged photos instead of leaving them out")
     limit: int | None = setting(
         None, "number of training images to use, drawn per class", unset="all", bounds=AT_LEAST_ONE
     )

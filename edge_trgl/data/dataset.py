@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_trgl.run.data_summary import DataSummary
 from edge_trgl.runtime.errors import StorageError
 from edge_trgl.runtime.records import Document, document_of, read_record
 from edge_trgl.runtime.storage.checksum import checksum_of
@@ -15,7 +16,7 @@ from edge_trgl.runtime.storage.checksum import checksum_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = 2
+SCHEMA = 3
 DATASET_FILE = "dataset.json"
 SURVEY_FILE = "survey.json"
 SPLITS = ("train", "val", "test")
@@ -51,6 +52,7 @@ class DatasetInfo:
         class_names: one name for each label.
         splits: under "train", "val" and "test"; a split may have no images.
         mean, std: of each channel over the training split; uint8 is scaled to 0–1 first, float32 is not scaled.
+        summary: what was found in the data, for people to read.
         fingerprint: SHA-256 (hex) over `.checksums` and `.labels` of train, val and test, in that order.
     """
 
@@ -61,6 +63,7 @@ class DatasetInfo:
     splits: Mapping[str, SplitInfo]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    summary: DataSummary
     fingerprint: str
 
     @property

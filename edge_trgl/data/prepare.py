@@ -11,7 +11,8 @@ from edge_trgl.data.dataset import DATASET_FILE, SPLITS, SURVEY_FILE, DatasetInf
 from edge_trgl.data.sources import IMAGE_FOLDERS, load
 from edge_trgl.data.splits import draw_splits
 from edge_trgl.data.statistics import channel_statistics
-from edge_trgl.runtime.errors import UsageError
+from edge_trgl.data.summary import summarise
+from edge_trgl.runtime.errors import InputError, UsageError
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.checksum import checksum_of
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edge_trgl.config.data import Resize
     from edge_trgl.data.sources import Source
     from edge_trgl.data.splits import ChooseOn, Selection
 
@@ -35,6 +37,8 @@ def prepare(
     seed: int,
     validation: float = 0.1,
     image_size: int | None = None,
+    resize: Resize | None = None,
+    strict: bool = False,
     limit: int | None = None,
     choose_on: ChooseOn = "validation",
     survey_large: bool = False,
@@ -49,7 +53,10 @@ def prepare(
         folder: is created if it is missing (its parent must exist); an earlier data set in it is replaced.
         seed: the seed of the splits that are drawn.
         validation: fraction of the training images to hold out if the set has no validation split; 0 for none.
-        image_size: side in pixels that image files are resized to; None keeps their size.
+        image_size: side in pixels that image files are resized to; None to choose one where their sizes differ.
+        resize: how image files of other proportions become squares; None to choose.
+        strict: whether a damaged image file is refused; else it is left out. One whose pixels turn out to be
+            damaged is left out of the split that it was drawn for, and the others stay where they are.
         limit: number of training images to keep, balanced over the classes, before validation is held out.
         choose_on: where validation images come from (see `edge_trgl.data.splits.draw_splits`).
         survey_large: if images are large and no `image_size` is given, decode nothing and write `survey.json`,
@@ -61,21 +68,24 @@ def prepare(
         UsageError: an option is out of range.
     """
     _check_validation(validation)
-    source = load(spec, image_size=image_size)
+    source = load(spec, image_size=image_size, resize=resize, strict=strict)
     selections = draw_splits(source, seed=seed, validation=validation, limit=limit, choose_on=choose_on)
     statistics = channel_statistics(source.dtype, source.shape[-1])
     files.make_folder(folder)
     if survey_large and image_size is None and _is_large(source):
-        info = _survey(source, selections)
+        info = _survey(spec, source, selections)
         files.write_durable(folder / SURVEY_FILE, [encode(info)])
         return info
     files.remove(folder / DATASET_FILE)
     files.sync_folder(folder)
     fingerprint = hashlib.sha256()
-    splits = {}
+    splits, read = {}, {}
     for name in SPLITS:
         observe = statistics.add if name == "train" else _ignore
         splits[name] = _write_split(folder, name, selections[name], observe, fingerprint.update)
+        read[name] = selections[name].readable()
+        if name == "train":
+            _check_classes(source, selections[name], read[name])
     info = DatasetInfo(
         shape=source.shape,
         dtype=source.dtype,
@@ -84,6 +94,7 @@ def prepare(
         splits=splits,
         mean=statistics.mean(),
         std=statistics.std(),
+        summary=summarise(spec, source, read, decoded=True),
         fingerprint=fingerprint.hexdigest(),
     )
     files.write_durable(folder / DATASET_FILE, [encode(info)])
@@ -94,7 +105,7 @@ def _is_large(source: Source) -> bool:
     return source.format == IMAGE_FOLDERS and source.shape[0] * source.shape[1] > LARGE_PIXELS
 
 
-def _survey(source: Source, selections: Mapping[str, Selection]) -> DatasetInfo:
+def _survey(spec: str, source: Source, selections: Mapping[str, Selection]) -> DatasetInfo:
     """Describe a set without reading its pixels: statistics and checksums are left empty."""
     return DatasetInfo(
         shape=source.shape,
@@ -104,8 +115,19 @@ def _survey(source: Source, selections: Mapping[str, Selection]) -> DatasetInfo:
         splits={name: _counted(selections[name]) for name in SPLITS},
         mean=(),
         std=(),
+        summary=summarise(spec, source, selections, decoded=False),
         fingerprint="",
     )
+
+
+def _check_classes(source: Source, drawn: Selection, read: Selection) -> None:
+    """Refuse a class whose training images have all turned out to be damaged."""
+    lost = np.setdiff1d(drawn.labels, read.labels)
+    if len(lost):
+        raise InputError(
+            f"the training images of the class {source.class_names[lost[0]]} cannot be read: all are damaged",
+            hint="Get them again, or take the class out of the folder.",
+        )
 
 
 def _counted(selection: Selection) -> SplitInfo:
@@ -128,15 +150,17 @@ def _write_split(
     fingerprint: Callable[[bytes], None],
 ) -> SplitInfo:
     """Write the files of a split; `observe` is given every image, `fingerprint` the checksums and the labels."""
-    checksums = np.empty(len(selection.samples), "<u8")
-    images = files.write_durable(folder / f"{name}.images", _records(selection, checksums, observe))
-    contents = {"checksums": checksums.tobytes(), "labels": selection.labels.astype("<i8").tobytes()}
+    every_checksum = np.empty(len(selection.samples), "<u8")
+    images = files.write_durable(folder / f"{name}.images", _records(selection, every_checksum, observe))
+    read = selection.readable()
+    checksums = every_checksum[: len(read.samples)]
+    contents = {"checksums": checksums.tobytes(), "labels": read.labels.astype("<i8").tobytes()}
     written = {}
     for kind, content in contents.items():
         written[kind] = files.write_durable(folder / f"{name}.{kind}", [content])
         fingerprint(content)
     return SplitInfo(
-        num_images=len(selection.samples),
+        num_images=len(read.samples),
         images_bytes=images.num_bytes,
         labels_checksum=written["labels"].checksum,
         records_checksum=written["checksums"].checksum,
@@ -146,14 +170,15 @@ def _write_split(
 def _records(
     selection: Selection, checksums: NDArray[np.uint64], observe: Callable[[NDArray[Any]], None]
 ) -> Iterator[memoryview]:
-    """Yield the bytes of all images, batch by batch, and fill in their `checksums` on the way."""
+    """Yield the bytes of all images that can be read, batch by batch, and fill in their `checksums` on the way."""
     first = 0
     for images in selection.split.batches(selection.samples):
         checksums[first : first + len(images)] = [checksum_of(image) for image in images]
         first += len(images)
         observe(images)
         yield images.data.cast("B")
-    assert first == len(selection.samples), "the source returned another number of images than was asked for"
+    num_read = len(selection.readable().samples)
+    assert first == num_read, "the source returned another number of images than was asked for"
 
 
 def _ignore(images: NDArray[Any]) -> None:

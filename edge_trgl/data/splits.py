@@ -39,6 +39,11 @@ class Selection:
         """The label of each image, int64 [N]."""
         return self.split.labels[self.samples]
 
+    def readable(self) -> Selection:
+        """Return the selection without the images that turned out to be unreadable."""
+        is_readable = [sample not in self.split.unreadable for sample in self.samples.tolist()]
+        return Selection(split=self.split, samples=self.samples[np.array(is_readable, bool)])
+
 
 def draw_splits(
     source: Source, *, seed: int, validation: float, limit: int | None, choose_on: ChooseOn = "validation"

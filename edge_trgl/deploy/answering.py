@@ -24,7 +24,8 @@ def answer_all(classifier: Classifier, paths: Iterable[Path], num_guesses: int) 
     Raises:
         InputError: the network cannot be run.
     """
-    for sample in read_samples(paths, classifier.input_shape, pixels=classifier.takes_pixels):
+    samples = read_samples(paths, classifier.input_shape, pixels=classifier.takes_pixels, resize=classifier.resize)
+    for sample in samples:
         if isinstance(sample, Unreadable):
             yield Answer(file=sample.file, error=sample.reason)
         else:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from edge_trgl.config.export_request import LOGITS
 from edge_trgl.deploy.manifest import Manifest
 from edge_trgl.deploy.network import Network
-from edge_trgl.deploy.prediction import EarlyPrediction, as_batch, check_classes, softmax, takes_pixels
+from edge_trgl.deploy.prediction import EarlyPrediction, as_batch, check_classes, resize_of, softmax, takes_pixels
 from edge_trgl.runtime.errors import InputError, UsageError
 
 
@@ -29,7 +29,7 @@ class Cascade:
 
     Attributes:
         manifest: the stages, with the thresholds in use.
-        class_names, input_shape, takes_pixels, provider: as for `Predictor`.
+        class_names, input_shape, takes_pixels, resize, provider: as for `Predictor`.
 
     Raises:
         InputError: the manifest or the first stage cannot be read.
@@ -56,6 +56,7 @@ class Cascade:
         self.class_names = self.manifest.class_names
         self.input_shape = next(iter(first.inputs.values()))
         self.takes_pixels = takes_pixels(first.metadata)
+        self.resize = resize_of(first.path, first.metadata)
         self.provider = first.provider
 
     def predict(self, images: ArrayLike) -> EarlyPrediction:

@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_trgl.config.data import Resize
 from edge_trgl.deploy.providers import Provider
 from edge_trgl.runtime.errors import InputError
 
 CLASS_NAMES = "class_names"
 SCALE, PIXELS = "scale", "255"
+RESIZE = "resize"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +63,14 @@ class Classifier(Protocol):
         class_names: empty if the file has none.
         input_shape: shape of one sample, (C, H, W) or (C, L).
         takes_pixels: whether inputs are pixel values from 0 to 255; else they are in the training data's units.
+        resize: how an image of another size becomes an input.
         provider: the provider in use.
     """
 
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
     takes_pixels: bool
+    resize: Resize
     provider: Provider
 
     def predict(self, images: ArrayLike) -> Prediction: ...
@@ -109,6 +113,21 @@ def named_classes(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
 def takes_pixels(metadata: Mapping[str, str]) -> bool:
     """Whether a file takes pixel values from 0 to 255; assumed if its metadata does not say."""
     return metadata.get(SCALE, PIXELS) == PIXELS
+
+
+def resize_of(path: Path, metadata: Mapping[str, str]) -> Resize:
+    """How images of another size were resized in training; "crop" if a file's metadata does not say.
+
+    Raises:
+        InputError: they name another way than these.
+    """
+    way = metadata.get(RESIZE, "crop")
+    if way not in get_args(Resize):
+        raise InputError(
+            f"{path} says that images are resized by {way!r}, not by {', '.join(get_args(Resize))}",
+            hint="Export it again.",
+        )
+    return cast("Resize", way)
 
 
 def check_classes(path: Path, names: tuple[str, ...], logits: NDArray[np.float32]) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from edge_trgl.config.export_request import LOGITS
 from edge_trgl.deploy.network import Network
-from edge_trgl.deploy.prediction import Prediction, as_batch, check_classes, named_classes, takes_pixels
+from edge_trgl.deploy.prediction import Prediction, as_batch, check_classes, named_classes, resize_of, takes_pixels
 from edge_trgl.runtime.errors import InputError, UsageError
 
 _EXIT = re.compile(LOGITS + r"_(\d+)")
@@ -29,6 +29,7 @@ class Predictor:
         class_names: from the file; empty if it has none.
         input_shape: (C, H, W) for images, (C, L) for windows.
         takes_pixels: whether inputs are pixel values from 0 to 255; else they are in the training data's units.
+        resize: how an image of another size becomes an input: crop, squash or pad.
         num_exits: number of classifiers in the file.
         provider: the provider in use, and why no faster one is.
 
@@ -55,6 +56,7 @@ class Predictor:
         self._output = exits[(exit_number or len(exits)) - 1]
         self.class_names = named_classes(self._network.path, self._network.metadata)
         self.takes_pixels = takes_pixels(self._network.metadata)
+        self.resize = resize_of(self._network.path, self._network.metadata)
         self.provider = self._network.provider
 
     def predict(self, images: ArrayLike) -> Prediction:

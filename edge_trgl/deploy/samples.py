@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_trgl.config.data import Resize
 from edge_trgl.data.sources import npz
 from edge_trgl.runtime.errors import InputError
 
@@ -41,62 +41,68 @@ class Unreadable:
 
 
 def read_samples(
-    paths: Iterable[Path], shape: tuple[int, ...], *, pixels: bool = True
+    paths: Iterable[Path], shape: tuple[int, ...], *, pixels: bool = True, resize: Resize = "crop"
 ) -> Iterator[Sample | Unreadable]:
     """Read the samples of image files, `.npz` archives and folders of them, one at a time.
 
     Args:
         paths: files and folders; hidden files in folders are skipped.
-        shape: shape of a sample, (C, H, W) or (C, L). Images of another size are cropped and resized as for
-            training; arrays must have this shape.
+        shape: shape of a sample, (C, H, W) or (C, L). Images of another size are resized as `resize` says;
+            arrays must have this shape.
         pixels: whether the network takes pixel values from 0 to 255. If not, image files are unreadable, because
             they are not in the units of the training data.
+        resize: as in training.
     """
+    images = _Images(shape=shape, pixels=pixels, resize=resize)
     for path in paths:
-        yield from _folder(path, shape, pixels=pixels) if path.is_dir() else _file(str(path), shape, pixels=pixels)
+        yield from _folder(path, images) if path.is_dir() else _file(str(path), images)
 
 
-def _folder(path: Path, shape: tuple[int, ...], *, pixels: bool) -> Iterator[Sample | Unreadable]:
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """What image files become; see `read_samples`."""
+
+    shape: tuple[int, ...]
+    pixels: bool
+    resize: Resize
+
+
+def _folder(path: Path, images: _Images) -> Iterator[Sample | Unreadable]:
     # Imported here because it loads Pillow, 10 MiB that networks for windows do not need.
-    from edge_trgl.data.sources.image_folder import walk
+    from edge_trgl.data.sources.folder_layout import walk
 
     is_empty = True
     for file in walk(path):
         is_empty = False
-        yield from _file(file, shape, pixels=pixels)
+        yield from _file(file, images)
     if is_empty:
         yield Unreadable(file=str(path), reason=f"{path} holds no files")
 
 
-def _file(file: str, shape: tuple[int, ...], *, pixels: bool) -> Iterator[Sample | Unreadable]:
-    return _archive(file, shape) if file.endswith(ARCHIVE) else _image(file, shape, pixels=pixels)
+def _file(file: str, images: _Images) -> Iterator[Sample | Unreadable]:
+    return _archive(file, images.shape) if file.endswith(ARCHIVE) else _image(file, images)
 
 
-def _image(file: str, shape: tuple[int, ...], *, pixels: bool) -> Iterator[Sample | Unreadable]:
+def _image(file: str, images: _Images) -> Iterator[Sample | Unreadable]:
     try:
-        yield Sample(file=file, index=None, values=_decoded(file, shape, pixels=pixels))
+        yield Sample(file=file, index=None, values=_decoded(file, images))
     except InputError as error:
         yield Unreadable(file=file, reason=error.message)
 
 
-def _decoded(file: str, shape: tuple[int, ...], *, pixels: bool) -> NDArray[np.float32]:
-    from PIL import Image
-
+def _decoded(file: str, images: _Images) -> NDArray[np.float32]:
     from edge_trgl.data.sources.image_file import decode
 
     _require_content(file)
+    shape = images.shape
     if len(shape) != 3 or shape[0] not in (1, 3):
         wanted = " × ".join(map(str, shape))
         raise InputError(f"{file} is not an input for this network, which takes arrays of {wanted}")
-    if not pixels:
+    if not images.pixels:
         raise InputError(f"{file} has pixels; this network takes values in the units of its training data (.npz)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warnings about metadata
-            # Pillow warns above 89 megapixels and refuses twice as many; a board lacks memory even for the former.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = decode(file, size=shape[1:], channels=shape[0])
-    except (Image.DecompressionBombWarning, MemoryError) as error:
+        image = decode(file, size=(shape[1], shape[2]), channels=shape[0], resize=images.resize)
+    except MemoryError as error:
         raise InputError(f"the image {file} is too large: {str(error) or 'not enough memory'}") from error
     return _channels_first(image)
 

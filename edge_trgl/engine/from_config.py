@@ -17,6 +17,7 @@ from edge_trgl.method.transport import Multipliers, Transport
 from edge_trgl.networks.catalogue import build_chain
 from edge_trgl.networks.chain import Chain
 from edge_trgl.run.chain_layout import ChainLayout
+from edge_trgl.run.data_summary import augmentation_of
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.errors import UsageError
 
@@ -172,10 +173,8 @@ def augmentation(config: RunConfig, info: DatasetInfo) -> Augment:
 
     Windows are not augmented: a mirrored time series means something else, and what is safe depends on the sensor.
     """
-    if not config.data.augment or len(info.input_shape) != 3:
-        return Augment(crop_padding=0, flip=False)
-    padding = config.data.crop_padding
-    return Augment(min(info.shape[:2]) // 16 if padding is None else padding, config.data.flip)
+    chosen = augmentation_of(config.data, info.shape)
+    return Augment(crop_padding=chosen.crop_padding, flip=chosen.flip)
 
 
 def job_size(config: RunConfig, num_modules: int, num_samples: int) -> JobSize:

@@ -255,9 +255,12 @@ class _Exporting:
         last = first + len(parts) - 1
         inner = {boundary_name(number): boundary_name(number) for number in range(first, last)}
         chosen = [select_exits(traced, {**inner, **outputs}) for traced, _ in parts]
-        described = describe(self._normalisation, self._opened.info.class_names)
+        info = self._opened.info
+        described = describe(self._normalisation, info.class_names, info.summary.resize)
         if first > 1:
-            del described["preprocessing"], described["scale"]  # they describe images, which only the first takes
+            described = {
+                "class_names": described["class_names"]
+            }  # the rest describes images, which only the first takes
         model = join(
             chosen,
             input_shape=self._shapes[first - 1],

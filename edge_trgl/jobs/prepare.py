@@ -17,13 +17,10 @@ def run(run: Run, request: PrepareRequest) -> PrepareResult:
         seed=config.train.seed,
         validation=config.data.validation,
         image_size=config.data.image_size,
+        resize=config.data.resize,
+        strict=config.data.strict,
         limit=config.data.limit,
         choose_on=config.data.choose_on,
         survey_large=request.survey_large,
     )
-    return PrepareResult(
-        decoded=is_prepared(run.data),
-        shape=info.shape,
-        classes=info.num_classes,
-        images={name: split.num_images for name, split in info.splits.items()},
-    )
+    return PrepareResult(decoded=is_prepared(run.data), summary=info.summary)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from edge_trgl.config.export_request import Form
+from edge_trgl.run.data_summary import DataSummary
 from edge_trgl.run.export_record import (
     ChosenThresholds,
     ExportRecord,
@@ -59,15 +60,11 @@ class PrepareResult:
 
     Attributes:
         decoded: whether the images are decoded into records.
-        shape: of an image, (height, width, channels).
-        classes: number of classes.
-        images: number of images by split.
+        summary: what was found in the data.
     """
 
     decoded: bool
-    shape: tuple[int, ...]
-    classes: int
-    images: Mapping[str, int]
+    summary: DataSummary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ class Planning:
         prepared = self._jobs.do(PREPARE, PrepareRequest(survey_large=True)).result
         if prepared.decoded:
             return
-        height, width, _ = prepared.shape
+        height, width, _ = prepared.summary.shape
         self._jobs.tell(
             f"the images are large, {width}x{height} pixels, and are not scaled down; "
             "--image-size N (for example 224) trains on smaller ones, in less memory and time"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +12,7 @@ from edge_trgl.data.sources import cifar_binary, cifar_pickle, idx, npz, reading
 from edge_trgl.runtime.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from edge_trgl.config.data import Resize
     from edge_trgl.data.sources.source import Source
 
 
@@ -24,15 +26,28 @@ class _Format(Protocol):
     def load(self, folder: Path) -> Source: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Photos:
+    """How image files are read; see `load`."""
+
+    image_size: int | None
+    resize: Resize | None
+    strict: bool
+
+
 _FORMATS: tuple[_Format, ...] = (idx, cifar_pickle, cifar_binary, stl10)
 
 
-def load(spec: str, *, image_size: int | None = None) -> Source:
+def load(
+    spec: str, *, image_size: int | None = None, resize: Resize | None = None, strict: bool = False
+) -> Source:
     """Open a data set: read its labels now, and its images when they are asked for.
 
     Args:
         spec: `sample`, a directory, a `FILE.npz`, a `FILE.csv`, or the `FILE.toml` that describes CSV files.
         image_size: for folders of image files, the side in pixels of the square that every image becomes.
+        resize: how images of other proportions become a square; None to choose.
+        strict: whether a damaged image file is refused; else it is left out.
 
     Raises:
         InputError: the set is missing, damaged, of an unknown format, or has fewer than two classes.
@@ -40,7 +55,9 @@ def load(spec: str, *, image_size: int | None = None) -> Source:
     """
     if image_size is not None and image_size < 1:
         raise UsageError(f"--image-size is {image_size}; it must be 1 or more", hint="Give pixels: 96.")
-    source = _open(spec, image_size)
+    source = _open(spec, Photos(image_size=image_size, resize=resize, strict=strict))
+    if resize is not None:
+        source = replace(source, resize=resize)  # what predict does, too, to an image of another size
     if image_size is not None and source.shape[:-1] != (image_size, image_size):
         size = "×".join(map(str, reversed(source.shape[:-1])))
         raise UsageError(
@@ -51,12 +68,12 @@ def load(spec: str, *, image_size: int | None = None) -> Source:
     return source
 
 
-def _open(spec: str, image_size: int | None) -> Source:
+def _open(spec: str, photos: Photos) -> Source:
     path = Path(spec).expanduser()
     if spec == "sample":
         return sample.load()
     if path.is_dir():
-        return _open_folder(path, image_size)
+        return _open_folder(path, photos)
     if not path.exists():
         raise InputError(
             f"there is no data set {spec}",
@@ -71,7 +88,7 @@ def _open(spec: str, image_size: int | None) -> Source:
     return npz.load(path)
 
 
-def _open_folder(folder: Path, image_size: int | None) -> Source:
+def _open_folder(folder: Path, photos: Photos) -> Source:
     sets = [(set_format, path) for set_format in _FORMATS for path in set_format.detect(folder)]
     if len(sets) > 1:
         raise InputError(
@@ -87,7 +104,7 @@ def _open_folder(folder: Path, image_size: int | None) -> Source:
     from edge_trgl.data.sources import image_folder
 
     if image_folder.detect(folder):
-        return image_folder.load(folder, image_size=image_size)
+        return image_folder.load(folder, image_size=photos.image_size, resize=photos.resize, strict=photos.strict)
     known = [*(set_format.FILE_NAMES for set_format in _FORMATS), readings.FILE_NAMES, image_folder.FILE_NAMES]
     raise InputError(
         f"{folder} is not a data set of a known format",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_trgl.data.sources.image_file import decode, read_header
+from edge_trgl.data.sources.folder_layout import class_names, detect, split_folders, subfolders, walk
+from edge_trgl.data.sources.image_file import UnreadableImageError, decode, read_header
+from edge_trgl.data.sources.image_size import choose_fitting, sizes_of
 from edge_trgl.data.sources.source import IMAGE_FOLDERS, Source, batch_size, check_image_bytes
-from edge_trgl.data.sources.streams import as_input_error
+from edge_trgl.run.data_summary import UnreadableFile
 from edge_trgl.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,8 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edge_trgl.config.data import Resize
+    from edge_trgl.data.sources.image_size import Fitting
+
+__all__ = ["FILE_NAMES", "FolderSplit", "detect", "load", "walk"]
+
 FILE_NAMES = "train/CLASS/… with val/CLASS/… and test/CLASS/… beside it, or CLASS/… (image files)"
-_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,119 +34,144 @@ class FolderSplit:
     """Image files of one split, each opened when it is read.
 
     Args:
+        folder: of the whole set.
         labels: int64 [N].
         paths: N files.
-        shape: (H, W, C) that every image becomes.
-        size: side in pixels to resize to; None if all images have the same size.
+        fitting: the size that every image becomes, and how.
+        channels: 1 for grey, 3 for RGB.
+        strict: whether an image that cannot be decoded is refused; else it is left out.
+        unreadable: those that were left out so far, by their position.
     """
 
+    folder: Path
     labels: NDArray[np.int64]
     paths: tuple[str, ...]
-    shape: tuple[int, int, int]
-    size: int | None
+    fitting: Fitting
+    channels: int
+    strict: bool
+    unreadable: dict[int, UnreadableFile] = field(default_factory=dict)
 
     def batches(self, samples: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """Decode some of the images; see `Split.batches`."""
-        step = batch_size(int(np.prod(self.shape)))
+        step = batch_size(self.channels * int(np.prod(self.fitting.size)))
         for first in range(0, len(samples), step):
-            yield np.stack([self._image(sample) for sample in samples[first : first + step].tolist()])
+            decoded = [self._image(sample) for sample in samples[first : first + step].tolist()]
+            images = [image for image in decoded if image is not None]
+            if images:
+                yield np.stack(images)
 
-    def _image(self, sample: int) -> NDArray[np.uint8]:
-        size = None if self.size is None else self.shape[:2]
-        return decode(self.paths[sample], size=size, channels=self.shape[2])
+    def _image(self, sample: int) -> NDArray[np.uint8] | None:
+        path, fitting = self.paths[sample], self.fitting
+        try:
+            return decode(path, size=fitting.size, channels=self.channels, resize=fitting.resize)
+        except UnreadableImageError as error:
+            if self.strict:
+                raise
+            self.unreadable[sample] = _unreadable(self.folder, path, error)
+            return None
 
 
-def detect(folder: Path) -> bool:
-    """Return whether `folder` has one of the three split folders, or a sub-folder with a file in it."""
-    has_split = any((folder / name).is_dir() for name in _SPLITS)
-    return has_split or any(_has_file(child) for child in _subfolders(folder))
+class _Survey:
+    """The headers of the files of a set; those of no use are noted and left out."""
+
+    def __init__(self, folder: Path, *, strict: bool) -> None:
+        self._folder = folder
+        self._strict = strict
+        self.sizes: list[tuple[int, int]] = []
+        self.all_grey = True
+        self.no_images: Counter[str] = Counter()
+        self.unreadable: list[UnreadableFile] = []
+
+    def readable(self, path: str) -> bool:
+        """Read a header; return whether the file is an image that can be read, as far as the header tells."""
+        try:
+            header = read_header(path)
+        except UnreadableImageError as error:
+            if not error.is_image:
+                self.no_images[Path(path).suffix.lower()] += 1
+                return False
+            if self._strict:
+                raise
+            self.unreadable.append(_unreadable(self._folder, path, error))
+            return False
+        self.sizes.append((header.height, header.width))
+        self.all_grey = self.all_grey and header.grey
+        return True
+
+    def files(self, folder: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """Return the images of one split, and the label of each, int64 [N].
+
+        Raises:
+            InputError: a class folder holds no image, or is not among `names`, the classes of the training images.
+        """
+        paths: list[str] = []
+        labels: list[int] = []
+        for child in subfolders(folder):
+            if child.name not in names:
+                raise InputError(
+                    f"{child} is a class that the training images do not have",
+                    hint=f"The classes are: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}",
+                )
+            class_paths = [path for path in walk(child) if self.readable(path)]
+            if not class_paths:
+                raise InputError(
+                    f"the class folder {child} {self._why_empty(child)}", hint="Put images in it or remove it."
+                )
+            paths += class_paths
+            labels += [names.index(child.name)] * len(class_paths)
+        return tuple(paths), np.array(labels, np.int64)
+
+    def _why_empty(self, child: Path) -> str:
+        below = f"{child.relative_to(self._folder)}/"
+        unreadable = [file for file in self.unreadable if file.file.startswith(below)]
+        if not unreadable:
+            return "holds no images" if next(walk(child), None) else "is empty"
+        first = unreadable[0]
+        return f"holds no image that can be read; {Path(first.file).name}: {first.reason}"
 
 
-def load(folder: Path, *, image_size: int | None) -> Source:
+def load(
+    folder: Path, *, image_size: int | None = None, resize: Resize | None = None, strict: bool = False
+) -> Source:
     """List the files and read every header.
 
     Args:
         folder: holds class folders, or split folders that hold class folders.
-        image_size: side in pixels of the square that every image becomes; may be None if all images have the
-            same size.
+        image_size: side in pixels of the square that every image becomes; None to choose one where sizes differ.
+        resize: how images of other proportions become a square; None to choose.
+        strict: whether a damaged image is refused; else it is left out.
 
     Raises:
-        InputError: a class folder is empty or not among those of the training images, an image cannot be read,
-            or sizes differ and no `image_size` is given.
+        InputError: the folders are not splits and classes, a class has no image, or, if `strict`, an image cannot
+            be read.
     """
-    folders = _split_folders(folder)
-    class_names = tuple(child.name for child in _subfolders(folders["train"]))
-    files = {split: _files(path, class_names) for split, path in folders.items()}
-    shape = _shape([path for paths, _ in files.values() for path in paths], image_size)
+    folders, notices = split_folders(folder)
+    names = class_names(folders["train"])
+    survey = _Survey(folder, strict=strict)
+    files = {split: survey.files(path, names) for split, path in folders.items()}
+    sizes, channels = np.array(survey.sizes, np.int64).reshape(-1, 2), 1 if survey.all_grey else 3
+    fitting = choose_fitting(sizes, image_size=image_size, resize=resize, channels=channels)
+    shape = (*fitting.size, channels)
     check_image_bytes(folder, int(np.prod(shape)))
     return Source(
         format=IMAGE_FOLDERS,
         shape=shape,
         dtype="uint8",
-        class_names=class_names,
+        class_names=names,
         splits={
-            split: FolderSplit(labels=labels, paths=paths, shape=shape, size=image_size)
+            split: FolderSplit(
+                folder=folder, labels=labels, paths=paths, fitting=fitting, channels=channels, strict=strict
+            )
             for split, (paths, labels) in files.items()
         },
+        notices=notices,
+        sizes=sizes_of(sizes),
+        resize=fitting.resize,
+        size_from=fitting.size_from,
+        no_images=survey.no_images,
+        unreadable=tuple(survey.unreadable),
     )
 
 
-def _split_folders(folder: Path) -> dict[str, Path]:
-    folders = {name: folder / name for name in _SPLITS if (folder / name).is_dir()}
-    if folders and "train" not in folders:
-        raise InputError(
-            f"{folder} has {' and '.join(folders)} but no train folder",
-            hint="Put the training images in train/CLASS/…",
-        )
-    return folders or {"train": folder}
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    with as_input_error(folder):
-        return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def walk(folder: Path) -> Iterator[str]:
-    """Yield the path of every file below a folder in alphabetical order, leaving out hidden ones."""
-    for parent, children, names in os.walk(folder, followlinks=True):
-        children[:] = sorted(child for child in children if not child.startswith("."))
-        yield from (f"{parent}/{name}" for name in sorted(names) if not name.startswith("."))
-
-
-def _has_file(folder: Path) -> bool:
-    return next(walk(folder), None) is not None
-
-
-def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the files of one split, and the label of each, int64 [N]."""
-    paths: list[str] = []
-    labels: list[int] = []
-    for child in _subfolders(folder):
-        if child.name not in class_names:
-            raise InputError(
-                f"{child} is a class that the training images do not have",
-                hint=f"The classes are: {', '.join(class_names[:10])}{' …' if len(class_names) > 10 else ''}",
-            )
-        class_paths = list(walk(child))
-        if not class_paths:
-            raise InputError(f"the class folder {child} is empty", hint="Put images in it or remove it.")
-        paths += class_paths
-        labels += [class_names.index(child.name)] * len(class_paths)
-    return tuple(paths), np.array(labels, np.int64)
-
-
-def _shape(paths: list[str], image_size: int | None) -> tuple[int, int, int]:
-    """Return (H, W, C) of all images; reads every header, so that a broken file is noticed at once."""
-    first, all_grey = None, True
-    for path in paths:
-        header = read_header(path)
-        size = (header.height, header.width)
-        first = first or size
-        all_grey = all_grey and header.grey
-        if image_size is None and size != first:
-            raise InputError(
-                f"{path} has {size[1]}×{size[0]} pixels and {paths[0]} has {first[1]}×{first[0]}",
-                hint="Pass --image-size N to turn every image into N×N pixels.",
-            )
-    height, width = (image_size, image_size) if image_size is not None else first or (0, 0)
-    return height, width, 1 if all_grey else 3
+def _unreadable(folder: Path, path: str, error: UnreadableImageError) -> UnreadableFile:
+    return UnreadableFile(file=str(Path(path).relative_to(folder)), reason=error.reason)

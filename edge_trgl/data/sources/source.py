@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from edge_trgl.run.data_summary import SizeFrom, Sizes, UnreadableFile
 from edge_trgl.runtime.errors import InputError
 from edge_trgl.runtime.units import MIB
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
+
+    from edge_trgl.config.data import Resize
 
 BATCH_BYTES = MIB
 MAX_IMAGE_BYTES = 1 << 26
@@ -35,12 +38,16 @@ class Split(Protocol):
             samples: int64, ascending positions from 0 to N - 1.
 
         Yields:
-            The images in that order, as contiguous [B, *shape] arrays of about a megabyte, or of one image where
-            an image is larger.
+            The images in that order, without those that are `unreadable`, as contiguous [B, *shape] arrays of
+            about a megabyte, or of one image where an image is larger.
 
         Raises:
             InputError: a file is damaged or cut short.
         """
+
+    @property
+    def unreadable(self) -> Mapping[int, UnreadableFile]:
+        """The images, by their position, that turned out to be unreadable while they were streamed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,11 @@ class Source:
         splits: "train" and, where the set has them, "val" and "test".
         groups: which training samples belong together; None if none do.
         notices: sentences about what was done to the data, which the user should know.
+        sizes: of the images before they are resized; None if all have `shape`.
+        resize: how an image of another size becomes `shape`.
+        size_from: where the size of `shape` comes from.
+        no_images: number of files that are no images and are left out, by the ending of their names.
+        unreadable: images that are left out because already their header cannot be read.
     """
 
     format: str
@@ -77,6 +89,11 @@ class Source:
     splits: Mapping[str, Split]
     groups: Groups | None = None
     notices: tuple[str, ...] = ()
+    sizes: Sizes | None = None
+    resize: Resize = "crop"
+    size_from: SizeFrom = "files"
+    no_images: Mapping[str, int] = field(default_factory=dict)
+    unreadable: tuple[UnreadableFile, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +107,11 @@ class StreamedSplit:
 
     labels: NDArray[np.int64]
     read_all: Callable[[], Iterator[NDArray[Any]]]
+
+    @property
+    def unreadable(self) -> Mapping[int, UnreadableFile]:
+        """None: damage in a file of many images is an error."""
+        return {}
 
     def batches(self, samples: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
         """Stream some of the images; see `Split.batches`.

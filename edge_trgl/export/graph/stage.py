@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edge_trgl.config.data import Resize
+
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
@@ -77,8 +79,11 @@ class Stage(nn.Module):
         return {name: weight.detach() for name, weight in self.named_parameters()} | dict(self.named_buffers())
 
 
-def describe(normalisation: Normalisation, class_names: Sequence[str]) -> dict[str, str]:
-    """The metadata of an exported file: `class_names` (a JSON list), `preprocessing` (a sentence) and `scale`."""
+def describe(normalisation: Normalisation, class_names: Sequence[str], resize: Resize) -> dict[str, str]:
+    """The metadata of an exported file: `class_names` (a JSON list), and what must be done to its inputs.
+
+    These are `preprocessing` (a sentence), `scale`, and of images `resize`, how one of another size was resized.
+    """
     scale = normalisation.scale
     units = "values from 0 to 255" if scale == 255 else "values in the units of the training data"
     samples = "images [N, C, H, W]" if len(normalisation.input_shape) == 3 else "windows [N, C, L]"
@@ -86,10 +91,12 @@ def describe(normalisation: Normalisation, class_names: Sequence[str]) -> dict[s
         f"(input / {scale:g} - mean) / std, "
         f"mean {_numbers(normalisation.mean)}, std {_numbers(normalisation.std)}, is part of the graph"
     )
+    of_images = {"resize": resize} if len(normalisation.input_shape) == 3 else {}
     return {
         "class_names": json.dumps(list(class_names)),
         "preprocessing": f"Give float32 {samples} with {units}; {normalised}.",
         "scale": f"{scale:g}",
+        **of_images,
     }
 
 

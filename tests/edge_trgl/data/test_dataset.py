@@ -68,7 +68,7 @@ def test_a_cut_file_is_named(prepared, name):
 
 def test_another_version_is_refused(prepared, monkeypatch):
     folder, info = prepared
-    monkeypatch.setattr(dataset, "SCHEMA", 3)
+    monkeypatch.setattr(dataset, "SCHEMA", dataset.SCHEMA + 1)
     newer = dataset.encode(info)
     monkeypatch.undo()
     (folder / DATASET_FILE).write_bytes(newer)

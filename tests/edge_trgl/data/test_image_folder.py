@@ -1,14 +1,16 @@
-"""Folders of image files: sizes, colours, orientation, and errors."""
+"""Folders of image files: splits and classes, colours, orientation, and what is left out."""
 
 from __future__ import annotations
+
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edge_trgl.data import is_prepared, open_dataset
 from edge_trgl.data.prepare import prepare
 from edge_trgl.data.sources import load
-from edge_trgl.data.sources.image_file import decode
 from edge_trgl.runtime.errors import InputError
 
 
@@ -33,22 +35,6 @@ def _refused(folder, message, **options):
     return caught.value.hint
 
 
-def test_differing_sizes_need_the_option(tmp_path):
-    _two_classes(tmp_path, np.zeros((4, 4), np.uint8), np.zeros((4, 6), np.uint8))
-    hint = _refused(tmp_path, r"b/1.png has 6×4 pixels and .*a/1.png has 4×4")
-    assert "--image-size" in hint
-    source = load(str(tmp_path), image_size=4)
-    assert source.shape == (4, 4, 1)
-    assert _pixels(source).shape == (2, 4, 4, 1)
-
-
-def test_resizing_keeps_the_proportions_and_the_middle(tmp_path):
-    wide = np.zeros((4, 12), np.uint8)
-    wide[:, 4:8] = 200
-    _two_classes(tmp_path, wide, wide)
-    assert (_pixels(load(str(tmp_path), image_size=4)) == 200).all()
-
-
 def test_grey_stays_grey_unless_one_image_has_colour(tmp_path):
     _two_classes(tmp_path, np.full((2, 2), 7, np.uint8), np.full((2, 2), 9, np.uint8))
     assert load(str(tmp_path)).shape == (2, 2, 1)
@@ -57,25 +43,6 @@ def test_grey_stays_grey_unless_one_image_has_colour(tmp_path):
     source = load(str(tmp_path))
     assert source.shape == (2, 2, 3)
     assert _pixels(source)[:, 0, 0].tolist() == [[7, 7, 7], [9, 9, 9], [1, 2, 3]]
-
-
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
-    _save(tmp_path / "deep.png", np.array([[0, 256, 32768, 65535]], np.uint16))
-    assert decode(str(tmp_path / "deep.png"), size=None, channels=1)[0, :, 0].tolist() == [0, 1, 128, 255]
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-def test_modes_become_rgb(tmp_path, mode):
-    Image.new("RGB", (3, 2), (255, 255, 255)).convert(mode).save(tmp_path / "image.tiff")
-    pixels = decode(str(tmp_path / "image.tiff"), size=None, channels=3)
-    assert pixels.shape == (2, 3, 3)
-    assert (pixels == 255).all()
-
-
-def test_floating_point_images_are_refused(tmp_path):
-    _save(tmp_path / "image.tiff", np.zeros((2, 2), np.float32))
-    with pytest.raises(InputError, match="its pixels are floating-point numbers"):
-        decode(str(tmp_path / "image.tiff"), size=None, channels=1)
 
 
 def test_photographs_are_turned_upright(tmp_path):
@@ -87,21 +54,6 @@ def test_photographs_are_turned_upright(tmp_path):
     source = load(str(tmp_path))
     assert source.shape == (3, 1, 1)
     assert _pixels(source)[0, :, 0, 0].tolist() == [10, 20, 30]
-
-
-def test_a_file_that_is_no_image_is_named(tmp_path):
-    _two_classes(tmp_path, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
-    (tmp_path / "a" / "notes.png").write_text("hello")
-    assert _refused(tmp_path, "a/notes.png cannot be read as an image")
-
-
-def test_a_corrupt_image_is_named(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    _two_classes(tmp_path / "set", noise, noise)
-    path = tmp_path / "set" / "b" / "1.png"
-    path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(InputError, match=r"b/1\.png cannot be read as an image"):
-        prepare(str(tmp_path / "set"), tmp_path / "data", seed=0, validation=0)
 
 
 def test_hidden_files_are_left_out_and_deeper_folders_are_searched(tmp_path):
@@ -134,10 +86,135 @@ def test_one_class_is_not_enough(tmp_path):
 
 
 def test_no_training_folder(tmp_path):
-    _save(tmp_path / "test" / "a" / "1.png", np.zeros((2, 2), np.uint8))
-    assert _refused(tmp_path, "has test but no train folder")
+    _save(tmp_path / "Testing" / "a" / "1.png", np.zeros((2, 2), np.uint8))
+    assert _refused(tmp_path, "has Testing but no train folder")
 
 
-def test_an_empty_training_folder(tmp_path):
-    (tmp_path / "train").mkdir()
-    assert _refused(tmp_path, "an image has 0 bytes|training images of 0 classes")
+def test_a_training_folder_without_classes(tmp_path):
+    _save(tmp_path / "train" / "1.png", np.zeros((2, 2), np.uint8))
+    assert _refused(tmp_path, "train has no class folders")
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train", "val", "test"),
+        ("Training", "VALIDATION", "Testing"),
+        ("TRAIN", "Valid", "Test"),
+        ("train", "dev", "TEST"),
+    ],
+)
+def test_splits_go_by_several_names(tmp_path, train, val, test):
+    for number, name in enumerate((train, val, test), 1):
+        _two_classes(tmp_path / name, np.full((2, 2), number, np.uint8), np.full((2, 2), number, np.uint8))
+    source = load(str(tmp_path))
+    assert source.class_names == ("a", "b")
+    assert [_pixels(source, split).max() for split in ("train", "val", "test")] == [1, 2, 3]
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path):
+    for name in ("train", "val", "Valid"):
+        _two_classes(tmp_path / name, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
+    assert _refused(tmp_path, "has both Valid and val for one split")
+
+
+@pytest.mark.parametrize("place", ["train/Test/a", "train/a/test"])
+def test_a_split_is_no_class(tmp_path, place):
+    _two_classes(tmp_path / "train", np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
+    _save(tmp_path / place / "2.png", np.zeros((2, 2), np.uint8))
+    assert "train/CLASS" in _refused(tmp_path, "which is the name of a split and not of a class")
+
+
+def test_splits_below_classes_are_refused(tmp_path):
+    for name in ("a/train", "a/test", "b/train", "b/test"):
+        _save(tmp_path / name / "1.png", np.zeros((2, 2), np.uint8))
+    assert _refused(tmp_path, "a has the folder test, which is the name of a split")
+
+
+def test_a_folder_beside_the_splits_is_told(tmp_path):
+    _two_classes(tmp_path / "train", np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
+    (tmp_path / "unlabelled").mkdir()
+    assert load(str(tmp_path)).notices == ("the folder unlabelled stands beside train and is not used",)
+
+
+def _noise(seed=0, side=32):
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def test_other_files_beside_the_images_are_left_out_and_counted(tmp_path):
+    _two_classes(tmp_path, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
+    for name in ("labels.csv", "notes.TXT", "more.txt", "Thumbs.db", "README"):
+        (tmp_path / "a" / name).write_text("file,label\n1.png,a\n")
+    (tmp_path / "__MACOSX" / "a").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "a" / "1.png").write_text("resources")
+    for strict in (False, True):
+        source = load(str(tmp_path), strict=strict)
+        assert source.class_names == ("a", "b")
+        assert source.splits["train"].labels.tolist() == [0, 1]
+        assert source.no_images == {".csv": 1, ".txt": 2, ".db": 1, "": 1}
+        assert source.unreadable == ()
+
+
+BAD_HEADERS = {
+    "notes.png": (lambda path: path.write_text("hello"), "its beginning is not that of an image"),
+    "empty.jpg": (lambda path: path.touch(), "it is empty"),
+    "phone.HEIC": (lambda path: path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(99)), "HEIC is not supported"),
+    "pipe.jpg": (os.mkfifo, "it is not a file"),
+    "gone.jpg": (lambda path: path.symlink_to("nowhere"), "it is not a file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_HEADERS)
+def test_an_image_that_cannot_be_opened_is_left_out_and_listed(tmp_path, name):
+    _two_classes(tmp_path, _noise(), _noise())
+    make, reason = BAD_HEADERS[name]
+    make(tmp_path / "b" / name)
+    source = load(str(tmp_path))
+    assert source.splits["train"].labels.tolist() == [0, 1]
+    ((file),) = source.unreadable
+    assert file.file == f"b/{name}"
+    assert reason in file.reason
+    assert _refused(tmp_path, f"b/{name} cannot be read as an image: {reason}", strict=True)
+
+
+def _cut_short(path, form="JPEG"):
+    _save(path, _noise(side=64), format=form)
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_damage_in_the_pixels_leaves_the_image_out(tmp_path, form):
+    _two_classes(tmp_path / "set", _noise(side=64), _noise(side=64))
+    for number in range(2, 8):
+        _save(tmp_path / "set" / "a" / f"{number}.png", _noise(number, 64))
+    for number in (3, 5):
+        _cut_short(tmp_path / "set" / "a" / f"{number}.png", form)
+    info = prepare(str(tmp_path / "set"), tmp_path / "data", seed=0, validation=0.2)
+    assert sum(split.num_images for split in info.splits.values()) == 6
+    assert open_dataset(tmp_path / "data") == info
+    assert [file.file for file in info.summary.unreadable] == ["a/3.png", "a/5.png"]
+    stored = np.concatenate([np.fromfile(path, np.uint8) for path in (tmp_path / "data").glob("*.images")])
+    sums = stored.reshape(6, -1).sum(axis=1, dtype=int)
+    assert sorted(sums) == sorted(_noise(seed, 64).sum(dtype=int) for seed in (0, 0, 2, 4, 6, 7))
+    assert prepare(str(tmp_path / "set"), tmp_path / "again", seed=0, validation=0.2) == info
+    with pytest.raises(InputError, match=r"a/[35]\.png cannot be read as an image"):
+        prepare(str(tmp_path / "set"), tmp_path / "data", seed=0, validation=0.2, strict=True)
+
+
+def test_a_class_whose_images_are_all_damaged_is_named(tmp_path):
+    _two_classes(tmp_path / "set", _noise(), _noise())
+    for number in (1, 2):
+        _save(tmp_path / "set" / "a" / f"{number}.png", _noise())
+        _cut_short(tmp_path / "set" / "b" / f"{number}.png")
+    with pytest.raises(InputError, match="the training images of the class b cannot be read"):
+        prepare(str(tmp_path / "set"), tmp_path / "data", seed=0, validation=0)
+    assert not is_prepared(tmp_path / "data")
+
+
+def test_a_class_without_an_image_that_opens_is_named(tmp_path):
+    _two_classes(tmp_path, _noise(), _noise())
+    (tmp_path / "b" / "1.png").rename(tmp_path / "b" / "1.heic")
+    (tmp_path / "b" / "1.heic").write_bytes(bytes(50))
+    assert _refused(tmp_path, "class folder .*/b holds no image that can be read; 1.heic: HEIC is not supported")
+    (tmp_path / "b" / "1.heic").rename(tmp_path / "b" / "1.csv")
+    assert _refused(tmp_path, "class folder .*/b holds no images")

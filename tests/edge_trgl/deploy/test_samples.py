@@ -54,18 +54,19 @@ KINDS = {
 GREY = [kind for kind in KINDS if kind.split()[0] in ("grey.png", "black", "grey", "sixteen")]
 
 
+@pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
 @pytest.mark.parametrize(("kind", "channels"), [*((kind, 3) for kind in KINDS), *((kind, 1) for kind in GREY)])
-def test_images_are_turned_into_what_training_sees(tmp_path, kind, channels):
+def test_images_are_turned_into_what_training_sees(tmp_path, kind, channels, resize):
     KINDS[kind](tmp_path / kind)
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)
     KINDS[kind](tmp_path / "set" / "a" / kind)
     # A set has three channels where one of its images has colours.
     picture().convert("L" if channels == 1 else "RGB").save(tmp_path / "set" / "b" / "other.png")
-    source = image_folder.load(tmp_path / "set", image_size=8)
+    source = image_folder.load(tmp_path / "set", image_size=8, resize=resize)
     assert source.shape == (8, 8, channels)
     (trained,) = source.splits["train"].batches(np.array([0]))
-    (sample,) = read(tmp_path / kind, shape=(channels, 8, 8))
+    (sample,) = read(tmp_path / kind, shape=(channels, 8, 8), resize=resize)
     assert sample.values.dtype == np.float32
     np.testing.assert_array_equal(sample.values, trained[0].transpose(2, 0, 1))
 
@@ -169,12 +170,12 @@ def test_whatever_was_damaged_is_an_image_or_a_sentence(scratch, data):
 
 
 def test_what_pillow_thinks_of_metadata_is_no_line_of_ours(tmp_path, monkeypatch, recwarn):
-    def decode(path, *, size, channels):
+    def eight_bit(image):
         warnings.warn("corrupt EXIF data", UserWarning, stacklevel=1)
-        return np.zeros((*size, channels), np.uint8)
+        return image
 
     picture().save(tmp_path / "a.jpg")
-    monkeypatch.setattr("edge_trgl.data.sources.image_file.decode", decode)
+    monkeypatch.setattr("edge_trgl.data.sources.image_file._eight_bit", eight_bit)
     assert isinstance(read(tmp_path)[0], Sample)
     assert not recwarn.list
 

@@ -99,6 +99,7 @@ def test_the_net_of_a_table_has_the_papers_modules(table):
         splits={},
         mean=(0.5,) * shape[-1],
         std=(0.5,) * shape[-1],
+        summary=None,
         fingerprint="",
     )
     with torch.device("meta"):

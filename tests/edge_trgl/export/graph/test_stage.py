@@ -50,16 +50,18 @@ def test_tensors_have_the_names_of_a_modules_file_and_stand_once():
 
 
 def test_the_description():
-    of_images = describe(normalisation((2, 4, 4)), ["cat", "öäü", "a,b"])
+    of_images = describe(normalisation((2, 4, 4)), ["cat", "öäü", "a,b"], "pad")
     assert json.loads(of_images["class_names"]) == ["cat", "öäü", "a,b"]
     assert of_images["preprocessing"] == (
         "Give float32 images [N, C, H, W] with values from 0 to 255; (input / 255 - mean) / std, "
         "mean [0.5, 0.25], std [0.5, 0.125], is part of the graph."
     )
-    of_windows = describe(normalisation((2, 4), scale=1), [])
+    assert of_images["resize"] == "pad"
+    of_windows = describe(normalisation((2, 4), scale=1), [], "crop")
+    assert "resize" not in of_windows
     wanted = "Give float32 windows [N, C, L] with values in the units of the training data;"
     assert of_windows["preprocessing"].startswith(wanted)
     assert takes_pixels(of_images)
     assert not takes_pixels(of_windows)
-    of_bytes = describe(normalisation((2, 4)), [b"caf\xe9".decode(errors="surrogateescape")])
+    of_bytes = describe(normalisation((2, 4)), [b"caf\xe9".decode(errors="surrogateescape")], "crop")
     assert of_bytes["class_names"].isascii()
