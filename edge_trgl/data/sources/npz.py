@@ -2,18 +2,21 @@
 
 A text `axes` names the axes of x, for all splits: N samples, C channels, H and W of images, L of windows (time
 series, such as those of a wearable sensor). It may be left out where the shape is unambiguous.
+
+Labels are whole numbers or text; `class_names`, text [classes], names those that are numbers. `g_train`, numbers
+or text [N], says which training samples belong together (a person, a machine).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_trgl.data.sources.npz_array import ArrayHeader, array_names, open_array, read_text
-from edge_trgl.data.sources.source import Source, StreamedSplit, check_image_bytes, renumber
+from edge_trgl.data.sources.npz_labels import check_count, read_groups, read_labels
+from edge_trgl.data.sources.source import Source, StreamedSplit, check_image_bytes
 from edge_trgl.data.sources.streams import read_all_records
 from edge_trgl.runtime.errors import InputError
 
@@ -64,31 +67,64 @@ class _StoredOrder:
         return "NLC" if "L" in self.axes else "NHWC"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Samples:
+    """The array of one split.
+
+    Args:
+        header: what its header says.
+        order: how its samples are stored.
+    """
+
+    header: ArrayHeader
+    order: _StoredOrder
+
+    @property
+    def dtype(self) -> str:
+        """What its values become: bytes stay bytes, all other numbers are float32."""
+        return "uint8" if self.header.dtype == np.uint8 else "float32"
+
+    def read(self) -> Iterator[NDArray[Any]]:
+        """Yield all samples, [B, *shape] of `dtype`.
+
+        Raises:
+            InputError: the array is cut short, or holds a value that is not finite.
+        """
+        header = self.header
+        record_bytes = int(np.prod(self.order.shape)) * header.dtype.itemsize
+        with open_array(header.path, header.name) as (stream, _):
+            for records in read_all_records(header.path, stream, header.shape[0], record_bytes):
+                with np.errstate(over="ignore"):
+                    values = records.view(header.dtype).astype(self.dtype, copy=False)
+                _check_finite(header, values)
+                yield self.order.channels_last(values)
+
+
 def load(path: Path) -> Source:
     """Read the labels, and the headers of the images.
 
     Raises:
-        InputError: an array is missing, damaged, or of another dtype, or its axes are ambiguous.
+        InputError: an array is missing, damaged, or of a dtype that it cannot have, or its axes are ambiguous.
     """
     names = array_names(path)
     splits = [split for split in _SPLITS if split == "train" or f"x_{split}" in names]
-    images = {split: _image_header(path, f"x_{split}") for split in splits}
     axes = _read_axes(path) if "axes" in names else None
-    orders = {split: _stored_order(header, axes) for split, header in images.items()}
-    _check_equal(path, images, orders)
-    class_names, labels = renumber(path, {split: _read_labels(path, split) for split in splits})
-    _check_counts(images, labels)
+    samples = {split: _samples(path, f"x_{split}", axes) for split in splits}
+    _check_equal(path, samples)
+    labels = read_labels(path, splits, has_names="class_names" in names)
+    for split, array in samples.items():
+        check_count(array.header, f"y_{split}", len(labels.of_split[split]))
     return Source(
         format="npz archive",
-        shape=orders["train"].shape,
-        dtype=images["train"].dtype.name,
-        class_names=class_names,
+        shape=samples["train"].order.shape,
+        dtype=samples["train"].dtype,
+        class_names=labels.class_names,
         splits={
-            split: StreamedSplit(
-                labels=labels[split], read_all=partial(_read_images, images[split], orders[split])
-            )
-            for split in splits
+            split: StreamedSplit(labels=labels.of_split[split], read_all=array.read)
+            for split, array in samples.items()
         },
+        groups=read_groups(path, len(labels.of_split["train"])) if "g_train" in names else None,
+        notices=(*_cast(samples), *labels.notices),
     )
 
 
@@ -102,20 +138,33 @@ def load_samples(path: Path) -> tuple[tuple[int, ...], Iterator[NDArray[Any]]]:
         InputError: as `load`; some damage is noticed only when the samples are read.
     """
     names = array_names(path)
-    header = _image_header(path, "x" if "x" in names else "x_test")
-    order = _stored_order(header, _read_axes(path) if "axes" in names else None)
-    return order.shape, _read_images(header, order)
+    samples = _samples(path, "x" if "x" in names else "x_test", _read_axes(path) if "axes" in names else None)
+    return samples.order.shape, samples.read()
 
 
-def _image_header(path: Path, name: str) -> ArrayHeader:
+def _samples(path: Path, name: str, axes: str | None) -> _Samples:
     with open_array(path, name) as (_, header):
         pass
-    if header.dtype.name not in ("uint8", "float32"):
+    if header.dtype.kind not in "iuf":
         raise InputError(
-            f"{header} is of {header.dtype}; images and windows are uint8 or float32",
-            hint="Convert it with .astype.",
+            f"{header} is of {header.dtype}; images and windows are numbers", hint="Convert it with .astype."
         )
-    return header
+    order = _stored_order(header, axes)
+    if "L" not in order.axes and header.dtype.kind != "f" and header.dtype != np.uint8:
+        raise InputError(
+            f"{header} is of {header.dtype}; images are uint8, from 0 to 255, or floating point",
+            hint="Convert it: .astype(numpy.uint8) if its values are from 0 to 255, else .astype(numpy.float32).",
+        )
+    return _Samples(header=header, order=order)
+
+
+def _cast(samples: dict[str, _Samples]) -> list[str]:
+    """Say which arrays are not stored as they are read."""
+    return [
+        f"{array.header.name} is {array.header.dtype} and is read as float32"
+        for array in samples.values()
+        if array.header.dtype.name not in ("uint8", "float32")
+    ]
 
 
 def _read_axes(path: Path) -> str:
@@ -150,47 +199,13 @@ def _axes_of_shape(header: ArrayHeader) -> str:
     raise InputError(f"{header} has the shape {header.shape}: its axes are ambiguous", hint=_NAME_AXES)
 
 
-def _check_equal(path: Path, images: dict[str, ArrayHeader], orders: dict[str, _StoredOrder]) -> None:
-    kinds = {(orders[split].shape, header.dtype.name) for split, header in images.items()}
+def _check_equal(path: Path, samples: dict[str, _Samples]) -> None:
+    kinds = {(array.order.shape, array.dtype) for array in samples.values()}
     if len(kinds) > 1:
         raise InputError(
             f"{path}: the splits differ in the size or dtype of their images or windows",
             hint="Save all of them with the same shape and dtype.",
         )
-
-
-def _read_labels(path: Path, split: str) -> NDArray[np.int64]:
-    """Read labels, which may be integers [N] or [N, 1], as int64 [N]."""
-    with open_array(path, f"y_{split}") as (stream, header):
-        num_labels = header.shape[0] if header.shape else 0
-        if header.dtype.kind not in "iu" or int(np.prod(header.shape[1:])) != 1 or not header.shape:
-            raise InputError(
-                f"{header} is {header.dtype} of shape {header.shape}; labels are integers [N]",
-                hint="Save one class number for each image.",
-            )
-        parts = list(read_all_records(path, stream, num_labels, header.dtype.itemsize))
-    empty = np.empty((0, header.dtype.itemsize), np.uint8)
-    return np.concatenate([empty, *parts]).view(header.dtype)[:, 0].astype(np.int64)
-
-
-def _check_counts(images: dict[str, ArrayHeader], labels: dict[str, NDArray[np.int64]]) -> None:
-    for split, header in images.items():
-        if header.shape[0] != len(labels[split]):
-            raise InputError(
-                f"{header} holds {header.shape[0]} images, but y_{split} has {len(labels[split])} labels",
-                hint="Save one label for each image.",
-            )
-
-
-def _read_images(header: ArrayHeader, order: _StoredOrder) -> Iterator[NDArray[Any]]:
-    native = header.dtype.newbyteorder("=")
-    num_images = header.shape[0]
-    record_bytes = int(np.prod(order.shape)) * header.dtype.itemsize
-    with open_array(header.path, header.name) as (stream, _):
-        for records in read_all_records(header.path, stream, num_images, record_bytes):
-            images = records.view(header.dtype).astype(native, copy=False)
-            _check_finite(header, images)
-            yield order.channels_last(images)
 
 
 def _check_finite(header: ArrayHeader, images: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 
 import numpy as np
@@ -68,19 +69,98 @@ def test_axes_say_what_the_shape_does_not(path, axes, stored, shape):
     assert np.array_equal(records, np.moveaxis(x, 1, -1) if axes in ("NCHW", "NCL") else x.reshape(records.shape))
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int32, bool, "U3"])
-def test_images_of_another_dtype(path, dtype):
-    _refused(path, "images and windows are uint8 or float32", x_train=X.astype(dtype))
+@pytest.mark.parametrize("dtype", [bool, "U3", complex])
+def test_samples_that_are_no_numbers(path, dtype):
+    _refused(path, "images and windows are numbers", x_train=X.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint16])
+def test_images_of_other_whole_numbers(path, dtype):
+    _refused(path, "images are uint8, from 0 to 255, or floating point", x_train=X.astype(dtype), axes="NHW")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ">f4", np.int16, np.int64])
+def test_windows_of_other_numbers_are_read_as_float32(path, dtype):
+    x = np.random.default_rng(0).integers(-1000, 1000, (8, 9, 20)).astype(dtype)
+    np.savez(path, x_train=x, y_train=Y, x_test=x.astype(np.float32), y_test=Y, axes="NCL")
+    source = load(str(path))
+    (records,) = source.splits["train"].batches(np.arange(8))
+    assert records.dtype == source.dtype == "float32"
+    assert np.array_equal(records, np.moveaxis(x, 1, -1))
+    # Big-endian float32 loses nothing.
+    assert source.notices == (() if dtype == ">f4" else (f"x_train is {np.dtype(dtype)} and is read as float32",))
+
+
+def test_images_of_double_precision_are_read_as_float32(path):
+    np.savez(path, x_train=X + 0.5, y_train=Y, axes="NHW")
+    assert load(str(path)).dtype == "float32"
+
+
+def test_a_value_too_large_for_float32(path):
+    arrays = {"x_train": np.full((8, 5, 6), 1e39), "x_test": np.zeros((8, 5, 6)), "axes": "NHW"}
+    _refused(path, "x_train in .* holds a value that is not finite", **arrays)
 
 
 def test_objects_are_not_unpickled(path):
-    _refused(path, "images and windows are uint8 or float32", x_train=np.array([{}], object))
-    _refused(path, "labels are integers", y_train=np.array([{}] * 8, object))
+    _refused(path, "images and windows are numbers", x_train=np.array([{}], object))
+    _refused(path, "labels are whole numbers or text", y_train=np.array([{}] * 8, object))
 
 
-@pytest.mark.parametrize("labels", [Y.astype(np.float32), np.eye(2)[Y].astype(int), np.int64(3)])
-def test_labels_that_are_not_class_numbers(path, labels):
-    _refused(path, "labels are integers", y_train=labels)
+@pytest.mark.parametrize(
+    ("labels", "message", "hint"),
+    [
+        (Y + 0.25, "holds labels that are no whole numbers", "predicting a number .regression. is not supported"),
+        (Y + np.nan, "holds labels that are no whole numbers", "regression"),
+        (np.eye(2)[Y], r"shape \(8, 2\), not one label for each", "predicting several labels is not supported"),
+        (np.int64(3), "labels are whole numbers or text", "Save one class"),
+        (np.array([*"abababa", "a;b"]), "'a;b', which reads as several labels", "several labels is not supported"),
+        (np.array([*"abababab"]), "y_train .* is text; other labels are numbers", "the same way"),
+    ],
+)
+def test_labels_that_are_not_one_class_each(path, labels, message, hint):
+    arrays = {"x_train": X, "y_train": labels}
+    if message.startswith("y_train"):
+        arrays |= {"x_test": X, "y_test": Y}
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match=message) as caught:
+        load(str(path))
+    assert re.search(hint, caught.value.hint)
+
+
+def test_labels_of_text_keep_their_names(path):
+    names = np.array(["walk", "run"])
+    np.savez(path, x_train=X, y_train=names[Y], x_test=X, y_test=names[1 - Y])
+    source = load(str(path))
+    assert source.class_names == ("run", "walk")
+    assert source.splits["train"].labels.tolist() == (1 - Y).tolist()
+    assert source.splits["test"].labels.tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float64])
+def test_class_names_beside_numbers(path, dtype):
+    np.savez(path, x_train=X, y_train=(2 * Y).astype(dtype), class_names=["run", "sit", "walk"])
+    source = load(str(path))
+    assert source.class_names == ("run", "walk")
+    assert source.splits["train"].labels.tolist() == Y.tolist()
+    assert len(source.notices) == (dtype == np.float64)
+
+
+@pytest.mark.parametrize(("names", "message"), [(["run"], "only 1 class_names"), ([1, 2], "class names are text")])
+def test_class_names_that_name_no_class(path, names, message):
+    _refused(path, message, class_names=names)
+
+
+@pytest.mark.parametrize("people", [[5, 5, 5, 6, 6, 6, 7, 7], [*"aaabbbcc"]])
+def test_groups_of_training_samples(path, people):
+    np.savez(path, x_train=X, y_train=Y, g_train=people)
+    assert load(str(path)).groups.of_sample.tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("people", "message"), [([1, 2], "holds 2 groups for 8"), (Y + 0.5, "groups are whole numbers or text")]
+)
+def test_groups_that_are_none(path, people, message):
+    _refused(path, message, g_train=people)
 
 
 def test_a_negative_label(path):
@@ -92,7 +172,7 @@ def test_a_test_label_that_training_lacks(path):
 
 
 def test_another_number_of_labels(path):
-    _refused(path, "x_test in .* holds 8 images, but y_test has 7 labels", y_test=Y[:7])
+    _refused(path, "x_test in .* holds 8 samples, but y_test has 7 labels", y_test=Y[:7])
 
 
 @pytest.mark.parametrize("other", [X[:, :4], X.astype(np.float32)])

@@ -284,5 +284,5 @@ def test_a_class_that_training_does_not_have(tmp_path):
         (tmp_path / split).mkdir()
         _write(tmp_path / split, text, None)
     (tmp_path / "readings.toml").write_text("window = 4\nstride = 2\n")
-    with pytest.raises(InputError, match="the test split has windows of jump, of which training has none"):
+    with pytest.raises(InputError, match="the test split has samples of jump, of which training has none"):
         load(str(tmp_path))

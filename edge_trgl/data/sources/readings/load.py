@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_trgl.data.sources.label_codes import Codes, LabelCodes
 from edge_trgl.data.sources.readings.columns import Columns, columns_of
 from edge_trgl.data.sources.readings.csv_table import open_table
 from edge_trgl.data.sources.readings.description import Described, described, is_table
-from edge_trgl.data.sources.readings.labels import Codes, LabelCodes
 from edge_trgl.data.sources.readings.recording import Recording
 from edge_trgl.data.sources.readings.windows import GAP_STEPS, Tally
 from edge_trgl.data.sources.source import Groups, Source, StreamedSplit, check_image_bytes

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edge_trgl.data.sources.label_codes import Codes
     from edge_trgl.data.sources.readings.columns import Columns
     from edge_trgl.data.sources.readings.csv_table import Rows, Table
-    from edge_trgl.data.sources.readings.labels import Codes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Numbers for the labels and the groups of readings, in the order in which they are first met."""
+"""Numbers for texts, such as the labels and the groups of samples, in the order in which they are first met."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_LABELS = 1000
 MAX_FRACTIONS = 20
 """More labels than this that are numbers with a fraction are no names of classes."""
 _SEPARATORS = (";", "|")
-ONE_LABEL = "edge-trgl learns one class for each window: predicting {} is not supported."
+ONE_LABEL = "edge-trgl learns one class for each sample: predicting {} is not supported."
 
 
 class Codes(dict[str, int]):
@@ -33,10 +33,10 @@ class LabelCodes(Codes):
     """The number of each label.
 
     Args:
-        where: the file and the column, for messages.
+        where: the file and its column or array, for messages.
 
     Raises:
-        InputError: on a new label, if what the column holds is not one class out of several.
+        InputError: on a new label, if what it holds is not one class out of several.
     """
 
     def __init__(self, where: str) -> None:
@@ -61,26 +61,26 @@ class LabelCodes(Codes):
     def classes(
         self, where: Path, codes: Mapping[str, NDArray[np.int64]]
     ) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
-        """Number the classes that training has windows of.
+        """Number the classes that training has samples of.
 
         Args:
             where: the set, for messages.
-            codes: the code of each window's label by split, int64 [W].
+            codes: the code of each label by split, int64 [N].
 
         Returns:
             The class names, in the order of numbers if all are numbers, else of the alphabet; and the labels of
             each split by position among them.
 
         Raises:
-            InputError: a split has windows of a class that training has none of.
+            InputError: a split has samples of a class that training has none of.
         """
         present = {split: set(np.unique(those).tolist()) for split, those in codes.items()}
         for split, those in present.items():
             unknown = [name for name, code in self.items() if code in those - present["train"]]
             if unknown:
                 raise InputError(
-                    f"{where}: the {split} split has windows of {unknown[0]}, of which training has none",
-                    hint="Leave them out, or give training readings of every class.",
+                    f"{where}: the {split} split has samples of {unknown[0]}, of which training has none",
+                    hint="Leave them out, or give training samples of every class.",
                 )
         names = _sorted(name for name, code in self.items() if code in present["train"])
         positions = np.zeros(len(self), np.int64)
