@@ -17,6 +17,7 @@ from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.facts import PretrainedFile, RunFacts
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.module_store import ModuleStore
 from edge_trgl.runtime.storage.state import ModuleRecord
 
@@ -44,8 +45,9 @@ def write_first_modules(run: Run, warn: Warn) -> None:
         InputError: the pretrained file cannot be read, or belongs to another model.
     """
     config, info, facts = run.config(), open_dataset(run.data), run.facts()
+    files.make_folder(run.scratch)
     layout, net = facts.planned.layout, from_config.stored_net(facts)
-    first_modules = _FirstModules(config=config, info=info, layout=layout, net=net)
+    first_modules = _FirstModules(config=config, info=info, layout=layout, net=net, scratch=run.scratch)
     if config.model.pretrained is None:
         make = first_modules.constructed()
     else:
@@ -68,12 +70,16 @@ def write_first_modules(run: Run, warn: Warn) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _FirstModules:
-    """Makes the first modules of a run; `net` is the model that the chain was cut from, if it was."""
+    """Makes the first modules of a run.
+
+    `net` is the model that the chain was cut from, if it was; `scratch` a folder for a file of its weights.
+    """
 
     config: RunConfig
     info: DatasetInfo
     layout: ChainLayout
     net: Net | None
+    scratch: Path
 
     @cached_property
     def module_factory(self) -> ModuleFactory:
@@ -93,14 +99,16 @@ class _FirstModules:
         # Imported here: a network of the catalogue needs none of it.
         from edge_trgl.networks.cutting.first_weights import FirstWeights
         from edge_trgl.networks.cutting.libraries import model_factory
+        from edge_trgl.networks.cutting.users_code import users_code
 
         factory = model_factory(self.config.model.name, self.info.input_shape, self.info.num_classes)
-        first_weights = FirstWeights(self.net, factory)
+        with users_code(self.config.model.name):
+            first_weights = FirstWeights(self.net, factory, self.config.train.seed, self.scratch)
 
         def make(module: int) -> LocalModule:
             local = self.module_factory.initialise(module)
             for number, block in zip(self.module_factory.chain.module_blocks(module), local.trunk, strict=True):
-                first_weights.fill(number, block, self.config.train.seed)
+                first_weights.fill(number, block)
             return local
 
         return make

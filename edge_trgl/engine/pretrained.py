@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edge_trgl.engine.weight_files import WeightFiles
 from edge_trgl.learning.local_module import LocalModule
-from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.chain import Chain, build_block
 from edge_trgl.networks.cutting.first_weights import tensors_of
 from edge_trgl.networks.heads import LinearHead
 from edge_trgl.runtime.errors import InputError
@@ -63,7 +63,7 @@ class Pretrained:
         missing, different, shapes = [], [], self._weights.shapes
         for number, factory in enumerate(self._chain.blocks):
             with torch.device("meta"):
-                tensors = tensors_of(factory())
+                tensors = tensors_of(build_block(factory))
             names = self._names_in_file(number, tensors)
             present = {own: name for own, name in names.items() if name in shapes}
             self._names.append(present)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from edge_trgl.data import open_survey
+from edge_trgl.engine.cut_model import cut_model
 from edge_trgl.jobs.requests import Nothing
-from edge_trgl.networks.open_net import open_net
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.processes import messages
 
 
 def run(run: Run, request: Nothing) -> None:
-    """Cut the model and store it as the run's net; store {} if the model is a chain already."""
-    info, facts = open_survey(run.data), run.facts()
-    name = run.config().model.name
-    net = open_net(name, input_shape=info.input_shape, num_classes=info.num_classes)
-    facts.net = net.document() if net else {}
-    facts.close()
+    """Cut the model and store it; see `cut_model`."""
+    cut_model(run, warn=lambda text: messages.send("warning", text=text))

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from edge_trgl.networks.chain import Chain, Shape, split_by_depth
 from edge_trgl.networks.zoo.km_resnet import km_resnet
 from edge_trgl.networks.zoo.resnet import resnet
@@ -130,7 +132,12 @@ def _check_num_modules(name: str, num_modules: int, num_blocks: int) -> None:
 def _users_chain(name: str, input_shape: Shape, num_classes: int) -> Chain:
     # Imported here: it is not needed for a network of the catalogue, and takes memory.
     from edge_trgl.networks.cutting.libraries import model_factory
+    from edge_trgl.networks.cutting.users_code import users_code
+    from edge_trgl.networks.cutting.without_weights import build_lightly
 
-    chain: object = model_factory(name, input_shape, num_classes)()
+    factory = model_factory(name, input_shape, num_classes)
+    with users_code(name):
+        on_meta = torch.get_default_device().type == "meta"
+        chain: object = build_lightly(factory) if on_meta else factory()
     assert isinstance(chain, Chain), f"{name} was a chain when it was opened, and is none now"
     return chain

@@ -161,7 +161,7 @@ class Chain:
 
     def trunk(self, module: int) -> nn.Sequential:
         """Build the blocks of `module`; they have no gradients if it is frozen."""
-        trunk = nn.Sequential(*(self.blocks[index]() for index in self.module_blocks(module)))
+        trunk = nn.Sequential(*(build_block(self.blocks[index]) for index in self.module_blocks(module)))
         return trunk.requires_grad_(requires_grad=False) if module < self.frozen else trunk
 
     def has_head(self, module: int) -> bool:
@@ -207,6 +207,27 @@ class Chain:
             for number, block in enumerate(self.blocks)
         )
         return replace(self, blocks=blocks)
+
+
+def build_block(factory: BlockFactory) -> nn.Module:
+    """Build a block on the default device; on the device meta also where its constructor needs values."""
+    try:
+        return factory()
+    except Exception:
+        if torch.get_default_device().type != "meta":
+            raise
+    with torch.device("cpu"):
+        block = factory()
+    moved: dict[int, nn.Parameter] = {}  # a weight that stands in two places stays one weight
+    for part in block.modules():
+        for name, weight in part._parameters.items():
+            if weight is not None:
+                part._parameters[name] = moved.setdefault(id(weight), _on_meta(weight))
+    return block
+
+
+def _on_meta(weight: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(weight.detach().to("meta"), requires_grad=weight.requires_grad)
 
 
 def _draw_orthogonal(part: nn.Module, gain: float, generator: torch.Generator) -> None:

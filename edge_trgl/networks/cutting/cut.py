@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from pathlib import Path
 
 import torch
 
@@ -12,12 +13,22 @@ from edge_trgl.networks.cutting.layers import has_weight_matrix
 from edge_trgl.networks.cutting.net import Net, NetBlock
 from edge_trgl.networks.cutting.partition import Partition, partition
 from edge_trgl.networks.cutting.recorded_model import CallRange, RecordedModel
+from edge_trgl.networks.cutting.recording import BATCH_SIZES
 from edge_trgl.networks.cutting.source_writer import write_piece
+from edge_trgl.networks.cutting.users_code import users_code
 from edge_trgl.networks.cutting.without_weights import Factory
 from edge_trgl.runtime.errors import InputError
 
 
-def cut(factory: Factory, *, name: str, input_shape: Shape, num_classes: int) -> Net:
+def cut(
+    factory: Factory,
+    *,
+    name: str,
+    input_shape: Shape,
+    num_classes: int,
+    any_classifier: bool = False,
+    scratch: Path | None = None,
+) -> Net:
     """Cut a model into blocks between which one tensor alone is alive; its weights are never in memory.
 
     Args:
@@ -25,16 +36,39 @@ def cut(factory: Factory, *, name: str, input_shape: Shape, num_classes: int) ->
         name: the model's name, for messages and reports.
         input_shape: one sample, of any number of dimensions.
         num_classes: number of logits.
+        any_classifier: take a model that gives another number of logits: its classifier is replaced in any case.
+        scratch: an existing folder for a file of weights, should its constructor need their values.
 
     Raises:
-        InputError: the model cannot be followed, or there is no place to cut it; the message says where and why.
+        InputError: the model cannot be followed, there is no place to cut it, or it gives something else than
+            logits; the message says where and why.
+        UsageError: the user's own code raises an error.
     """
     try:
         with torch.device("cpu"):  # whatever device the caller has set
-            model = RecordedModel.of(factory, input_shape)
+            with users_code(name):
+                model = RecordedModel.of(factory, input_shape, scratch)
+            _check_output(model, num_classes, any_classifier=any_classifier)
             return _net(model, partition(model), name, input_shape, num_classes)
     except InputError as error:
         raise InputError(f"{name}: {error.message}", hint=error.hint) from error
+
+
+def _check_output(model: RecordedModel, num_classes: int, *, any_classifier: bool) -> None:
+    """Refuse a model that does not give one number for each class."""
+    output = model.recording.values[model.recording.output]
+    shape = output.shapes[0][1:]
+    found = f"{list(shape)}{'' if output.floating else ' whole numbers'} for each sample"
+    if len(shape) != 1 or not output.floating or output.shapes[0][0] != BATCH_SIZES[0]:
+        raise InputError(
+            f"the model gives {found}, not logits of {num_classes} classes: it is no classifier",
+            hint="Give a network whose forward returns [N, classes]; other tasks are not supported.",
+        )
+    if shape[0] != num_classes and not any_classifier:
+        raise InputError(
+            f"the model gives {shape[0]} logits, and the data has {num_classes} classes",
+            hint="Build its last layer for num_classes; with --pretrained, the last layer is replaced.",
+        )
 
 
 def _net(model: RecordedModel, parts: Partition, name: str, input_shape: Shape, num_classes: int) -> Net:
@@ -48,6 +82,7 @@ def _net(model: RecordedModel, parts: Partition, name: str, input_shape: Shape, 
         name=name,
         input_shape=tuple(input_shape),
         num_classes=num_classes,
+        num_logits=model.recording.values[model.recording.output].shapes[0][1],
         pieces=tuple(pieces),
         blocks=tuple(blocks),
         classifier=parts.classifier,

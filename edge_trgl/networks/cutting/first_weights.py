@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from edge_trgl.networks.cutting.weights_in_file import WeightsFile, build_in_file
 from edge_trgl.networks.cutting.without_weights import Factory, build_without_weights, draw_weights
 from edge_trgl.random_keys import key
 
@@ -16,21 +18,40 @@ if TYPE_CHECKING:
 
 
 class FirstWeights:
-    """Draws the first weights of one block of `net` at a time; no other weights of the model are in memory."""
+    """Draws the first weights of the blocks of `net`, one at a time; the others of the model are not in memory.
 
-    def __init__(self, net: Net, factory: Factory) -> None:
+    Where the constructor uses the values of weights, it is run once, with all of them in a file: they are then
+    what it gives after `torch.manual_seed(key(seed, "build"))`.
+
+    Args:
+        net: the model as it was cut.
+        factory: makes the model.
+        seed: the run's random seed; it and the number of a block decide the block's weights.
+        scratch: an existing folder for the file; None is the system's own.
+    """
+
+    def __init__(self, net: Net, factory: Factory, seed: int, scratch: Path | None = None) -> None:
         self._net = net
         self._factory = factory
-        _, self._positions = build_without_weights(factory)
+        self._seed = seed
+        self._in_file: tuple[nn.Module, WeightsFile] | None = None
+        try:
+            _, self._positions = build_without_weights(factory)
+        except Exception:  # noqa: BLE001 - as in `build_lightly`
+            self._in_file = build_in_file(factory, scratch, key(seed, "build"))
 
-    def fill(self, number: int, block: nn.Module, seed: int) -> None:
-        """Write the first weights and buffers of block `number` into `block`; `seed` and `number` decide them."""
+    def fill(self, number: int, block: nn.Module) -> None:
+        """Write the first weights and buffers of block `number` into `block`."""
         tensors = tensors_of(block)
         names = self._net.names(number, tensors)
-        wanted = set(names.values())
-        copy_by_name(
-            draw_weights(self._factory, self._positions, wanted, key(seed, "build", number)), tensors, names
-        )
+        if self._in_file is None:
+            wanted = set(names.values())
+            seed = key(self._seed, "build", number)
+            copy_by_name(draw_weights(self._factory, self._positions, wanted, seed), tensors, names)
+            return
+        model, weights = self._in_file
+        copy_by_name(tensors_of(model), tensors, names)
+        weights.drop_pages()
 
 
 def tensors_of(block: nn.Module) -> dict[str, Tensor]:

@@ -14,8 +14,11 @@ import torch
 from torch import library
 
 from edge_trgl.networks.chain import Shape
+from edge_trgl.networks.cutting.users_code import users_code
 from edge_trgl.networks.cutting.without_weights import Factory
 from edge_trgl.runtime.errors import InputError, UsageError
+
+HOW_TO_NAME = "Give importable.module:function; the current folder is searched too."
 
 _declared: list[library.Library] = []
 """Operators of torchvision that were declared here; a declaration ends when its library is collected."""
@@ -48,18 +51,22 @@ def user_factory(name: str) -> Callable[..., Any]:
 
     Raises:
         InputError: there is no such module or function.
+        UsageError: the module raises an error while it is imported.
     """
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"--model {name}: {error}",
-            hint="Give importable.module:function; the current folder is searched too.",
-        ) from error
+    with users_code(name):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if not f"{module_name}.".startswith(f"{error.name}."):
+                raise  # the user's module is there; what it imports is not
+            raise InputError(f"--model {name}: {error}", hint=HOW_TO_NAME) from error
+    if not hasattr(module, attribute):
+        raise InputError(f"--model {name}: {module_name} has no attribute {attribute!r}", hint=HOW_TO_NAME)
+    factory: Callable[..., Any] = getattr(module, attribute)
     return factory
 
 

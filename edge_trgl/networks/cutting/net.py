@@ -31,7 +31,8 @@ class Net:
     Args:
         name: the model's name, as `--model` gives it.
         input_shape: one sample, (C, H, W) or any other shape.
-        num_classes: number of logits.
+        num_classes: number of classes of the data.
+        num_logits: number of logits of the model's own classifier, which heads replace.
         pieces: the distinct pieces, each as the JSON of a `PieceSource`.
         blocks: the blocks, in the order in which they run.
         classifier: the name of the model's last linear layer, if a `linear` head on the last block computes the
@@ -42,6 +43,7 @@ class Net:
     name: str
     input_shape: Shape
     num_classes: int
+    num_logits: int
     pieces: tuple[str, ...]
     blocks: tuple[NetBlock, ...]
     classifier: str | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from edge_trgl.networks.cutting.cut_points import Liveness, liveness_of
 from edge_trgl.networks.cutting.expressions import references
 from edge_trgl.networks.cutting.recorder import record
 from edge_trgl.networks.cutting.recording import Call, Recording
-from edge_trgl.networks.cutting.without_weights import Factory, build_without_weights
+from edge_trgl.networks.cutting.without_weights import Factory, build_lightly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +46,13 @@ class RecordedModel:
     liveness: Liveness
 
     @classmethod
-    def of(cls, factory: Factory, input_shape: Sequence[int]) -> RecordedModel:
-        """Record the model that `factory` makes on samples of `input_shape`.
+    def of(cls, factory: Factory, input_shape: Sequence[int], scratch: Path | None = None) -> RecordedModel:
+        """Record the model that `factory` makes on samples of `input_shape`; `scratch` as in `build_lightly`.
 
         Raises:
             InputError: its forward pass cannot be followed.
         """
-        net, _ = build_without_weights(factory)
+        net = build_lightly(factory, scratch)
         buffers = {name: buffer.detach().clone() for name, buffer in net.named_buffers()}
         recording = record(net.to("meta"), input_shape)
         return cls(net=net, buffers=buffers, recording=recording, liveness=liveness_of(recording))

@@ -25,6 +25,7 @@ from edge_trgl.networks.cutting.layers import batch_norm_class, is_layer
 from edge_trgl.networks.cutting.merged_recording import PASSES, merge
 from edge_trgl.networks.cutting.nested import tensors_in
 from edge_trgl.networks.cutting.recording import Call, Recording, Scope, Value
+from edge_trgl.networks.cutting.users_code import ForwardError, first_line
 from edge_trgl.runtime.errors import InputError
 
 _NOT_THE_MODEL = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
@@ -39,7 +40,8 @@ def record(model: nn.Module, input_shape: Sequence[int]) -> Recording:
         input_shape: the shape of one sample.
 
     Raises:
-        InputError: the forward pass fails or cannot be followed; the message says where and why.
+        InputError: the forward pass cannot be followed; the message says where and why.
+        ForwardError: the model's own code raised an error, and not for want of values.
     """
     for part in model.modules():
         if isinstance(part, nn.modules.dropout._DropoutNd):
@@ -56,17 +58,19 @@ def _record_pass(model: nn.Module, input_shape: Sequence[int], batch_size: int) 
     except InputError:
         raise
     except Exception as error:
-        # The user's code may raise anything; the user is told where, and why the model cannot be cut.
+        if not _is_for_want_of_values(error):
+            raise ForwardError(recorder.source_line_of(error)) from error
         raise InputError(
-            f"the model cannot be followed at {recorder.source_line_of(error)}: {_first_line(error)}",
+            f"the model cannot be followed at {recorder.source_line_of(error)}: "
+            f"{type(error).__name__}: {first_line(error)}",
             hint="Its forward must run on tensors without values, on samples of the size of the data's.",
         ) from error
     return recorder.recording(out)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+def _is_for_want_of_values(error: Exception) -> bool:
+    """Return whether an operation failed because it has no kernel for tensors without values."""
+    return isinstance(error, NotImplementedError) or "meta" in str(error)
 
 
 class _Recorder(TorchFunctionMode):
@@ -98,7 +102,7 @@ class _Recorder(TorchFunctionMode):
         if not isinstance(out, Tensor) or id(out) not in self._numbers:
             raise InputError(
                 f"the model's forward gives {type(out).__name__}, not one tensor that is computed from its input",
-                hint="Wrap it in a module that gives the logits alone.",
+                hint="Wrap it in a module whose forward gives the logits alone, [N, classes].",
             )
         return Recording(
             calls=tuple(self._calls),
@@ -162,8 +166,7 @@ class _Recorder(TorchFunctionMode):
         tensors = list(tensors_in((args, kwargs)))
         versions = [tensor._version for tensor in tensors]
         noted_args, noted_kwargs = noted or (args, kwargs)
-        arguments = encode(list(noted_args), self._encode_tensor)
-        options = encode(dict(noted_kwargs), self._encode_tensor)
+        arguments, options = self._encoded(list(noted_args)), self._encoded(dict(noted_kwargs))
         result = func(*args, **kwargs)
         changed = [tensor for tensor, old in zip(tensors, versions, strict=True) if tensor._version != old]
         if target == "" and any(id(tensor) in self._weights for tensor in changed):
@@ -180,7 +183,7 @@ class _Recorder(TorchFunctionMode):
                 target=target or self._name_of(func),
                 arguments=arguments,
                 options=options,
-                result=encode(result, self._encode_tensor),
+                result=self._encoded(result),
                 changes=changes,
                 scope=tuple(self._open_scopes),
                 source_line=_source_line(sys._getframe(1)),
@@ -219,6 +222,15 @@ class _Recorder(TorchFunctionMode):
         self._values.append(
             Value(shapes=(tuple(tensor.shape),), floating=tensor.is_floating_point(), storage=storage)
         )
+
+    def _encoded(self, value: Any) -> Expression:
+        try:
+            return encode(value, self._encode_tensor)
+        except TypeError as error:
+            raise InputError(
+                f"the model cannot be cut: at {_source_line(sys._getframe(2))}, {error}",
+                hint="Give torch's functions tensors, numbers, text, and lists of these.",
+            ) from error
 
     def _encode_tensor(self, tensor: Tensor) -> Expression:
         if id(tensor) in self._weights:

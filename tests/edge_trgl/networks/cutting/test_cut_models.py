@@ -149,9 +149,9 @@ class Scaled(Base):
 class TestFirstWeights:
     def blocks(self, seed):
         net = cut(Scaled, name="mine", input_shape=SHAPE, num_classes=CLASSES)
-        first_weights, blocks = FirstWeights(net, Scaled), [factory() for factory in net.chain().blocks]
+        first_weights, blocks = FirstWeights(net, Scaled, seed), [factory() for factory in net.chain().blocks]
         for number, block in enumerate(blocks):
-            first_weights.fill(number, block, seed)
+            first_weights.fill(number, block)
         return blocks
 
     def test_are_those_of_the_models_own_constructor(self):
@@ -178,9 +178,9 @@ class TestFirstWeights:
                 held.append([name for name, weight in self.named_parameters() if not weight.is_meta])
 
         net = cut(Watched, name="mine", input_shape=SHAPE, num_classes=CLASSES)
-        first_weights, blocks = FirstWeights(net, Watched), [factory() for factory in net.chain().blocks]
+        first_weights, blocks = FirstWeights(net, Watched, 0), [factory() for factory in net.chain().blocks]
         for number, block in enumerate(blocks):
-            first_weights.fill(number, block, 0)
+            first_weights.fill(number, block)
         assert held == [[], [], ["one.weight", "one.bias"], ["scale", "two.weight", "two.bias"]]
 
 

@@ -327,7 +327,6 @@ def test_a_factory_in_the_current_folder(factories):
     ("name", "message"),
     [
         ("my_factories:missing", "has no attribute 'missing'"),
-        ("my_broken:good", "No module named 'a_module_that_is_not_there'"),
         ("no_such_file:good", "No module named 'no_such_file'"),
         ("my_factories:wrong", "the factory returned dict, neither a Chain nor a module"),
     ],
@@ -335,6 +334,14 @@ def test_a_factory_in_the_current_folder(factories):
 def test_factories_that_do_not_work_are_named(factories, name, message):
     with pytest.raises(InputError, match=f"--model {name}: .*{message}"):
         open_net(name, **CIFAR)
+
+
+def test_a_module_that_fails_is_told_as_the_users(factories):
+    with pytest.raises(
+        UsageError, match=r"^--model my_broken:good: your own code raised ModuleNotFoundError: "
+    ) as told:
+        open_net("my_broken:good", **CIFAR)
+    assert "my_broken.py" in told.value.hint
 
 
 def test_too_many_modules_for_a_factory(factories):
