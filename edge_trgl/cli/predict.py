@@ -69,10 +69,10 @@ def predict(
     as_json: bool,  # noqa: FBT001
     as_csv: bool,  # noqa: FBT001
 ) -> None:
-    """Classify image files, folders of images, or the windows of .npz files, one line each.
+    """Classify image files, folders of them, or the windows of .npz and .csv files, one line each.
 
     MODEL is model.onnx, the folder of a run, or a folder model.exits. Images of another size are resized as
-    in training. Of a .npz file the array x is read, or else x_test.
+    in training. Of a .npz file the array x is read, or else x_test; a .csv file is cut into windows as in training.
 
     A file that cannot be read is reported on standard error, and the others are still classified; the exit code
     is then 4, and 0 if every file was read.

@@ -17,7 +17,7 @@ class DataConfig:
 
     source: str = setting(
         "sample",
-        "sample, a folder of images, or a .npz file",
+        "sample, a folder, or a .npz or .csv file",
         more="sample is bundled: 6,000 images of Fashion-MNIST",
     )
     image_size: int | None = setting(

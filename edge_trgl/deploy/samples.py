@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from edge_trgl.data.sources import npz
 from edge_trgl.runtime.errors import InputError
 
 ARCHIVE = ".npz"
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+DESCRIPTION = ".toml"
+"""In a folder, files of this kind say what the columns of the CSV files are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Unreadable:
 def read_samples(
     paths: Iterable[Path], shape: tuple[int, ...], *, pixels: bool = True, resize: Resize = "crop"
 ) -> Iterator[Sample | Unreadable]:
-    """Read the samples of image files, `.npz` archives and folders of them, one at a time.
+    """Read the samples of image files, `.npz` archives, CSV files and folders of them, one at a time.
 
     Args:
         paths: files and folders; hidden files in folders are skipped.
@@ -73,6 +76,8 @@ def _folder(path: Path, images: _Images) -> Iterator[Sample | Unreadable]:
 
     is_empty = True
     for file in walk(path):
+        if file.endswith(DESCRIPTION):
+            continue
         is_empty = False
         yield from _file(file, images)
     if is_empty:
@@ -80,7 +85,9 @@ def _folder(path: Path, images: _Images) -> Iterator[Sample | Unreadable]:
 
 
 def _file(file: str, images: _Images) -> Iterator[Sample | Unreadable]:
-    return _archive(file, images.shape) if file.endswith(ARCHIVE) else _image(file, images)
+    if file.lower().endswith(TABLES):
+        return _windows(file, images.shape, _table)
+    return _windows(file, images.shape, _archive) if file.endswith(ARCHIVE) else _image(file, images)
 
 
 def _image(file: str, images: _Images) -> Iterator[Sample | Unreadable]:
@@ -107,17 +114,18 @@ def _decoded(file: str, images: _Images) -> NDArray[np.float32]:
     return _channels_first(image)
 
 
-def _archive(file: str, shape: tuple[int, ...]) -> Iterator[Sample | Unreadable]:
+_Blocks = Iterator[NDArray[Any]]
+"""Samples of a file, [B, H, W, C] or [B, L, C] at a time."""
+
+
+def _windows(
+    file: str, shape: tuple[int, ...], opened: Callable[[Path, tuple[int, ...]], _Blocks]
+) -> Iterator[Sample | Unreadable]:
+    """Read the samples of a file that holds several."""
     try:
         _require_content(file)
-        sample_shape, blocks = npz.load_samples(Path(file))
-        if (sample_shape[-1], *sample_shape[:-1]) != shape:
-            raise InputError(
-                f"{file} holds samples of {' × '.join(map(str, sample_shape))}, channels last; "
-                f"the network takes {' × '.join(map(str, (*shape[1:], shape[0])))}"
-            )
         index = 0
-        for block in blocks:
+        for block in opened(Path(file), shape):
             for values in block:
                 yield Sample(file=file, index=index, values=_channels_first(values))
                 index += 1
@@ -125,6 +133,32 @@ def _archive(file: str, shape: tuple[int, ...]) -> Iterator[Sample | Unreadable]
             raise InputError(f"{file} holds no samples")
     except InputError as error:
         yield Unreadable(file=file, reason=error.message)
+
+
+def _archive(file: Path, shape: tuple[int, ...]) -> _Blocks:
+    sample_shape, blocks = npz.load_samples(file)
+    if (sample_shape[-1], *sample_shape[:-1]) != shape:
+        raise InputError(
+            f"{file} holds samples of {' × '.join(map(str, sample_shape))}, channels last; "
+            f"the network takes {' × '.join(map(str, (*shape[1:], shape[0])))}"
+        )
+    return blocks
+
+
+def _table(file: Path, shape: tuple[int, ...]) -> _Blocks:
+    # Imported here because few read CSV files, and every import takes memory.
+    from edge_trgl.data.sources import readings
+
+    if len(shape) != 2:
+        raise InputError(f"{file} holds readings; this network takes images")
+    channels, length = shape
+    names, blocks = readings.load_samples(file, length)
+    if len(names) != channels:
+        raise InputError(
+            f"{file} has {len(names)} channels ({', '.join(names)}); the network takes {channels}, "
+            "which a .toml file beside it may name as in training"
+        )
+    return blocks
 
 
 def _require_content(file: str) -> None:

@@ -247,7 +247,7 @@ def test_the_test_set_of_an_archive_for_training(tmp_path):
 ARCHIVES = {
     "another length": ({"x": np.zeros((2, 40), np.float32)}, "holds samples of 40 × 1"),
     "no array": ({"y": np.zeros((2, 30), np.float32)}, "no array x_test"),
-    "whole numbers": ({"x": np.zeros((2, 30), np.int64)}, "int64"),
+    "truth values": ({"x": np.zeros((2, 30), bool)}, "bool"),
     "no number": ({"x": np.full((2, 30), np.nan, np.float32)}, "not finite"),
     "no sample": ({"x": np.zeros((0, 30), np.float32)}, "holds no samples"),
 }
@@ -258,6 +258,41 @@ def test_an_archive_with(tmp_path, case):
     arrays, text = ARCHIVES[case]
     np.savez(tmp_path / "w.npz", **arrays)
     (found,) = read(tmp_path / "w.npz", shape=(1, 30))
+    assert text in found.reason
+
+
+def _table(path, header="time,x,y,activity", num_rows=10):
+    path.write_text("\n".join([header, *(f"{row},{row}.5,{-row},walk" for row in range(num_rows))]))
+
+
+def test_windows_of_a_csv_file(tmp_path):
+    _table(tmp_path / "new.csv")
+    found = read(tmp_path / "new.csv", shape=(2, 4))
+    assert [one.index for one in found] == [0, 1, 2, 3]
+    for index, one in enumerate(found):
+        rows = 2 * index + np.arange(4)
+        assert one.values.tolist() == [(rows + 0.5).tolist(), (-rows).tolist()]
+
+
+def test_a_description_beside_a_csv_file_is_obeyed_and_is_no_sample(tmp_path):
+    _table(tmp_path / "new.csv", header="when,b,a,what")
+    (tmp_path / "readings.toml").write_text('time = "when"\nchannels = ["a", "b"]\nwindow = 9\nstride = 6\n')
+    found = read(tmp_path, shape=(2, 4))
+    assert [one.values[:, 0].tolist() for one in found] == [[0.0, 0.5], [-6.0, 6.5]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "header", "text"),
+    [
+        ((3, 4), "time,x,y,activity", "has 2 channels (x, y); the network takes 3"),
+        ((2, 40), "time,x,y,activity", "holds no samples"),
+        ((3, 8, 8), "time,x,y,activity", "this network takes images"),
+        ((2, 4), "time,x,y", "has 4 cells; its header names 3"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_read(tmp_path, shape, header, text):
+    _table(tmp_path / "new.csv", header)
+    (found,) = read(tmp_path / "new.csv", shape=shape)
     assert text in found.reason
 
 

@@ -72,7 +72,7 @@ def described(path: Path) -> Described:
         InputError: a file is missing, or the description cannot be read or says something that it cannot say.
     """
     if path.suffix != ".toml":
-        toml = path / _IN_FOLDER if path.is_dir() else path.with_name(f"{_stem(path)}.toml")
+        toml = _toml_of(path)
         return Described(data=path, toml=toml, description=_read(toml) if toml.is_file() else Description())
     description = _read(path)
     named = path.parent / description.file if description.file is not None else _beside(path)
@@ -81,6 +81,14 @@ def described(path: Path) -> Described:
             f"there is no {named}, which {path} describes", hint='Name its file: file = "readings.csv"'
         )
     return Described(data=named, toml=path, description=description)
+
+
+def _toml_of(data: Path) -> Path:
+    """The description of a folder, or of a file: its own, or that of its folder; it need not exist."""
+    if data.is_dir():
+        return data / _IN_FOLDER
+    own, of_folder = data.with_name(f"{_stem(data)}.toml"), data.with_name(_IN_FOLDER)
+    return of_folder if of_folder.is_file() and not own.is_file() else own
 
 
 def _beside(toml: Path) -> Path:

@@ -7,7 +7,7 @@ TOML file beside them says what their columns are (`description`); what it leave
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +72,26 @@ def load(path: Path) -> Source:
         groups=_groups(indices["train"].groups, about) if is_grouped else None,
         notices=_notices(about, columns, tally, is_grouped=is_grouped or "test" in recordings),
     )
+
+
+def load_samples(path: Path, length: int) -> tuple[tuple[str, ...], Iterator[NDArray[np.float32]]]:
+    """Open the windows of one CSV file; labels are neither needed nor read.
+
+    Args:
+        path: the file; a description beside it names its columns, as for training.
+        length: readings in a window, whatever the description says.
+
+    Returns:
+        The names of the channels, and an iterator over float32 [B, length, C] arrays.
+
+    Raises:
+        InputError: as `load`; some mistakes are noticed only when the windows are read.
+    """
+    about = described(path)
+    about = replace(about, description=replace(about.description, window=length))
+    table = open_table(path)
+    columns = replace(columns_of(table, next(table.rows(), None), about, labelled=False), label=None)
+    return columns.channels, _Reader(about=about, recordings=[Recording(table=table, columns=columns)])()
 
 
 def _groups(of_sample: NDArray[np.int64], about: Described) -> Groups:
