@@ -28,7 +28,7 @@ from edge_trgl.pipeline.job_runner import Listener
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.run.export_record import ExportRecord
-from edge_trgl.run.folder import RUNS, Run, begin_or_continue, numbered
+from edge_trgl.run.folder import PLANNING, RUNS, Run, abandoned_plans, begin_or_continue, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, UsageError, require_package
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.supervisor import Message
@@ -224,12 +224,16 @@ def _nested(name: str, value: Any) -> dict[str, dict[str, Any]]:
 @contextlib.contextmanager
 def _temporary_run(config: RunConfig) -> Iterator[Run]:
     # Beside the runs, as the system's temporary folder is in memory on many boards.
-    folder = RUNS / f".plan-{os.getpid()}"
+    folder = RUNS / f"{PLANNING}{os.getpid()}"
     existed = RUNS.exists()
+    for abandoned in abandoned_plans():
+        shutil.rmtree(abandoned, ignore_errors=True)
     try:
-        yield Run.create(folder, config)
+        run = Run.create(folder, config)
+        with run.locked():
+            yield run
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if not existed:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # prepared data are kept in it
                 RUNS.rmdir()

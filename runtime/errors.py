@@ -54,6 +54,10 @@ class DamagedBoundaryError(StorageError):
         self.boundary = boundary
 
 
+class DamagedDataError(StorageError):
+    """A file of the prepared data is damaged or missing; the data can be prepared again."""
+
+
 class DiskFullError(StorageError):
     """The disk is full; the run can go on with more space or with less to write."""
 
@@ -84,6 +88,7 @@ ERRORS = {
         DoesNotFitError,
         InputError,
         StorageError,
+        DamagedDataError,
         DiskFullError,
         OverBudgetError,
         ExportRejectedError,

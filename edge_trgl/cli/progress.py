@@ -51,8 +51,12 @@ class Terminal:
             self.line(PHASES[message["name"]] + " ...")
         elif message["kind"] == "warning":
             self.line(f"warning: {message['text']}")
+        elif message["kind"] == "note":
+            self.line(message["text"])
         elif message["kind"] == "progress":
-            self._progress(message)
+            self._progress(progress_line(message))
+        elif message["kind"] == "reading":
+            self._progress(reading_line(message))
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
@@ -62,8 +66,7 @@ class Terminal:
         self._stream.write(text + "\n")
         self._stream.flush()
 
-    def _progress(self, message: Message) -> None:
-        text = progress_line(message)
+    def _progress(self, text: str) -> None:
         if self._live:
             self._stream.write("\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1])
             self._stream.flush()
@@ -85,6 +88,11 @@ def progress_line(message: Message) -> str:
         f"  MiB {message['rss_mb']:.0f}/{message['peak_mb']:.0f}/{message['budget_mb']:.0f}"
         f"  {duration(message['left_s'])} left"
     )
+
+
+def reading_line(message: Message) -> str:
+    """Format the progress of reading data: share done, speed, time left."""
+    return f"{message['done']:4.0%} {message['per_s']:.0f} {message['noun']}/s  {duration(message['left_s'])} left"
 
 
 def duration(seconds: float) -> str:

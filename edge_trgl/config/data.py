@@ -53,3 +53,10 @@ class DataConfig:
         "mirror half of the training images, left to right",
         more="helps with photos; harms what has a reading direction: digits, letters, signs",
     )
+    cache_mb: float | None = setting(
+        None,
+        "MiB of prepared data to keep for the next plan or run",
+        more="in runs/.prepared, beyond what runs use; 0 keeps none; edge-trgl clean removes them",
+        unset="a tenth of what is free, at most 4096",
+        bounds=NOT_NEGATIVE,
+    )

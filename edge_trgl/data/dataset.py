@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_trgl.run.data_summary import DataSummary
-from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.errors import DamagedDataError
 from edge_trgl.runtime.records import Document, document_of, read_record
 from edge_trgl.runtime.storage.checksum import checksum_of
 
@@ -92,7 +92,7 @@ def open_dataset(folder: Path) -> DatasetInfo:
     """Read the `dataset.json` of a prepared folder, and check the sizes of its other files.
 
     Raises:
-        StorageError: a file is missing, damaged, of the wrong size, or was written by another version.
+        DamagedDataError: a file is missing, damaged, of the wrong size, or was written by another version.
     """
     info = _decode(folder / DATASET_FILE)
     for name, split in info.splits.items():
@@ -113,7 +113,7 @@ def open_survey(folder: Path) -> DatasetInfo:
     A survey knows shapes and numbers of images; mean, std and checksums are left empty.
 
     Raises:
-        StorageError: the description is missing or damaged, or so is the data set if it was decoded.
+        DamagedDataError: the description is missing or damaged, or so is the data set if it was decoded.
     """
     if is_prepared(folder) or not (folder / SURVEY_FILE).is_file():
         return open_dataset(folder)
@@ -129,14 +129,14 @@ def _decode(path: Path) -> DatasetInfo:
     try:
         document = json.loads(path.read_bytes())
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}", hint=PREPARE_AGAIN) from error
+        raise DamagedDataError(f"{path} cannot be read: {error.strerror}", hint=PREPARE_AGAIN) from error
     except ValueError as error:
-        raise StorageError(f"{path} is damaged: it is not JSON", hint=PREPARE_AGAIN) from error
+        raise DamagedDataError(f"{path} is damaged: it is not JSON", hint=PREPARE_AGAIN) from error
     checksum = document.pop("checksum", None) if isinstance(document, dict) else None
     if checksum != checksum_of(_canonical(document)):
-        raise StorageError(f"{path} is damaged: its checksum does not match", hint=PREPARE_AGAIN)
+        raise DamagedDataError(f"{path} is damaged: its checksum does not match", hint=PREPARE_AGAIN)
     if document.pop("schema") != SCHEMA:
-        raise StorageError(f"{path} was written by another version", hint=PREPARE_AGAIN)
+        raise DamagedDataError(f"{path} was written by another version", hint=PREPARE_AGAIN)
     return read_record(DatasetInfo, document)
 
 
@@ -144,8 +144,8 @@ def _check_size(path: Path, expected: int) -> None:
     try:
         num_bytes = path.stat().st_size
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}", hint=PREPARE_AGAIN) from error
+        raise DamagedDataError(f"{path} cannot be read: {error.strerror}", hint=PREPARE_AGAIN) from error
     if num_bytes != expected:
-        raise StorageError(
+        raise DamagedDataError(
             f"{path} is damaged: it has {num_bytes} bytes, {expected} were written", hint=PREPARE_AGAIN
         )

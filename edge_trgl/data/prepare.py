@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_trgl.data.dataset import DATASET_FILE, SPLITS, SURVEY_FILE, DatasetInfo, SplitInfo, encode
+from edge_trgl.data.reading_progress import ReadingProgress
 from edge_trgl.data.sources import IMAGE_FOLDERS, load
 from edge_trgl.data.splits import draw_splits
 from edge_trgl.data.statistics import channel_statistics
@@ -79,9 +80,12 @@ def prepare(
     files.remove(folder / DATASET_FILE)
     files.sync_folder(folder)
     fingerprint = hashlib.sha256()
+    progress = ReadingProgress(
+        sum(len(selections[name].samples) for name in SPLITS), "windows" if len(source.shape) == 2 else "images"
+    )
     splits, read = {}, {}
     for name in SPLITS:
-        observe = statistics.add if name == "train" else _ignore
+        observe = progress.counting(statistics.add if name == "train" else _ignore)
         splits[name] = _write_split(folder, name, selections[name], observe, fingerprint.update)
         read[name] = selections[name].readable()
         if name == "train":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_trgl.data.dataset import PREPARE_AGAIN
-from edge_trgl.runtime.errors import StorageError
+from edge_trgl.runtime.errors import DamagedDataError
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.checksum import Checksum, checksum_of
 
@@ -36,7 +36,7 @@ class RecordReader:
         labels: int64 [N].
 
     Raises:
-        StorageError: the labels or checksums are damaged.
+        DamagedDataError: the labels or checksums are damaged.
     """
 
     def __init__(self, folder: Path, split: str, info: DatasetInfo) -> None:
@@ -64,7 +64,7 @@ class RecordReader:
             the next call.
 
         Raises:
-            StorageError: a record does not match its checksum, or the file is cut short.
+            StorageError: a record does not match its checksum (a DamagedDataError), or the file is cut short.
         """
         assert not len(samples) or 0 <= samples.min() <= samples.max() < len(self), "no such sample"
         if len(samples) > len(self._buffer):
@@ -83,7 +83,7 @@ class RecordReader:
     def _verify(self, samples: NDArray[np.int64], records: NDArray[np.uint8]) -> None:
         for sample, record in zip(samples.tolist(), records, strict=True):
             if checksum_of(record.data) != self._checksums[sample]:
-                raise StorageError(
+                raise DamagedDataError(
                     f"{self._path} is damaged: record {sample} does not match its checksum",
                     hint=PREPARE_AGAIN,
                 )
@@ -94,7 +94,7 @@ def _load(path: Path, dtype: str, num_records: int, checksum: str) -> NDArray[An
     with files.opened(path, os.O_RDONLY) as fd:
         files.read_into(fd, values.view(np.uint8).data, 0)
     if Checksum(values.view(np.uint8).data).hexdigest() != checksum:
-        raise StorageError(f"{path} is damaged: its checksum does not match", hint=PREPARE_AGAIN)
+        raise DamagedDataError(f"{path} is damaged: its checksum does not match", hint=PREPARE_AGAIN)
     return values
 
 

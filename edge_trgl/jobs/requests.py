@@ -49,9 +49,17 @@ class Nothing:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareRequest:
-    """The request of `prepare`; `survey_large`: large images that keep their size are surveyed, not decoded."""
+    """The request of `prepare`.
+
+    Attributes:
+        survey_large: whether large images that keep their size are surveyed, not decoded.
+        cache: the folder that keeps prepared data for other runs; None for no such folder.
+        anew: whether to decode again, because what was prepared is damaged.
+    """
 
     survey_large: bool = False
+    cache: str | None = None
+    anew: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +69,16 @@ class PrepareResult:
     Attributes:
         decoded: whether the images are decoded into records.
         summary: what was found in the data.
+        fingerprint: of the records; empty before they are decoded.
+        reused: whether the data had been prepared before, for another run.
+        damage: what was wrong with the data prepared before; empty if nothing was, or there were none.
     """
 
     decoded: bool
     summary: DataSummary
+    fingerprint: str
+    reused: bool
+    damage: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from edge_trgl.config.sections import RunConfig
-from edge_trgl.jobs.requests import Job
+from edge_trgl.jobs.requests import PREPARE, Job, PrepareRequest, PrepareResult
 from edge_trgl.run.facts import Result, RunFacts
-from edge_trgl.run.folder import Run
+from edge_trgl.run.folder import Run, prepared_cache
+from edge_trgl.runtime.errors import DamagedDataError, InputError
 from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.memory.allocator import Allocator
 from edge_trgl.runtime.processes.supervisor import Message, Outcome, run_child
 from edge_trgl.runtime.records import document_of, from_json
+from edge_trgl.runtime.storage import files
 
 Listener = Callable[[Message], None]
 """Called with every message of a job; kinds are `phase`, `progress`, `warning` and others."""
@@ -42,7 +44,7 @@ class JobRunner:
         self._listener = listener
 
     def do(self, job: Job[Q, R], request: Q, *, cgroup: Path | None = None) -> Done[R]:
-        """Run `job` to its end.
+        """Run `job` to its end; if the prepared data are damaged, prepare them again and run it once more.
 
         Args:
             job: the job.
@@ -54,7 +56,13 @@ class JobRunner:
         """
         facts, name = self._facts, job.name
         self._listener({"kind": "phase", "name": name})
-        outcome = self.start(job, request, cgroup)
+        try:
+            outcome = self.start(job, request, cgroup)
+        except DamagedDataError as damage:
+            self.warn("data", f"{damage.message}; the data are prepared again")
+            self.prepare(anew=True)
+            self._listener({"kind": "phase", "name": name})
+            outcome = self.start(job, request, cgroup)
         result: R = from_json(job.result, outcome.result)
         child_mb = outcome.peak_mb
         if isinstance(result, Result):
@@ -69,6 +77,37 @@ class JobRunner:
                 "budget", f"the job {name} took {peak_mb:.0f} MiB, more than the budget of {budget_mb:.0f} MiB"
             )
         return Done(result=result, peak_mb=outcome.peak_mb)
+
+    def prepare(self, *, survey_large: bool = False, anew: bool = False) -> PrepareResult:
+        """Run the job `prepare`, with the prepared data that other runs left.
+
+        Args:
+            survey_large: whether large images that keep their size are surveyed, not decoded.
+            anew: whether to decode again, because what was prepared is damaged.
+
+        Raises:
+            InputError: the data cannot be read, or are not those with which the run began.
+        """
+        cache = prepared_cache()
+        request = PrepareRequest(survey_large=survey_large, cache=None if cache is None else str(cache), anew=anew)
+        prepared = self.do(PREPARE, request).result
+        if prepared.damage:
+            self.warn("data", f"{prepared.damage}; the data were prepared again")
+        if prepared.reused:
+            samples = "windows" if len(prepared.summary.shape) == 2 else "images"
+            self._listener({"kind": "note", "text": f"using the {samples} that were prepared before"})
+        if prepared.decoded:
+            self._keep_fingerprint(prepared.fingerprint)
+        return prepared
+
+    def _keep_fingerprint(self, fingerprint: str) -> None:
+        if self._facts.fingerprint not in ("", fingerprint):
+            files.remove(self._run.dataset_file)
+            raise InputError(
+                f"{self._config.data.source} has changed since {self._run.folder} was begun",
+                hint="Put the old files back, or begin a new run.",
+            )
+        self._facts.fingerprint = fingerprint
 
     def start(self, job: Job[Q, R], request: Q, cgroup: Path | None) -> Outcome:
         """Run a job's process to its end, without recording what it took."""

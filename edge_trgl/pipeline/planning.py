@@ -11,12 +11,10 @@ from edge_trgl.jobs.requests import (
     COUNT,
     CUT,
     PLAN,
-    PREPARE,
     PROBE,
     CountRequest,
     Nothing,
     PlanRequest,
-    PrepareRequest,
     ProbeRequest,
 )
 from edge_trgl.pipeline import limits
@@ -76,7 +74,7 @@ class Planning:
         if asked.disk_mb is not None:
             facts.limits = Limits(budget_mb=facts.limits.budget_mb, disk_mb=asked.disk_mb)
         budget_mb = limits.budget_mb(self._config, facts, asked.budget_mb, self._jobs)
-        if not (self._run.data / "dataset.json").is_file():
+        if not self._run.dataset_file.is_file():
             self._prepare(Limits(budget_mb=budget_mb))
         self._count(Limits(budget_mb=budget_mb))
         available = Limits(budget_mb=budget_mb, disk_mb=self._disk_mb())
@@ -100,7 +98,7 @@ class Planning:
 
     def _prepare(self, budget: Limits) -> None:
         """Decode the images; if they are large, first count whether training on them fits the budget."""
-        prepared = self._jobs.do(PREPARE, PrepareRequest(survey_large=True)).result
+        prepared = self._jobs.prepare(survey_large=True)
         if prepared.decoded:
             return
         height, width, _ = prepared.summary.shape
@@ -109,7 +107,7 @@ class Planning:
             "--image-size N (for example 224) trains on smaller ones, in less memory and time"
         )
         self._count(budget)
-        self._jobs.do(PREPARE, PrepareRequest())
+        self._jobs.prepare()
 
     def _count(self, budget: Limits) -> None:
         """Cut the model if necessary and count what its modules cost, unless that is done."""

@@ -208,6 +208,7 @@ class RunFacts(RunState):
     """The database of a run, created if there is none. Setting a fact writes it.
 
     Attributes:
+        fingerprint: of the prepared data; empty before they are prepared.
         limits: the limits the run was planned for; before planning, only a disk limit that resume was given.
         net: the model that was cut; {} if the model was a chain already.
         counted: what the modules cost.
@@ -221,6 +222,7 @@ class RunFacts(RunState):
         highest_child_mb: the highest peak of any child process, in MiB.
     """
 
+    fingerprint = Fact[str](str, "")
     limits = Fact[Limits](Limits, Limits())
     net = Fact[Document](dict)
     counted = Fact[Counted](Counted)

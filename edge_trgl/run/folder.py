@@ -21,6 +21,16 @@ from edge_trgl.runtime.errors import StorageError, UsageError
 from edge_trgl.runtime.storage import files
 
 RUNS = Path("runs")
+"""The folder of numbered runs, in the current one."""
+
+PREPARED = ".prepared"
+"""The folder beside numbered runs that keeps prepared data for all of them."""
+
+DATASET = "dataset.json"
+"""The file that makes prepared data complete."""
+
+PLANNING = ".plan-"
+"""What the names of temporary runs begin with; the number of their process follows."""
 
 
 class Run:
@@ -36,6 +46,7 @@ class Run:
         self.exits_folder = folder / "model.exits"
         self.export_file = folder / "export.json"
         self.data = folder / "data"
+        self.dataset_file = self.data / DATASET
         self.modules = folder / "modules"
         self.boundaries = folder / "boundaries"
         self.scratch = folder / "scratch"
@@ -90,17 +101,25 @@ class Run:
         """Open the run's database, and create it if there is none."""
         return RunFacts(self.state_file)
 
-    def remove_uncommitted(self, facts: RunFacts) -> None:
-        """Remove the files that no commit names, as the next start of training would. No job may be running."""
+    def uncommitted(self, facts: RunFacts) -> list[Path]:
+        """Return the files that no commit names, which no start of training needs. No job may be running."""
         named = {
             self.modules: {file.name for file in facts.modules().values()},
             self.boundaries: {record.file for record in facts.boundaries()},
             self.scratch: set(),
         }
-        for folder, names in named.items():
-            for path in files.list_folder(folder) if folder.is_dir() else ():
-                if path.name not in names:
-                    files.remove(path)
+        return [
+            path
+            for folder, names in named.items()
+            if folder.is_dir()
+            for path in files.list_folder(folder)
+            if path.name not in names
+        ]
+
+    def remove_uncommitted(self, facts: RunFacts) -> None:
+        """Remove the files that no commit names, as the next start of training would. No job may be running."""
+        for path in self.uncommitted(facts):
+            files.remove(path)
 
     def summary(self) -> dict[str, Any] | None:
         """Read summary.json; None before the run is done."""
@@ -160,10 +179,39 @@ def numbered(parent: Path = RUNS) -> Path:
     return parent / f"{max(numbers, default=0) + 1:04d}"
 
 
+def prepared_cache() -> Path | None:
+    """Return the folder that keeps prepared data for all runs; None if the current folder has no numbered runs.
+
+    A run elsewhere has no place that other runs would look in.
+    """
+    return RUNS / PREPARED if RUNS.is_dir() else None
+
+
 def newest_unfinished(parent: Path = RUNS) -> Run | None:
     """Return the newest numbered run that has no summary; None if there is none."""
     runs = [Run(path) for path in sorted(_numbered_folders(parent), key=lambda path: -int(path.name))]
     return next((run for run in runs if run.config_file.is_file() and not run.summary_file.is_file()), None)
+
+
+def abandoned_plans(runs: Path = RUNS) -> list[Path]:
+    """Return the temporary runs of `plan` whose processes were killed."""
+    if not runs.is_dir():
+        return []
+    plans = [path for path in runs.iterdir() if re.fullmatch(rf"{re.escape(PLANNING)}\d+", path.name)]
+    return [path for path in plans if not _is_alive(path.name.removeprefix(PLANNING)) and not _is_locked(path)]
+
+
+def _is_alive(process: str) -> bool:
+    return Path("/proc", process).exists()
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a process holds a run: its number alone says nothing of a process in another container."""
+    try:
+        with Run(folder).locked():
+            return False
+    except UsageError:
+        return True
 
 
 def _numbered_folders(parent: Path) -> list[Path]:

@@ -71,6 +71,9 @@ class FileSystem:
     def rename(self, source: Path, target: Path) -> None:
         source.replace(target)
 
+    def link(self, source: Path, target: Path) -> None:
+        os.link(source, target)
+
     def unlink(self, path: Path) -> None:
         path.unlink()
 
@@ -212,6 +215,16 @@ def rename(source: Path, target: Path, *, durable: bool = True) -> None:
         system.rename(source, target)
     if durable:
         sync_folder(target.parent)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, a hard link, which `target` must not be yet; `sync_folder` makes it durable.
+
+    Raises:
+        StorageError: the names lie on different file systems, or theirs has no hard links.
+    """
+    with _reported(target):
+        system.link(source, target)
 
 
 def remove(path: Path) -> None:

@@ -25,7 +25,7 @@ def test_from_a_plan_to_a_file(tmp_path, monkeypatch, forked_jobs):
     monkeypatch.chdir(tmp_path)
     planned = edge_trgl.plan(budget_mb=5000, settings=FEW, **SMALL)
     assert planned["budget_mb"] == 5000
-    assert not (tmp_path / "runs").exists()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".prepared"]
     heard = []
     run = edge_trgl.train(budget_mb=5000, settings=FEW, listener=heard.append, **SMALL)
     assert run.folder.resolve() == tmp_path / "runs" / "0001"

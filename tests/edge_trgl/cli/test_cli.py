@@ -62,7 +62,7 @@ def test_a_run_from_train_to_report(tmp_path, tmp_path_factory):
     assert trained.returncode == 0, trained.stderr
     # Everything is in one folder.
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["0001"]
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"0001", ".prepared"}
     assert not list(home.iterdir())
     summary = json.loads(trained.stdout)
     folder = tmp_path / "runs" / "0001"
@@ -246,13 +246,13 @@ def test_a_disk_that_is_too_small(tmp_path):
 
 
 @pytest.mark.slow
-def test_plan_trains_nothing_and_leaves_nothing(tmp_path):
+def test_plan_trains_nothing_and_leaves_what_it_prepared(tmp_path):
     planned = command(tmp_path, "plan", "--budget-mb", "500", *SMALL, "--json")
     document = json.loads(planned.stdout)
     assert len(document["table"]) == 3
     assert document["plan"]["peak_mb"] <= 500
     assert 0 < document["plan"]["disk_mb"] <= document["disk_limit_mb"]
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".prepared"]
     text = command(tmp_path, "plan", *SMALL).stdout
     assert re.search(r"^peak \d+ MiB of 2000 MiB: fits;", text, re.MULTILINE)
     assert re.search(r"^disk at most \d+ MiB of \d+ MiB: fits$", text, re.MULTILINE)
@@ -325,6 +325,7 @@ OPTIONS = {
     "report": "against json",
     "probe": "disk json save",
     "predict": "csv exit exits json optimize provider threads top",
+    "clean": "all dry-run json",
     "bench": "batch json optimize provider runs seconds threads",
 }
 
