@@ -12,7 +12,6 @@ Names are relative to the folder, so a folder that was moved or renamed keeps it
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ import numpy as np
 import PIL
 
 from edge_trgl.data.sources import sample
+from edge_trgl.data.sources.readings.description import described, is_table
 from edge_trgl.runtime.records import document_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def content_key(settings: DataConfig, *, seed: int) -> str:
 
     Raises:
         OSError: the source cannot be listed.
+        InputError: the file that describes the source cannot be read.
     """
     document = document_of(settings)
     read = {name: document[name] for name in sorted(document.keys() - UNREAD)}
@@ -67,13 +68,20 @@ def _code() -> Iterator[bytes]:
 
 def _files(spec: str) -> Iterator[bytes]:
     """Yield a line for each file of a source."""
+    for path in _places(spec):
+        if path.is_dir():
+            yield from _files_below(path)
+        elif path.exists():
+            yield _line(path.name, path.stat())
+
+
+def _places(spec: str) -> tuple[Path, ...]:
+    """The files and folders that a source is read from; the file that describes it may be missing."""
     path = sample.FOLDER if spec == "sample" else Path(spec).expanduser()
-    if path.is_dir():
-        yield from _files_below(path)
-        return
-    # A file that describes the data may stand beside them, under the same name.
-    for neighbour in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")):
-        yield _line(neighbour.name, neighbour.stat())
+    if path.is_dir() or not (is_table(path) or path.suffix == ".toml"):
+        return (path,)
+    readings = described(path)
+    return readings.data, readings.toml
 
 
 def _files_below(folder: Path) -> Iterator[bytes]:

@@ -14,14 +14,14 @@ have their sizes. The records themselves are checked when training reads them, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_trgl.data.content_key import content_key
-from edge_trgl.data.dataset import DATASET_FILE, DatasetInfo, is_prepared, open_dataset
+from edge_trgl.data.dataset import DATASET_FILE, DatasetInfo, encode, is_prepared, open_dataset
 from edge_trgl.data.reader import RecordReader
-from edge_trgl.runtime.errors import DamagedDataError, DiskFullError
+from edge_trgl.runtime.errors import DamagedDataError, DiskFullError, InputError
 from edge_trgl.runtime.storage import disk_space, files
 from edge_trgl.runtime.storage.link_cache import LinkCache
 from edge_trgl.runtime.units import MIB
@@ -84,7 +84,7 @@ class PreparedCache:
             files.make_folder(folder)
             if self._cache.take(key, folder):
                 try:
-                    return Prepared(info=_checked(folder), reused=True)
+                    return Prepared(info=self._named(folder, _checked(folder)), reused=True)
                 except DamagedDataError as error:
                     damage = error.message
                     self._cache.remove(key)
@@ -93,6 +93,15 @@ class PreparedCache:
         if key and is_prepared(folder) and self._key() == key:
             self._cache.keep(key, folder, self._limit_bytes(folder))
         return Prepared(info=info, damage=damage)
+
+    def _named(self, folder: Path, info: DatasetInfo) -> DatasetInfo:
+        """Have the run's own description name its source as this run does: the folder may have been moved."""
+        source = self._settings.source
+        if info.summary.source == source:
+            return info
+        renamed = replace(info, summary=replace(info.summary, source=source))
+        files.write_durable(folder / DATASET_FILE, [encode(renamed)])
+        return renamed
 
     def _with_room(self, decode: Callable[[], DatasetInfo]) -> DatasetInfo:
         """Decode; if the disk is full, once more without the sets that no run uses."""
@@ -110,7 +119,7 @@ class PreparedCache:
             return None
         try:
             return content_key(self._settings, seed=self._seed)
-        except OSError:
+        except (OSError, InputError):
             return None
 
     def _limit_bytes(self, folder: Path) -> int:
