@@ -1,0 +1,1 @@
+"""Real sets that nobody tuned for, against plain PyTorch."""
