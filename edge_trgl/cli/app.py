@@ -57,7 +57,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise StoppedError("stopped between two jobs", hint="edge-trgl resume RUN continues from here.")
 
 
-VERBS = ("train", "resume", "plan", "evaluate", "export", "report", "probe", "predict", "bench", "clean")
+VERBS = ("train", "resume", "plan", "evaluate", "export", "report", "data", "probe", "predict", "bench", "clean")
 """Each is a command in the module of its name."""
 
 

@@ -7,7 +7,10 @@ import sys
 import time
 from typing import TextIO
 
+from edge_trgl.cli.data_text import data_text
+from edge_trgl.run.data_summary import Augmentation, DataSummary
 from edge_trgl.runtime.processes.supervisor import Message
+from edge_trgl.runtime.records import read_record
 
 PLAIN_SECONDS = 5.0
 
@@ -53,6 +56,10 @@ class Terminal:
             self.line(f"warning: {message['text']}")
         elif message["kind"] == "note":
             self.line(message["text"])
+        elif message["kind"] == "data":
+            summary = read_record(DataSummary, message["summary"])
+            augmentation = read_record(Augmentation, message["augmentation"])
+            self.line(data_text(summary, augmentation, shutil.get_terminal_size().columns))
         elif message["kind"] == "progress":
             self._progress(progress_line(message))
         elif message["kind"] == "reading":

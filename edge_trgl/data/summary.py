@@ -1,4 +1,4 @@
-"""Summarises a data set: what its source found, and which images became which split."""
+"""Summarises a data set: what its source found, and which images are for what."""
 
 from __future__ import annotations
 
@@ -6,13 +6,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_trgl.data.sources import load
+from edge_trgl.data.splits import draw_splits
 from edge_trgl.run.data_summary import ClassCount, DataSummary, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edge_trgl.config.data import DataConfig
     from edge_trgl.data.sources import Source
     from edge_trgl.data.splits import Selection
+
+
+def survey(config: DataConfig, *, seed: int) -> DataSummary:
+    """Summarise the data that a configuration names without reading their pixels.
+
+    Raises:
+        InputError: the data cannot be read.
+        UsageError: an option does not apply to them.
+    """
+    source = load(config.source, image_size=config.image_size, resize=config.resize, strict=config.strict)
+    selections = draw_splits(
+        source, seed=seed, validation=config.validation, limit=config.limit, choose_on=config.choose_on
+    )
+    return summarise(config.source, source, selections, decoded=False)
 
 
 def summarise(spec: str, source: Source, selections: Mapping[str, Selection], *, decoded: bool) -> DataSummary:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from edge_trgl.config.data import DataConfig
 from edge_trgl.config.export_request import Form
 from edge_trgl.run.data_summary import DataSummary
 from edge_trgl.run.export_record import (
@@ -79,6 +80,14 @@ class PrepareResult:
     fingerprint: str
     reused: bool
     damage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyRequest:
+    """The request of `survey`, which needs no run: what to read, and the seed of the splits that are drawn."""
+
+    data: DataConfig
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +196,7 @@ class ReportRequest:
 
 
 PREPARE = Job[PrepareRequest, PrepareResult]("prepare", PrepareRequest, PrepareResult)
+SURVEY = Job[SurveyRequest, DataSummary]("survey", SurveyRequest, DataSummary)
 CUT = Job[Nothing, None]("cut", Nothing)
 COUNT = Job[CountRequest, None]("count", CountRequest)
 PLAN = Job[PlanRequest, PlanStep]("plan", PlanRequest, PlanStep)
@@ -206,6 +216,7 @@ JOBS: Mapping[str, Job[Any, Any]] = {
     job.name: job
     for job in (
         PREPARE,
+        SURVEY,
         CUT,
         COUNT,
         PLAN,

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.jobs.requests import PREPARE, Job, PrepareRequest, PrepareResult
+from edge_trgl.run.data_summary import DataSummary, augmentation_of
 from edge_trgl.run.facts import Result, RunFacts
 from edge_trgl.run.folder import Run, prepared_cache
 from edge_trgl.runtime.errors import DamagedDataError, InputError
 from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.memory.allocator import Allocator
 from edge_trgl.runtime.processes.supervisor import Message, Outcome, run_child
-from edge_trgl.runtime.records import document_of, from_json
+from edge_trgl.runtime.records import document_of, from_json, to_json
 from edge_trgl.runtime.storage import files
 
 Listener = Callable[[Message], None]
@@ -96,6 +97,7 @@ class JobRunner:
         if prepared.reused:
             samples = "windows" if len(prepared.summary.shape) == 2 else "images"
             self._listener({"kind": "note", "text": f"using the {samples} that were prepared before"})
+        self._show_data(prepared.summary)
         if prepared.decoded:
             self._keep_fingerprint(prepared.fingerprint)
         return prepared
@@ -127,6 +129,15 @@ class JobRunner:
     def tell(self, text: str) -> None:
         """Warn the user, without an event."""
         self._listener({"kind": "warning", "text": text})
+
+    def _show_data(self, summary: DataSummary) -> None:
+        """Show what was found in the data, unless it was shown before they were decoded; keep it for the report."""
+        shown = self._facts.data_summary
+        self._facts.data_summary = summary
+        if shown is not None and replace(shown, decoded=summary.decoded) == summary:
+            return
+        augmentation = augmentation_of(self._config.data, summary.shape)
+        self._listener({"kind": "data", "summary": to_json(summary), "augmentation": to_json(augmentation)})
 
     def _allocator(self) -> Allocator:
         if self._facts.is_counted:

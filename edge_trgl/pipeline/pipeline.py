@@ -15,7 +15,7 @@ from edge_trgl.pipeline.training import Training
 from edge_trgl.run.export_record import ExportRecord
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
-from edge_trgl.run.summary import summarise
+from edge_trgl.run.summary import data_document, summarise
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.records import Document
@@ -64,7 +64,13 @@ class Pipeline:
             run_limits = Planning(self.run, self.config, facts, jobs).plan(Limits())
             disk_mb = limits.disk_mb(self.run, self.config, facts)
             phases = tuple(facts.phases())
-            return PlannedRun(limits=run_limits, disk_mb=disk_mb, planned=facts.planned, phases=phases)
+            return PlannedRun(
+                limits=run_limits,
+                disk_mb=disk_mb,
+                data=data_document(self.config, facts),
+                planned=facts.planned,
+                phases=phases,
+            )
 
     def report(self, against: Sequence[str] = ()) -> None:
         """Write report.html from the results so far.

@@ -36,12 +36,14 @@ class PlannedRun:
     Attributes:
         limits: the limits that the plan must fit.
         disk_mb: MiB that the run may take on the disk: its limit, or what is free.
+        data: what was found in the data, and what training does to them.
         planned: the plan and what it means.
         phases: time and memory that each job took so far.
     """
 
     limits: Limits
     disk_mb: float
+    data: Document | None
     planned: Planned
     phases: tuple[Phase, ...]
 
@@ -49,7 +51,13 @@ class PlannedRun:
         """Return the JSON object that `edge-trgl plan --json` prints."""
         plan = {**to_json(self.planned.plan), "peak_mb": self.planned.plan.peak_mb}
         limits = {"budget_mb": self.limits.budget_mb, "disk_limit_mb": self.disk_mb}
-        return {**limits, **to_json(self.planned), "plan": plan, "phases": to_json(self.phases)}
+        return {
+            **limits,
+            "data": self.data,
+            **to_json(self.planned),
+            "plan": plan,
+            "phases": to_json(self.phases),
+        }
 
 
 class Planning:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge_trgl.run.data_summary import Augmentation, DataSummary
 from edge_trgl.run.export_record import Balance
 from edge_trgl.run.exported_files import ExportedFile
 
@@ -106,6 +107,14 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Data:
+    """What was found in the data, and what training does to them."""
+
+    summary: DataSummary
+    augmentation: Augmentation
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """A whole report. Any tuple may be empty, and numbers that an unfinished run lacks are None in `summary`.
 
@@ -117,6 +126,7 @@ class Report:
             measured (see `edge_trgl.run.transport_share`).
         against: runs to compare accuracies with.
         early_exit: None if the network was not exported in stages.
+        data: None before the data were read.
     """
 
     name: str
@@ -132,3 +142,4 @@ class Report:
     io: tuple[IoSample, ...]
     events: tuple[Event, ...]
     exported: tuple[ExportedFile, ...]
+    data: Data | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from edge_trgl.report.document import (
     MAX_AGAINST,
+    Data,
     DepthAccuracy,
     EarlyExit,
     Event,
@@ -21,6 +22,7 @@ from edge_trgl.report.document import (
     Report,
 )
 from edge_trgl.report.page import render
+from edge_trgl.run.data_summary import augmentation_of
 from edge_trgl.run.export_record import EarlyExitRecord
 from edge_trgl.run.exported_files import exported_files, read_export
 from edge_trgl.run.facts import RunFacts
@@ -77,6 +79,7 @@ def gather(run: Run, facts: RunFacts, against: tuple[OtherRun, ...] = ()) -> Rep
         io=tuple(IoSample(time_s=s.time_s, read_mb=s.read_mb, written_mb=s.written_mb) for s in samples),
         events=tuple(Event(time_s=e.time_s, kind=e.kind, text=e.text) for e in facts.events()),
         exported=() if export is None else exported_files(run, export),
+        data=_data(run, facts),
     )
 
 
@@ -92,6 +95,13 @@ def _other(folder: str) -> OtherRun:
             f"{folder} is not fully trained", hint=f"Run edge-trgl resume {folder} first, or leave it out."
         )
     return OtherRun(name=folder, config=run.config().document(), accuracy=accuracy)
+
+
+def _data(run: Run, facts: RunFacts) -> Data | None:
+    summary = facts.data_summary
+    if summary is None:
+        return None
+    return Data(summary=summary, augmentation=augmentation_of(run.config().data, summary.shape))
 
 
 def _modules(facts: RunFacts) -> tuple[ModuleMemory, ...]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_trgl.report import wording
-from edge_trgl.report.document import DepthAccuracy, Event, LossPoint, ModuleMemory, Report
+from edge_trgl.report.document import Data, DepthAccuracy, Event, LossPoint, ModuleMemory, Report
+from edge_trgl.run import data_wording
 from edge_trgl.run.wording import validation_images
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_EVENTS = 400
 MAX_TEXT = 400
+MAX_CLASSES = 200
+MAX_FILES = 100
 MAX_CHANGES = 4
 
 
@@ -91,8 +94,30 @@ def _contents(report: Report) -> dict[str, object]:
         "compared_on": _compared_on(report),
         "events": shown,
         "events_left_out": left_out,
+        "data_facts": _data_facts(report.data),
+        "max_classes": MAX_CLASSES,
+        "max_files": MAX_FILES,
         "config": wording.flatten(report.config),
     }
+
+
+def _data_facts(data: Data | None) -> list[tuple[str, str]]:
+    """What was found in the data: titles and sentences."""
+    if data is None:
+        return []
+    summary = data.summary
+    rows = {
+        "Source": f"{summary.source} ({summary.format})",
+        "Found": data_wording.total(summary),
+        "Largest / smallest class": f"{summary.imbalance:.3g}",
+        "Size": data_wording.sizes(summary),
+        "Becomes": data_wording.becomes(summary),
+        "Augmented": data_wording.augmented(data.augmentation),
+        "Left out, no images": data_wording.by_ending(summary.no_images),
+        "Left out, cannot be read": f"{len(summary.unreadable):,}" if summary.unreadable else None,
+        "Notices": "; ".join(summary.notices),
+    }
+    return [(title, text) for title, text in rows.items() if text]
 
 
 def _plots(report: Report) -> dict[str, Markup]:

@@ -9,6 +9,15 @@ from typing import Literal
 from edge_trgl.config.data import DataConfig, Resize
 from edge_trgl.runtime.records import Document, document_of
 
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What is done to training images at random: pixels of padding before a crop, 0 for none, and mirroring."""
+
+    crop_padding: int
+    flip: bool
+
+
 SizeFrom = Literal["files", "option", "choice"]
 """Where the size of the images comes from: their files, the option --image-size, or a choice made for the user."""
 
@@ -94,18 +103,15 @@ class DataSummary:
         counts = [count.train for count in self.classes if count.train]
         return max(counts) / min(counts) if counts else 1.0
 
-    def document(self) -> Document:
-        """Return it as a JSON object, with what follows from it."""
-        derived = {"images": self.images, "channels": self.shape[-1], "imbalance": round(self.imbalance, 3)}
-        return {**document_of(self), **derived}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """What is done to training images at random: pixels of padding before a crop, 0 for none, and mirroring."""
-
-    crop_padding: int
-    flip: bool
+    def document(self, augmentation: Augmentation) -> Document:
+        """Return it as a JSON object, with what follows from it and what is done to the images in training."""
+        return {
+            **document_of(self),
+            "images": self.images,
+            "channels": self.shape[-1],
+            "imbalance": round(self.imbalance, 3),
+            "augmentation": document_of(augmentation),
+        }
 
 
 def augmentation_of(config: DataConfig, shape: tuple[int, ...]) -> Augmentation:

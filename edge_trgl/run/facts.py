@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
 from edge_trgl.run.chain_layout import ChainLayout
+from edge_trgl.run.data_summary import DataSummary
 from edge_trgl.runtime.memory.allocator import Allocator
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import Demand, Measurement
@@ -210,6 +211,7 @@ class RunFacts(RunState):
     Attributes:
         fingerprint: of the prepared data; empty before they are prepared.
         limits: the limits the run was planned for; before planning, only a disk limit that resume was given.
+        data_summary: what was found in the data; None before they were read.
         net: the model that was cut; {} if the model was a chain already.
         counted: what the modules cost.
         measured: measurements of steps, by `work_key`.
@@ -224,6 +226,7 @@ class RunFacts(RunState):
 
     fingerprint = Fact[str](str, "")
     limits = Fact[Limits](Limits, Limits())
+    data_summary = Fact[DataSummary | None](DataSummary | None, None)
     net = Fact[Document](dict)
     counted = Fact[Counted](Counted)
     measured = Fact[Mapping[str, Measurement]](Mapping[str, Measurement], {})

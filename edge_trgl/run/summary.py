@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from edge_trgl.config.sections import RunConfig
+from edge_trgl.run.data_summary import augmentation_of
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.memory import high_water
-from edge_trgl.runtime.records import to_json
+from edge_trgl.runtime.records import Document, to_json
 from edge_trgl.runtime.units import MIB
 
 
@@ -36,12 +37,19 @@ def summarise(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
             "cgroup_peak_mb": None if cgroup_mb is None else round(cgroup_mb, 1),
         },
         "storage": storage_use(config, facts),
+        "data": data_document(config, facts),
         "time_s": round(work.seconds, 1),
         "images_per_s": round(work.images / max(work.seconds, 1e-9), 1),
         "restarts": facts.starts - 1,
         "lossy": list(plan.lossy),
         "weights_sha256": result.weights_sha256,
     }
+
+
+def data_document(config: RunConfig, facts: RunFacts) -> Document | None:
+    """Return what is known of the data and what training does to them; None before they were read."""
+    summary = facts.data_summary
+    return None if summary is None else summary.document(augmentation_of(config.data, summary.shape))
 
 
 def storage_use(config: RunConfig, facts: RunFacts) -> dict[str, Any]:

@@ -268,7 +268,9 @@ def test_a_module_without_a_head_has_none_in_the_table(plan_run):
     planned = facts.planned
     facts.close()
     table = (replace(planned.table[0], head=None), *planned.table[1:])
-    run = PlannedRun(limits=Limits(budget_mb=1e5), disk_mb=1e6, planned=replace(planned, table=table), phases=())
+    run = PlannedRun(
+        limits=Limits(budget_mb=1e5), disk_mb=1e6, data=None, planned=replace(planned, table=table), phases=()
+    )
     assert plan_text(run).count(" head\n") == 2
 
 
