@@ -71,8 +71,8 @@ def predict(
 ) -> None:
     """Classify image files, folders of them, or the windows of .npz and .csv files, one line each.
 
-    MODEL is model.onnx, the folder of a run, or a folder model.exits. Images of another size are resized as
-    in training. Of a .npz file the array x is read, or else x_test; a .csv file is cut into windows as in training.
+    MODEL is model.onnx, the folder of a run, or a folder model.exits. Images of another size are resized, and .csv
+    files cut into windows, as in training. Of a .npz file the array x is read, or else x_test.
 
     A file that cannot be read is reported on standard error, and the others are still classified; the exit code
     is then 4, and 0 if every file was read.

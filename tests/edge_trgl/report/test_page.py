@@ -11,8 +11,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edge_trgl.report.document import Event, MemorySample
+from edge_trgl.report.document import Data, Event, MemorySample
 from edge_trgl.report.page import render
+from edge_trgl.run.data_summary import Augmentation, ClassCount, DataSummary, Sizes, UnreadableFile
 
 MEGABYTE = 1_000_000
 PLOTS = ("memory", "modules", "accuracy", "against", "early-exit", "losses", "io")
@@ -249,6 +250,40 @@ def test_the_exported_files_are_a_table(make_report, unfinished):
     assert "model.int8.onnx 3 MiB 91.25 % 99.31 % 1.23 ms percentile" in words
     assert "model.fp16.onnx – – – – it differs" in words
     assert "Exported files" not in Page(render(unfinished)).words
+
+
+def test_the_data_are_described(make_report, unfinished):
+    assert "<h2>Data</h2>" not in render(unfinished)
+    summary = DataSummary(
+        source="photos",
+        format="image folders",
+        shape=(224, 224, 3),
+        dtype="uint8",
+        sizes=Sizes(smallest=(400, 500), median=(1260, 940), largest=(4000, 3000), distinct=5),
+        resize="squash",
+        size_from="choice",
+        classes=tuple(ClassCount(name=f"<b>{number}", train=4, val=1, test=0) for number in range(1000)),
+        no_images={".csv": 2},
+        unreadable=tuple(UnreadableFile(file=f"{number}.jpg", reason="it is empty") for number in range(101)),
+        notices=("windows < images",),
+        decoded=True,
+    )
+    data = Data(summary=summary, augmentation=Augmentation(crop_padding=14, flip=False))
+    page = render(replace(make_report(), data=data))
+    for text in (
+        "5,000 images of 1,000 classes: 4,000 train, 1,000 val",
+        "500x400 to 3000x4000, 5 different",
+        "224x224, squashed to a square (chosen",
+        "not mirrored",
+        "2 .csv",
+        "windows &lt; images",
+        "&lt;b&gt;199<",
+        "and 800 more; summary.json has all",
+        "99.jpg",
+        "and 1 more; summary.json has all",
+    ):
+        assert text in page
+    assert "<b>1" not in page
 
 
 def test_the_configuration_is_flattened(make_report):
