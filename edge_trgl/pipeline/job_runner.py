@@ -131,7 +131,7 @@ class JobRunner:
         self._listener({"kind": "warning", "text": text})
 
     def _show_data(self, summary: DataSummary) -> None:
-        """Show what was found in the data, unless it was shown before they were decoded; keep it for the report."""
+        """Show what was found in the data, unless it was shown before decoding; keep it for the report."""
         shown = self._facts.data_summary
         self._facts.data_summary = summary
         if shown is not None and replace(shown, decoded=summary.decoded) == summary:
