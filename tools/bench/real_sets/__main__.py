@@ -13,6 +13,7 @@ as is the time. With --json FILE every figure is kept as it comes, and a measure
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from tools.bench.real_sets.sets import QUICK, SETS, RealSet
 from tools.common.book import Book
 from tools.common.images import CACHE
 from tools.common.intervals import mean_interval
-from tools.common.machine import machine
+from tools.common.machine import commit, machine
 from tools.common.options import command_line
 from tools.common.processes import CommandError
 
@@ -38,15 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     sets = QUICK if options.quick else {name: SETS[name] for name in options.sets}
     seeds = range(1 if options.quick else options.seeds)
-    measured_on = machine(options.threads)
-    version = measured_on.pop("commit")  # kept with every run: a commit in between must not begin the book anew
+    measured_on = {key: value for key, value in machine(options.threads).items() if key != "commit"}
     file = None if options.json in (None, "-") else Path(options.json)
     book = Book(file, {**measured_on, "budget_mb": options.budget_mb})
     RUNS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".real-sets-", dir=RUNS) as scratch:
         bench = Bench(scratch=Path(scratch).absolute(), budget_mb=options.budget_mb, threads=options.threads)
-        for name, real in sets.items():
-            _measure_set(book, bench, name, real, seeds, options.packages, version)
+        _measure(book, bench, sets, seeds, options.packages)
     rows = list(_summarised(book, sets))
     ok = len(rows) == sum(len(real.rows) for real in sets.values()) and all(
         row["peak_mb"] <= options.budget_mb for row in rows if ROWS[row["row"]].lr is None
@@ -70,22 +69,27 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _measure_set(
-    book: Book, bench: Bench, name: str, real: RealSet, seeds: range, packages: Path, version: str | None
-) -> None:
-    missing = [(row, seed) for seed in seeds for row in real.rows if book.find(name, _key(row, seed)) is None]
-    if not missing:
-        return
-    package = Path() if real.package is None else fetch(real.package, packages)
-    data = real.make(package, bench.scratch / name)
-    for row, seed in missing:
-        print(f"{name}, {row}, seed {seed}", file=sys.stderr, flush=True)
-        try:
-            item = measure(bench, real, data, ROWS[row], seed)
-        except CommandError as error:
-            item = {"error": str(error)}
-        book.put(name, _key(row, seed), {"row": row, "commit": version, **item})
-        print(f"    {item}", file=sys.stderr, flush=True)
+def _measure(book: Book, bench: Bench, sets: Mapping[str, RealSet], seeds: range, packages: Path) -> None:
+    """Measure what is not in the book, seed by seed, so that a cut leaves few seeds of everything."""
+    version, made = commit(), dict[str, Path]()
+    for seed, (name, real) in itertools.product(seeds, sets.items()):
+        for row in real.rows:
+            if book.find(name, _key(row, seed)) is None:
+                if name not in made:
+                    package = Path() if real.package is None else fetch(real.package, packages)
+                    made[name] = real.make(package, bench.scratch / name)
+                print(f"{name}, {row}, seed {seed}", file=sys.stderr, flush=True)
+                item = _tried(bench, real, made[name], row, seed)
+                # With the commit of each: another one in between must not begin the book anew.
+                book.put(name, _key(row, seed), {"row": row, "commit": version, **item})
+                print(f"    {item}", file=sys.stderr, flush=True)
+
+
+def _tried(bench: Bench, real: RealSet, data: Path, row: str, seed: int) -> dict[str, Any]:
+    try:
+        return measure(bench, real, data, ROWS[row], seed)
+    except CommandError as error:
+        return {"error": str(error)}
 
 
 def _key(row: str, seed: int) -> str:
