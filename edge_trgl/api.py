@@ -23,6 +23,7 @@ from typing import Any
 from edge_trgl.config.export_request import FORMS
 from edge_trgl.config.flags import configuration
 from edge_trgl.config.sections import RunConfig
+from edge_trgl.pipeline import preflight
 from edge_trgl.pipeline.exporting import ExportOptions
 from edge_trgl.pipeline.job_runner import Listener
 from edge_trgl.pipeline.pipeline import Pipeline
@@ -141,9 +142,12 @@ def begin(folder: Path | str, config: RunConfig, listener: Listener = warn) -> T
     """Create a run in `folder`, or open the one begun there with the same configuration; train nothing.
 
     Raises:
-        UsageError: torch is not installed, or the folder contains something else.
+        UsageError: torch is not installed, there is no such model or device, or something else is in the folder.
+        InputError: a file or a package that the configuration names is not there.
     """
     require_package("torch", "training")
+    if not Run(Path(folder)).config_file.is_file():
+        preflight.check(config)
     return Training(begin_or_continue(Path(folder), config).folder, listener)
 
 
@@ -191,9 +195,11 @@ def plan_of(config: RunConfig, listener: Listener = warn) -> PlannedRun:
     """Plan a configuration, in a temporary run folder under runs/.
 
     Raises:
-        UsageError: torch is not installed.
+        UsageError: torch is not installed, or there is no such model or device.
+        InputError: a file or a package that the configuration names is not there.
     """
     require_package("torch", "planning")
+    preflight.check(config)
     with _temporary_run(config) as run:
         return Pipeline(run, listener).plan()
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from edge_trgl.config.model_names import KM, unknown_model
 from edge_trgl.networks.chain import Chain, Shape, split_by_depth
 from edge_trgl.networks.zoo.km_resnet import km_resnet
 from edge_trgl.networks.zoo.resnet import resnet
@@ -31,9 +30,6 @@ NETS: dict[str, Callable[..., Chain]] = {
     "vgg19": vgg19,
 }
 """Networks whose depth is fixed; each knows how to split itself into a given number of modules."""
-
-NAMES = ("km-10-1", "km-2-7", "km-20-1", "km-20-1-encoder", *NETS)
-"""Names to suggest. Any km-K-M is a model, and any km-K-M-encoder, whose encoder is a module of its own."""
 
 
 def build_chain(
@@ -63,8 +59,7 @@ def build_chain(
             or cannot halve the map where it should.
         InputError: the user's factory cannot be imported, or fails.
     """
-    km = re.fullmatch(r"km-(\d+)-(\d+)(-encoder)?", name)
-    if km and int(km[1]) and int(km[2]):
+    if km := KM.fullmatch(name):
         _check_downsample(name, downsample, int(km[1]))
         chain = km_resnet(
             int(km[1]),
@@ -87,13 +82,7 @@ def build_chain(
     if ":" in name:
         chain = net.chain() if net else _users_chain(name, input_shape, num_classes)
         return chain if num_modules is None else _regroup(chain, num_modules)
-    near = difflib.get_close_matches(name, NAMES, n=1)
-    raise UsageError(
-        f"there is no model {name!r}",
-        hint=(f"did you mean {near[0]}? " if near else "")
-        + f"Known: km-K-M (any K and M, as km-10-1), {', '.join(NETS)}, "
-        "torchvision:NAME, timm:NAME, or module:factory.",
-    )
+    raise unknown_model(name)
 
 
 def _image_shape(name: str, input_shape: Shape) -> tuple[int, int, int]:
