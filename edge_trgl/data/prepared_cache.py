@@ -13,6 +13,7 @@ have their sizes. The records themselves are checked when training reads them, a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from edge_trgl.data.content_key import content_key
 from edge_trgl.data.dataset import DATASET_FILE, DatasetInfo, encode, is_prepared, open_dataset
 from edge_trgl.data.reader import RecordReader
-from edge_trgl.runtime.errors import DamagedDataError, DiskFullError, InputError
+from edge_trgl.runtime.errors import DamagedDataError, DiskFullError, InputError, StorageError
 from edge_trgl.runtime.storage import disk_space, files
 from edge_trgl.runtime.storage.link_cache import LinkCache
 from edge_trgl.runtime.units import MIB
@@ -79,7 +80,7 @@ class PreparedCache:
         key = self._key()
         damage = ""
         if key and anew:
-            self._cache.remove(key)
+            self._remove(key)
         elif key:
             files.make_folder(folder)
             if self._cache.take(key, folder):
@@ -87,7 +88,8 @@ class PreparedCache:
                     return Prepared(info=self._named(folder, _checked(folder)), reused=True)
                 except DamagedDataError as error:
                     damage = error.message
-                    self._cache.remove(key)
+                    self._remove(key)
+                    files.remove(folder / DATASET_FILE)
         info = self._with_room(decode)
         # Files that changed while they were read may have been read before or after.
         if key and is_prepared(folder) and self._key() == key:
@@ -103,15 +105,26 @@ class PreparedCache:
         files.write_durable(folder / DATASET_FILE, [encode(renamed)])
         return renamed
 
+    def _remove(self, key: str) -> None:
+        with contextlib.suppress(StorageError):  # it belongs to another user
+            self._cache.remove(key)
+
     def _with_room(self, decode: Callable[[], DatasetInfo]) -> DatasetInfo:
         """Decode; if the disk is full, once more without the sets that no run uses."""
         try:
             return decode()
         except DiskFullError:
-            if not any(entry.own_bytes for entry in self._cache.entries()):
+            if not self._make_room():
                 raise
-            self._cache.shrink(0)
             return decode()
+
+    def _make_room(self) -> bool:
+        """Remove the sets that no run uses; return whether there were any."""
+        with contextlib.suppress(StorageError):
+            is_idle = any(entry.own_bytes for entry in self._cache.entries())
+            self._cache.shrink(0)
+            return is_idle
+        return False
 
     def _key(self) -> str | None:
         """The set's key; None if nothing may be kept, or the source cannot be listed, which `decode` tells."""

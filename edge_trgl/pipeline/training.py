@@ -43,6 +43,7 @@ class Training:
         facts, stuck = self._facts, 0
         if facts.planned.layout.built and not facts.modules():
             self._jobs.do(CONVERT, Nothing())
+        limits.make_room(self._run, facts.planned.plan.disk_mb)
         while not facts.is_trained:
             position = facts.position()
             try:
@@ -68,6 +69,7 @@ class Training:
         if isinstance(refusal, DiskFullError):
             # Uncommitted files are lost anyway, and the database needs room for the event.
             self._run.remove_uncommitted(self._facts)
+            limits.make_room(self._run, math.inf)
         if stuck == ATTEMPTS:
             self._facts.add_event("stop", f"{refusal.message}; {ATTEMPTS} times without progress")
             raise refusal

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from edge_trgl.cli import progress
-from edge_trgl.cli.progress import PHASES, PLAIN_SECONDS, Terminal, duration, progress_line
+from edge_trgl.cli.progress import PHASES, PLAIN_SECONDS, Terminal, duration, progress_line, reading_line
 from edge_trgl.jobs.requests import JOBS
 
 PROGRESS = {
@@ -57,6 +57,20 @@ def test_the_line_of_progress():
     assert progress_line({**PROGRESS, "lap": 2}).startswith(" 25% lap 3 module 3 epoch 2 ")
     assert progress_line({**PROGRESS, "done": 1.0}).startswith("100% module")
     assert progress_line({**PROGRESS, "phase": "forward"}).startswith(" 25% module 3 frozen, forward only  ")
+
+
+def test_the_line_of_reading(clock):
+    reading = {"kind": "reading", "noun": "windows", "done": 0.034, "per_s": 812.6, "left_s": 725.9}
+    assert reading_line(reading) == "  3% 813 windows/s  12m 05s left"
+    stream = io.StringIO()
+    show = Terminal(stream)
+    show({"kind": "phase", "name": "prepare"})
+    show({**reading, "noun": "images"})
+    show({"kind": "note", "text": "using the images that were prepared before"})
+    expected = (
+        "reading the images ...\n  3% 813 images/s  12m 05s left\nusing the images that were prepared before\n"
+    )
+    assert stream.getvalue() == expected
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from edge_trgl.config.data import DataConfig
-from edge_trgl.data import open_dataset
+from edge_trgl.data import is_prepared, open_dataset
 from edge_trgl.data.prepare import prepare
 from edge_trgl.data.prepared_cache import PreparedCache, open_cache
 from edge_trgl.runtime.errors import DiskFullError
@@ -132,6 +132,15 @@ def test_a_damaged_set_is_prepared_again(preparing, settings, tmp_path, name):
     assert name in again.damage
     assert preparing("c", settings).reused
     assert open_dataset(tmp_path / "c") == whole
+
+
+def test_a_damaged_set_is_not_taken_for_one_where_images_are_only_surveyed(preparing, settings, tmp_path):
+    info = preparing("a", settings).info
+    damage(the_kept(tmp_path) / "dataset.json")
+    cache = PreparedCache(tmp_path / "cache", settings, seed=0)
+    assert cache.prepare(tmp_path / "b", lambda: info).damage
+    assert not is_prepared(tmp_path / "b")
+    assert not cache.prepare(tmp_path / "c", lambda: info).reused
 
 
 def test_a_file_of_the_wrong_size_is_damage(preparing, settings, tmp_path):
