@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,3 +289,16 @@ def test_a_class_that_training_does_not_have(tmp_path):
     (tmp_path / "readings.toml").write_text("window = 4\nstride = 2\n")
     with pytest.raises(InputError, match="the test split has samples of jump, of which training has none"):
         load(str(tmp_path))
+
+
+def test_the_page_describes_its_example(tmp_path):
+    page = (Path(__file__).parents[3] / "edge_trgl" / "data" / "README.md").read_text()
+    (table,) = re.findall(r"^```\n(time,.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (toml,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    header, *lines = table.splitlines()
+    lines = [*lines * 64, *(line.replace("walking", "running") for line in lines * 64)]
+    rows = [f"{number / 50}{line[line.index(',') :]}" for number, line in enumerate(lines)]
+    text = "\n".join([header, *rows])
+    default, described = load(_write(tmp_path, text, None)), load(_write(tmp_path, text, toml))
+    assert described == replace(default, splits=described.splits, groups=described.groups)
+    assert described.splits["train"].labels.tolist() == default.splits["train"].labels.tolist() == [1, 0]
