@@ -74,7 +74,7 @@ def train(
             optimizer.step()
             schedule.step()
     return {
-        "accuracy": accuracy(net.eval(), test_split, mean, std),
+        "accuracy": accuracy(net.eval(), test_split, batch_size, mean, std),
         "num_classes": num_classes,
         "num_train": len(train_split.y),
         "num_test": len(test_split.y),
@@ -143,9 +143,9 @@ def read_windows(data: str) -> dict[str, Split]:
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, of a shape that applies to a batch."""
-    channels = x.double().transpose(0, 1).flatten(1)
+    channels = x.transpose(0, 1).flatten(1).float()
     shape = (1, -1, *[1] * (x.dim() - 2))
-    return channels.mean(1).float().view(shape), channels.std(1).clamp_min(1e-6).float().view(shape)
+    return channels.mean(1).view(shape), channels.std(1).clamp_min(1e-6).view(shape)
 
 
 def shifted(x: Tensor, padding: int) -> Tensor:
@@ -159,10 +159,10 @@ def shifted(x: Tensor, padding: int) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(net: nn.Module, split: Split, mean: Tensor, std: Tensor) -> float:
+def accuracy(net: nn.Module, split: Split, batch_size: int, mean: Tensor, std: Tensor) -> float:
     """The share of samples whose class the network finds."""
     correct = 0
-    for rows in torch.split(torch.arange(len(split.y)), 128):
+    for rows in torch.split(torch.arange(len(split.y)), batch_size):
         correct += int((net((split.x[rows].float() - mean) / std).argmax(1) == split.y[rows]).sum())
     return correct / len(split.y)
 
