@@ -56,6 +56,7 @@ def plan_text(run: PlannedRun) -> str:
         f"peaks before training: {phases} MiB",
         f"exporting the network takes at most {planned.export_mb:.0f} MiB: {_fits(planned.export_mb, budget_mb)}",
     ]
+    lines += [stated.text for stated in (run.weights, run.normalisation) if stated is not None]
     if plan.lossy:
         lines.append(f"this plan changes the results: {', '.join(plan.lossy)}")
     return "\n".join(lines)

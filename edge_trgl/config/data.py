@@ -53,6 +53,13 @@ class DataConfig:
         "mirror half of the training images, left to right",
         more="helps with photos; harms what has a reading direction: digits, letters, signs",
     )
+    normalize: str | None = setting(
+        None,
+        "mean and std of pixels: imagenet, data or FILE",
+        more="data: those of the training images; FILE: .json or .toml with mean and std, such as "
+        "preprocessor_config.json of Hugging Face",
+        unset="that of a pretrained net, else data",
+    )
     cache_mb: float | None = setting(
         None,
         "MiB of prepared data to keep for the next plan or run",

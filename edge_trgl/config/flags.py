@@ -63,6 +63,7 @@ FLAGS = (
     Flag(name="crop_padding", key="data.crop_padding", group="data", metavar="N"),
     Flag(name="resize", key="data.resize", group="data", metavar="HOW"),
     Flag(name="strict", key="data.strict", group="data", switched=True),
+    Flag(name="normalize", key="data.normalize", group="data", metavar="HOW"),
     Flag(name="no_augment", key="data.augment", group="data", switched=False, doc="take the images as they are"),
     Flag(name="model", key="model.name", group="model", metavar="NAME", common=True),
     Flag(name="width", key="model.width", group="model", metavar="N"),

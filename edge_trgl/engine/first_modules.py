@@ -8,15 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from edge_trgl.config.sections import RunConfig
-from edge_trgl.data import DatasetInfo, open_dataset
-from edge_trgl.engine import from_config, weight_files
+from edge_trgl.data import DatasetInfo, open_dataset, open_survey
+from edge_trgl.engine import from_config, process_setup, weight_files
 from edge_trgl.engine.module_factory import ModuleFactory
 from edge_trgl.engine.pretrained import Pretrained
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.facts import PretrainedFile, RunFacts
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.memory import counters
+from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.module_store import ModuleStore
 from edge_trgl.runtime.storage.state import ModuleRecord
@@ -116,9 +120,9 @@ class _FirstModules:
     def read_from(self, path: Path, facts: RunFacts, warn: Warn) -> MakeModule:
         """Return a function that makes modules with the weights of a file.
 
-        The file may hold only the frozen modules; the others are then made as if there were no file.
+        What the file does not hold is made as if there were no file.
         """
-        weights = weight_files.open_weights(path)
+        weights = weight_files.open_weights(path, _room_mb(facts.limits))
         pretrained = Pretrained(weights, self.module_factory.chain, self.net)
         facts.pretrained = PretrainedFile(file=str(path), sha256=weight_files.sha256(weights))
         held = [pretrained.holds(module) for module in range(len(self.module_factory.chain))]
@@ -130,18 +134,43 @@ class _FirstModules:
             facts.add_event("pretrained", sentence)
 
         if make_without is not None:
-            tell(
-                "the file holds only those of the frozen modules; "
-                f"modules {held.index(False)} and up start from random weights"
-            )
+            tell(f"{pretrained.fit.text}; what it lacks starts from random weights")
 
         def make(module: int) -> LocalModule:
-            if make_without is not None and not held[module]:
-                return make_without(module)
-            local = self.module_factory.initialise(module)
+            make_first = self.module_factory.initialise if held[module] or make_without is None else make_without
+            local = make_first(module)
             where_from = pretrained.fill(module, local)
             if where_from is not None:
                 tell(where_from)
             return local
 
         return make
+
+
+def _room_mb(limits: Limits) -> float | None:
+    """Return the MiB that this process may still take; None where there is no budget."""
+    if limits.budget_mb is None:
+        return None
+    return limits.room_mb(process_setup.others_mb()) - counters.usage().rss
+
+
+def match_pretrained(run: Run, limits: Limits) -> None:
+    """Store how the tensors of the pretrained file fit the network, before anything is planned or trained.
+
+    Args:
+        run: its data is prepared, and its model is cut if it is imported.
+        limits: the budget of this process and its parent.
+
+    Raises:
+        InputError: the file cannot be read, none of its tensors fits, or one of a frozen module does not.
+    """
+    config, info, facts = run.config(), open_survey(run.data), run.facts()
+    net = from_config.stored_net(facts)
+    with torch.device("meta"):
+        chain = from_config.make_chain(config, info, net, paged=True)
+    if config.model.partition == "depth":  # else planning divides the blocks otherwise, and `convert` checks it
+        chain = replace(chain, frozen=min(config.train.freeze, len(chain) - 1))
+    assert config.model.pretrained is not None
+    weights = weight_files.open_weights(Path(config.model.pretrained), _room_mb(limits))
+    facts.pretrained_fit = Pretrained(weights, chain, net).fit
+    facts.close()

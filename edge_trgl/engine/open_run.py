@@ -14,6 +14,7 @@ from edge_trgl.data import DatasetInfo, open_dataset
 from edge_trgl.engine import from_config, process_setup
 from edge_trgl.engine.batches import Feed
 from edge_trgl.engine.module_factory import ModuleFactory
+from edge_trgl.engine.normalisation import normalised
 from edge_trgl.engine.visits import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
@@ -135,6 +136,7 @@ def open_run(run: Run, device: str | None = None) -> OpenRun:
     device = device or config.train.device
     process_setup.set_up(config.train.threads)
     facts = run.facts()
+    info = normalised(info, facts)
     plan, layout = facts.planned.plan, facts.planned.layout
     # On the meta device, blocks that a user's factory builds eagerly take no memory.
     with torch.device("meta"):

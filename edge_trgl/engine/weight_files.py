@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import math
 import os
 import pickle
+import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +23,12 @@ from edge_trgl.runtime.storage import files, safetensors_file
 from edge_trgl.runtime.units import MIB
 
 _HASHED_AT_ONCE = MIB  # bytes
+
+_STATE_DICTS = ("state_dict", "model", "model_state_dict", "net", "ema")
+"""Names of the state dict in a checkpoint; the first one that is there is taken."""
+
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What DataParallel, torch.compile and Lightning put before every name."""
 
 
 class WeightFiles(Protocol):
@@ -40,14 +50,18 @@ class WeightFiles(Protocol):
         ...
 
 
-def open_weights(path: Path) -> WeightFiles:
+def open_weights(path: Path, room_mb: float | None = None) -> WeightFiles:
     """Open a safetensors file, a file that torch.save wrote, or the folder of a trained run.
 
     The tensors of a run are named `blocks.N.NAME`, where N counts the blocks of the net from 0, and `head.NAME`
     for the last head; those of other files as the file names them.
 
+    Args:
+        path: the file or folder.
+        room_mb: MiB that a file may take that has to be loaded whole; None for any.
+
     Raises:
-        InputError: `path` does not exist or is none of the three.
+        InputError: `path` does not exist, is none of the three, or has no room.
     """
     if path.is_dir():
         return _RunFolder(path)
@@ -56,7 +70,7 @@ def open_weights(path: Path) -> WeightFiles:
     with path.open("rb") as file:
         first_bytes = file.read(16)
     # A safetensors file begins with 8 bytes for the length of its header, a JSON object.
-    return _SafetensorsFile(path) if first_bytes[8:9] == b"{" else _TorchFile(path)
+    return _SafetensorsFile(path) if first_bytes[8:9] == b"{" else _TorchFile(path, room_mb)
 
 
 def sha256(weights: WeightFiles) -> str:
@@ -85,36 +99,103 @@ class _SafetensorsFile:
 
 
 class _TorchFile:
-    def __init__(self, path: Path) -> None:
+    """A file of torch.save; one of the format before torch 1.6 is loaded whole, as it cannot be mapped."""
+
+    def __init__(self, path: Path, room_mb: float | None) -> None:
         self.paths = [path]
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._mapped().items()}
+        self._loaded: dict[str, Tensor] | None = None
+        if not zipfile.is_zipfile(path):
+            _check_room(path, room_mb)
+            self._loaded = _state_dict(path, mapped=False)
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors().items()}
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         # Mapped anew for every module: pages that were read count as memory until the mapping is dropped.
-        tensors = self._mapped()
+        tensors = self._tensors()
         for name in names:
             yield name, tensors[name]
 
-    def _mapped(self) -> dict[str, Tensor]:
-        path = self.paths[0]
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise InputError(
-                f"{path} cannot be read as weights: {str(error).splitlines()[0]}",
-                hint="Save model.state_dict() with torch.save, or as safetensors; no other pickle is read.",
-            ) from error
-        while isinstance(content, dict) and len(nested := _nested_state_dicts(content)) == 1:
-            content = nested[0]
-        if not (isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())):
-            raise InputError(f"{path} holds no state dict", hint="Save model.state_dict().")
-        # DataParallel puts "module." before every name.
-        return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    def _tensors(self) -> dict[str, Tensor]:
+        return _state_dict(self.paths[0], mapped=True) if self._loaded is None else self._loaded
 
 
-def _nested_state_dicts(content: Mapping[str, object]) -> list[object]:
-    """Return the dictionaries that a checkpoint holds under the usual names of a state dict."""
-    return [content[name] for name in ("state_dict", "model") if isinstance(content.get(name), dict)]
+def _check_room(path: Path, room_mb: float | None) -> None:
+    size_mb = path.stat().st_size / MIB
+    if room_mb is not None and size_mb > room_mb:
+        raise InputError(
+            f"{path} has the format of torch before 1.6, which is loaded whole: {size_mb:.0f} MiB, and the budget "
+            f"leaves {max(room_mb, 0):.0f} MiB",
+            hint=f"Give {math.ceil(size_mb - room_mb)} MiB more with --budget-mb, or write it anew on a larger "
+            "machine: torch.save(torch.load(FILE, weights_only=True), FILE).",
+        )
+
+
+def _state_dict(path: Path, *, mapped: bool) -> dict[str, Tensor]:
+    """Return the tensors of a state dict or of a checkpoint that holds one, by name."""
+    try:
+        torch.serialization.add_safe_globals([argparse.Namespace])  # the arguments of a training script
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+    except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} cannot be read as weights: {_reason(error)}",
+            hint="Save model.state_dict() with torch.save, or as safetensors; no other pickle is read.",
+        ) from error
+    while isinstance(content, dict) and (nested := _nested_state_dict(content)) is not None:
+        content = nested
+    tensors = {
+        name: value
+        for name, value in (content.items() if isinstance(content, dict) else ())
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise InputError(f"{path} holds no state dict", hint="Save model.state_dict().")
+    return tensors
+
+
+def _reason(error: Exception) -> str:
+    """Return in a few words why a file cannot be read; torch's own message is a page long."""
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    if asked:
+        return f"it holds Python objects ({asked[1]}), not only tensors, and reading these could run code"
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _nested_state_dict(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what a checkpoint holds under the first of the usual names of a state dict; None without any."""
+    return next((content[name] for name in _STATE_DICTS if isinstance(content.get(name), dict)), None)
+
+
+class Renamed:
+    """The same tensors under other names; `names`: the name in the file, by the new one."""
+
+    def __init__(self, weights: WeightFiles, names: Mapping[str, str]) -> None:
+        self.paths = weights.paths
+        self.shapes = {new: weights.shapes[old] for new, old in names.items()}
+        self._weights = weights
+        self._names = names
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the name and the values of these tensors; see `WeightFiles`."""
+        new = {self._names[name]: name for name in names}
+        for old, tensor in self._weights.read(new):
+            yield new[old], tensor
+
+
+def without_prefixes(weights: WeightFiles) -> Iterator[WeightFiles]:
+    """Yield the weights under their own names, and then with one more prefix of a wrapper taken off at a time."""
+    names = {name: name for name in weights.shapes}
+    yield weights
+    while any(name.startswith(_PREFIXES) for name in names):
+        shorter = {_without_prefix(new): old for new, old in names.items()}
+        if len(shorter) < len(names):
+            return  # two weights would have one name
+        names = shorter
+        yield Renamed(weights, names)
+
+
+def _without_prefix(name: str) -> str:
+    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+    return name.removeprefix(prefix)
 
 
 class _RunFolder:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from edge_trgl.engine.normalisation import choose_normalisation
 from edge_trgl.jobs.requests import CountRequest
 from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import Run
 
 
 def run(run: Run, request: CountRequest) -> None:
-    """Count the modules; see `store_demand`."""
+    """Count the modules, and choose what pixels are normalised with."""
+    choose_normalisation(run)
     store_demand(run, request.limits)

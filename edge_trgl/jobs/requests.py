@@ -98,6 +98,13 @@ class CountRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MatchRequest:
+    """The request of `match`; a budget of None is any."""
+
+    limits: Limits
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanRequest:
     """The request of `plan`; a budget of None asks for the smallest that works.
 
@@ -199,6 +206,7 @@ PREPARE = Job[PrepareRequest, PrepareResult]("prepare", PrepareRequest, PrepareR
 SURVEY = Job[SurveyRequest, DataSummary]("survey", SurveyRequest, DataSummary)
 CUT = Job[Nothing, None]("cut", Nothing)
 COUNT = Job[CountRequest, None]("count", CountRequest)
+MATCH = Job[MatchRequest, None]("match", MatchRequest)
 PLAN = Job[PlanRequest, PlanStep]("plan", PlanRequest, PlanStep)
 PROBE = Job[ProbeRequest, None]("probe", ProbeRequest)
 CONVERT = Job[Nothing, None]("convert", Nothing)
@@ -219,6 +227,7 @@ JOBS: Mapping[str, Job[Any, Any]] = {
         SURVEY,
         CUT,
         COUNT,
+        MATCH,
         PLAN,
         PROBE,
         CONVERT,

@@ -68,6 +68,8 @@ class Pipeline:
                 limits=run_limits,
                 disk_mb=disk_mb,
                 data=data_document(self.config, facts),
+                weights=facts.pretrained_fit,
+                normalisation=facts.normalisation,
                 planned=facts.planned,
                 phases=phases,
             )

@@ -10,16 +10,18 @@ from edge_trgl.config.sections import RunConfig
 from edge_trgl.jobs.requests import (
     COUNT,
     CUT,
+    MATCH,
     PLAN,
     PROBE,
     CountRequest,
+    MatchRequest,
     Nothing,
     PlanRequest,
     ProbeRequest,
 )
 from edge_trgl.pipeline import limits
 from edge_trgl.pipeline.job_runner import JobRunner
-from edge_trgl.run.facts import Planned, RunFacts
+from edge_trgl.run.facts import Normalisation, Planned, PretrainedFit, RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError
 from edge_trgl.runtime.memory.limits import Limits
@@ -37,6 +39,8 @@ class PlannedRun:
         limits: the limits that the plan must fit.
         disk_mb: MiB that the run may take on the disk: its limit, or what is free.
         data: what was found in the data, and what training does to them.
+        weights: how the pretrained file fits the network; None without one.
+        normalisation: what pixels are normalised with; None for the statistics of the training images.
         planned: the plan and what it means.
         phases: time and memory that each job took so far.
     """
@@ -46,6 +50,8 @@ class PlannedRun:
     data: Document | None
     planned: Planned
     phases: tuple[Phase, ...]
+    weights: PretrainedFit | None = None
+    normalisation: Normalisation | None = None
 
     def document(self) -> Document:
         """Return the JSON object that `edge-trgl plan --json` prints."""
@@ -54,6 +60,8 @@ class PlannedRun:
         return {
             **limits,
             "data": self.data,
+            "pretrained": to_json(self.weights),
+            "normalisation": to_json(self.normalisation),
             **to_json(self.planned),
             "plan": plan,
             "phases": to_json(self.phases),
@@ -61,7 +69,7 @@ class PlannedRun:
 
 
 class Planning:
-    """Runs the jobs before training: `prepare`, `cut`, `count`, `plan` and `probe`."""
+    """Runs the jobs before training: `prepare`, `cut`, `count`, `match`, `plan` and `probe`."""
 
     def __init__(self, run: Run, config: RunConfig, facts: RunFacts, jobs: JobRunner) -> None:
         self._run = run
@@ -85,6 +93,8 @@ class Planning:
         if not self._run.dataset_file.is_file():
             self._prepare(Limits(budget_mb=budget_mb))
         self._count(Limits(budget_mb=budget_mb))
+        if self._config.model.pretrained is not None and facts.pretrained_fit is None:
+            self._jobs.do(MATCH, MatchRequest(limits=Limits(budget_mb=budget_mb)))
         available = Limits(budget_mb=budget_mb, disk_mb=self._disk_mb())
         if self._needs_plan(available):
             self._make_plan(available)

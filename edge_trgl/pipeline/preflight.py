@@ -35,14 +35,16 @@ def check(config: RunConfig) -> None:
 
     Raises:
         UsageError: there is no such model or device.
-        InputError: the model's package, module or function is not there, or the pretrained file is not.
+        InputError: the model's package, module or function is not there, or a named file is not.
     """
     _check_model(config.model.name)
     if config.train.device == "cuda":
         _check_cuda()
-    pretrained = config.model.pretrained
+    pretrained, normalize = config.model.pretrained, config.data.normalize
     if pretrained is not None and not Path(pretrained).exists():
         raise InputError(f"{pretrained}: there is no such file", hint="Check --pretrained.")
+    if normalize not in (None, "imagenet", "data") and not Path(normalize).is_file():
+        raise InputError(f"{normalize}: there is no such file", hint="--normalize takes imagenet, data or a file.")
 
 
 def _check_model(name: str) -> None:

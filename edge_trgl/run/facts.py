@@ -157,6 +157,65 @@ class PretrainedFile:
     sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class PretrainedFit:
+    """How the tensors of a pretrained file fit the blocks of the network.
+
+    Attributes:
+        file: the file or run, as the user named it.
+        fitting: number of tensors of the blocks that the file has, with their names and shapes.
+        wanted: number of tensors of the blocks.
+        missing: names of those that the file lacks.
+        different: sentences about those that have other shapes in the file.
+        unused: names in the file that are in no block and not in the classifier.
+    """
+
+    file: str
+    fitting: int
+    wanted: int
+    missing: tuple[str, ...] = ()
+    different: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """A line for the plan, which names the first of those that do not fit."""
+        parts = [f"{self.fitting} of the {self.wanted} tensors of the network are in {self.file}"]
+        for what, names in (
+            ("it lacks", self.missing),
+            ("of another shape:", self.different),
+            ("not used:", self.unused),
+        ):
+            if names:
+                more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+                parts.append(f"{what} {', '.join(names[:NAMES_SHOWN])}{more}")
+        return "; ".join(parts)
+
+
+NAMES_SHOWN = 3
+"""The most names of tensors that a message lists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """What pixels are normalised with instead of the statistics of the training images.
+
+    Attributes:
+        name: where the numbers come from, in words.
+        mean, std: one number for each channel, on the scale of 0 to 1 for bytes, else in the data's own units.
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def text(self) -> str:
+        """A line for the plan."""
+        mean, std = (", ".join(f"{number:.4g}" for number in numbers) for numbers in (self.mean, self.std))
+        return f"pixels are normalised as {self.name}: mean {mean}; std {std}"
+
+
 _MISSING: Any = object()
 
 
@@ -217,6 +276,9 @@ class RunFacts(RunState):
         measured: measurements of steps, by `work_key`.
         planned: the plan.
         pretrained: the file that first weights came from.
+        pretrained_fit: how that file fits the network; None before it was opened, and without one.
+        library_normalisation: what the library of the model normalises with; None if that is not known.
+        normalisation: what pixels are normalised with; None for the statistics of the training images.
         starts: number of times training was started.
         progress: what the last commit stores besides the position and the files.
         result: the result of training.
@@ -232,6 +294,9 @@ class RunFacts(RunState):
     measured = Fact[Mapping[str, Measurement]](Mapping[str, Measurement], {})
     planned = Fact[Planned](Planned)
     pretrained = Fact[PretrainedFile](PretrainedFile)
+    pretrained_fit = Fact[PretrainedFit | None](PretrainedFit | None, None)
+    library_normalisation = Fact[Normalisation | None](Normalisation | None, None)
+    normalisation = Fact[Normalisation | None](Normalisation | None, None)
     starts = Fact[int](int, 0)
     progress = Fact[Progress](Progress, Progress())
     result = Fact[Result](Result)

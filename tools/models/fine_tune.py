@@ -124,7 +124,20 @@ def _adapted(
     length = ("--epochs", "1" if options.quick else "5")
     run = folder / f"{row}-{seed}"
     command = edge_trgl(
-        *("train", "--data", str(target), "--model", MODEL, "--modules", str(NUM_MODULES), *few, *length, *flags),
+        *(
+            "train",
+            "--data",
+            str(target),
+            "--model",
+            MODEL,
+            "--modules",
+            str(NUM_MODULES),
+            "--normalize",
+            "data",
+            *few,
+            *length,
+            *flags,
+        ),
         *("--seed", str(seed), "--threads", str(options.threads)),
         *("--budget-mb", str(options.budget_mb), "--run", str(run), "--json"),
     )

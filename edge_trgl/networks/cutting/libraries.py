@@ -100,6 +100,12 @@ def _timm(name: str, input_shape: Shape, num_classes: int) -> Factory:
     return partial(timm.create_model, name, **options)
 
 
+def timm_mean_and_std(model: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the mean and std, of pixels from 0 to 1, that a model of timm was trained with; None if unknown."""
+    config = _imported("timm", "timm").get_pretrained_cfg(model)
+    return None if config is None else (tuple(config.mean), tuple(config.std))
+
+
 def _accepts_options(factory: Factory) -> bool:
     """Return whether the constructor knows all options that it is given."""
     try:

@@ -314,8 +314,9 @@ def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
 
 CONFIGURED = (
     "allow batch-size budget-mb cache cgroup chunk config crop-padding data device disk-mb epochs flip force "
-    "freeze head image-size json laps loss lr model modules no-augment no-flip no-probe no-transport precision "
-    "pretrained profile recipe regime resident resize seed set shared-head strict tau threads views width without"
+    "freeze head image-size json laps loss lr model modules no-augment no-flip no-probe no-transport normalize "
+    "precision pretrained profile recipe regime resident resize seed set shared-head strict tau threads views "
+    "width without"
 )
 OPTIONS = {
     "train": f"{CONFIGURED} dry-run export run",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import re
 import sys
 import textwrap
 from dataclasses import replace
@@ -17,13 +19,17 @@ from edge_trgl.config.sources import resolve
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.engine.pretrained import Pretrained
 from edge_trgl.engine.weight_files import open_weights
+from edge_trgl.jobs import match
+from edge_trgl.jobs.requests import MatchRequest
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.cutting.libraries import model_factory
-from edge_trgl.run.facts import PretrainedFile
+from edge_trgl.networks.open_net import open_net
+from edge_trgl.run.facts import PretrainedFile, PretrainedFit
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import InputError
+from edge_trgl.runtime.memory.limits import Limits
 
 MODELS = """
     from torch import nn
@@ -93,9 +99,60 @@ class TestFiles:
         expected = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
         assert facts.pretrained == PretrainedFile(file="w.safetensors", sha256=expected)
 
-    def test_names_of_parallel_training(self, tmp_path):
-        torch.save({f"module.{name}": tensor for name, tensor in state_dict().items()}, tmp_path / "w.pth")
-        assert "0.weight" in open_weights(tmp_path / "w.pth").shapes
+    @pytest.mark.parametrize("key", [None, "state_dict", "model", "model_state_dict", "net", "ema"])
+    @pytest.mark.parametrize("legacy", [False, True])
+    @pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
+    def test_checkpoints_of_every_kind(self, tmp_path, key, legacy, prefix):
+        state = {f"{prefix}{name}": tensor for name, tensor in state_dict().items()}
+        more = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "optimizer": {"state": {}}}
+        content = state if key is None else {**more, key: state}
+        torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+        weights = open_weights(tmp_path / "w.pth")
+        net = open_net(NAME, input_shape=(1, 28, 28), num_classes=10)
+        source = Pretrained(weights, net.chain(), net)
+        assert (source.fit.missing, source.fit.different, source.fit.unused) == ((), (), ())
+        ((_, found),) = source._weights.read(["3.weight"])
+        assert torch.equal(found, state[f"{prefix}3.weight"])
+
+    def test_the_first_of_several_state_dicts(self, tmp_path):
+        state = state_dict()
+        torch.save({"ema": {}, "model": {"state_dict": state}}, tmp_path / "w.pth")
+        assert open_weights(tmp_path / "w.pth").shapes.keys() == state.keys()
+
+    def test_an_old_file_that_has_no_room(self, tmp_path):
+        torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+        assert open_weights(tmp_path / "w.pth", room_mb=5).shapes == {"a": (1 << 20,)}
+        with pytest.raises(InputError, match="which is loaded whole: 4 MiB, and the budget leaves 3 MiB") as told:
+            open_weights(tmp_path / "w.pth", room_mb=3)
+        assert "Give 2 MiB more with --budget-mb" in told.value.hint
+        torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "new.pth")
+        open_weights(tmp_path / "new.pth", room_mb=0)
+
+    @pytest.mark.parametrize("legacy", [False, True])
+    def test_a_whole_model_is_refused_in_a_few_words(self, tmp_path, legacy):
+        torch.save({"model": nn.Linear(2, 2)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(InputError, match=r"it holds Python objects \(torch.nn.modules.linear.Linear\)"):
+            open_weights(tmp_path / "w.pth")
+
+    @pytest.mark.parametrize("content", [b"", b"not a file of torch", b"\x80\x02}q\x00."])
+    def test_a_file_that_is_none(self, tmp_path, content):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(InputError, match=r"w.pth (cannot be read as weights|holds no state dict)"):
+            open_weights(tmp_path / "w.pth")
+
+    def test_how_it_fits_is_known_before_it_is_planned(self, plan_run, tmp_path):
+        state = state_dict(num_classes=7)
+        state["3.weight"] = torch.zeros(6, 9, 3, 3)
+        self.save(tmp_path / "w.pth", state)
+        run = plan_run("run", model__name=NAME, model__pretrained="w.pth")
+        match.run(run, MatchRequest(limits=Limits(budget_mb=1e5)))
+        expected = "3.weight [6, 9, 3, 3], expected [6, 4, 3, 3]"
+        assert run.facts().pretrained_fit.different == (expected,)
+        found = first_tensors(run)
+        assert torch.equal(found["0.trunk.0.net.0.weight"], state["0.weight"])
+        assert torch.equal(found["1.trunk.0.net.4.bias"], state["4.bias"])
+        plain = first_tensors(plan_run("plain", model__name=NAME))
+        assert torch.equal(found["1.trunk.0.net.3.weight"], plain["1.trunk.0.net.3.weight"])
 
     def test_another_number_of_classes(self, plan_run, tmp_path):
         state = state_dict(num_classes=7)
@@ -176,7 +233,6 @@ class TestFrozenBlocksAlone:
     """A file may hold the weights of the frozen modules alone; the others are as without a file."""
 
     def check(self, plan_run, name, state):
-        told = "the file holds only those of the frozen modules; modules 1 and up start from random weights"
         safetensors.torch.save_file(state, "w.safetensors")
         run = plan_run("run", model__name=name, model__pretrained="w.safetensors", train__freeze=1)
         plain = plan_run("plain", model__name=name, train__freeze=1)
@@ -185,7 +241,7 @@ class TestFrozenBlocksAlone:
         for module in range(1, len(opened)):
             for own, tensor in modules.open(module).final_tensors().items():
                 assert torch.equal(found[f"{module}.{own}"], tensor), own
-        assert told in [event.text for event in run.facts().events()]
+        assert any("what it lacks starts from random weights" in event.text for event in run.facts().events())
         return found
 
     @pytest.mark.slow
@@ -250,42 +306,62 @@ class TestChecks:
         assert weights.reads == ["blocks.1.weight", "blocks.1.bias"]
         assert local.trunk[0].weight.unique().tolist() == [2.0]
 
+    def test_all_of_it(self):
+        fit = Pretrained(Recorded(linears()), chain_of_linears(), None).fit
+        assert fit == PretrainedFit(file="a file", fitting=6, wanted=6)
+        assert fit.text == "6 of the 6 tensors of the network are in a file"
+
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "fitting", "text", "held"),
         [
-            (lambda t: t.pop("blocks.1.bias"), "it lacks blocks.1.bias$"),
+            (lambda t: t.pop("blocks.1.bias"), 5, "it lacks blocks.1.bias$", [True, False, True]),
             (
                 lambda t: t.update({"blocks.2.bias": torch.zeros(4)}),
-                r"has other shapes: blocks.2.bias is \[4\], expected \[5\]",
+                5,
+                r"of another shape: blocks.2.bias \[4\], expected \[5\]$",
+                [True, True, False],
             ),
-            (lambda t: t.update({"extra.weight": torch.zeros(4)}), "it has too much: extra.weight$"),
-            (lambda t: t.clear(), r"it lacks blocks.0.weight; blocks.0.bias; blocks.1.weight and 3 more"),
+            (lambda t: t.update({"extra.weight": torch.zeros(4)}), 6, "not used: extra.weight$", [True] * 3),
+            (
+                lambda t: [t.pop(name) for name in list(t) if name != "blocks.2.bias"],
+                1,
+                "it lacks blocks.0.weight, blocks.0.bias, blocks.1.weight and 2 more$",
+                [False] * 3,
+            ),
         ],
     )
-    def test_what_does_not_fit_is_named(self, change, message):
+    def test_what_does_not_fit_is_named(self, change, fitting, text, held):
         tensors = linears()
         change(tensors)
-        with pytest.raises(InputError, match=message):
+        source = Pretrained(Recorded(tensors), chain_of_linears(), None)
+        assert re.search(text, source.fit.text)
+        assert (source.fit.fitting, source.fit.wanted) == (fitting, 6)
+        assert [source.holds(module) for module in range(3)] == held
+
+    @pytest.mark.parametrize(
+        "tensors", [{}, {"weight": torch.zeros(5, 5)}, {"blocks.0.weight": torch.zeros(7, 5)}]
+    )
+    def test_a_file_of_which_nothing_fits_is_refused(self, tensors):
+        with pytest.raises(InputError, match="none of the weights in a file fits blocks: 0 of the 6 tensors"):
             Pretrained(Recorded(tensors), chain_of_linears(), None)
 
     @pytest.mark.parametrize("frozen", [0, 1, 2])
     def test_the_frozen_blocks_must_all_be_there(self, frozen):
         chain = replace(chain_of_linears(), frozen=frozen)
         assert all(map(Pretrained(Recorded(linears()), chain, None).holds, range(3)))
-        if frozen < 2:
-            with pytest.raises(InputError, match=r"it lacks .*blocks.2.weight"):
-                Pretrained(Recorded(linears(2)), chain, None)
-        else:
-            source = Pretrained(Recorded(linears(2)), chain, None)
-            assert [source.holds(module) for module in range(3)] == [True, True, False]
-            with pytest.raises(InputError, match=r"it lacks blocks.1.weight; blocks.1.bias$"):
+        source = Pretrained(Recorded(linears(2)), chain, None)
+        assert [source.holds(module) for module in range(3)] == [True, True, False]
+        if frozen == 2:
+            with pytest.raises(InputError, match="module 1 is frozen, and a file does not hold all of it"):
                 Pretrained(Recorded(linears(1)), chain, None)
 
-    def test_a_trained_block_is_there_or_it_is_not(self):
-        tensors = linears()
-        del tensors["blocks.2.bias"], tensors["blocks.1.weight"]
-        with pytest.raises(InputError, match=r"it lacks blocks.1.weight; blocks.2.bias$"):
-            Pretrained(Recorded(tensors), replace(chain_of_linears(), frozen=1), None)
+    def test_names_under_the_prefixes_of_wrappers(self):
+        for prefix in ("module.", "_orig_mod.", "model.", "module._orig_mod.", "model.module.model."):
+            weights = Recorded({f"{prefix}{name}": tensor for name, tensor in linears().items()})
+            source = Pretrained(weights, chain_of_linears(), None)
+            assert (source.fit.fitting, source.fit.unused) == (6, ())
+            assert [name for name, _ in source._weights.read(["blocks.1.bias"])] == ["blocks.1.bias"]
+            assert weights.reads == [f"{prefix}blocks.1.bias"]
 
     def test_counters_may_be_missing(self):
         chain = Chain.from_blocks([lambda: nn.BatchNorm1d(5)], input_shape=(5,), num_classes=2)

@@ -1,0 +1,12 @@
+"""The job `match`: open the pretrained file and store how its tensors fit the network."""
+
+from __future__ import annotations
+
+from edge_trgl.engine.first_modules import match_pretrained
+from edge_trgl.jobs.requests import MatchRequest
+from edge_trgl.run.folder import Run
+
+
+def run(run: Run, request: MatchRequest) -> None:
+    """Match the pretrained file; see `match_pretrained`."""
+    match_pretrained(run, request.limits)
