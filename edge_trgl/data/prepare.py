@@ -80,9 +80,8 @@ def prepare(
     files.remove(folder / DATASET_FILE)
     files.sync_folder(folder)
     fingerprint = hashlib.sha256()
-    progress = ReadingProgress(
-        sum(len(selections[name].samples) for name in SPLITS), "windows" if len(source.shape) == 2 else "images"
-    )
+    total = sum(len(selections[name].samples) for name in SPLITS)
+    progress = ReadingProgress("windows" if len(source.shape) == 2 else "images", total)
     splits, read = {}, {}
     for name in SPLITS:
         observe = progress.counting(statistics.add if name == "train" else _ignore)

@@ -20,16 +20,16 @@ EACH_SECONDS = 0.5
 
 
 class ReadingProgress:
-    """Counts the samples of a data set as they are read, and sends a message of kind `reading` from time to time.
+    """Counts what is read of a data set, and sends a message of kind `reading` from time to time.
 
     Args:
-        total: number of samples that will be read.
-        noun: what they are: "images" or "windows".
+        noun: what is read: "images", "windows" or "files".
+        total: how many will be read; None if that is not known.
     """
 
-    def __init__(self, total: int, noun: str) -> None:
-        self._total = total
+    def __init__(self, noun: str, total: int | None = None) -> None:
         self._noun = noun
+        self._total = total
         self._count = 0
         self._began = time.monotonic()
         self._due = self._began + QUIET_SECONDS
@@ -39,11 +39,12 @@ class ReadingProgress:
 
         def counted(samples: NDArray[Any]) -> None:
             observe(samples)
-            self._add(len(samples))
+            self.add(len(samples))
 
         return counted
 
-    def _add(self, count: int) -> None:
+    def add(self, count: int) -> None:
+        """Count some more, and send a message if one is due."""
         self._count += count
         now = time.monotonic()
         if now < self._due:
@@ -53,7 +54,8 @@ class ReadingProgress:
         messages.send(
             "reading",
             noun=self._noun,
-            done=self._count / self._total,
+            count=self._count,
             per_s=rate,
-            left_s=(self._total - self._count) / rate,
+            done=None if self._total is None else self._count / self._total,
+            left_s=None if self._total is None else (self._total - self._count) / rate,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_trgl.data.reading_progress import ReadingProgress
 from edge_trgl.data.sources.folder_layout import class_names, detect, split_folders, subfolders, walk
 from edge_trgl.data.sources.image_file import UnreadableImageError, decode, read_header
 from edge_trgl.data.sources.image_size import choose_fitting, sizes_of
@@ -81,9 +82,11 @@ class _Survey:
         self.all_grey = True
         self.no_images: Counter[str] = Counter()
         self.unreadable: list[UnreadableFile] = []
+        self._progress = ReadingProgress("files")
 
     def readable(self, path: str) -> bool:
         """Read a header; return whether the file is an image that can be read, as far as the header tells."""
+        self._progress.add(1)
         try:
             header = read_header(path)
         except UnreadableImageError as error:

@@ -60,8 +60,10 @@ def test_the_line_of_progress():
 
 
 def test_the_line_of_reading(clock):
-    reading = {"kind": "reading", "noun": "windows", "done": 0.034, "per_s": 812.6, "left_s": 725.9}
+    reading = {"kind": "reading", "noun": "windows", "count": 9, "done": 0.034, "per_s": 812.6, "left_s": 725.9}
     assert reading_line(reading) == "  3% 813 windows/s  12m 05s left"
+    looking = {"kind": "reading", "noun": "files", "count": 12300, "per_s": 812.6, "done": None, "left_s": None}
+    assert reading_line(looking) == "looked at 12,300 files so far, 813 files/s"
     stream = io.StringIO()
     show = Terminal(stream)
     show({"kind": "phase", "name": "prepare"})

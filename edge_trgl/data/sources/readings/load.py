@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_trgl.data.reading_progress import ReadingProgress
 from edge_trgl.data.sources.label_codes import Codes, LabelCodes
 from edge_trgl.data.sources.readings.columns import Columns, columns_of
 from edge_trgl.data.sources.readings.csv_table import open_table
@@ -55,7 +56,11 @@ def load(path: Path) -> Source:
     length, columns = about.description.window, recordings["train"][0].columns
     check_image_bytes(about.data, length * len(columns.channels) * 4)
     codes, groups, tally = LabelCodes(f"the column {columns.label} of {about.data}"), Codes(), Tally()
-    indices = {split: _index(_windows(files, about, codes, groups, tally)) for split, files in recordings.items()}
+    progress = ReadingProgress("windows")
+    indices = {
+        split: _index(_windows(files, about, codes, groups, tally), progress)
+        for split, files in recordings.items()
+    }
     if not len(indices["train"].labels):
         _refuse_none(about, columns, tally)
     class_names, labels = codes.classes(about.data, {split: index.labels for split, index in indices.items()})
@@ -141,9 +146,10 @@ class _Index:
     groups: NDArray[np.int64]
 
 
-def _index(windows: Iterator[Windows]) -> _Index:
+def _index(windows: Iterator[Windows], progress: ReadingProgress) -> _Index:
     labels, groups = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for some in windows:
+        progress.add(len(some.labels))
         labels.append(some.labels)
         groups.append(np.full(len(some.labels), some.group))
     return _Index(labels=np.concatenate(labels), groups=np.concatenate(groups))
