@@ -98,12 +98,11 @@ def progress_line(message: Message) -> str:
 
 
 def reading_line(message: Message) -> str:
-    """Format the progress of reading data: share done, speed, time left; or what was looked at so far, and speed."""
+    """Format the progress of reading data: share done, speed, time left; or the number so far, and speed."""
+    noun, speed = message["noun"], f"{message['per_s']:.0f} {message['noun']}/s"
     if message["done"] is None:
-        return (
-            f"looked at {message['count']:,} {message['noun']} so far, {message['per_s']:.0f} {message['noun']}/s"
-        )
-    return f"{message['done']:4.0%} {message['per_s']:.0f} {message['noun']}/s  {duration(message['left_s'])} left"
+        return f"looked at {message['count']:,} {noun} so far, {speed}"
+    return f"{message['done']:4.0%} {speed}  {duration(message['left_s'])} left"
 
 
 def duration(seconds: float) -> str:
