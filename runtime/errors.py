@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib.util import find_spec
+from pathlib import Path
+
+_RUN = "<run>"
+RESUME = f"edge-trgl resume {_RUN}"
+"""The command that continues a run, in a hint of who does not know its folder; `name_run` puts that in."""
+
+
+def command(*words: object) -> str:
+    """Return an `edge-trgl` command that can be pasted into a shell, whatever its words hold."""
+    return shlex.join(["edge-trgl", *map(str, words)])
 
 
 class EdgeTrglError(Exception):
@@ -20,6 +31,13 @@ class EdgeTrglError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def name_run(self, folder: Path | None) -> None:
+        """Put the folder of the run into the command of the hint; None if there is no run to continue."""
+        if folder is not None:
+            self.hint = self.hint.replace(_RUN, shlex.quote(str(folder)))
+        else:
+            self.hint = self.hint.replace(f"{RESUME} --", "try again with --").replace(RESUME, "try again")
 
 
 class UsageError(EdgeTrglError):

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from edge_trgl import __version__
-from edge_trgl.runtime.errors import EdgeTrglError, StoppedError, missing_package
+from edge_trgl.runtime.errors import RESUME, EdgeTrglError, StoppedError, missing_package
 from edge_trgl.runtime.processes.supervisor import ChildCrashedError
 
 
@@ -45,6 +45,7 @@ def main() -> None:
 
 def _refuse(error: EdgeTrglError) -> NoReturn:
     """Print an error, one mistake a line, and exit with its code."""
+    error.name_run(None)
     for line in error.message.splitlines():
         click.echo(f"edge-trgl: {line}", err=True)
     if error.hint:
@@ -54,7 +55,7 @@ def _refuse(error: EdgeTrglError) -> NoReturn:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     # A running child gets the signal itself; this is for the moments between two jobs.
-    raise StoppedError("stopped between two jobs", hint="edge-trgl resume RUN continues from here.")
+    raise StoppedError("stopped between two jobs", hint=f"To go on from here: {RESUME}")
 
 
 VERBS = ("train", "resume", "plan", "evaluate", "export", "report", "data", "probe", "predict", "bench", "clean")

@@ -17,6 +17,7 @@ from edge_trgl.cli.export import export_text
 from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
 from edge_trgl.run.folder import Run, newest_unfinished, numbered
+from edge_trgl.runtime.errors import command
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.records import Document
 
@@ -50,7 +51,9 @@ def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bo
     if run_folder is None:
         unfinished = newest_unfinished()
         if unfinished:
-            terminal.line(f"{unfinished.folder} is unfinished; edge-trgl resume {unfinished.folder} continues it")
+            terminal.line(
+                f"{unfinished.folder} is unfinished; to continue it: {command('resume', unfinished.folder)}"
+            )
         run_folder = numbered()
     finish(begin(run_folder, config, terminal), terminal, Limits(), then_export=then_export, as_json=as_json)
 

@@ -55,7 +55,7 @@ def resolve(*sources: Source, mistakes: Sequence[str] = ()) -> RunConfig:
     told = {sentence.split()[0] for sentence in wrong}
     wrong += [sentence for sentence in config.conflicts() if told.isdisjoint(re.split(r"[^\w.]+", sentence))]
     if wrong:
-        raise UsageError("\n".join(wrong), hint="edge-trgl train --help-all lists every option and setting.")
+        raise UsageError("\n".join(wrong), hint="Every option and setting: edge-trgl train --help-all")
     return config
 
 

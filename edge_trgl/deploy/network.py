@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_trgl.deploy.providers import NAMES, ProviderFailedError, load_runtime, take, why_not_loaded, with_slower
-from edge_trgl.runtime.errors import InputError
+from edge_trgl.runtime.errors import InputError, command
 from edge_trgl.runtime.memory import allocator, counters
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.units import MIB
@@ -55,7 +55,8 @@ class Network:
         runtime = load_runtime()
         if not path.is_file():
             raise InputError(
-                f"there is no model file {path}", hint="`edge-trgl export RUN` writes RUN/model.onnx."
+                f"there is no model file {path}",
+                hint=f"If its folder is a run, write it: {command('export', path.parent)}",
             )
         if not files.is_utf8(str(path)):
             raise InputError(f"{path} is not valid UTF-8: onnxruntime cannot open it", hint="Rename it.")
@@ -127,7 +128,7 @@ class Network:
                 raise InputError(
                     f"{self.path} takes {value.name} {value.type} {value.shape}; "
                     "only float32 inputs with fixed sizes after the batch can be run",
-                    hint="Export it with `edge-trgl export`.",
+                    hint="Give a file that the verb export wrote.",
                 )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edge_trgl.config.export_request import MODEL_FILE
 from edge_trgl.deploy.manifest import MANIFEST
-from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.errors import UsageError, command
 
 EXITS = ".exits"
 
@@ -21,7 +21,8 @@ def model_file(path: Path) -> Path:
         return path
     if not (path / MODEL_FILE).is_file():
         raise UsageError(
-            f"{path} has no {MODEL_FILE}", hint=f"If it is a run, `edge-trgl export {path}` writes it."
+            f"{path} has no {MODEL_FILE}",
+            hint=f"If it is a run, write it: {command('export', path)}",
         )
     return path / MODEL_FILE
 

@@ -80,13 +80,13 @@ def _single_input(network: Network) -> tuple[str, tuple[int, ...]]:
     if len(network.inputs) != 1:
         raise InputError(
             f"{network.path} has {len(network.inputs)} inputs; a network for images or windows has one",
-            hint="Export it with `edge-trgl export`.",
+            hint="Give a file that the verb export wrote.",
         )
     ((name, shape),) = network.inputs.items()
     if len(shape) not in (2, 3):
         raise InputError(
             f"{network.path} takes [N, {', '.join(map(str, shape))}]; images are [N, C, H, W], windows [N, C, L]",
-            hint="Export it with `edge-trgl export`.",
+            hint="Give a file that the verb export wrote.",
         )
     return name, shape
 

@@ -17,7 +17,7 @@ from edge_trgl.engine.work_counter import WorkCounter
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
 from edge_trgl.run.facts import Progress, RunFacts, Work
-from edge_trgl.runtime.errors import StoppedError
+from edge_trgl.runtime.errors import RESUME, StoppedError
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.device import Device
 from edge_trgl.runtime.memory.high_water import Meter
@@ -82,7 +82,7 @@ class Ledger:
         where = f"module {visit.module}, epoch {visit.span.epoch + 1}"
         guard.check(self.peak_mb(), self.policy.limits, where)
         if self.policy.stop_requested():
-            raise StoppedError("stopped", hint="edge-trgl resume RUN goes on from the last commit.")
+            raise StoppedError("stopped", hint=f"To go on from the last commit: {RESUME}")
 
     def peak_mb(self) -> float:
         """The most that this process and those beside it have used so far."""

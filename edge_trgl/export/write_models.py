@@ -44,7 +44,7 @@ from edge_trgl.export.onnx_file.weights import Weight
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.export_record import WrittenModels, WrittenStage
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import DoesNotFitError
+from edge_trgl.runtime.errors import RESUME, DoesNotFitError
 from edge_trgl.runtime.memory import allocator, counters, guard
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.storage import files, safetensors_file
@@ -121,7 +121,7 @@ def _keep_within(opened: OpenRun, exits: Sequence[int], limits: Limits) -> None:
         raise DoesNotFitError(
             f"exporting depth {max(exits)} takes about {needed_mb:.0f} MiB, {COPIES * sizes[heaviest]:.0f} MiB of "
             f"it for its largest module, number {heaviest + 1}; the budget is {limits.memory_mb:.0f} MiB",
-            hint=f"edge-trgl resume {opened.run.folder} --budget-mb {needed_mb + 1:.0f} --export",
+            hint=f"{RESUME} --budget-mb {needed_mb + 1:.0f} --export",
         )
     guard.set_guard(limits, others_mb)
 

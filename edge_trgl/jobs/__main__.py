@@ -14,8 +14,9 @@ from pathlib import Path
 
 from edge_trgl.jobs.requests import JOBS
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import ERRORS, EdgeTrglError, OverBudgetError, missing_package
+from edge_trgl.runtime.errors import ERRORS, RESUME, EdgeTrglError, OverBudgetError, missing_package
 from edge_trgl.runtime.memory import cgroup, high_water
+from edge_trgl.runtime.memory.limits import Limits, larger_mb
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.processes.supervisor import CGROUP
 from edge_trgl.runtime.records import read_record, to_json
@@ -31,9 +32,10 @@ def main() -> int:
         # Before anything heavy is loaded: pages are charged to the cgroup in which they are first touched.
         cgroup.enter(Path(os.environ[CGROUP]))
     job = JOBS[name]
+    asked = read_record(job.request, json.loads(request))
     try:
         entry = importlib.import_module(f"edge_trgl.jobs.{job.name}")
-        value = entry.run(Run(Path(folder)), read_record(job.request, json.loads(request)))
+        value = entry.run(Run(Path(folder)), asked)
     except EdgeTrglError as error:
         return _tell(error)
     except ModuleNotFoundError as error:
@@ -48,11 +50,19 @@ def main() -> int:
             raise
         over_budget = OverBudgetError(
             "an allocation was refused: the budget leaves no room for it",
-            hint="edge-trgl resume RUN --budget-mb N goes on from the last commit with more.",
+            hint=f"To go on from the last commit with more: {RESUME}{_more(asked)}",
         )
         return _tell(over_budget)
     messages.send("result", value=to_json(value), peak_mb=high_water.peak_mb() + _device_mb())
     return 0
+
+
+def _more(request: object) -> str:
+    """The option that gives the next start more than this job was given, if it was given a budget."""
+    limits = getattr(request, "limits", None)
+    if not isinstance(limits, Limits) or limits.budget_mb is None:
+        return ""
+    return f" --budget-mb {larger_mb(limits.budget_mb)}"
 
 
 def _device_mb() -> float:

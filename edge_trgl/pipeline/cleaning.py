@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_trgl.run.folder import DATASET, PREPARED, RUNS, Run, abandoned_plans
-from edge_trgl.runtime.errors import StorageError, UsageError
+from edge_trgl.runtime.errors import StorageError, UsageError, command
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.storage import disk_space, files
 from edge_trgl.runtime.storage.link_cache import LinkCache
@@ -63,7 +63,10 @@ def clean(runs: Path, *, dry_run: bool = False, measurements: bool = False) -> C
     if runs != RUNS and not runs.is_dir():
         raise UsageError(f"there is no folder {runs}", hint="Give the folder that holds the runs.")
     if Run(runs).config_file.is_file():
-        raise UsageError(f"{runs} is a run", hint=f"Give the folder that holds it: edge-trgl clean {runs.parent}")
+        raise UsageError(
+            f"{runs} is a run",
+            hint=f"Give the folder that holds it: {command('clean', runs.parent)}",
+        )
     kept = measurements_cache.cache_folder().glob("*.json") if measurements else None
     return Cleaned(
         prepared=_clean_prepared(runs, dry_run=dry_run),

@@ -21,9 +21,9 @@ from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.pipeline.smaller_files import add_smaller
 from edge_trgl.run.export_record import ExportRecord
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import OverBudgetError, UsageError
+from edge_trgl.runtime.errors import RESUME, OverBudgetError, UsageError
 from edge_trgl.runtime.memory import high_water
-from edge_trgl.runtime.memory.limits import Limits
+from edge_trgl.runtime.memory.limits import Limits, larger_mb
 from edge_trgl.runtime.storage import files
 
 
@@ -79,7 +79,7 @@ def export(run: Run, options: ExportOptions, limits: Limits, jobs: JobRunner) ->
         except OverBudgetError as error:
             raise OverBudgetError(
                 f"exporting took more than the budget of {limits.memory_mb:.0f} MiB: {error.message}",
-                hint=f"edge-trgl resume {run.folder} --budget-mb N --export tries again with more.",
+                hint=f"To try again with more: {RESUME} --budget-mb {larger_mb(limits.memory_mb)} --export",
             ) from error
 
 

@@ -16,7 +16,7 @@ from edge_trgl.run.export_record import ExportRecord
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.run.summary import data_document, summarise
-from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.errors import RESUME, EdgeTrglError, UsageError
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.records import Document
 from edge_trgl.runtime.storage import files
@@ -60,7 +60,7 @@ class Pipeline:
         Raises:
             DoesNotFitError: no allowed plan fits the limits.
         """
-        with self._open() as (facts, jobs):
+        with self._open(kept=False) as (facts, jobs):
             run_limits = Planning(self.run, self.config, facts, jobs).plan(Limits())
             disk_mb = limits.disk_mb(self.run, self.config, facts)
             phases = tuple(facts.phases())
@@ -111,14 +111,19 @@ class Pipeline:
             if not facts.is_trained:
                 raise UsageError(
                     f"{self.run.folder} is not fully trained",
-                    hint=f"Run edge-trgl resume {self.run.folder} first.",
+                    hint=f"First: {RESUME}",
                 )
             yield facts, jobs
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[RunFacts, JobRunner]]:
-        facts = self.run.facts()
+    def _open(self, *, kept: bool = True) -> Iterator[tuple[RunFacts, JobRunner]]:
+        """Open the run; `kept`: whether it will be there to be resumed if this ends early."""
         try:
-            yield facts, JobRunner(self.run, self.config, facts, self.listener)
-        finally:
-            facts.close()
+            facts = self.run.facts()
+            try:
+                yield facts, JobRunner(self.run, self.config, facts, self.listener)
+            finally:
+                facts.close()
+        except EdgeTrglError as error:
+            error.name_run(self.run.folder if kept else None)
+            raise

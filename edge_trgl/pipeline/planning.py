@@ -23,7 +23,7 @@ from edge_trgl.pipeline import limits
 from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.run.facts import Normalisation, Planned, PretrainedFit, RunFacts
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import OverBudgetError
+from edge_trgl.runtime.errors import OverBudgetError, command
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import REFUSED
 from edge_trgl.runtime.planner.plan import Wanted
@@ -111,7 +111,7 @@ class Planning:
         if export_mb > budget_mb and not self._facts.is_trained:
             self._jobs.tell(
                 f"exporting the trained network may take {export_mb} MiB, more than the budget; "
-                f"edge-trgl resume {self._run.folder} --budget-mb {export_mb} --export does it then"
+                f"to do it then: {command('resume', self._run.folder, '--budget-mb', export_mb, '--export')}"
             )
 
     def _prepare(self, budget: Limits) -> None:

@@ -14,7 +14,7 @@ from edge_trgl.pipeline import limits
 from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import DiskFullError, OverBudgetError
+from edge_trgl.runtime.errors import RESUME, DiskFullError, OverBudgetError
 from edge_trgl.runtime.memory.cgroup import CgroupUnavailableError, memory_cgroup
 from edge_trgl.runtime.memory.limits import Limits
 
@@ -93,7 +93,7 @@ class Training:
             if missing_mb > 0
             else f"free space, or raise the quota, on {where}"
         )
-        return f"What was committed is kept: {free}, then go on with edge-trgl resume {self._run.folder}."
+        return f"What was committed is kept: {free}, then go on: {RESUME}"
 
     @contextmanager
     def _cgroup(self) -> Iterator[Path | None]:

@@ -29,7 +29,7 @@ from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.run.summary import storage_use
 from edge_trgl.run.transport_share import influences
-from edge_trgl.runtime.errors import UsageError
+from edge_trgl.runtime.errors import RESUME, UsageError, command
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.state import Metric
 
@@ -48,7 +48,7 @@ def write_report(run: Run, against: Sequence[str] = ()) -> None:
     os.environ["MPLCONFIGDIR"] = str(run.folder / "cache")
     facts = run.facts()
     if not facts.is_planned:
-        raise UsageError(f"{run.folder} has no plan yet", hint=f"Run edge-trgl resume {run.folder} first.")
+        raise UsageError(f"{run.folder} has no plan yet", hint=f"First: {RESUME}")
     if len(against) > MAX_AGAINST:
         raise UsageError(
             f"{len(against)} runs are too many to compare with",
@@ -92,7 +92,8 @@ def _other(folder: str) -> OtherRun:
         facts.close()
     if not accuracy:
         raise UsageError(
-            f"{folder} is not fully trained", hint=f"Run edge-trgl resume {folder} first, or leave it out."
+            f"{folder} is not fully trained",
+            hint=f"Leave it out, or first: {command('resume', folder)}",
         )
     return OtherRun(name=folder, config=run.config().document(), accuracy=accuracy)
 

@@ -17,7 +17,7 @@ from edge_trgl.config import sources
 from edge_trgl.config.export_request import MODEL_FILE
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.run.facts import RunFacts
-from edge_trgl.runtime.errors import StorageError, UsageError
+from edge_trgl.runtime.errors import StorageError, UsageError, command
 from edge_trgl.runtime.storage import files
 
 RUNS = Path("runs")
@@ -168,7 +168,7 @@ def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
     if differences:
         raise UsageError(
             f"{run_folder} was begun with another configuration: {'; '.join(differences)}",
-            hint=f"edge-trgl resume {run_folder} goes on as it was begun; another --run begins anew.",
+            hint=f"Another --run begins anew; to go on as it was begun: {command('resume', run_folder)}",
         )
     return run
 

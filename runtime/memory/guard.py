@@ -7,9 +7,9 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edge_trgl.runtime.errors import OverBudgetError
+from edge_trgl.runtime.errors import RESUME, OverBudgetError
 from edge_trgl.runtime.memory.counters import usage
-from edge_trgl.runtime.memory.limits import Limits
+from edge_trgl.runtime.memory.limits import Limits, larger_mb
 from edge_trgl.runtime.units import MIB
 
 _MAPPED_MB = 32.0
@@ -135,5 +135,6 @@ def check(peak_mb: float, limits: Limits, where: str) -> None:
     if peak_mb > limits.memory_mb:
         raise OverBudgetError(
             f"the budget of {limits.memory_mb:.0f} MiB was passed: {peak_mb:.0f} MiB at {where}",
-            hint="What was committed is kept. Resume with a larger budget: edge-trgl resume RUN --budget-mb N.",
+            hint="What was committed is kept. To go on with a larger budget: "
+            f"{RESUME} --budget-mb {larger_mb(peak_mb)}",
         )

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+
+def larger_mb(mb: float) -> int:
+    """A budget to propose where `mb` MiB were not enough: a tenth more."""
+    return math.ceil(1.1 * mb)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError, UsageError
+from edge_trgl.runtime.errors import ERRORS, RESUME, OverBudgetError, StoppedError, UsageError
 from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.memory.allocator import Allocator, allocator_environment
 from edge_trgl.runtime.processes import processor
@@ -164,7 +164,7 @@ def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exce
     error = last.get("error")
     if signals and (error is None or error["exit_code"] == StoppedError.exit_code):
         text = error["message"] if error else "stopped at once"
-        stopped = StoppedError(text, hint="edge-trgl resume RUN goes on from the last commit.")
+        stopped = StoppedError(text, hint=f"To go on from the last commit: {RESUME}")
         if signal.SIGINT in signals:
             stopped.exit_code = 128 + signal.SIGINT
         return stopped
@@ -173,7 +173,7 @@ def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exce
     if code == -signal.SIGKILL:
         return OverBudgetError(
             "the training process was killed from outside, most likely by the kernel because memory ran out",
-            hint="edge-trgl resume RUN goes on from the last commit; stop other programs first.",
+            hint=f"Stop other programs, then go on from the last commit: {RESUME}",
         )
     if code == -signal.SIGILL:
         return _illegal_instruction()

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_trgl.runtime.errors import DiskFullError, StorageError
+from edge_trgl.runtime.errors import RESUME, DiskFullError, StorageError
 from edge_trgl.runtime.storage.checksum import Checksum
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -92,7 +92,7 @@ system = FileSystem()
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """The errors of a full disk or an exhausted quota."""
 
-_RESUME = "then go on with `edge-trgl resume`"
+_RESUME = f"then go on: {RESUME}"
 _CAUSES = {
     errno.ENOSPC: (
         "the disk is full: {path} could not be written",
@@ -169,7 +169,7 @@ def read_into(fd: int, buffer: bytearray | memoryview, offset: int) -> None:
             if count == 0:
                 raise StorageError(
                     f"{_path_of(fd)} ends at byte {offset}, {len(left)} bytes short",
-                    hint="`edge-trgl resume` goes back to the last commit; a file that was cut since is lost",
+                    hint=f"A file that was cut since the last commit is lost; to go back to that commit: {RESUME}",
                 )
             left = left[count:]
             offset += count

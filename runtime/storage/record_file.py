@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_trgl.runtime.errors import DamagedBoundaryError, StorageError
+from edge_trgl.runtime.errors import RESUME, DamagedBoundaryError, StorageError
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.boundary_index import Rows
 from edge_trgl.runtime.storage.boundary_spec import ENTRY_BYTES, BoundarySpec
@@ -17,8 +17,8 @@ from edge_trgl.runtime.storage.write_behind import WriteBehind
 from edge_trgl.runtime.units import MIB
 
 DAMAGED_HINT = (
-    "`edge-trgl resume` goes back to the last commit; "
-    "if this record is part of it, the error returns: check the disk and start the run again"
+    "If this error returns, the last commit is damaged: check the disk and start the run again. "
+    f"To go back to the last commit: {RESUME}"
 )
 """For boundaries that only training itself can write again."""
 

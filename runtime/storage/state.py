@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from edge_trgl.runtime.errors import DiskFullError, StorageError
+from edge_trgl.runtime.errors import RESUME, DiskFullError, StorageError
 from edge_trgl.runtime.records import document_of, read_record
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord
@@ -24,7 +24,7 @@ from edge_trgl.runtime.storage.files import FileRecord
 SCHEMA = 3
 _APPLICATION_ID = 0x5452474C
 _BUSY_TIMEOUT_S = 30.0
-_FULL_HINT = "free space on its disk, then go on with `edge-trgl resume`"
+_FULL_HINT = f"free space on its disk, then go on: {RESUME}"
 _HINT = "free space on its disk if that is full; a damaged database must come from a copy of the run"
 
 _TABLES = """

@@ -98,7 +98,7 @@ print(json.dumps([[str(one.message) for one in caught], refusal, run.export().to
 def test_that_an_export_needs_more_is_told_before_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     warnings, refusal, agreement = own_process.result_of("-c", LEAST, json.dumps(SMALL), json.dumps(FEW))
-    told = "exporting the trained network may take .* more than the budget; edge-trgl resume"
+    told = "exporting the trained network may take .* more than the budget; to do it then: edge-trgl resume"
     assert any(re.search(told, text) for text in warnings)
     assert "exporting depth" in refusal
     assert agreement == 1

@@ -172,7 +172,7 @@ def test_interrupted_and_resumed(tmp_path, start, number, uninterrupted):
     rest = process.stderr.read()
     assert process.wait() == {signal.SIGINT: 130, signal.SIGTERM: 75}[number], rest
     assert "Traceback" not in rest
-    assert "edge-trgl resume" in rest
+    assert "edge-trgl resume broken" in rest
 
     early = command(tmp_path, "evaluate", "broken")
     assert early.returncode == 2

@@ -181,7 +181,7 @@ def test_without_room_it_stops_says_how_much_is_missing_and_can_be_resumed(
         pipeline.train()
     assert caught.value.exit_code == 5
     assert re.search(
-        r"free [123] MiB on the disk that holds .*/run, then go on with edge-trgl resume", caught.value.hint
+        r"free [123] MiB on the disk that holds .*/run, then go on: edge-trgl resume", caught.value.hint
     )
     assert f"{ATTEMPTS} times without progress" in events(pipeline.run, "stop")[0]
     # Before it starts again, what is free is held against the plan.

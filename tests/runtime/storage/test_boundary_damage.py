@@ -62,7 +62,7 @@ def test_every_flipped_byte_is_named(store, committed):
         assert "boundary 'b1'" in error.message
         assert error.boundary == "b1"
         assert str(path) in error.message
-        assert "`edge-trgl resume` goes back to the last commit" in error.hint
+        assert "To go back to the last commit: edge-trgl resume" in error.hint
 
 
 def test_damage_of_a_memory_boundary_is_found_when_it_is_restored(store, committed):

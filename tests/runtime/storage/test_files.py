@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_trgl.runtime.errors import DiskFullError, StorageError
+from edge_trgl.runtime.errors import RESUME, DiskFullError, StorageError
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.checksum import Checksum
 from edge_trgl.runtime.storage.files import FileRecord
@@ -135,7 +135,7 @@ def test_real_full_device():
         pytest.raises(StorageError, match="the disk is full: /dev/full could not be written") as raised,
     ):
         files.write_all(fd, b"x", 0)
-    assert raised.value.hint == "free space on the disk that holds /dev, then go on with `edge-trgl resume`"
+    assert raised.value.hint == f"free space on the disk that holds /dev, then go on: {RESUME}"
 
 
 def test_file_size_limit_gives_short_counts_and_then_an_error(tmp_path):
