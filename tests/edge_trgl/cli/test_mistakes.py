@@ -37,7 +37,7 @@ WRONG = {
     "mistakes of every kind": (
         ["train", "--profile", "jetson-nanno", "--recipe", "tabel14", "--lr", "0"],
         2,
-        "train.lr must be a finite number above 0, not 0.0\n  Every option and setting: edge-trgl train --help-all",
+        "train.lr must be a finite number above 0, not 0.0\n  Every option and setting: edge-trgl train",
     ),
     "three mistakes in a file": (
         ["train", "--config", "wrong.toml"],
