@@ -21,6 +21,7 @@ PHASES = {
     "convert": "copying weights",
     "train": "training",
     "evaluate": "evaluating every depth",
+    "match": "comparing the pretrained file with the network",
     "count": "counting the costs of each module",
     "probe": "measuring steps",
     "export": "exporting",
