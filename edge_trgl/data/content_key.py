@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from edge_trgl.config.data import DataConfig
 
-UNREAD = ("source", "augment", "crop_padding", "flip", "cache_mb")
+UNREAD = ("source", "augment", "crop_padding", "flip", "normalize", "cache_mb")
 """Settings of the section `data` that preparing does not read; those that are added later count until they are
 listed here."""
 
