@@ -3,7 +3,7 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["EdgeTrglError", "Limits", "Training", "plan", "train"]
+__all__ = ["EdgeTrglError", "Limits", "Training", "clean", "plan", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,8 @@ from typing import Any
 from edge_trgl.config.export_request import FORMS
 from edge_trgl.config.flags import configuration
 from edge_trgl.config.sections import RunConfig
-from edge_trgl.pipeline import preflight
+from edge_trgl.pipeline import cleaning, preflight
+from edge_trgl.pipeline.cleaning import Cleaned
 from edge_trgl.pipeline.exporting import ExportOptions
 from edge_trgl.pipeline.job_runner import Listener
 from edge_trgl.pipeline.pipeline import Pipeline
@@ -35,7 +36,7 @@ from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.supervisor import Message
 from edge_trgl.runtime.records import to_json
 
-__all__ = ["EdgeTrglError", "Limits", "Training", "begin", "plan", "plan_of", "train", "warn"]
+__all__ = ["EdgeTrglError", "Limits", "Training", "begin", "clean", "plan", "plan_of", "train", "warn"]
 
 
 def warn(message: Message) -> None:
@@ -202,6 +203,17 @@ def plan_of(config: RunConfig, listener: Listener = warn) -> PlannedRun:
     preflight.check(config)
     with _temporary_run(config) as run:
         return Pipeline(run, listener).plan()
+
+
+def clean(runs: Path | str = RUNS, *, dry_run: bool = False, measurements: bool = False) -> Cleaned:
+    """Remove prepared data that are kept for other runs, and what killed plans and runs left behind.
+
+    Args:
+        runs: a folder that holds runs; a run that a process works on is left alone.
+        dry_run: whether to remove nothing, only to return what would be.
+        measurements: whether to remove the measurements in the user's cache folder as well.
+    """
+    return cleaning.clean(Path(runs), dry_run=dry_run, measurements=measurements)
 
 
 def _configuration(

@@ -17,7 +17,6 @@ PLAIN_SECONDS = 5.0
 PHASES = {
     "prepare": "reading the images",
     "cut": "cutting the model into blocks",
-    "match": "comparing the pretrained file with the network",
     "plan": "planning",
     "convert": "copying weights",
     "train": "training",

@@ -9,6 +9,7 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
+import edge_trgl
 from edge_trgl.cli.clean import clean as verb
 from edge_trgl.config.sources import resolve
 from edge_trgl.pipeline.cleaning import clean
@@ -148,6 +149,12 @@ def test_a_run_is_no_folder_of_runs(run):
     with pytest.raises(UsageError, match="is a run") as caught:
         clean(run.folder)
     assert caught.value.hint.endswith(f"edge-trgl clean {run.folder.parent}")
+
+
+def test_the_same_from_python(runs, run):
+    would = edge_trgl.clean(runs, dry_run=True)
+    assert would.leftovers.count == 3
+    assert edge_trgl.clean(str(runs)) == would
 
 
 def test_how_it_reads(runs, run):
