@@ -13,7 +13,7 @@ from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.progress import Terminal
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.run.facts import Scores
-from edge_trgl.run.wording import validation_images
+from edge_trgl.run.wording import samples_in, validation_samples
 from edge_trgl.runtime.records import Document
 
 
@@ -22,18 +22,19 @@ from edge_trgl.runtime.records import Document
 @option("--json", "as_json", is_flag=True, help="print the scores as one JSON document")
 def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
     """Score a trained run at every depth."""
-    scores = Training(run, Terminal()).evaluate()
-    click.echo(json.dumps(scores) if as_json else _scores_text(scores))
+    training = Training(run, Terminal())
+    scores = training.evaluate()
+    click.echo(json.dumps(scores) if as_json else _scores_text(scores, samples_in(training.summary)))
 
 
-def _scores_text(document: Document) -> str:
+def _scores_text(document: Document, samples: str) -> str:
     scores = part_of(document, Scores)
-    images = validation_images(scores.chosen_on)
+    chosen_on = validation_samples(scores.chosen_on, samples)
     lines = []
     for depth, accuracy in enumerate(scores.per_depth, scores.first_depth):
         mark = "  chosen" if depth == scores.chosen_depth else ""
-        lines.append(f"depth {depth:3d}  {images} {accuracy:.2%}{mark}")
-    return "\n".join([*lines, test_text(document)])
+        lines.append(f"depth {depth:3d}  {chosen_on} {accuracy:.2%}{mark}")
+    return "\n".join([*lines, test_text(document, samples)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class TestScores:
     chosen_on: str
 
 
-def test_text(document: Document) -> str:
+def test_text(document: Document, samples: str) -> str:
     """Say how a trained run scores on the test set; the document has at least the keys of `TestScores`."""
     scores = part_of(document, TestScores)
     if scores.chosen is None or scores.last is None:
@@ -55,4 +56,4 @@ def test_text(document: Document) -> str:
     text = f"{chosen}, {scores.last:.2%} at the last"
     if scores.chosen_on != "half-test":
         return text
-    return f"{text}\nscored as the paper's authors did: the depth was chosen on half of the test images"
+    return f"{text}\nscored as the paper's authors did: the depth was chosen on half of the test {samples}"

@@ -15,7 +15,7 @@ from edge_trgl.config.export_request import TARGETS
 from edge_trgl.run.export_record import EarlyExitRecord, EarlyExitScores, ExportRecord
 from edge_trgl.run.exported_files import ExportedFile, export_document, exported_files
 from edge_trgl.run.folder import Run
-from edge_trgl.run.wording import validation_images
+from edge_trgl.run.wording import samples_in, validation_samples
 from edge_trgl.runtime.units import MIB
 
 
@@ -72,49 +72,50 @@ def export(
     as_json: bool,  # noqa: FBT001
 ) -> None:
     """Write model.onnx at the chosen depth, or at every depth, and check it against the network."""
-    record = Training(run, Terminal()).export(
+    training = Training(run, Terminal())
+    record = training.export(
         depth=depth, target=target, batch=batch, exits=exits, stages=stages, int8=int8, fp16=fp16
     )
     if as_json:
         click.echo(json.dumps(export_document(record)))
         return
-    click.echo(export_text(record))
+    click.echo(export_text(record, samples_in(training.summary)))
     if int8 or fp16:
         click.echo(table(exported_files(Run(run), record)))
 
 
-def export_text(record: ExportRecord) -> str:
+def export_text(record: ExportRecord, samples: str) -> str:
     """Say what was exported and how it was checked."""
     depths = [comparison.depth for comparison in record.exits]
     depth = f"depths {depths[0]} to {depths[-1]}" if len(depths) > 1 else f"depth {depths[0]}"
     text = (
         f"{record.file}  {depth}, {record.num_bytes / MIB:.1f} MiB, opset {record.opset}; "
-        f"over {record.num_images} images logits differ by at most {record.max_abs_diff:.1e}, "
+        f"over {record.num_images} {samples} logits differ by at most {record.max_abs_diff:.1e}, "
         f"{record.top1_agreement:.1%} of the predictions agree; peak {record.peak_mb:.0f} MiB"
     )
-    return text if record.early_exit is None else f"{text}\n{early_exit_text(record.early_exit)}"
+    return text if record.early_exit is None else f"{text}\n{early_exit_text(record.early_exit, samples)}"
 
 
-def early_exit_text(early: EarlyExitRecord) -> str:
+def early_exit_text(early: EarlyExitRecord, samples: str) -> str:
     """Say what the stages of a network save."""
     stages = early.stages
     thresholds = ", ".join(f"{stage.threshold:.4g}" for stage in stages if stage.threshold is not None)
     share = sum(stage.flops for stage in stages) / early.model_flops
     text = (
         f"{early.folder}  {len(stages)} stages, left from a probability of {thresholds} on; together "
-        f"they take {share:.2f} times the FLOPs of model.onnx; over {early.num_images} images logits differ by "
+        f"they take {share:.2f} times the FLOPs of model.onnx; over {early.num_images} {samples} logits differ by "
         f"at most {early.max_abs_diff:.1e}"
     )
-    validation = _scores_text(validation_images(early.chosen_on), early.validation)
-    return "\n".join([text, validation, _scores_text("test", early.test)])
+    validation = _scores_text(validation_samples(early.chosen_on, samples), early.validation, samples)
+    return "\n".join([text, validation, _scores_text("test", early.test, samples)])
 
 
-def _scores_text(images: str, scores: EarlyExitScores | None) -> str:
+def _scores_text(which: str, scores: EarlyExitScores | None, samples: str) -> str:
     if scores is None:
-        return f"  {images}: there are no such images, so nothing is known beyond those above"
+        return f"  {which}: there are no such {samples}, so nothing is known beyond those above"
     return (
-        f"  {images}: accuracy {scores.accuracy:.2%} (last exit {scores.per_exit[-1]:.2%}) at "
-        f"{scores.compute_share:.1%} of the FLOPs of all stages, over {scores.num_images} images"
+        f"  {which}: accuracy {scores.accuracy:.2%} (last exit {scores.per_exit[-1]:.2%}) at "
+        f"{scores.compute_share:.1%} of the FLOPs of all stages, over {scores.num_images} {samples}"
     )
 
 

@@ -17,6 +17,8 @@ from edge_trgl.run.facts import ModuleNeeds
 from edge_trgl.runtime.planner.plan import Alternative, Plan, Traffic
 
 COLUMNS = ("weights", "gradients", "momentum", "activations", "workspace", "buffers", "peak")
+SMALLEST_MB = 0.05
+"""The smallest size that is not 0.0 MiB."""
 RECOMPUTED = {
     "none": "",
     "norms": ", normalisations recomputed in the backward pass",
@@ -39,7 +41,7 @@ def plan_text(run: PlannedRun) -> str:
     plan, table = planned.plan, planned.table
     lines = ["module" + "".join(f"{name:>12}" for name in COLUMNS) + "  MiB"]
     for row in table:
-        sizes = "".join(f"{size:12.1f}" for size in _sizes_mb(row))
+        sizes = "".join(map(_cell, _sizes_mb(row)))
         head = f", {row.head} head" if row.head else ""
         lines.append(f"{row.module:6d}{sizes}  {row.name}{head}")
     lines += [
@@ -60,6 +62,13 @@ def plan_text(run: PlannedRun) -> str:
     if plan.lossy:
         lines.append(f"this plan changes the results: {', '.join(plan.lossy)}")
     return "\n".join(lines)
+
+
+def _cell(size_mb: float) -> str:
+    """A size of the table: a number of MiB, or KiB where that would be 0.0."""
+    if not 0 < size_mb < SMALLEST_MB:
+        return f"{size_mb:12.1f}"
+    return f"{f'{max(1, round(size_mb * 1024))} KiB':>12}"
 
 
 def _sizes_mb(row: ModuleNeeds) -> tuple[float, ...]:

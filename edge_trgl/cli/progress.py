@@ -15,7 +15,7 @@ from edge_trgl.runtime.records import read_record
 PLAIN_SECONDS = 5.0
 
 PHASES = {
-    "prepare": "reading the images",
+    "prepare": "reading the data",
     "cut": "cutting the model into blocks",
     "plan": "planning",
     "convert": "copying weights",
@@ -92,7 +92,8 @@ def progress_line(message: Message) -> str:
     else:
         doing = f"epoch {message['epoch'] + 1}  loss {message['loss']:.3f} acc {message['accuracy']:.1%}"
     return (
-        f"{message['done']:4.0%}{lap} module {message['module']} {doing}  {message['images_per_s']:.0f} images/s"
+        f"{message['done']:4.0%}{lap} module {message['module']} {doing}"
+        f"  {message['images_per_s']:.0f} {message['samples']}/s"
         f"  MiB {message['rss_mb']:.0f}/{message['peak_mb']:.0f}/{message['budget_mb']:.0f}"
         f"  {duration(message['left_s'])} left"
     )

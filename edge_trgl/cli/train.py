@@ -17,6 +17,7 @@ from edge_trgl.cli.export import export_text
 from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
 from edge_trgl.run.folder import Run, newest_unfinished, numbered
+from edge_trgl.run.wording import samples_in
 from edge_trgl.runtime.errors import command
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.records import Document
@@ -78,7 +79,7 @@ def finish(
         return
     click.echo(_summary_text(summary, training.folder))
     if exported:
-        click.echo(export_text(exported))
+        click.echo(export_text(exported, samples_in(summary)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,8 @@ def _summary_text(summary: Document, folder: Path) -> str:
     lines = [
         f"peak {memory.peak_mb:.0f} MiB of {memory.budget_mb:.0f} MiB"
         f" (planned {memory.planned_peak_mb:.0f}, fixed {memory.fixed_mb:.0f})",
-        test_text(summary["accuracy"]),
-        f"{summary['images_per_s']:.0f} images/s, {duration(summary['time_s'])}",
+        test_text(summary["accuracy"], samples_in(summary)),
+        f"{summary['images_per_s']:.0f} {samples_in(summary)}/s, {duration(summary['time_s'])}",
         _storage_text(part_of(summary["storage"], StorageUse)),
         f"report {Run(folder).report_file}",
     ]

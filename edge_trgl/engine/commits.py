@@ -17,6 +17,7 @@ from edge_trgl.engine.work_counter import WorkCounter
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
 from edge_trgl.run.facts import Progress, RunFacts, Work
+from edge_trgl.run.wording import samples_word
 from edge_trgl.runtime.errors import RESUME, StoppedError
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.device import Device
@@ -51,8 +52,12 @@ class Ledger:
         self._peaks_mb: dict[int, float] = {}
         self._work = WorkCounter(self.facts.progress.work)
         self._samples = VisitSamples(self._work, self.policy.others_mb)
-        self._progress_messages = ProgressMessages(self._work, self.policy)
+        self._progress_messages = ProgressMessages(self._work, self.policy, self._samples_word())
         self._governor = Governor(self.facts, self.modules, self.policy)
+
+    def _samples_word(self) -> str:
+        summary = self.facts.data_summary
+        return "images" if summary is None else samples_word(summary.shape)
 
     def after(self, position: int, visit: Visit, local: LocalModule) -> None:
         """Count a visit; at this safe point stop, commit or go on.

@@ -16,11 +16,12 @@ PROGRESS_SECONDS = 0.5
 
 
 class ProgressMessages:
-    """Sends a message of kind `progress` from time to time."""
+    """Sends a message of kind `progress` from time to time; `samples`: "images" or "windows", for the speed."""
 
-    def __init__(self, work: WorkCounter, policy: CommitPolicy) -> None:
+    def __init__(self, work: WorkCounter, policy: CommitPolicy, samples: str) -> None:
         self._work = work
         self._policy = policy
+        self._samples = samples
         self._sent_at = time.monotonic()
 
     def after_visit(self, visit: Visit, totals: Totals, peak_mb: float) -> None:
@@ -42,6 +43,7 @@ class ProgressMessages:
             lap=visit.span.lap,
             loss=totals.loss / max(totals.num_images, 1),
             accuracy=totals.correct / max(totals.num_images, 1),
+            samples=self._samples,
             images_per_s=work.images / max(work.seconds, 1e-9),
             rss_mb=counters.usage().rss + self._policy.others_mb,
             peak_mb=peak_mb,

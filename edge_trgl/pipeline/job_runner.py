@@ -13,6 +13,7 @@ from edge_trgl.jobs.requests import PREPARE, Job, PrepareRequest, PrepareResult
 from edge_trgl.run.data_summary import DataSummary, augmentation_of
 from edge_trgl.run.facts import Result, RunFacts
 from edge_trgl.run.folder import Run, prepared_cache
+from edge_trgl.run.wording import samples_word
 from edge_trgl.runtime.errors import DamagedDataError, InputError
 from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.memory.allocator import Allocator
@@ -95,7 +96,7 @@ class JobRunner:
         if prepared.damage:
             self.warn("data", f"{prepared.damage}; the data were prepared again")
         if prepared.reused:
-            samples = "windows" if len(prepared.summary.shape) == 2 else "images"
+            samples = samples_word(prepared.summary.shape)
             self._listener({"kind": "note", "text": f"using the {samples} that were prepared before"})
         self._show_data(prepared.summary)
         if prepared.decoded:

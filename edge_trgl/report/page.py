@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edge_trgl.report import wording
 from edge_trgl.report.document import Data, DepthAccuracy, Event, LossPoint, ModuleMemory, Report
 from edge_trgl.run import data_wording
-from edge_trgl.run.wording import validation_images
+from edge_trgl.run.wording import samples_word, validation_samples
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -81,7 +81,8 @@ def _contents(report: Report) -> dict[str, object]:
         "verdict": wording.verdict(memory),
         "kept": _kept(memory),
         "half_test": report.summary["accuracy"]["chosen_on"] == "half-test",
-        "chosen_on": validation_images(report.summary["accuracy"]["chosen_on"]),
+        "chosen_on": _chosen_on(report),
+        "samples": _samples(report),
         "share": _share(memory),
         "plots": _plots(report),
         "phases": plots.phase_colours(report.memory),
@@ -132,8 +133,7 @@ def _plots(report: Report) -> dict[str, Markup]:
         drawn["modules"] = plots.modules(report.modules)
     if report.accuracy:
         scored = report.summary["accuracy"]
-        images = validation_images(scored["chosen_on"])
-        drawn["accuracy"] = plots.accuracy(report.accuracy, scored["chosen_depth"], images)
+        drawn["accuracy"] = plots.accuracy(report.accuracy, scored["chosen_depth"], _chosen_on(report))
     if report.against and report.accuracy:
         runs = [report.accuracy, *(run.accuracy for run in report.against)]
         drawn["against"] = plots.against(runs, tested=_tested(report), images=_compared_on(report))
@@ -167,10 +167,18 @@ def _tested(report: Report) -> bool:
     return all(entry.test is not None for depths in runs for entry in depths)
 
 
+def _samples(report: Report) -> str:
+    return "images" if report.data is None else samples_word(report.data.summary.shape)
+
+
+def _chosen_on(report: Report) -> str:
+    return validation_samples(report.summary["accuracy"]["chosen_on"], _samples(report))
+
+
 def _compared_on(report: Report) -> str:
     if _tested(report):
-        return "test images"
-    return validation_images(report.summary["accuracy"]["chosen_on"])
+        return f"test {_samples(report)}"
+    return _chosen_on(report)
 
 
 def _changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

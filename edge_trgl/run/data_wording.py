@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edge_trgl.run.data_summary import Augmentation, DataSummary
+from edge_trgl.run.wording import samples_word
 
 RESIZED = {"crop": "cut to a square", "squash": "squashed to a square", "pad": "padded to a square"}
 
 
 def things_of(summary: DataSummary) -> str:
     """Return "windows" or "images"."""
-    return "windows" if len(summary.shape) == 2 else "images"
+    return samples_word(summary.shape)
 
 
 def total(summary: DataSummary) -> str:

@@ -37,7 +37,7 @@ EARLY = EarlyExitRecord(
 
 
 def test_stages_and_both_sets_of_images():
-    assert early_exit_text(EARLY).splitlines() == [
+    assert early_exit_text(EARLY, "images").splitlines() == [
         "runs/0001/model.exits  2 stages, left from a probability of 0.8765 on; together they take 1.25 times the "
         "FLOPs of model.onnx; over 256 images logits differ by at most 2.0e-06",
         "  validation images: accuracy 90.00% (last exit 91.00%) at 40.0% of the FLOPs of all stages, over 600 "
@@ -47,6 +47,6 @@ def test_stages_and_both_sets_of_images():
 
 
 def test_no_test_images_and_half_of_them():
-    assert "test: there are no such images" in early_exit_text(replace(EARLY, test=None))
-    half = early_exit_text(replace(EARLY, chosen_on="half-test"))
+    assert "test: there are no such images" in early_exit_text(replace(EARLY, test=None), "images")
+    half = early_exit_text(replace(EARLY, chosen_on="half-test"), "images")
     assert "half of the test images: accuracy 90.00%" in half and "validation" not in half

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_trgl.cli.plan import _alternatives, _missed
+from edge_trgl.cli.plan import _alternatives, _cell, _missed
 from edge_trgl.runtime.planner.plan import Alternative, Traffic
 
 
@@ -52,3 +52,11 @@ def test_what_more_memory_would_spare():
     assert _missed({}) == ""
     found = _missed({"boundaries in memory": 811.7, "all modules in memory": 640.0})
     assert found == "; boundaries in memory would take 812 MiB; all modules in memory would take 640 MiB"
+
+
+@pytest.mark.parametrize(
+    ("size_mb", "text"),
+    [(0, "0.0"), (0.0001, "1 KiB"), (0.01, "10 KiB"), (0.049, "50 KiB"), (0.05, "0.1"), (1234.56, "1234.6")],
+)
+def test_small_sizes_are_not_nothing(size_mb, text):
+    assert _cell(size_mb) == f"{text:>12}"

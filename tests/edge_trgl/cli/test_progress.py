@@ -20,6 +20,7 @@ PROGRESS = {
     "epoch": 1,
     "loss": 1.23456,
     "accuracy": 0.5,
+    "samples": "images",
     "images_per_s": 812.6,
     "rss_mb": 251.4,
     "peak_mb": 299.6,
@@ -54,6 +55,7 @@ def columns(monkeypatch):
 
 def test_the_line_of_progress():
     assert progress_line(PROGRESS) == LINE
+    assert progress_line({**PROGRESS, "samples": "windows"}) == LINE.replace("images", "windows")
     assert progress_line({**PROGRESS, "lap": 2}).startswith(" 25% lap 3 module 3 epoch 2 ")
     assert progress_line({**PROGRESS, "done": 1.0}).startswith("100% module")
     assert progress_line({**PROGRESS, "phase": "forward"}).startswith(" 25% module 3 frozen, forward only  ")
@@ -70,7 +72,7 @@ def test_the_line_of_reading(clock):
     show({**reading, "noun": "images"})
     show({"kind": "note", "text": "using the images that were prepared before"})
     expected = (
-        "reading the images ...\n  3% 813 images/s  12m 05s left\nusing the images that were prepared before\n"
+        "reading the data ...\n  3% 813 images/s  12m 05s left\nusing the images that were prepared before\n"
     )
     assert stream.getvalue() == expected
 

@@ -54,6 +54,12 @@ def test_the_example_of_the_page_learns_two_activities_of_four_people(tmp_path):
     # The test set is one of the four people.
     assert json.loads(trained.stdout.splitlines()[0])["accuracy"]["chosen"] > 0.75
 
+    evaluated = command(tmp_path, "evaluate", "run")
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "windows/s" in report
+    for text in (trained.stderr, evaluated.stdout, report):
+        assert "images" not in text
+
     write_readings(tmp_path / "new.csv", ["eve"])
     predicted = command(tmp_path, "predict", "run", "new.csv", "--json")
     assert predicted.returncode == 0, predicted.stderr
