@@ -17,7 +17,7 @@ from edge_trgl.engine.module_factory import ModuleFactory
 from edge_trgl.engine.pretrained import Pretrained
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.chain_layout import ChainLayout
-from edge_trgl.run.facts import PretrainedFile, RunFacts
+from edge_trgl.run.facts import PretrainedFile, PretrainedFit, RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import counters
 from edge_trgl.runtime.memory.limits import Limits
@@ -154,8 +154,8 @@ def _room_mb(limits: Limits) -> float | None:
     return limits.room_mb(process_setup.others_mb()) - counters.usage().rss
 
 
-def match_pretrained(run: Run, limits: Limits) -> None:
-    """Store how the tensors of the pretrained file fit the network, before anything is planned or trained.
+def match_pretrained(run: Run, limits: Limits) -> PretrainedFit:
+    """Store and return how the pretrained file fits the network, before anything is planned or trained.
 
     Args:
         run: its data is prepared, and its model is cut if it is imported.
@@ -172,5 +172,7 @@ def match_pretrained(run: Run, limits: Limits) -> None:
         chain = replace(chain, frozen=min(config.train.freeze, len(chain) - 1))
     assert config.model.pretrained is not None
     weights = weight_files.open_weights(Path(config.model.pretrained), _room_mb(limits))
-    facts.pretrained_fit = Pretrained(weights, chain, net).fit
+    fit = Pretrained(weights, chain, net).fit
+    facts.pretrained_fit = fit
     facts.close()
+    return fit

@@ -32,8 +32,8 @@ def normalised(info: DatasetInfo, facts: RunFacts) -> DatasetInfo:
     return info if chosen is None else replace(info, mean=chosen.mean, std=chosen.std)
 
 
-def choose_normalisation(run: Run) -> None:
-    """Choose what pixels are normalised with, and store it; nothing is stored for the data's own statistics.
+def choose_normalisation(run: Run) -> Normalisation | None:
+    """Choose what pixels are normalised with, store and return it; None stands for the data's own statistics.
 
     Args:
         run: its data is prepared or surveyed, and its model is cut if it is imported.
@@ -44,9 +44,11 @@ def choose_normalisation(run: Run) -> None:
     """
     config, info, facts = run.config(), open_survey(run.data), run.facts()
     try:
-        facts.normalisation = _asked_for(config.data.normalize, info) or _default(config, info, facts)
+        chosen = _asked_for(config.data.normalize, info) or _default(config, info, facts)
+        facts.normalisation = chosen
     finally:
         facts.close()
+    return chosen
 
 
 def _asked_for(text: str | None, info: DatasetInfo) -> Normalisation | None:

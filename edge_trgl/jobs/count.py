@@ -6,9 +6,12 @@ from edge_trgl.engine.normalisation import choose_normalisation
 from edge_trgl.jobs.requests import CountRequest
 from edge_trgl.planning.demand import store_demand
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.processes import messages
 
 
 def run(run: Run, request: CountRequest) -> None:
     """Count the modules, and choose what pixels are normalised with."""
-    choose_normalisation(run)
+    chosen = choose_normalisation(run)
+    if chosen is not None:
+        messages.send("note", text=chosen.text)
     store_demand(run, request.limits)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from edge_trgl.networks.cutting.nested import tensors_in
+from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.units import MIB
 
 _IN_MEMORY_BYTES = 1 << 16
@@ -71,8 +72,9 @@ class WeightsFile(TorchFunctionMode):
             self.drop_pages()
 
     def drop_pages(self) -> None:
-        """Let the pages of all weights leave memory; their values stay in the file."""
+        """Let the pages of all weights leave memory, and what is free on the heap; the values stay in the file."""
         self._touched_bytes = 0
+        allocator.trim()  # weights are made on the heap, and small ones that stay keep it from shrinking
         for mapping in self._mappings.values():
             mapping.madvise(mmap.MADV_DONTNEED)
 

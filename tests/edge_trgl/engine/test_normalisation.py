@@ -87,12 +87,11 @@ class TestChannels:
 
 
 def chosen(run):
-    choose_normalisation(run)
+    found = choose_normalisation(run)
     facts = run.facts()
-    try:
-        return facts.normalisation
-    finally:
-        facts.close()
+    assert facts.normalisation == found
+    facts.close()
+    return found
 
 
 def with_pretrained(folder, monkeypatch, known, **data):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import textwrap
 
+import own_process
 import pytest
 import torch
 from nearness import assert_near
@@ -197,6 +199,33 @@ class TestInAFile:
         weights.drop_pages()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.slow
+    def test_a_fraction_of_the_weights_is_in_memory(self, tmp_path):
+        """Also while the constructor goes through all of them once more."""
+        code = """
+            import json, sys, torch
+            from pathlib import Path
+            from torch import nn
+            from edge_trgl.networks.cutting.weights_in_file import build_in_file
+            from edge_trgl.runtime.memory import high_water
+
+            def make(width):
+                layer = nn.TransformerEncoderLayer(width, 4, 4 * width)
+                model = nn.TransformerEncoder(layer, 8)
+                for weight in model.parameters():
+                    nn.init.normal_(weight)
+                return model
+
+            build_in_file(lambda: make(16), Path(sys.argv[1]))  # loads the kernels
+            before = high_water.peak_mb()
+            model, _ = build_in_file(lambda: make(512), Path(sys.argv[1]))
+            size = sum(weight.nbytes for weight in model.parameters()) / 2**20
+            print(json.dumps([size, high_water.peak_mb() - before]))
+        """
+        size, grown = own_process.result_of("-c", textwrap.dedent(code), tmp_path)
+        assert size > 90
+        assert grown < size / 2
 
     def test_an_error_leaves_torch_as_it_was(self):
         before = nn.Module.register_parameter, nn.Parameter.__deepcopy__
