@@ -81,7 +81,7 @@ def prepare(
     files.sync_folder(folder)
     fingerprint = hashlib.sha256()
     total = sum(len(selections[name].samples) for name in SPLITS)
-    progress = ReadingProgress("windows" if len(source.shape) == 2 else "images", total)
+    progress = ReadingProgress(source.samples, total)
     splits, read = {}, {}
     for name in SPLITS:
         observe = progress.counting(statistics.add if name == "train" else _ignore)
@@ -141,7 +141,7 @@ def _check_validation(validation: float) -> None:
     if not 0 <= validation < 1:
         raise UsageError(
             f"data.validation is {validation}; it must be at least 0 and less than 1",
-            hint="Give the fraction of training images to hold out, for example 0.1.",
+            hint="Give the fraction of the training set to hold out, for example 0.1.",
         )
 
 

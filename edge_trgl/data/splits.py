@@ -107,7 +107,7 @@ def _some_unused(everything: Selection, used: Selection, fraction: float, draw_k
     left = np.setdiff1d(everything.samples, used.samples, assume_unique=True)
     if len(left) == 0:
         raise UsageError(
-            "data.choose_on is unused, but no training image is left over",
+            "data.choose_on is unused, but no training sample is left over",
             hint="Give a smaller data.limit, or data.choose_on=validation.",
         )
     over = Selection(split=everything.split, samples=left)
@@ -155,7 +155,7 @@ def _limited(selection: Selection, limit: int, draw_key: int) -> Selection:
     least, most = np.count_nonzero(sizes), len(selection.samples)
     if not least <= limit <= most:
         raise UsageError(
-            f"data.limit is {limit}; it must be from {least}, one image of each class, to {most}, all there are",
+            f"data.limit is {limit}; it must be from {least}, one sample of each class, to {most}, all there are",
             hint="Leave it out to take all.",
         )
     counts = np.zeros_like(sizes)
@@ -174,8 +174,8 @@ def _shares(wanted: NDArray[np.float64], most: NDArray[np.int64], total: int) ->
     counts = np.minimum(np.floor(wanted).astype(np.int64), most)
     if total > most.sum():
         raise InputError(
-            f"holding out {total} images would leave a class without a training image",
-            hint="Give more images, or hold out a smaller part.",
+            f"holding out {total} samples would leave a class without a training sample",
+            hint="Give more of them, or hold out a smaller part.",
         )
     while counts.sum() < total:
         behind = np.where(counts < most, wanted - counts, -np.inf)

@@ -158,7 +158,7 @@ def check_data(config: RunConfig, info: DatasetInfo) -> None:
     num_images, size = info.splits["train"].num_images, config.train.batch_size
     if config.train.short_batch == "keep" and num_images % size == 1:
         raise UsageError(
-            f"train.short_batch keep leaves a batch of one of {num_images} images",
+            f"train.short_batch keep leaves a batch of one of {num_images} samples",
             hint="Choose another --batch-size: a batch norm needs two samples.",
         )
     if config.loss.name.startswith("infopro") and info.dtype != "uint8":

@@ -138,8 +138,8 @@ def _check_size(size: int, costs: Sequence[ModuleCost]) -> None:
     if not _accepts(costs, {size}):
         wrong = next(cost for cost in costs if not cost.takes_one)
         raise UsageError(
-            f"a batch of one image: a batch norm of module {wrong.module} sees a single position of it",
-            hint="Give --batch-size 2 or more, or larger images.",
+            f"a batch of one sample: a batch norm of module {wrong.module} sees a single position of it",
+            hint="Give --batch-size 2 or more, or larger samples.",
         )
 
 

@@ -45,7 +45,7 @@ def of_disk(candidates: Sequence[Candidate], disk_mb: float) -> DoesNotFitError:
 def _memory_text(least: Candidate, budget_mb: float) -> str:
     if least.peak_mb > max(least.peaks_mb):
         return (
-            f"this does not fit {budget_mb:.0f} MiB: the jobs before training (reading the images, counting what "
+            f"this does not fit {budget_mb:.0f} MiB: the jobs before training (reading the data, counting what "
             f"the modules take, cutting a model) need {math.ceil(least.peak_mb)} MiB"
         )
     module = least.peaks_mb.index(least.peak_mb)

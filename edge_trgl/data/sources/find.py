@@ -116,6 +116,6 @@ def _check_classes(spec: str, source: Source) -> None:
     num_present = len(np.unique(source.splits["train"].labels))
     if num_present < 2:
         raise InputError(
-            f"{spec} has training images of {num_present} class{'' if num_present == 1 else 'es'}",
+            f"{spec} has training {source.samples} of {num_present} class{'' if num_present == 1 else 'es'}",
             hint="Training needs two classes or more.",
         )

@@ -95,6 +95,11 @@ class Source:
     no_images: Mapping[str, int] = field(default_factory=dict)
     unreadable: tuple[UnreadableFile, ...] = ()
 
+    @property
+    def samples(self) -> str:
+        """What the samples are called: "images" or "windows"."""
+        return "windows" if len(self.shape) == 2 else "images"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedSplit:
@@ -143,7 +148,7 @@ def check_image_bytes(where: object, record_bytes: int) -> None:
     """
     if not 0 < record_bytes <= MAX_IMAGE_BYTES:
         raise InputError(
-            f"{where} says that an image has {record_bytes} bytes; 1 to {MAX_IMAGE_BYTES} are possible",
+            f"{where} says that one sample has {record_bytes} bytes; 1 to {MAX_IMAGE_BYTES} are possible",
             hint="The file is damaged or of another format; get it again.",
         )
 
@@ -195,7 +200,7 @@ def renumber(
             raise InputError(
                 f"{where}: the {name} split holds the label {unknown[0]}, which is "
                 f"{'negative' if unknown[0] < 0 else 'not a class of the training split'}",
-                hint="Leave such images out, or give training images of every class.",
+                hint="Leave them out, or give training samples of every class.",
             )
         renumbered[name] = np.searchsorted(classes, split_labels).astype(np.int64)
     return tuple(str(label) for label in classes.tolist()), renumbered

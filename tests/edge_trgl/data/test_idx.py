@@ -67,7 +67,7 @@ def test_fewer_labels_than_images(folder):
 
 def test_an_implausible_image_size(folder):
     (folder / IMAGES).write_bytes(struct.pack(">IIII", 0x0803, 20, 2**31, 2**31))
-    _refused(folder, "an image has 4611686018427387904 bytes")
+    _refused(folder, "one sample has 4611686018427387904 bytes")
 
 
 def test_training_and_test_images_of_different_sizes(folder, sets):

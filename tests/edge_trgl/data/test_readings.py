@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,7 +246,7 @@ MISTAKES = {
         r"holds too many different values for names of classes, such as 0\.401",
     ),
     "too short": (_text(_rows(3)), "has no 4 readings in a row of one person without a gap in time; the longest"),
-    "one class": (_text(_rows(per_label=24)), "has training images of 1 class"),
+    "one class": (_text(_rows(per_label=24)), "has training windows of 1 class"),
 }
 
 
@@ -302,3 +303,17 @@ def test_the_page_describes_its_example(tmp_path):
     default, described = load(_write(tmp_path, text, None)), load(_write(tmp_path, text, toml))
     assert described == replace(default, splits=described.splits, groups=described.groups)
     assert described.splits["train"].labels.tolist() == default.splits["train"].labels.tolist() == [1, 0]
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_table, "BLOCK_ROWS", 256)
+    peaks = []
+    for num_rows in (1_000, 20_000):
+        path = _write(tmp_path, _text(_rows(num_rows, 2, num_rows // 2)), "window = 32\n")
+        tracemalloc.start()
+        source = load(path)
+        for windows in source.splits["train"].batches(np.arange(len(source.splits["train"].labels))):
+            assert windows.shape[1:] == (32, 2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]

@@ -60,7 +60,7 @@ def test_splits_are_disjoint_ascending_and_keep_every_class(sizes, validation, s
     source = _source(*sizes)
     held = max(1, round(validation * sum(sizes))) if validation else 0
     if sum(sizes) - len(sizes) < held:
-        with pytest.raises(InputError, match="without a training image"):
+        with pytest.raises(InputError, match="without a training sample"):
             _draw(source, seed=seed, validation=validation)
         return
     draws = _draw(source, seed=seed, validation=validation)
@@ -120,7 +120,7 @@ def test_one_image_left_over_is_enough_and_none_is_not():
     draws = _draw(_source(3, 3), limit=5, choose_on="unused")
     assert sorted([*draws["train"].samples, *draws["val"].samples]) == list(range(6))
     for limit in (6, None):
-        with pytest.raises(UsageError, match="no training image is left over"):
+        with pytest.raises(UsageError, match="no training sample is left over"):
             _draw(_source(3, 3), limit=limit, choose_on="unused")
 
 

@@ -121,5 +121,5 @@ def test_a_gain_is_for_weights_that_are_drawn_here(nets):
 
 def test_a_batch_of_one_is_not_kept(plan_run):
     plan_run("fits", train__batch_size=20, train__short_batch="keep")
-    with pytest.raises(UsageError, match="short_batch keep leaves a batch of one of 64 images"):
+    with pytest.raises(UsageError, match="short_batch keep leaves a batch of one of 64 samples"):
         plan_run("one", train__batch_size=21, train__short_batch="keep")

@@ -13,7 +13,7 @@ from edge_trgl.data.sources.streams import open_stream
 from edge_trgl.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BLOCK_ROWS = 8192
@@ -37,13 +37,13 @@ class Table:
     separator: str
     columns: tuple[str, ...]
 
-    def number(self, cell: str) -> float:
-        """Read a number; its decimal point may be a comma where commas do not separate columns.
+    @property
+    def number(self) -> Callable[[str], float]:
+        """The function that reads a number, and raises ValueError where a cell is none.
 
-        Raises:
-            ValueError: the cell is no number.
+        The decimal point may be a comma where commas do not separate columns.
         """
-        return float(cell if self.separator == "," else cell.replace(",", "."))
+        return float if self.separator == "," else _with_decimal_comma
 
     def is_number(self, cell: str) -> bool:
         """Whether a cell is a number."""
@@ -119,6 +119,10 @@ def _check_header(table: Table) -> None:
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
         raise InputError(f"{table.path} has two columns named {twice[0]}", hint="Rename one of them.")
+
+
+def _with_decimal_comma(cell: str) -> float:
+    return float(cell.replace(",", "."))
 
 
 @contextmanager
