@@ -60,7 +60,7 @@ def as_told(name: str, error: BaseException, where: str = "") -> EdgeTrglError:
     what = type(error).__name__ + (f" in its forward, at {where}" if where else "")
     what += f": {first_line(error)}" if str(error) else ""
     if name.partition(":")[0] in LIBRARIES:
-        return InputError(f"--model {name} cannot be made: {what}", hint="Choose another size or model.")
+        return InputError(f"--model {name} fails: {what}", hint="Choose another size or model.")
     lines = _users_lines(error)
     return UsageError(
         f"--model {name}: your own code raised {what}",
