@@ -34,7 +34,7 @@ def store_demand(run: Run, limits: Limits) -> None:
     that is trained end to end is counted whole only if the budget has room for it.
 
     Raises:
-        DoesNotFitError: the images are large, are not decoded yet, and do not fit at their own size.
+        DoesNotFitError: the images are large and not decoded yet, or were resized, and do not fit at that size.
         UsageError: a setting does not suit the network or the data.
         InputError: a block cannot read what the one before it returns.
     """
@@ -56,7 +56,8 @@ def store_demand(run: Run, limits: Limits) -> None:
         return forms, heap, _demand(config, info, [laid_out.form for laid_out in forms], heap, fixed_mb, others_mb)
 
     forms, heap, demand = counted(info)
-    if budget_mb is not None and not is_prepared(run.data) and not config.budget.force:
+    could_be_smaller = not is_prepared(run.data) or info.summary.size_from != "files"
+    if budget_mb is not None and could_be_smaller and not config.budget.force:
         shortest, channels = min(info.shape[:2]), info.shape[2]
         large_images.check_fit(
             demand, budget_mb, lambda side: counted(replace(info, shape=(side, side, channels)))[2], shortest

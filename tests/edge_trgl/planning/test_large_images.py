@@ -84,6 +84,16 @@ def test_what_is_made_small_or_is_small_is_decoded_at_once(tmp_path, photos, opt
     assert is_prepared(tmp_path / "data")
 
 
+@pytest.mark.slow
+def test_a_smaller_size_is_proposed_where_the_chosen_one_does_not_fit(tmp_path, photos):
+    Image.new("RGB", (400, 300)).save(photos / "cat" / "more.png")
+    options = ("--budget-mb", "700", "--width", "256", "--run", "run")
+    result = command(tmp_path, "train", "--data", str(photos), *options)
+    assert result.returncode == 3, result.stderr
+    assert "each becomes 224x224, squashed to a square (chosen; see" in result.stderr
+    assert "Give --image-size " in result.stderr
+
+
 def test_a_plan_that_does_not_fit_decodes_nothing(tmp_path, photos):
     result = command(tmp_path, "train", "--data", str(photos), "--budget-mb", "700", "--run", "run")
     assert result.returncode == 3
