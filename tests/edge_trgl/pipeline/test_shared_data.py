@@ -19,6 +19,7 @@ from edge_trgl.config.sources import resolve
 from edge_trgl.jobs.requests import PREPARE
 from edge_trgl.pipeline import limits
 from edge_trgl.pipeline.job_runner import Done, JobRunner
+from edge_trgl.run.data_summary import DataSummary, Sizes
 from edge_trgl.run.folder import DATASET, Run
 from edge_trgl.runtime.errors import InputError
 from edge_trgl.runtime.storage import disk_space
@@ -171,11 +172,27 @@ def runner(tmp_path, monkeypatch):
     facts.close()
 
 
+SUMMARY = DataSummary(
+    source="photos",
+    format="image folders",
+    shape=(4, 4, 3),
+    dtype="uint8",
+    sizes=Sizes(smallest=(4, 4), median=(4, 4), largest=(4, 4), distinct=1),
+    resize="squash",
+    size_from="files",
+    classes=(),
+    no_images={},
+    unreadable=(),
+    notices=(),
+    decoded=True,
+)
+
+
 def test_a_run_is_not_continued_with_other_data(runner, tmp_path, monkeypatch):
     def do(self, job, request):
         assert job is PREPARE
         assert request.cache == "runs/.prepared"
-        result = PREPARE.result(decoded=True, summary=None, fingerprint=found, reused=False, damage="")
+        result = PREPARE.result(decoded=True, summary=SUMMARY, fingerprint=found, reused=False, damage="")
         return Done(result=result, peak_mb=1.0)
 
     monkeypatch.setattr(JobRunner, "do", do)
