@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edge_trgl.data.sources import cifar_binary, cifar_pickle, idx, npz, readings, sample, stl10
+from edge_trgl.data.sources.folder_layout import detect
+from edge_trgl.data.sources.source import IMAGE_FOLDERS
 from edge_trgl.runtime.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -117,5 +119,12 @@ def _check_classes(spec: str, source: Source) -> None:
     if num_present < 2:
         raise InputError(
             f"{spec} has training {source.samples} of {num_present} class{'' if num_present == 1 else 'es'}",
-            hint="Training needs two classes or more.",
+            hint=_two_classes_or_more(spec, source),
         )
+
+
+def _two_classes_or_more(spec: str, source: Source) -> str:
+    """Name the folder below, if it is that one which holds class folders."""
+    only = Path(spec, *source.class_names).expanduser()
+    inside = source.format == IMAGE_FOLDERS and only.is_dir() and detect(only)
+    return f"Training needs two classes or more{f'; is {only} the set?' if inside else '.'}"

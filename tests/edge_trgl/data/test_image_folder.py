@@ -85,6 +85,11 @@ def test_one_class_is_not_enough(tmp_path):
     assert _refused(tmp_path, "training images of 1 class")
 
 
+def test_a_folder_above_the_set_is_told(tmp_path):
+    _two_classes(tmp_path / "set", np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
+    assert f"is {tmp_path}/set the set?" in _refused(tmp_path, "training images of 1 class")
+
+
 def test_no_training_folder(tmp_path):
     _save(tmp_path / "Testing" / "a" / "1.png", np.zeros((2, 2), np.uint8))
     assert _refused(tmp_path, "has Testing but no train folder")
