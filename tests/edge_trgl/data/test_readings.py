@@ -258,6 +258,12 @@ def test_a_mistake_is_told_in_a_sentence(tmp_path, text, message):
     assert caught.value.hint
 
 
+def test_a_label_is_proposed_where_none_is_named(tmp_path):
+    with pytest.raises(InputError) as caught:
+        load(_write(tmp_path, GOOD.replace("activity", "what", 1), None))
+    assert caught.value.hint.startswith("Name it: echo 'label = \"what\"' > ")
+
+
 def test_text_in_another_encoding(tmp_path):
     (tmp_path / "readings.csv").write_bytes(GOOD.replace("run", "gehört").encode("latin1"))
     with pytest.raises(InputError, match="is not text in UTF-8") as caught:

@@ -101,8 +101,9 @@ def _is_numeric(table: Table, first: Rows | None, name: str) -> bool:
 
 
 def _likely_label(table: Table, first: Rows | None) -> str:
-    """A column of text, or else the last one."""
-    named = [name for name in table.columns if name]
+    """A column of text that is no time and no group by its name, or else the last one."""
+    named = [name for name in table.columns if name and name.lower() not in (*TIMES, *GROUPS)]
+    named = named or [name for name in table.columns if name]
     texts = [name for name in named if not _is_numeric(table, first, name)]
     return (texts or named)[-1]
 
