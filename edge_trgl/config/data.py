@@ -10,6 +10,9 @@ from edge_trgl.config.fields import AT_LEAST_ONE, NOT_NEGATIVE, Bounds, setting
 Resize = Literal["crop", "squash", "pad"]
 """How an image gets other proportions: cut off what is too long, stretch it, or add black on both sides."""
 
+AskedResize = Literal["crop", "squash", "pad", "none"]
+"""What may be asked for: "none" keeps the one size that all images have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -23,14 +26,16 @@ class DataConfig:
     image_size: int | None = setting(
         None,
         "resize photos to N x N pixels",
-        more="photos of one size keep it where nothing is given; others become squares of at most 224 pixels",
+        more="where nothing is given, photos of one size keep it if it is small; others become squares of at most "
+        "224 pixels",
         unset="chosen",
         bounds=AT_LEAST_ONE,
     )
-    resize: Resize | None = setting(
+    resize: AskedResize | None = setting(
         None,
         "how photos become squares",
-        more="crop cuts off what is too long, squash stretches, pad adds black on both sides",
+        more="crop cuts off what is too long, squash stretches, pad adds black on both sides; none keeps a size "
+        "that all have, however large",
         unset="squash, or pad for long ones",
     )
     strict: bool = setting(False, "refuse damaged photos instead of leaving them out")
@@ -67,3 +72,9 @@ class DataConfig:
         unset="a tenth of what is free, at most 4096",
         bounds=NOT_NEGATIVE,
     )
+
+    def conflicts(self) -> list[str]:
+        """A sentence for each combination of values that has no meaning."""
+        if self.resize == "none" and self.image_size is not None:
+            return [f"data.resize none keeps the size of photos, and data.image_size asks for {self.image_size}"]
+        return []

@@ -46,7 +46,7 @@ class RunConfig:
 
     def conflicts(self) -> list[str]:
         """A sentence for each combination of values that has no meaning."""
-        within = (self.model, self.train, self.loss, self.budget, self.board)
+        within = (self.data, self.model, self.train, self.loss, self.budget, self.board)
         return [
             *(conflict for section in within for conflict in section.conflicts()),
             *self._chunk_conflicts(),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_trgl.config.data import Resize
+    from edge_trgl.config.data import AskedResize
     from edge_trgl.data.sources import Source
     from edge_trgl.data.splits import ChooseOn, Selection
 
@@ -38,7 +38,7 @@ def prepare(
     seed: int,
     validation: float = 0.1,
     image_size: int | None = None,
-    resize: Resize | None = None,
+    resize: AskedResize | None = None,
     strict: bool = False,
     limit: int | None = None,
     choose_on: ChooseOn = "validation",

@@ -14,7 +14,7 @@ from edge_trgl.data.sources.source import IMAGE_FOLDERS
 from edge_trgl.runtime.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from edge_trgl.config.data import Resize
+    from edge_trgl.config.data import AskedResize
     from edge_trgl.data.sources.source import Source
 
 
@@ -33,7 +33,7 @@ class Photos:
     """How image files are read; see `load`."""
 
     image_size: int | None
-    resize: Resize | None
+    resize: AskedResize | None
     strict: bool
 
 
@@ -41,14 +41,14 @@ _FORMATS: tuple[_Format, ...] = (idx, cifar_pickle, cifar_binary, stl10)
 
 
 def load(
-    spec: str, *, image_size: int | None = None, resize: Resize | None = None, strict: bool = False
+    spec: str, *, image_size: int | None = None, resize: AskedResize | None = None, strict: bool = False
 ) -> Source:
     """Open a data set: read its labels now, and its images when they are asked for.
 
     Args:
         spec: `sample`, a directory, a `FILE.npz`, a `FILE.csv`, or the `FILE.toml` that describes CSV files.
         image_size: for folders of image files, the side in pixels of the square that every image becomes.
-        resize: how images of other proportions become a square; None to choose.
+        resize: how images of other proportions become a square; None to choose; "none" keeps a size that all have.
         strict: whether a damaged image file is refused; else it is left out.
 
     Raises:
@@ -58,7 +58,7 @@ def load(
     if image_size is not None and image_size < 1:
         raise UsageError(f"--image-size is {image_size}; it must be 1 or more", hint="Give pixels: 96.")
     source = _open(spec, Photos(image_size=image_size, resize=resize, strict=strict))
-    if resize is not None:
+    if resize is not None and resize != "none":
         source = replace(source, resize=resize)  # what predict does, too, to an image of another size
     if image_size is not None and source.shape[:-1] != (image_size, image_size):
         size = "×".join(map(str, reversed(source.shape[:-1])))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_trgl.config.data import Resize
+    from edge_trgl.config.data import AskedResize
     from edge_trgl.data.sources.image_size import Fitting
 
 __all__ = ["FILE_NAMES", "FolderSplit", "detect", "load", "walk"]
@@ -134,7 +134,7 @@ class _Survey:
 
 
 def load(
-    folder: Path, *, image_size: int | None = None, resize: Resize | None = None, strict: bool = False
+    folder: Path, *, image_size: int | None = None, resize: AskedResize | None = None, strict: bool = False
 ) -> Source:
     """List the files and read every header.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,12 @@ import numpy as np
 
 from edge_trgl.data.sources.source import MAX_IMAGE_BYTES
 from edge_trgl.run.data_summary import Sizes
+from edge_trgl.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_trgl.config.data import Resize
+    from edge_trgl.config.data import AskedResize, Resize
     from edge_trgl.run.data_summary import SizeFrom
 
 LARGEST_SIDE = 224
@@ -42,11 +44,11 @@ class Fitting:
 
 
 def choose_fitting(
-    sizes: NDArray[np.int64], *, image_size: int | None, resize: Resize | None, channels: int
+    sizes: NDArray[np.int64], *, image_size: int | None, resize: AskedResize | None, channels: int
 ) -> Fitting:
     """Choose the size and the way to it.
 
-    Images that have one size keep it, unless a single one would be larger than a record may be. Others become
+    Images that have one size keep it if its shorter side is at most 224 pixels, or on request. Others become
     squares: their side is the median of the shorter sides, rounded, and at most 224 pixels.
 
     Args:
@@ -54,14 +56,33 @@ def choose_fitting(
         image_size: the side in pixels that the user wants; None to choose.
         resize: the way that the user wants; None to choose.
         channels: of every image.
+
+    Raises:
+        UsageError: the images are to keep their size, and have several or are too large.
     """
     height, width = sizes[0].tolist()
     of_one_size = bool((sizes == sizes[0]).all())
-    if of_one_size and image_size is None and height * width * channels <= MAX_IMAGE_BYTES:
+    if resize == "none":
+        _check_kept(sizes_of(sizes), channels)
+        return Fitting(size=(height, width), resize="crop", size_from="files")
+    if of_one_size and image_size is None and min(height, width) <= LARGEST_SIDE:
         return Fitting(size=(height, width), resize=resize or "crop", size_from="files")
     side = _side(float(np.median(sizes.min(axis=1)))) if image_size is None else image_size
     way = resize or ("squash" if _are_mild(sizes) else "pad")
     return Fitting(size=(side, side), resize=way, size_from="choice" if image_size is None else "option")
+
+
+def _check_kept(sizes: Sizes, channels: int) -> None:
+    if sizes.distinct > 1:
+        raise UsageError(
+            f"--resize none keeps the size of the photos, but they have {sizes.distinct} sizes",
+            hint="Leave it out, or give crop, squash or pad.",
+        )
+    if math.prod(sizes.largest) * channels > MAX_IMAGE_BYTES:
+        raise UsageError(
+            f"--resize none keeps the size of the photos, but one may take {MAX_IMAGE_BYTES} bytes at most",
+            hint="Leave it out, or give --image-size N.",
+        )
 
 
 def sizes_of(sizes: NDArray[np.int64]) -> Sizes:

@@ -155,7 +155,7 @@ def test_data_as_json(photos):
     ("options", "kind", "text"),
     [
         (["--strict"], InputError, "bad.jpg cannot be read as an image: it is empty"),
-        (["--resize", "stretch"], UsageError, "data.resize must be crop, squash or pad"),
+        (["--resize", "stretch"], UsageError, "data.resize must be crop, squash, pad or none"),
         (["--image-size", "0"], UsageError, "data.image_size must be a whole number of at least 1"),
     ],
 )

@@ -6,20 +6,32 @@ import numpy as np
 import pytest
 
 from edge_trgl.data.sources.image_size import choose_fitting, sizes_of
+from edge_trgl.runtime.errors import UsageError
 
 
 def _chosen(*sizes, image_size=None, resize=None):
     return choose_fitting(np.array(sizes, np.int64), image_size=image_size, resize=resize, channels=3)
 
 
-def test_images_of_one_size_keep_it():
-    fitting = _chosen((600, 800), (600, 800))
-    assert (fitting.size, fitting.size_from) == ((600, 800), "files")
+def test_small_images_of_one_size_keep_it():
+    fitting = _chosen((224, 800), (224, 800))
+    assert (fitting.size, fitting.size_from) == ((224, 800), "files")
 
 
-def test_images_that_no_record_has_room_for_do_not_keep_it():
-    fitting = _chosen((6000, 8000), (6000, 8000))
-    assert (fitting.size, fitting.size_from) == ((224, 224), "choice")
+def test_photos_of_one_size_keep_it_only_on_request():
+    photos = (480, 640), (480, 640)
+    assert (_chosen(*photos).size, _chosen(*photos).size_from) == ((224, 224), "choice")
+    assert (_chosen(*photos, resize="none").size, _chosen(*photos, resize="none").size_from) == (
+        (480, 640),
+        "files",
+    )
+
+
+def test_photos_of_several_sizes_cannot_keep_them():
+    with pytest.raises(UsageError, match="have 2 sizes"):
+        _chosen((30, 40), (40, 30), (30, 40), resize="none")
+    with pytest.raises(UsageError, match="at most"):
+        _chosen((6000, 8000), (6000, 8000), resize="none")
 
 
 @pytest.mark.parametrize(

@@ -65,19 +65,19 @@ def test_no_size_is_proposed_that_the_images_do_not_have():
 
 
 def test_a_survey_says_what_decoding_says(tmp_path, photos):
-    surveyed = prepare(str(photos), tmp_path / "data", seed=0, survey_large=True)
+    surveyed = prepare(str(photos), tmp_path / "data", seed=0, resize="none", survey_large=True)
     assert not is_prepared(tmp_path / "data")
     assert open_survey(tmp_path / "data") == surveyed
-    decoded = prepare(str(photos), tmp_path / "data", seed=0)
+    decoded = prepare(str(photos), tmp_path / "data", seed=0, resize="none")
     assert open_survey(tmp_path / "data") == decoded
     assert (surveyed.shape, surveyed.class_names) == (decoded.shape, decoded.class_names)
     counts = [{name: split.num_images for name, split in info.splits.items()} for info in (surveyed, decoded)]
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("options", [{"image_size": 16}, {}], ids=str)
+@pytest.mark.parametrize("options", [{"image_size": 16}, {}, {"resize": "none"}], ids=str)
 def test_what_is_made_small_or_is_small_is_decoded_at_once(tmp_path, photos, options):
-    if not options:
+    if "resize" in options:
         for path in photos.glob("*/*.jpg"):
             Image.open(path).resize((512, 512)).save(path)
     prepare(str(photos), tmp_path / "data", seed=0, survey_large=True, **options)
@@ -95,7 +95,9 @@ def test_a_smaller_size_is_proposed_where_the_chosen_one_does_not_fit(tmp_path, 
 
 
 def test_a_plan_that_does_not_fit_decodes_nothing(tmp_path, photos):
-    result = command(tmp_path, "train", "--data", str(photos), "--budget-mb", "700", "--run", "run")
+    result = command(
+        tmp_path, "train", "--data", str(photos), "--resize", "none", "--budget-mb", "700", "--run", "run"
+    )
     assert result.returncode == 3
     assert f"warning: the images are large, {SIZE[1]}x{SIZE[0]} pixels" in result.stderr
     assert "Give --image-size" in result.stderr
