@@ -189,7 +189,7 @@ def _write_windows(arrays: Mapping[str, NDArray[Any]], class_names: Iterable[str
 
 SETS = {
     "cells": RealSet(
-        title="solar cells, working or not (elpv-dataset)",
+        title="solar cells, working (68 %) or not (elpv-dataset)",
         package=packages.CELLS,
         make=cells,
         image_size=48,
@@ -216,7 +216,7 @@ SETS = {
         rows=(*PLAIN, "flip", "crop", "pad"),
     ),
     "cut-cells": RealSet(
-        title="solar cells, cut to 300 x 180 (elpv-dataset)",
+        title="the solar cells, cut to 300 x 180",
         package=packages.CELLS,
         make=cut_cells,
         image_size=48,
