@@ -20,7 +20,7 @@ from edge_trgl.run.data_summary import augmentation_of
 @option(
     "--resize",
     metavar="HOW",
-    help="how photos become squares: crop, squash or pad",
+    help="how photos become squares: crop, squash, pad or none",
     default_text="squash, or pad for long ones",
 )
 @option("--strict", is_flag=True, help="refuse damaged photos instead of leaving them out")

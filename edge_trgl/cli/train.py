@@ -16,9 +16,9 @@ from edge_trgl.cli.evaluate import test_text
 from edge_trgl.cli.export import export_text
 from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
-from edge_trgl.run.folder import Run, newest_unfinished, numbered
+from edge_trgl.run.folder import Run, discard_unplanned, newest_unfinished, numbered
 from edge_trgl.run.wording import samples_in
-from edge_trgl.runtime.errors import command
+from edge_trgl.runtime.errors import DoesNotFitError, InputError, UsageError, command
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.records import Document
 
@@ -49,6 +49,7 @@ def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bo
         click.echo(tomli_w.dumps(config.document()), nl=False)
         return
     terminal = Terminal()
+    is_numbered = run_folder is None
     if run_folder is None:
         unfinished = newest_unfinished()
         if unfinished:
@@ -56,7 +57,13 @@ def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bo
                 f"{unfinished.folder} is unfinished; to continue it: {command('resume', unfinished.folder)}"
             )
         run_folder = numbered()
-    finish(begin(run_folder, config, terminal), terminal, Limits(), then_export=then_export, as_json=as_json)
+    training = begin(run_folder, config, terminal)
+    try:
+        finish(training, terminal, Limits(), then_export=then_export, as_json=as_json)
+    except (UsageError, InputError, DoesNotFitError):
+        if is_numbered:
+            discard_unplanned(training.folder)
+        raise
 
 
 def finish(

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,6 +172,15 @@ def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
             hint=f"Another --run begins anew; to go on as it was begun: {command('resume', run_folder)}",
         )
     return run
+
+
+def discard_unplanned(folder: Path) -> None:
+    """Remove a run that was refused before it had a plan: there is nothing in it to continue."""
+    facts = Run(folder).facts()
+    is_planned = facts.is_planned
+    facts.close()
+    if not is_planned:
+        shutil.rmtree(folder)
 
 
 def numbered(parent: Path = RUNS) -> Path:

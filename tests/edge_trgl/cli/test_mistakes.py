@@ -66,3 +66,10 @@ def test_mistakes(tmp_path, case):
     assert text in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+    assert not list(tmp_path.glob("runs/0*")), "a mistake leaves no run to continue"
+
+
+def test_a_folder_that_the_user_named_stays(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert command(tmp_path, "train", "--data", "empty", "--run", "mine").returncode == 4
+    assert (tmp_path / "mine" / "run.toml").is_file()
