@@ -20,7 +20,8 @@ def sections() -> Iterator[str]:
     yield f"""## Accuracy on the bundled sample
 
 K-M 10-1 of width 32, the default recipe of that day (10 epochs, batch 32, a learning rate falling from 0.02 along
-a cosine, τ = 0.5, and images mirrored, which is `--flip` since), 4,500 training images, three seeds, one thread. Test accuracy in %, mean ± 95 % interval:
+a cosine, τ = 0.5, and images mirrored, which is `--flip` since), 4,500 training images, three seeds, one thread.
+Test accuracy in %, mean ± 95 % interval:
 
 {_sample()}
 
