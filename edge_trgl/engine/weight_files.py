@@ -157,6 +157,8 @@ def _reason(error: Exception) -> str:
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked:
         return f"it holds Python objects ({asked[1]}), not only tensors, and reading these could run code"
+    if isinstance(error, LookupError):  # of the unpickler, whose message is the byte that it does not know
+        return "it is not what torch.save writes"
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

@@ -55,6 +55,10 @@ def users_code(name: str) -> Iterator[None]:
         raise as_told(name, error) from error
 
 
+_CALL = "A factory begins with: def NAME(input_shape, num_classes)."
+"""What to tell of an error without a line of the user's: the call itself failed."""
+
+
 def as_told(name: str, error: BaseException, where: str = "") -> EdgeTrglError:
     """Return what to tell the user of an `error` of the model `name`; `where`: the part of it that failed."""
     what = type(error).__name__ + (f" in its forward, at {where}" if where else "")
@@ -64,7 +68,7 @@ def as_told(name: str, error: BaseException, where: str = "") -> EdgeTrglError:
     lines = _users_lines(error)
     return UsageError(
         f"--model {name}: your own code raised {what}",
-        hint="\n  ".join(["Its traceback, without what is not yours:", *lines] if lines else ["Mend it first."]),
+        hint="\n  ".join(["Its traceback, without what is not yours:", *lines] if lines else [_CALL]),
     )
 
 

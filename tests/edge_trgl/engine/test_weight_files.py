@@ -31,6 +31,11 @@ class TestRefused:
         with pytest.raises(InputError, match="cannot be read as weights"):
             open_weights(tmp_path / "w.pth")
 
+    def test_text_is_told_in_words(self, tmp_path):
+        (tmp_path / "w.pth").write_text("hello\n")
+        with pytest.raises(InputError, match=r"it is not what torch\.save writes"):
+            open_weights(tmp_path / "w.pth")
+
     @pytest.mark.parametrize("content", [b"", b"no weights at all, only text", pickle.dumps({"a": 1})])
     def test_other_files(self, tmp_path, content):
         (tmp_path / "w.pth").write_bytes(content)
