@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -109,9 +110,11 @@ def _summarised(book: Book, sets: Mapping[str, RealSet]) -> Iterator[dict[str, A
                     "row": row,
                     "accuracy": mean,
                     "interval": half,
+                    "lowest": min(run["accuracy"] for run in runs),
+                    "highest": max(run["accuracy"] for run in runs),
                     "peak_mb": max(run["peak_mb"] for run in runs),
-                    "seconds": _median([run["seconds"] for run in runs]),
-                    "cpu_s": _median([run["cpu_s"] for run in runs]),
+                    "seconds": statistics.median([run["seconds"] for run in runs]),
+                    "cpu_s": statistics.median([run["cpu_s"] for run in runs]),
                     "runs": len(runs),
                 }
 
@@ -131,10 +134,6 @@ def _told(book: Book, sets: Mapping[str, RealSet]) -> dict[str, Any]:
         net = f"{real.model}, width {real.width}"
         told[name] = {"title": real.title, "side": real.image_size, "net": net, "epochs": real.epochs, **sizes}
     return told
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
