@@ -261,7 +261,7 @@ def test_an_export_that_is_refused_memory_tells_the_budget(trained, monkeypatch)
     monkeypatch.setattr(JobRunner, "do", refused)
     with pytest.raises(OverBudgetError, match="exporting took more than the budget of 321 MiB") as caught:
         Pipeline(trained, lambda message: None).export()
-    assert f"resume {trained.folder} --budget-mb N --export" in caught.value.hint
+    assert f"resume {trained.folder} --budget-mb 354 --export" in caught.value.hint
 
 
 def test_a_damaged_module_is_named(trained):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from left_runs import left_runs
 
 KILLS = ((2, 0, 3, True), (1, 1, 3, False), (2, 0, 2, False))
 
@@ -27,4 +28,4 @@ def test_kill_quick(run_tool, tmp_path):
     assert done.returncode == 0, done.stdout
     assert document["ok"]
     assert sum(item["kills"] for item in document["regimes"]) == 3
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert left_runs(tmp_path) == []
