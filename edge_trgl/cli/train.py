@@ -18,7 +18,7 @@ from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
 from edge_trgl.run.folder import Run, discard_unplanned, newest_unfinished, numbered
 from edge_trgl.run.wording import samples_in
-from edge_trgl.runtime.errors import DoesNotFitError, InputError, UsageError, command
+from edge_trgl.runtime.errors import InputError, UsageError, command
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.records import Document
 
@@ -60,7 +60,8 @@ def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bo
     training = begin(run_folder, config, terminal)
     try:
         finish(training, terminal, Limits(), then_export=then_export, as_json=as_json)
-    except (UsageError, InputError, DoesNotFitError):
+    except (UsageError, InputError):
+        # What does not fit is kept: resume goes on with larger limits.
         if is_numbered:
             discard_unplanned(training.folder)
         raise

@@ -175,7 +175,7 @@ def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:
 
 
 def discard_unplanned(folder: Path) -> None:
-    """Remove a run that was refused before it had a plan: there is nothing in it to continue."""
+    """Remove a run that ended with a mistake before it had a plan: there is nothing in it to continue."""
     facts = Run(folder).facts()
     is_planned = facts.is_planned
     facts.close()
