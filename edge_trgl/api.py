@@ -18,13 +18,12 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_trgl.config.export_request import FORMS
 from edge_trgl.config.flags import configuration
 from edge_trgl.config.sections import RunConfig
-from edge_trgl.pipeline import cleaning, preflight
-from edge_trgl.pipeline.cleaning import Cleaned
+from edge_trgl.pipeline import preflight
 from edge_trgl.pipeline.exporting import ExportOptions
 from edge_trgl.pipeline.job_runner import Listener
 from edge_trgl.pipeline.pipeline import Pipeline
@@ -35,6 +34,9 @@ from edge_trgl.runtime.errors import EdgeTrglError, UsageError, require_package
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.supervisor import Message
 from edge_trgl.runtime.records import to_json
+
+if TYPE_CHECKING:
+    from edge_trgl.pipeline.cleaning import Cleaned
 
 __all__ = ["EdgeTrglError", "Limits", "Training", "begin", "clean", "plan", "plan_of", "train", "warn"]
 
@@ -213,6 +215,9 @@ def clean(runs: Path | str = RUNS, *, dry_run: bool = False, measurements: bool 
         dry_run: whether to remove nothing, only to return what would be.
         measurements: whether to remove the measurements in the user's cache folder as well.
     """
+    # Imported here: what a run does not use takes no memory of its budget, and hashlib brings OpenSSL.
+    from edge_trgl.pipeline import cleaning
+
     return cleaning.clean(Path(runs), dry_run=dry_run, measurements=measurements)
 
 
