@@ -86,8 +86,9 @@ GROWTH_MODULES = (10, 20, 50)
 class Row:
     """A loop and the sections [train] and [budget] of its run.
 
-    `tight`: within the net's small budget. `placement`: where boundaries are, whatever the plan says. `group`: of
-    block devices that the process is put into.
+    `tight`: within the net's small budget. `transport`: with the transport term, if the regime has it.
+    `placement`: where boundaries are, whatever the plan says. `group`: of block devices that the process is put
+    into.
     """
 
     title: str
@@ -95,6 +96,7 @@ class Row:
     train: Mapping[str, Any]
     budget: Mapping[str, Any]
     tight: bool = False
+    transport: bool = True
     placement: Placement | None = None
     group: Path | None = None
 

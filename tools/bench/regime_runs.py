@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_trgl.config import sources
 from edge_trgl.jobs.requests import PREPARE, PrepareRequest
@@ -36,6 +36,13 @@ WATCHER_MB = 15.0
 
 TRAINER = "product, all in memory"
 FAILURES = (CommandError, ChildCrashedError, EdgeTrglError)
+
+
+class Turn(NamedTuple):
+    """What an epoch took: seconds, and CPU seconds of the process."""
+
+    seconds: float
+    cpu_seconds: float
 
 
 class Bench:
@@ -79,7 +86,7 @@ class Bench:
         except FAILURES as error:
             return [{"error": str(error)}]
         return [
-            _against(title, [(turns[index], turns[0]) for turns in rounds])
+            _against(title, [(turns[index].seconds, turns[0].seconds) for turns in rounds])
             for index, (title, _, _) in enumerate(contestants)
             if index > 0
         ]
@@ -93,10 +100,10 @@ class Bench:
             rounds = self.race([(net, one, True), (net, every, True)], num_pairs)
         except FAILURES as error:
             return {"error": str(error)}
-        return _against(one.title, [(turns[0], turns[1]) for turns in rounds])
+        return _against(one.title, [(turns[0].seconds, turns[1].seconds) for turns in rounds])
 
-    def race(self, contestants: Sequence[tuple[Net, Row, bool]], num_rounds: int) -> list[list[float]]:
-        """Seconds of an epoch of each contestant, round by round; a round before these is for warming up.
+    def race(self, contestants: Sequence[tuple[Net, Row, bool]], num_rounds: int) -> list[list[Turn]]:
+        """An epoch of each contestant, round by round; a round before these is for warming up.
 
         Contestants take turns; each is a net, a row, and whether it has the product's allocator settings.
         """
@@ -155,6 +162,7 @@ class Bench:
                 "data": {"source": str(self._images(net))},
                 "model": {**net.model, **({"modules": 1} if whole else {})},
                 "train": {**self._lengths(net), **row.train},
+                "transport": {"enabled": row.transport},
                 "budget": {"mb": net.tight_mb + WATCHER_MB if row.tight else AMPLE_MB, **resident, **row.budget},
             }
         )
@@ -209,12 +217,12 @@ class _RowProcess:
         if row.group is not None:
             (row.group / "cgroup.procs").write_text(str(self._process.pid))
 
-    def turn(self) -> float:
-        """Let it train an epoch; returns the seconds."""
+    def turn(self) -> Turn:
+        """Let it train an epoch."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return float(self._line()["turn"])
+        return Turn(**self._line()["turn"])
 
     def result(self) -> dict[str, Any]:
         """The figures at its end."""

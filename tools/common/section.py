@@ -44,17 +44,18 @@ class Turns:
     """Goes on only when told so on standard input: processes that are compared must not run at once."""
 
     def __init__(self) -> None:
-        self._began = 0.0
+        self._began = self._cpu_began = 0.0
 
     def wait(self) -> None:
         """Wait for a line; end the process when there are no more."""
         if not sys.stdin.readline():
             sys.exit(0)
-        self._began = time.monotonic()
+        self._began, self._cpu_began = time.monotonic(), time.process_time()
 
     def done(self) -> None:
-        """Tell the seconds since the turn began, and wait for the next."""
-        tell({"turn": time.monotonic() - self._began})
+        """Tell the seconds since the turn began, and the CPU seconds; wait for the next."""
+        cpu_seconds = time.process_time() - self._cpu_began
+        tell({"turn": {"seconds": time.monotonic() - self._began, "cpu_seconds": cpu_seconds}})
         self.wait()
 
 

@@ -45,14 +45,14 @@ def measure(bench: Bench, scale: Scale) -> dict[str, Any]:
         folder = scale.scratch / "spared"
         folder.mkdir()
         rounds = Bench(folder, scale.threads - 1).race(_arms(net, None), scale.rounds)
-        figures[SPARED] = ratio([(disk, ram) for ram, disk in rounds])
+        figures[SPARED] = ratio([(disk.seconds, ram.seconds) for ram, disk in rounds])
     with _slowed(scale.scratch) as group:
         rounds = bench.race(_arms(net, group), scale.rounds)
-    figures[DISK] = ratio([(disk, ram) for ram, disk, *_ in rounds])
+    figures[DISK] = ratio([(disk.seconds, ram.seconds) for ram, disk, *_ in rounds])
     if group is None:
         return {**figures, "no_slow_disk": "no io cgroup can be made here"}
-    least_s = max(statistics.median(ram for ram, *_ in rounds), _boundary_bytes(net) / (SLOW_MBS * 1e6))
-    figures[SLOW] = ratio([(slow, least_s) for _, _, slow in rounds])
+    least_s = max(statistics.median(ram.seconds for ram, *_ in rounds), _boundary_bytes(net) / (SLOW_MBS * 1e6))
+    figures[SLOW] = ratio([(slow.seconds, least_s) for _, _, slow in rounds])
     return figures
 
 

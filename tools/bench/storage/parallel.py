@@ -36,7 +36,7 @@ def measure(bench: Bench, scale: Scale) -> dict[str, Any]:
     found = {}
     for name, net in nets.items():
         rounds = bench.race([(net, ONE, True), (net, ALL, True)], scale.rounds)
-        found[name] = ratio([(one, every) for one, every in rounds])
+        found[name] = ratio([(one.seconds, every.seconds) for one, every in rounds])
     return found
 
 
