@@ -13,8 +13,6 @@ of the command does.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,17 +21,17 @@ from typing import TYPE_CHECKING, Any
 from edge_trgl.config.export_request import FORMS
 from edge_trgl.config.flags import configuration
 from edge_trgl.config.sections import RunConfig
-from edge_trgl.pipeline import preflight
+from edge_trgl.jobs.requests import evaluation_document
+from edge_trgl.pipeline import preflight, trial
 from edge_trgl.pipeline.exporting import ExportOptions
 from edge_trgl.pipeline.job_runner import Listener
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.run.export_record import ExportRecord
-from edge_trgl.run.folder import PLANNING, RUNS, Run, abandoned_plans, begin_or_continue, numbered
+from edge_trgl.run.folder import RUNS, Run, begin_or_continue, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, UsageError, require_package
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.supervisor import Message
-from edge_trgl.runtime.records import to_json
 
 if TYPE_CHECKING:
     from edge_trgl.pipeline.cleaning import Cleaned
@@ -88,7 +86,7 @@ class Training:
         """Score the trained run again; return accuracies (fractions) at every depth, and the weights' SHA-256."""
         with self._pipeline() as pipeline:
             result = pipeline.evaluate()
-        return {**to_json(result.scores), "weights_sha256": result.weights_sha256}
+        return evaluation_document(result)
 
     def export(
         self,
@@ -201,10 +199,19 @@ def plan_of(config: RunConfig, listener: Listener = warn) -> PlannedRun:
         UsageError: torch is not installed, or there is no such model or device.
         InputError: a file or a package that the configuration names is not there.
     """
+    check_plan(config)
+    return trial.plan_of(config, listener)
+
+
+def check_plan(config: RunConfig) -> None:
+    """Check that a configuration can be planned here.
+
+    Raises:
+        UsageError: torch is not installed, or there is no such model or device.
+        InputError: a file or a package that the configuration names is not there.
+    """
     require_package("torch", "planning")
     preflight.check(config)
-    with _temporary_run(config) as run:
-        return Pipeline(run, listener).plan()
 
 
 def clean(runs: Path | str = RUNS, *, dry_run: bool = False, measurements: bool = False) -> Cleaned:
@@ -242,21 +249,3 @@ def _nested(name: str, value: Any) -> dict[str, dict[str, Any]]:
     if not dot:
         raise UsageError(f"settings: {name}: expected section.key", hint="For example train.momentum.")
     return {section: {key: value}}
-
-
-@contextlib.contextmanager
-def _temporary_run(config: RunConfig) -> Iterator[Run]:
-    # Beside the runs, as the system's temporary folder is in memory on many boards.
-    folder = RUNS / f"{PLANNING}{os.getpid()}"
-    existed = RUNS.exists()
-    for abandoned in abandoned_plans():
-        shutil.rmtree(abandoned, ignore_errors=True)
-    try:
-        run = Run.create(folder, config)
-        with run.locked():
-            yield run
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not existed:
-            with contextlib.suppress(OSError):  # prepared data are kept in it
-                RUNS.rmdir()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_trgl.cli.app import VERBS, cli, verb_named
+from edge_trgl.cli.command import VERBS, cli, verb_named
 from edge_trgl.cli.configured import MISTAKES
 from edge_trgl.config.flags import FLAGS, configuration
 from edge_trgl.config.sections import RunConfig

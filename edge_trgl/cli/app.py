@@ -1,86 +1,59 @@
-"""The command `edge-trgl`: the list of its verbs, and how errors end it. Nothing heavy is imported here."""
+"""The command `edge-trgl`: the process that stays while a run is planned, trained and exported.
+
+It shares the run's budget with every job, so it holds as little as it can. The command line is read in a process
+apart, which ends with what the user wants done (an order), and so are results laid out. Verbs that start no run's
+jobs do all their work in this process.
+"""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from importlib import import_module
+from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-import click
+from edge_trgl.cli.outcome import outcome_of
+from edge_trgl.runtime.errors import RESUME, StoppedError
+from edge_trgl.runtime.processes.apart import apart
+from edge_trgl.runtime.records import Document
 
-from edge_trgl import __version__
-from edge_trgl.runtime.errors import RESUME, EdgeTrglError, StoppedError, missing_package
-from edge_trgl.runtime.processes.supervisor import ChildCrashedError
+ORDERING = ("train", "resume", "plan", "evaluate", "export", "report")
+"""The verbs whose command line becomes an order."""
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the verb that the command line names; a user's mistake is told in a sentence and an exit code."""
     signal.signal(signal.SIGTERM, _stop)
-    try:
-        cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except EdgeTrglError as error:
-        _refuse(error)
-    except ModuleNotFoundError as error:
-        refusal = missing_package(error, "this command")
-        if refusal is None:
-            raise
-        _refuse(refusal)
-    except ChildCrashedError as error:
-        # The child has printed its traceback.
-        click.echo(f"edge-trgl: {error}; this is a bug, please report it with the lines above", err=True)
-        sys.exit(1)
-    except BrokenPipeError:
-        # The reader of our output has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    sys.exit(outcome_of(partial(_run, sys.argv[1:])))
 
 
-def _refuse(error: EdgeTrglError) -> NoReturn:
-    """Print an error, one mistake a line, and exit with its code."""
-    error.name_run(None)
-    for line in error.message.splitlines():
-        click.echo(f"edge-trgl: {line}", err=True)
-    if error.hint:
-        click.echo(f"  {error.hint}", err=True)
-    sys.exit(error.exit_code)
+def _run(arguments: Sequence[str]) -> int:
+    if (arguments[0:1] and arguments[0] not in ORDERING) or not arguments:
+        return _read(arguments)[0]
+    code, order = apart(partial(_read, arguments))
+    if order is None:
+        return code
+    from edge_trgl.cli import orders
+
+    return orders.order_of(order).carry_out()
+
+
+def _read(arguments: Sequence[str]) -> tuple[int, Document | None]:
+    """Read the command line, and carry out what is no order; return the exit code, and the order if it is one."""
+    from edge_trgl.cli import command
+
+    order = None
+
+    def read() -> int:
+        nonlocal order
+        code, order = command.read(arguments)
+        return code
+
+    return outcome_of(read), order
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     # A running child gets the signal itself; this is for the moments between two jobs.
     raise StoppedError("stopped between two jobs", hint=f"To go on from here: {RESUME}")
-
-
-VERBS = ("train", "resume", "plan", "evaluate", "export", "report", "data", "probe", "predict", "bench", "clean")
-"""Each is a command in the module of its name."""
-
-
-def verb_named(name: str) -> click.Command:
-    """Return one of `VERBS`."""
-    verb: click.Command = getattr(import_module(f"edge_trgl.cli.{name}"), name)
-    return verb
-
-
-class Verbs(click.Group):
-    """The verbs, each imported when it is asked for: what a run does not use takes no memory of its budget."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the verbs."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the verb `cmd_name`; None if there is none."""
-        return verb_named(cmd_name) if cmd_name in VERBS else None
-
-
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__)
-def cli() -> None:
-    """Train networks one module at a time, under one memory budget, to an ONNX file."""

@@ -8,33 +8,38 @@ from pathlib import Path
 
 import click
 
-from edge_trgl.api import Training
 from edge_trgl.cli.documents import part_of
-from edge_trgl.cli.progress import Terminal
+from edge_trgl.cli.orders import Evaluate, Order
 from edge_trgl.cli.verb import Verb, option
+from edge_trgl.jobs.requests import EvaluateResult, evaluation_document
 from edge_trgl.run.facts import Scores
+from edge_trgl.run.folder import Run
 from edge_trgl.run.wording import samples_in, validation_samples
-from edge_trgl.runtime.records import Document
+from edge_trgl.runtime.records import Document, document_of
 
 
 @click.command(cls=Verb)
 @click.argument("run", type=Path)
 @option("--json", "as_json", is_flag=True, help="print the scores as one JSON document")
-def evaluate(run: Path, as_json: bool) -> None:  # noqa: FBT001
+def evaluate(run: Path, as_json: bool) -> Order:  # noqa: FBT001
     """Score a trained run at every depth."""
-    training = Training(run, Terminal())
-    scores = training.evaluate()
-    click.echo(json.dumps(scores) if as_json else _scores_text(scores, samples_in(training.summary)))
+    return Evaluate(run=str(run), as_json=as_json)
 
 
-def _scores_text(document: Document, samples: str) -> str:
-    scores = part_of(document, Scores)
+def result_text(result: EvaluateResult, run: Run, *, as_json: bool) -> str:
+    """Lay out the scores of a run."""
+    if as_json:
+        return json.dumps(evaluation_document(result))
+    return _scores_text(result.scores, samples_in(run.summary()))
+
+
+def _scores_text(scores: Scores, samples: str) -> str:
     chosen_on = validation_samples(scores.chosen_on, samples)
     lines = []
     for depth, accuracy in enumerate(scores.per_depth, scores.first_depth):
         mark = "  chosen" if depth == scores.chosen_depth else ""
         lines.append(f"depth {depth:3d}  {chosen_on} {accuracy:.2%}{mark}")
-    return "\n".join([*lines, test_text(document, samples)])
+    return "\n".join([*lines, test_text(document_of(scores), samples)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from edge_trgl.api import Training
-from edge_trgl.cli.progress import Terminal
+from edge_trgl.cli.orders import Export, Order
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.config.export_request import TARGETS
 from edge_trgl.run.export_record import EarlyExitRecord, EarlyExitScores, ExportRecord
@@ -70,18 +69,27 @@ def export(
     int8: bool,  # noqa: FBT001
     fp16: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
-) -> None:
+) -> Order:
     """Write model.onnx at the chosen depth, or at every depth, and check it against the network."""
-    training = Training(run, Terminal())
-    record = training.export(
-        depth=depth, target=target, batch=batch, exits=exits, stages=stages, int8=int8, fp16=fp16
+    return Export(
+        run=str(run),
+        depth=depth,
+        target=target,
+        batch=batch,
+        exits=exits,
+        stages=stages,
+        int8=int8,
+        fp16=fp16,
+        as_json=as_json,
     )
+
+
+def result_text(record: ExportRecord, run: Run, *, with_table: bool, as_json: bool) -> str:
+    """Lay out what was exported; `with_table`: with all files side by side."""
     if as_json:
-        click.echo(json.dumps(export_document(record)))
-        return
-    click.echo(export_text(record, samples_in(training.summary)))
-    if int8 or fp16:
-        click.echo(table(exported_files(Run(run), record)))
+        return json.dumps(export_document(record))
+    text = export_text(record, samples_in(run.summary()))
+    return f"{text}\n{table(exported_files(run, record))}" if with_table else text
 
 
 def export_text(record: ExportRecord, samples: str) -> str:

@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
-from edge_trgl.api import plan_of
+from edge_trgl.api import check_plan
 from edge_trgl.cli.configured import ConfiguredVerb, configured, read_configuration
-from edge_trgl.cli.progress import Terminal, duration
+from edge_trgl.cli.orders import Order, Plan
+from edge_trgl.cli.progress import duration
 from edge_trgl.cli.verb import option
 from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.run.facts import ModuleNeeds
-from edge_trgl.runtime.planner.plan import Alternative, Plan, Traffic
+from edge_trgl.runtime.planner import plan as planner
+from edge_trgl.runtime.planner.plan import Alternative, Traffic
 
 COLUMNS = ("weights", "gradients", "momentum", "activations", "workspace", "buffers", "peak")
 SMALLEST_MB = 0.05
@@ -29,10 +31,16 @@ RECOMPUTED = {
 @click.command(cls=ConfiguredVerb)
 @configured
 @option("--json", "as_json", is_flag=True, group="Output", help="print the plan as one JSON document")
-def plan(as_json: bool, **given: Any) -> None:  # noqa: FBT001
+def plan(as_json: bool, **given: Any) -> Order:  # noqa: FBT001
     """Say whether a run fits its budget and what each module takes, without training."""
-    planned = plan_of(read_configuration(given), Terminal())
-    click.echo(json.dumps(planned.document()) if as_json else plan_text(planned))
+    config = read_configuration(given)
+    check_plan(config)
+    return Plan(config=config.document(), as_json=as_json)
+
+
+def result_text(planned: PlannedRun, *, as_json: bool) -> str:
+    """Lay out a plan."""
+    return json.dumps(planned.document()) if as_json else plan_text(planned)
 
 
 def plan_text(run: PlannedRun) -> str:
@@ -88,7 +96,7 @@ def _fits(size_mb: float, limit_mb: float) -> str:
     return "fits" if size_mb <= limit_mb else "does not fit"
 
 
-def _layout(plan: Plan, num_modules: int) -> str:
+def _layout(plan: planner.Plan, num_modules: int) -> str:
     layout = plan.layout
     ahead = ", the next module is read ahead" if layout.prefetch else ""
     return (

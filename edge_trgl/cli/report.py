@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from edge_trgl.api import Training
-from edge_trgl.cli.progress import Terminal
+from edge_trgl.cli.orders import Order, Report
 from edge_trgl.cli.verb import Verb, option
+from edge_trgl.run.folder import Run
 
 
 @click.command(cls=Verb)
@@ -22,7 +22,12 @@ from edge_trgl.cli.verb import Verb, option
     help="another trained run to compare with; up to four times",
 )
 @option("--json", "as_json", is_flag=True, help="print the path as one JSON document")
-def report(run: Path, against: tuple[Path, ...], as_json: bool) -> None:  # noqa: FBT001
+def report(run: Path, against: tuple[Path, ...], as_json: bool) -> Order:  # noqa: FBT001
     """Write report.html of a run, finished or not."""
-    path = str(Training(run, Terminal()).report(against))
-    click.echo(json.dumps({"report": path}) if as_json else path)
+    return Report(run=str(run), against=tuple(map(str, against)), as_json=as_json)
+
+
+def result_text(run: Run, *, as_json: bool) -> str:
+    """Say where the report is."""
+    path = str(run.report_file)
+    return json.dumps({"report": path}) if as_json else path

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from edge_trgl.api import Training
-from edge_trgl.cli.progress import Terminal
-from edge_trgl.cli.train import AS_JSON, EXPORT, finish
+from edge_trgl.cli.orders import Order, Train
+from edge_trgl.cli.train import AS_JSON, EXPORT
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.runtime.memory.limits import Limits
 
@@ -39,8 +38,7 @@ def resume(
     disk_mb: float | None,
     then_export: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
-) -> None:
+) -> Order:
     """Continue a run from its last commit."""
-    terminal = Terminal()
     limits = Limits(budget_mb=budget_mb, disk_mb=disk_mb)
-    finish(Training(run, terminal), terminal, limits, then_export=then_export, as_json=as_json)
+    return Train(run=str(run), limits=limits, then_export=then_export, as_json=as_json)

@@ -9,17 +9,18 @@ from typing import Any
 
 import click
 
-from edge_trgl.api import Training, begin
+from edge_trgl.api import begin
 from edge_trgl.cli.configured import ConfiguredVerb, configured, read_configuration
 from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.evaluate import test_text
 from edge_trgl.cli.export import export_text
+from edge_trgl.cli.orders import Order, Train
 from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
-from edge_trgl.run.folder import Run, discard_unplanned, newest_unfinished, numbered
+from edge_trgl.run.export_record import ExportRecord
+from edge_trgl.run.folder import Run, newest_unfinished, numbered
 from edge_trgl.run.wording import samples_in
-from edge_trgl.runtime.errors import InputError, UsageError, command
-from edge_trgl.runtime.memory.limits import Limits
+from edge_trgl.runtime.errors import command
 from edge_trgl.runtime.records import Document
 
 EXPORT = option("--export", "then_export", is_flag=True, group="Output", help="export to ONNX after training")
@@ -40,14 +41,14 @@ AS_JSON = option("--json", "as_json", is_flag=True, group="Output", help="print 
 @EXPORT
 @option("--dry-run", is_flag=True, group="Output", help="print the resolved configuration and stop")
 @AS_JSON
-def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bool, **given: Any) -> None:  # noqa: FBT001
+def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bool, **given: Any) -> Order | None:  # noqa: FBT001
     """Train a network; every option has a default."""
     import tomli_w
 
     config = read_configuration(given)
     if dry_run:
         click.echo(tomli_w.dumps(config.document()), nl=False)
-        return
+        return None
     terminal = Terminal()
     is_numbered = run_folder is None
     if run_folder is None:
@@ -58,36 +59,15 @@ def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bo
             )
         run_folder = numbered()
     training = begin(run_folder, config, terminal)
-    try:
-        finish(training, terminal, Limits(), then_export=then_export, as_json=as_json)
-    except (UsageError, InputError):
-        # What does not fit is kept: resume goes on with larger limits.
-        if is_numbered:
-            discard_unplanned(training.folder)
-        raise
+    return Train(run=str(training.folder), then_export=then_export, discard=is_numbered, as_json=as_json)
 
 
-def finish(
-    training: Training,
-    terminal: Terminal,
-    limits: Limits,
-    *,
-    then_export: bool,
-    as_json: bool,
-) -> None:
-    """Train a run to its end, export it where that is asked for, and print the summary.
-
-    `limits`: in place of those that the run was begun with.
-    """
-    terminal.line(f"run {training.folder}")
-    summary = training.resume(limits)
-    exported = training.export() if then_export else None
+def result_text(summary: Document, run: Run, exported: ExportRecord | None, *, as_json: bool) -> str:
+    """Lay out the summary of a run, and its export if there is one."""
     if as_json:
-        click.echo(json.dumps(summary))
-        return
-    click.echo(_summary_text(summary, training.folder))
-    if exported:
-        click.echo(export_text(exported, samples_in(summary)))
+        return json.dumps(summary)
+    text = _summary_text(summary, run)
+    return text if exported is None else f"{text}\n{export_text(exported, samples_in(summary))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +90,7 @@ class StorageUse:
     wear: float | None
 
 
-def _summary_text(summary: Document, folder: Path) -> str:
+def _summary_text(summary: Document, run: Run) -> str:
     memory = part_of(summary["memory"], MemoryUse)
     lines = [
         f"peak {memory.peak_mb:.0f} MiB of {memory.budget_mb:.0f} MiB"
@@ -118,7 +98,7 @@ def _summary_text(summary: Document, folder: Path) -> str:
         test_text(summary["accuracy"], samples_in(summary)),
         f"{summary['images_per_s']:.0f} {samples_in(summary)}/s, {duration(summary['time_s'])}",
         _storage_text(part_of(summary["storage"], StorageUse)),
-        f"report {Run(folder).report_file}",
+        f"report {run.report_file}",
     ]
     return "\n".join(lines)
 

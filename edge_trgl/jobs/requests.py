@@ -26,6 +26,7 @@ from edge_trgl.run.facts import Result, Scores
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.plan import PlanStep, Wanted
 from edge_trgl.runtime.processes.machine_speed import MachineSpeed
+from edge_trgl.runtime.records import Document, document_of
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -136,6 +137,11 @@ class EvaluateResult:
 
     scores: Scores
     weights_sha256: str
+
+
+def evaluation_document(result: EvaluateResult) -> Document:
+    """Return the JSON object that `edge-trgl evaluate --json` prints."""
+    return {**document_of(result.scores), "weights_sha256": result.weights_sha256}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from edge_trgl.cli.app import VERBS, cli
+from edge_trgl.cli.command import VERBS, cli
 from edge_trgl.runtime.errors import RESUME, StoppedError, command
 
 ROOT = Path(__file__).parents[2]

@@ -23,8 +23,8 @@ def loaded_by(statement: str) -> set[str]:
     [
         "import edge_trgl",
         "import edge_trgl.cli.app, edge_trgl.pipeline.pipeline",
-        "import sys\nfrom edge_trgl.cli.app import cli\ncli(['train', '--help'], standalone_mode=False)",
-        "import sys\nfrom edge_trgl.cli.app import cli\ncli(['predict', '--help'], standalone_mode=False)",
+        "import sys\nfrom edge_trgl.cli.command import cli\ncli(['train', '--help'], standalone_mode=False)",
+        "import sys\nfrom edge_trgl.cli.command import cli\ncli(['predict', '--help'], standalone_mode=False)",
     ],
 )
 def test_the_parent_is_light(statement):

@@ -25,7 +25,7 @@ from edge_trgl.runtime.records import document_of
 # Not a fork of the suite's own process, which has threads and grows from test to test.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _JOBS = [f"edge_trgl.jobs.{name}" for name in ("check", "count", "export", "probe", "report", "train")]
-_MODULES = ["edge_trgl.cli.app", *_JOBS, "edge_trgl.report.plots", "jinja2"]
+_MODULES = ["edge_trgl.cli.command", *_JOBS, "edge_trgl.report.plots", "jinja2"]
 _CONTEXT.set_forkserver_preload(_MODULES)
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from preloaded import command
 
-from edge_trgl.cli.app import VERBS, verb_named
+from edge_trgl.cli.command import VERBS, verb_named
 from edge_trgl.run.folder import Run
 
 SMALL = (

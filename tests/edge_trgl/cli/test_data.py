@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from edge_trgl.cli.app import cli
+from edge_trgl.cli.command import cli
 from edge_trgl.cli.data_text import data_text
 from edge_trgl.config.data import DataConfig
 from edge_trgl.run.data_summary import (

@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from edge_trgl.cli.app import VERBS, cli, verb_named
+from edge_trgl.cli.command import VERBS, cli, verb_named
 from edge_trgl.cli.configured import ConfiguredVerb
 from edge_trgl.config.flags import FLAGS, setting_references
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edge_trgl.cli.app import cli
+from edge_trgl.cli.command import cli
 from edge_trgl.config.sources import read_profile, read_toml, resolve
 from edge_trgl.pipeline import board_probe
 from edge_trgl.planning import machine

@@ -14,7 +14,7 @@ from PIL import Image
 BASE = [sys.executable, "-m", "edge_trgl"]
 PEAK = """
 import sys
-from edge_trgl.cli.app import cli
+from edge_trgl.cli.command import cli
 from edge_trgl.runtime.memory import high_water
 try:
     cli(sys.argv[1:], standalone_mode=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_trgl.cli import app
+from edge_trgl.cli import command
 from edge_trgl.cli.configured import read_configuration
 from edge_trgl.config.flags import FLAGS
 from edge_trgl.config.sources import RECIPES
@@ -43,7 +43,7 @@ def config_of(tool, tables, job):
         runs = tool("reproduce.runs")
         asked = runs.row_of(tables[table], row)
         flags = runs.flags_of(tables[table], job(table, **changes), tables[table].cases[case], asked, 3)
-        given = app.verb_named("train").make_context("train", list(flags)).params
+        given = command.verb_named("train").make_context("train", list(flags)).params
         return read_configuration({name: given[name] for name in given if name in OPTIONS})
 
     return resolved
