@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import click
 
 from edge_trgl.cli.data_text import data_text
+from edge_trgl.cli.progress import columns
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.config.flags import configuration
 from edge_trgl.run.data_summary import augmentation_of
@@ -39,4 +39,4 @@ def data(source: str, image_size: str | None, resize: str | None, strict: bool, 
     if as_json:
         click.echo(json.dumps(summary.document(augmentation)))
     else:
-        click.echo(data_text(summary, augmentation, shutil.get_terminal_size().columns))
+        click.echo(data_text(summary, augmentation, columns()))

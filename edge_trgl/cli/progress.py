@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import time
+from functools import partial
 from typing import TextIO
 
-from edge_trgl.cli.data_text import data_text
-from edge_trgl.run.data_summary import Augmentation, DataSummary
+from edge_trgl.runtime.processes.apart import apart
 from edge_trgl.runtime.processes.supervisor import Message
-from edge_trgl.runtime.records import read_record
 
 PLAIN_SECONDS = 5.0
+
+COLUMNS = 80
+"""Of a terminal that does not say how wide it is."""
 
 PHASES = {
     "prepare": "reading the data",
@@ -58,9 +60,7 @@ class Terminal:
         elif message["kind"] == "note":
             self.line(message["text"])
         elif message["kind"] == "data":
-            summary = read_record(DataSummary, message["summary"])
-            augmentation = read_record(Augmentation, message["augmentation"])
-            self.line(data_text(summary, augmentation, shutil.get_terminal_size().columns))
+            self.line(apart(partial(_data_text, message, columns())))
         elif message["kind"] == "progress":
             self._progress(progress_line(message))
         elif message["kind"] == "reading":
@@ -76,12 +76,33 @@ class Terminal:
 
     def _progress(self, text: str) -> None:
         if self._live:
-            self._stream.write("\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1])
+            self._stream.write("\r\x1b[K" + text[: columns() - 1])
             self._stream.flush()
             self._open_line = True
         elif time.monotonic() - self._shown >= PLAIN_SECONDS:
             self._shown = time.monotonic()
             self.line(text)
+
+
+def columns() -> int:
+    """Number of characters in a line of the terminal, as `shutil` finds it, which takes 0.6 MiB."""
+    try:
+        return int(os.environ.get("COLUMNS", "")) or COLUMNS
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or COLUMNS  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):  # there is none, or no terminal
+        return COLUMNS
+
+
+def _data_text(message: Message, columns: int) -> str:
+    from edge_trgl.cli.data_text import data_text
+    from edge_trgl.run.data_summary import Augmentation, DataSummary
+    from edge_trgl.runtime.records import read_record
+
+    summary = read_record(DataSummary, message["summary"])
+    return data_text(summary, read_record(Augmentation, message["augmentation"]), columns)
 
 
 def progress_line(message: Message) -> str:

@@ -7,7 +7,6 @@ sets.
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,6 +15,7 @@ from typing import Literal
 
 from edge_trgl.config import sources
 from edge_trgl.config.fields import Setting, expected, settings_of, shown, words_of
+from edge_trgl.config.nearest import nearest
 from edge_trgl.config.sections import SECTIONS, Document, RunConfig
 from edge_trgl.runtime.errors import UsageError
 
@@ -218,7 +218,7 @@ def _sections(flags: Mapping[str, object]) -> tuple[Document, list[str]]:
     mistakes = []
     for name, value in flags.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             mistakes.append(f"{name} is not an option" + (f"; did you mean {near[0]}?" if near else ""))
             continue
         flag = known[name]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
+from edge_trgl.config.nearest import nearest
 from edge_trgl.runtime.errors import UsageError
 
 NAMES = ("conv", "deep", "linear", "pooled", "tokens")
@@ -37,7 +37,7 @@ def parse_heads(text: str) -> HeadChoice:
     names = tuple(name.strip() for name in (listed if auto else text).split(","))
     for name in names:
         if name not in NAMES:
-            near = difflib.get_close_matches(name, (*NAMES, AUTO), n=1)
+            near = nearest(name, (*NAMES, AUTO))
             known = f"did you mean {near[0]}?" if near else f"choose from {', '.join((*NAMES, AUTO))}"
             raise UsageError(f"model.head names {name!r}, which is not a head; {known}")
     return HeadChoice(names=names, auto=auto)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
+from edge_trgl.config.nearest import nearest
 from edge_trgl.runtime.errors import UsageError
 
 KM = re.compile(r"km-([1-9]\d*)-([1-9]\d*)(-encoder)?")
@@ -18,7 +18,7 @@ _SUGGESTED = ("km-10-1", "km-2-7", "km-20-1", "km-20-1-encoder", *FIXED)
 
 def unknown_model(name: str) -> UsageError:
     """Return what to say of a name that is neither in the catalogue nor imported."""
-    near = difflib.get_close_matches(name, _SUGGESTED, n=1)
+    near = nearest(name, _SUGGESTED)
     return UsageError(
         f"there is no model {name!r}",
         hint=(f"did you mean {near[0]}? " if near else "")

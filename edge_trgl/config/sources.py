@@ -6,7 +6,6 @@ once, one a line, each by its dotted name.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge_trgl.config.conversion import NotUtf8Error, convert
 from edge_trgl.config.fields import expected, settings_of, shown
+from edge_trgl.config.nearest import nearest
 from edge_trgl.config.sections import SECTIONS, Document, RunConfig
 from edge_trgl.runtime.errors import InputError, UsageError
 
@@ -141,7 +141,7 @@ def _named(kind: str, name: str, files: Mapping[str, Path], more: str) -> Path:
     """The file of that name; `more` ends the hint that lists the known names."""
     if name in files:
         return files[name]
-    near = [known for known in files if name and name in known] or difflib.get_close_matches(name, files)
+    near = [known for known in files if name and name in known] or nearest(name, files, 3)
     raise UsageError(
         f"there is no {kind} {name!r}",
         hint=(f"Did you mean {' or '.join(near)}? " if near else "") + f"Known: {', '.join(sorted(files))}{more}.",
@@ -182,7 +182,7 @@ def differences(old: Document, new: Document) -> list[str]:
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     return f"{name} is not known; " + (f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}")
 
 

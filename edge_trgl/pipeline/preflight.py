@@ -5,7 +5,6 @@ Nothing is imported and nothing of torch is loaded; what only the model's own co
 
 from __future__ import annotations
 
-import difflib
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edge_trgl.config.model_names import FIXED, KM, unknown_model
+from edge_trgl.config.nearest import nearest
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.runtime.errors import InputError, UsageError
 
@@ -70,7 +70,7 @@ def _check_library(package: str, model: str) -> None:
     sources = sorted((Path(spec.origin).parent.parent / LIBRARIES[package]).rglob("*.py"))
     if any(word.search(_text(path)) for path in sources):
         return
-    near = difflib.get_close_matches(model.partition(".")[0], _registered(sources), n=3)
+    near = nearest(model.partition(".")[0], _registered(sources), 3)
     raise UsageError(
         f"{package} has no model {model!r}",
         hint=f"Did you mean {' or '.join(near)}?" if near else f"See the models of {package}.",
@@ -102,7 +102,7 @@ def _check_function(name: str, module: str, function: str) -> None:
     except (SyntaxError, ValueError, OSError):
         return  # the job that imports it shows the user the line
     if names.isdisjoint({function, "*", "__getattr__"}):
-        near = difflib.get_close_matches(function, names, n=1)
+        near = nearest(function, names)
         raise InputError(
             f"--model {name}: {spec.origin} has no attribute {function!r}",
             hint=f"Did you mean {module}:{near[0]}?" if near else _HOW_TO_NAME,

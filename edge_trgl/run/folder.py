@@ -6,13 +6,10 @@ import fcntl
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import tomli_w
 
 from edge_trgl.config import sources
 from edge_trgl.config.export_request import MODEL_FILE
@@ -90,6 +87,8 @@ class Run:
             raise StorageError(
                 f"{folder} cannot be created: {error.strerror}", hint="Choose another --run."
             ) from error
+        import tomli_w  # here, for its memory: most processes only read a run
+
         run = cls(folder)
         files.write_durable(run.config_file, [tomli_w.dumps(config.document()).encode()])
         return run
@@ -180,6 +179,8 @@ def discard_unplanned(folder: Path) -> None:
     is_planned = facts.is_planned
     facts.close()
     if not is_planned:
+        import shutil  # here, for its memory: it loads four compressors
+
         shutil.rmtree(folder)
 
 

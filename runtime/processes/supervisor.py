@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from typing import Any, TextIO
 from edge_trgl.runtime.errors import ERRORS, RESUME, OverBudgetError, StoppedError, UsageError
 from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.memory.allocator import Allocator, allocator_environment
-from edge_trgl.runtime.processes import processor
 from edge_trgl.runtime.processes.messages import DESCRIPTOR
 
 CGROUP = "EDGE_TRGL_CGROUP"
@@ -181,6 +179,10 @@ def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exce
 
 
 def _illegal_instruction() -> UsageError:
+    import platform
+
+    from edge_trgl.runtime.processes import processor  # here, for its memory: hardly any run needs it
+
     name = processor.processor()
     if platform.machine() == "aarch64" and not processor.has_large_atomics():
         return UsageError(

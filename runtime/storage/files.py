@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_trgl.runtime.errors import RESUME, DiskFullError, StorageError
-from edge_trgl.runtime.storage.checksum import Checksum
 
 TEMPORARY_SUFFIX = ".tmp"
 _TRIAL_BYTES = 4096  # a whole block; some file systems need none for a few bytes
@@ -321,6 +320,8 @@ def replace_file(path: Path, chunks: Iterable[bytes | bytearray | memoryview], *
 def _write_new(
     path: Path, name: str, chunks: Iterable[bytes | bytearray | memoryview], *, durable: bool
 ) -> FileRecord:
+    from edge_trgl.runtime.storage.checksum import Checksum  # here, for the memory of who only reads
+
     num_bytes = 0
     checksum = Checksum()
     with opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 
 import pytest
 
@@ -47,7 +46,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def columns(monkeypatch):
     def set_to(number):
-        monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((number, 24)))
+        monkeypatch.setattr(progress, "columns", lambda: number)
 
     set_to(200)
     return set_to
