@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from edge_trgl.config.nearest import nearest
 from edge_trgl.runtime.errors import UsageError
 
-NAMES = ("conv", "deep", "linear", "pooled", "tokens")
+NAMES = ("conv", "deep", "linear", "lite", "pooled", "tokens")
 """Names of the available heads."""
 
 AUTO = "auto"
+
+ACCURATE = ("conv", "deep", "lite")
+"""Those among which `auto` chooses; the others lose accuracy (tools/results)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadChoice:
     """The heads of a network: one name for all modules, or one for each.
 
-    `auto`: each module takes the cheapest in memory of the heads that `names` lists.
+    `auto`: each module takes the fastest of the heads that `names` lists.
     """
 
     names: tuple[str, ...]
@@ -33,7 +36,7 @@ def parse_heads(text: str) -> HeadChoice:
     word, colon, listed = text.partition(":")
     auto = word.strip() == AUTO
     if auto and not colon:
-        return HeadChoice(names=NAMES, auto=True)
+        return HeadChoice(names=ACCURATE, auto=True)
     names = tuple(name.strip() for name in (listed if auto else text).split(","))
     for name in names:
         if name not in NAMES:

@@ -30,8 +30,8 @@ class ModelConfig:
     head: str | None = setting(
         None,
         "small classifier of each module",
-        more=f"{', '.join(NAMES)}; conv,conv,linear: one for each module; auto, or auto:pooled,linear: "
-        "the cheapest in memory",
+        more=f"{', '.join(NAMES)}; conv,conv,linear: one for each module; auto: the fastest that keeps the "
+        "accuracy; auto:pooled,linear: the faster of these",
         unset="the network's own",
         parse=parse_heads,
     )

@@ -77,6 +77,10 @@ class ModuleCost:
         """The smallest peak of a step in bytes, state included, over all levels of recomputation."""
         return self.state_bytes + min(step.peak(batch_size) for step in self.steps.values())
 
+    def seconds(self, batch_size: int) -> float:
+        """About how long a step takes that keeps everything, to compare one head with another."""
+        return self.steps["none"].seconds(batch_size)
+
 
 def chain_costs(chain: Chain, config: StepConfig, choice: Choice | None = None) -> list[ModuleCost]:
     """The cost of every module of `chain`, in order; equal modules are run once.
@@ -93,19 +97,20 @@ def chain_costs(chain: Chain, config: StepConfig, choice: Choice | None = None) 
     return _in_order(chain, lambda module, entry: counted.cost(chain, module, entry))
 
 
-def cheapest_costs(
+def fastest_costs(
     chain: Chain, config: StepConfig, batch_size: int, allowed: Sequence[str], choice: Choice | None = None
 ) -> list[ModuleCost]:
-    """The same with the head, among those `allowed`, with which each module trains in the least memory.
+    """The same with the head, among those `allowed`, with which each module trains fastest.
 
-    Of equal heads, the one with the fewest parameters.
+    Speed is counted, not measured: a choice that changes the weights must not depend on what else the machine
+    does. Of equal heads, the one that takes the least memory, then the one with the fewest parameters.
 
     Raises:
         UsageError: none of them suits a module's output.
     """
     counted = _Counted(config, choice)
 
-    def cheapest(module: int, entry: _Entry) -> ModuleCost:
+    def fastest(module: int, entry: _Entry) -> ModuleCost:
         found, refused = [], []
         for name in allowed:
             try:
@@ -114,9 +119,9 @@ def cheapest_costs(
                 refused.append(error)
         if not found:
             raise refused[0]
-        return min(found, key=lambda cost: (cost.least(batch_size), cost.learning_bytes))
+        return min(found, key=lambda c: (c.seconds(batch_size), c.least(batch_size), c.learning_bytes))
 
-    return _in_order(chain, cheapest)
+    return _in_order(chain, fastest)
 
 
 def block_weights(
@@ -124,10 +129,10 @@ def block_weights(
 ) -> list[float]:
     """The peak in bytes of each block's own local step, to divide a chain into equally heavy modules.
 
-    Each block has the cheapest of the `allowed` heads.
+    Each block has the fastest of the `allowed` heads.
     """
     single = chain.regroup(tuple(range(len(chain.blocks))))
-    costs = cheapest_costs(single, config, batch_size, allowed, choice)
+    costs = fastest_costs(single, config, batch_size, allowed, choice)
     return [float(cost.steps["none"].peak(batch_size)) for cost in costs]
 
 

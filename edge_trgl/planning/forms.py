@@ -125,7 +125,7 @@ def _chain(
     wanted = config.model.heads()
     if wanted is None or not wanted.auto:
         return chain
-    costs = count.cheapest_costs(chain, step, size, wanted.names, choice)
+    costs = count.fastest_costs(chain, step, size, wanted.names, choice)
     return replace(chain, head=tuple(cost.head for cost in costs))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import nn
 
@@ -10,15 +11,15 @@ from edge_trgl.networks.heads.conv import ConvHead
 from edge_trgl.networks.heads.deep import DeepHead
 from edge_trgl.networks.heads.layers import PoolRule
 from edge_trgl.networks.heads.linear import LinearHead
+from edge_trgl.networks.heads.lite import LiteHead
 from edge_trgl.networks.heads.pooled import PooledHead
 from edge_trgl.networks.heads.tokens import TokensHead
 
-Head = type[ConvHead] | type[DeepHead] | type[LinearHead] | type[PooledHead] | type[TokensHead]
-
-HEADS: dict[str, Head] = {
+HEADS: dict[str, Callable[[tuple[int, ...], int, PoolRule], nn.Module]] = {
     "conv": ConvHead,
     "deep": DeepHead,
     "linear": LinearHead,
+    "lite": LiteHead,
     "pooled": PooledHead,
     "tokens": TokensHead,
 }

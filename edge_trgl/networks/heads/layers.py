@@ -16,6 +16,11 @@ def to_two_by_two(side: int) -> int:
     return max(side // 2, 1)
 
 
+def pooled_side(side: int, kernel: int) -> int:
+    """Return how many positions a pooling leaves; the last one may cover fewer pixels."""
+    return -(-side // kernel)
+
+
 class Layers(NamedTuple):
     """The layer classes for a number of spatial dimensions."""
 

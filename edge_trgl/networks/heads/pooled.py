@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_trgl.networks.heads.layers import PoolRule, layers_for, to_two_by_two
+from edge_trgl.networks.heads.layers import PoolRule, layers_for, pooled_side, to_two_by_two
 
 
 class PooledHead(nn.Module):
@@ -21,9 +21,9 @@ class PooledHead(nn.Module):
         super().__init__()
         del pool  # a quarter and then 2x2, whatever the net
         channels, *sides = shape
-        self._quarter = [min(4, _pooled_side(side, 2)) for side in sides]
-        quarters = [_pooled_side(side, kernel) for side, kernel in zip(sides, self._quarter, strict=True)]
-        self._half = [_pooled_side(side, 2) for side in quarters]
+        self._quarter = [min(4, pooled_side(side, 2)) for side in sides]
+        quarters = [pooled_side(side, kernel) for side, kernel in zip(sides, self._quarter, strict=True)]
+        self._half = [pooled_side(side, 2) for side in quarters]
         layers = layers_for(sides)
         self.mixing = nn.Sequential()
         for _ in range(3):
@@ -37,11 +37,6 @@ class PooledHead(nn.Module):
         x = _averaged(self.mixing(_averaged(x, self._quarter)), self._half)
         logits: Tensor = self.linear(functional.relu_(self.norm(self.hidden(x.flatten(1)))))
         return logits
-
-
-def _pooled_side(side: int, kernel: int) -> int:
-    """Return how many positions a pooling leaves; the last one may cover fewer pixels."""
-    return -(-side // kernel)
 
 
 def _averaged(x: Tensor, kernel: list[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Heads as the user asks for them: names, one for each module, or the cheapest."""
+"""Heads as the user asks for them: names, one for each module, or the fastest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from preloaded import command
 from torch import nn
 
 from edge_trgl.cli.plan import plan_text
-from edge_trgl.config.head_choice import NAMES, parse_heads
+from edge_trgl.config.head_choice import ACCURATE, NAMES, parse_heads
 from edge_trgl.config.sources import resolve
 from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config
@@ -22,7 +22,7 @@ from edge_trgl.method.transport import Transport
 from edge_trgl.networks.chain import Chain
 from edge_trgl.networks.heads import HEADS
 from edge_trgl.pipeline.planning import PlannedRun
-from edge_trgl.planning.count import chain_costs, cheapest_costs
+from edge_trgl.planning.count import chain_costs, fastest_costs
 from edge_trgl.report.gather import gather
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.memory.limits import Limits
@@ -42,7 +42,7 @@ def test_every_head_has_its_name():
     [
         ("conv", ("conv",), False),
         ("conv, deep,linear", ("conv", "deep", "linear"), False),
-        ("auto", NAMES, True),
+        ("auto", ACCURATE, True),
         ("auto:pooled, linear", ("pooled", "linear"), True),
         (" auto : tokens", ("tokens",), True),
     ],
@@ -58,7 +58,7 @@ def test_choices(text, names, auto):
         ("pool", "names 'pool', which is not a head; did you mean pooled?"),
         ("conv,lineer", "names 'lineer', which is not a head; did you mean linear?"),
         ("autos", "names 'autos', which is not a head; did you mean auto?"),
-        ("auto:", "names '', which is not a head; choose from conv, deep, linear, pooled, tokens, auto"),
+        ("auto:", "names '', which is not a head; choose from conv, deep, linear, lite, pooled, tokens, auto"),
         ("auto:auto", "names 'auto', which is not a head"),
         ("conv,auto", "names 'auto', which is not a head"),
         ("conv:linear", "names 'conv:linear', which is not a head"),
@@ -122,47 +122,40 @@ def test_heads_and_modules_are_as_many():
         _chain((4,), (4,), (4,), head=("conv", "linear"))
 
 
-# ---- the cheapest
+# ---- the fastest
 
 ALLOWED = ("conv", "deep", "pooled")
 
 
-def _least(chain, batch_size):
-    """Bytes that each module's weights, momentum and cheapest step take."""
-    return [
-        cost.weight_bytes + cost.momentum_bytes + min(step.peak(batch_size) for step in cost.steps.values())
-        for cost in chain_costs(chain, STEP)
-    ]
-
-
 def test_auto_finds_the_best_of_all_combinations():
-    # Long windows make convolutions expensive; behind short ones they are cheaper than the pooled head's layers.
-    chain = _chain((4, 200), (8, 1))
+    # Many channels make convolutions slow; behind few they are faster than the many layers of the pooled head.
+    chain = _chain((64, 200), (8, 1))
     every = itertools.product(ALLOWED, repeat=2)
-    best = min(every, key=lambda heads: sum(_least(replace(chain, head=heads), 16)))
-    found = tuple(cost.head for cost in cheapest_costs(chain, STEP, 16, ALLOWED))
+    best = min(every, key=lambda heads: sum(c.seconds(16) for c in chain_costs(replace(chain, head=heads), STEP)))
+    found = tuple(cost.head for cost in fastest_costs(chain, STEP, 16, ALLOWED))
     assert found == best
     assert len(set(found)) == 2
-    assert cheapest_costs(chain, STEP, 16, ALLOWED) == chain_costs(replace(chain, head=found), STEP)
+    assert fastest_costs(chain, STEP, 16, ALLOWED) == chain_costs(replace(chain, head=found), STEP)
 
 
-def test_the_cheapest_depends_on_the_batch():
-    chain = _chain((4, 8))
-    heads = [cheapest_costs(chain, STEP, size, ("conv", "pooled"))[0].head for size in (2, 512)]
+def test_the_fastest_depends_on_the_batch():
+    chain = _chain((64, 16))
+    heads = [fastest_costs(chain, STEP, size, ("conv", "pooled"))[0].head for size in (2, 512)]
     assert heads == ["conv", "pooled"]
 
 
 def test_auto_passes_over_heads_that_cannot_read_an_output():
-    costs = cheapest_costs(_chain((4, 4, 4), (4,)), STEP, 16, ("pooled", "tokens"))
+    costs = fastest_costs(_chain((4, 4, 4), (4,)), STEP, 16, ("pooled", "tokens"))
     assert [cost.head for cost in costs][1] == "tokens"
     with pytest.raises(UsageError, match=r"module 1 of blocks: the pooled head reads maps") as caught:
-        cheapest_costs(_chain((4, 4, 4), (4,)), STEP, 16, ("pooled", "conv"))
+        fastest_costs(_chain((4, 4, 4), (4,)), STEP, 16, ("pooled", "conv"))
     assert "--head linear" in caught.value.hint
 
 
 def test_of_equals_the_one_with_fewer_weights_is_taken(monkeypatch):
     monkeypatch.setattr("edge_trgl.planning.count.ModuleCost.least", lambda cost, batch_size: 1)
-    assert cheapest_costs(_chain((4, 4, 4)), STEP, 16, NAMES)[0].head == "linear"
+    monkeypatch.setattr("edge_trgl.planning.count.ModuleCost.seconds", lambda cost, batch_size: 1.0)
+    assert fastest_costs(_chain((4, 4, 4)), STEP, 16, NAMES)[0].head == "linear"
 
 
 # ---- of a run

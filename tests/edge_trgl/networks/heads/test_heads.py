@@ -46,6 +46,10 @@ def test_the_papers_head_has_its_parameters():
         ("deep", (7, 8), 2 * (7 * 7 * 3 + 2 * 7) + 2 * 7 + 7 * 2 * 5 + 5),
         ("pooled", (7, 8), 3 * (7 * 7 + 2 * 7) + (7 * 2 * 7 + 7) + 2 * 7 + 7 * 5 + 5),
         ("tokens", (7,), 2 * 7 + 7 * 5 + 5),
+        ("lite", (7, 16, 16), 2 * 7 + 7 * 16 * 5 + 5),
+        ("lite", (7, 3, 8), 2 * 7 + 7 * 3 * 4 * 5 + 5),
+        ("lite", (7, 100), 2 * 7 + 7 * 4 * 5 + 5),
+        ("lite", (7,), 2 * 7 + 7 * 5 + 5),
     ],
 )
 def test_every_weight_is_accounted_for(name, shape, expected):
@@ -141,6 +145,14 @@ def _pooled(head, x, normed):
     return _linear(hidden, head.linear)
 
 
+def _lite(head, x, normed):
+    x = x.flatten(2) if x.dim() > 4 else x
+    for dim in range(2, x.dim()):
+        windows = x.split(-(-x.shape[dim] // 4), dim)  # at most four
+        x = torch.stack([window.amax(dim) for window in windows], dim)
+    return _linear(normed(x, "norm").flatten(1), head.linear)
+
+
 def _mean(head, x, normed):
     return _linear(x.reshape(*x.shape[:2], -1).mean(2), head.linear)
 
@@ -150,10 +162,17 @@ def _tokens(head, x, normed):
     return _linear(sum(_layer_normed(position, head.norm) for position in positions) / len(positions), head.linear)
 
 
-NAIVE = {"conv": _conv, "deep": _deep, "linear": _mean, "pooled": _pooled, "tokens": _tokens}
+NAIVE = {
+    "conv": _conv,
+    "deep": _deep,
+    "linear": _mean,
+    "lite": _lite,
+    "pooled": _pooled,
+    "tokens": _tokens,
+}
 READ = [
     *itertools.product(NAIVE, [*MAPS, *WINDOWS]),
-    *itertools.product(("linear", "tokens"), [(6,), (6, 2, 3, 2)]),
+    *itertools.product(("linear", "lite", "tokens"), [(6,), (6, 2, 3, 2)]),
 ]
 
 
@@ -195,7 +214,9 @@ def test_shapes_that_do_not_suit_are_named():
         assert str(caught.value).endswith(f"this module's output is {list(shape)}")
     with pytest.raises(ValueError, match=r"output \[6, 0, 4\] is empty: the input is too small"):
         build_head("linear", (6, 0, 4), 3, to_two_by_two)
-    with pytest.raises(ValueError, match=r"there is no head 'round'; known: conv, deep, linear, pooled, tokens"):
+    with pytest.raises(
+        ValueError, match=r"there is no head 'round'; known: conv, deep, linear, lite, pooled, tokens"
+    ):
         build_head("round", (6, 4, 4), 3, to_two_by_two)
 
 
