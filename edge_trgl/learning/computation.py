@@ -51,10 +51,10 @@ class Computation:
             logits, terms = self.objective.read(out, y, image)
         del out
         cross_entropy = self.objective.cross_entropy(logits, y)
-        penalty = torch.stack(costs).sum() if costs else torch.zeros(())
-        self.totals.count(cross_entropy, logits, y, penalty)
+        penalty = _sum(costs)
+        self.totals.count(cross_entropy.detach(), logits, y, None if penalty is None else penalty.detach())
         loss = sum(terms, cross_entropy)
-        loss = loss + penalty * self.transport.weight() if costs else loss
+        loss = loss if penalty is None else loss + penalty * self.transport.weight()
         del logits, terms
         with self.optimizer.in_backward(self.weights, part.rate):
             (loss if part.share == 1 else loss * part.share).backward()  # type: ignore[no-untyped-call]
@@ -79,8 +79,7 @@ class Computation:
         stack = [*inputs, gradient_of(out)]
         del inputs, out  # the stack alone holds them, and lets go of each in its turn
         costs = self._descend(stages, stack, part)
-        penalty = torch.stack(costs).sum() if costs else torch.zeros(())
-        self.totals.count(cross_entropy, logits, y, penalty)
+        self.totals.count(cross_entropy, logits, y, _sum(costs))
         return cross_entropy
 
     def backward(self, x: Tensor, gradient: Tensor, part: Part, *, by_segment: bool) -> None:
@@ -109,8 +108,8 @@ class Computation:
                 through = Seed.apply(out, gradient)  # type: ignore[no-untyped-call]
             del out, gradient
             costs = [cost.detach() for cost in own] + costs
-            penalty = torch.stack(own).sum() if own else torch.zeros(())
-            loss = through + penalty * self.transport.weight() * part.share if own else through
+            penalty = _sum(own)
+            loss = through if penalty is None else through + penalty * self.transport.weight() * part.share
             del through, own
             if loss.requires_grad:  # a first piece without weights has nothing to learn
                 with self.optimizer.in_backward(weights, part.rate):
@@ -119,6 +118,13 @@ class Computation:
                 stack.append(gradient_of(start))
         hand_back(start, part)
         return costs
+
+
+def _sum(costs: list[Tensor]) -> Tensor | None:
+    """The sum of `costs` (0-d), if there are any."""
+    if len(costs) < 2:
+        return costs[0] if costs else None
+    return torch.stack(costs).sum()
 
 
 def _ascent(stages: Sequence[Sequence[Segment]], x: Tensor, seed: int) -> list[Tensor]:

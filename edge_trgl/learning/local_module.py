@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from edge_trgl.learning.step_config import Emit, StepConfig
 from edge_trgl.learning.totals import RunningTotals, Totals
 from edge_trgl.learning.transport_term import TransportTerm
 from edge_trgl.method.losses import Mix, Place
-from edge_trgl.method.recompute import spare
+from edge_trgl.method.recompute import Recompute, spare
 from edge_trgl.networks.chain import Chain, Shape
 
 
@@ -44,14 +46,15 @@ class LocalModule(nn.Module):
         place = Place(output_shape=output_shape, image_shape=chain.input_shape, num_classes=chain.num_classes)
         self.aux = nn.ModuleList(kind(place) for kind in self.mix.kinds)
         self.transport = TransportTerm(
+            self.trunk,
             config.transport,
             module - chain.frozen,
             len(chain) - chain.frozen,
             exempt=chain.encoder_exempt and module == 0,
         )
-        self.transport.measure_in(self.trunk, None)
         self._optimizer = _optimizer(config, {})
         self._totals = RunningTotals()
+        self._made: Computation | None = None
 
     def materialise(self, device: str) -> LocalModule:
         """Give every meta tensor real, uninitialised memory on `device`; others are moved there."""
@@ -59,7 +62,13 @@ class LocalModule(nn.Module):
         learning = {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
         self._optimizer = _optimizer(self.config, learning)
         self._totals.move_to(device)
+        self._made = None
         return self
+
+    def reconfigure(self, *, recompute: Recompute, micro_batch: int | None) -> None:
+        """Take the next steps with another level of recomputation, and in micro-batches of another size."""
+        self.config = replace(self.config, recompute=recompute, micro_batch=micro_batch)
+        self._made = None
 
     # ---- what it holds
 
@@ -96,12 +105,12 @@ class LocalModule(nn.Module):
             self._infer(rows_of(x, rows), y[rows] if y is not None and self.has_head else None, emit or ignore)
 
     def _infer(self, x: Tensor, y: Tensor | None, emit: Emit) -> None:
-        with self._autocast():
+        with _autocast(self.config, self._totals.device_type):
             out = self.trunk(x)
             emit(out)
             if y is not None:
                 logits = self.head(out).float()
-                self._totals.count(functional.cross_entropy(logits, y), logits, y, torch.zeros(()))
+                self._totals.count(functional.cross_entropy(logits, y), logits, y, None)
 
     @torch.no_grad()
     def ascend(self, x: Tensor, *, seed: int, emit: Emit | None) -> None:
@@ -133,7 +142,7 @@ class LocalModule(nn.Module):
         `send_back` the gradient of x. `x` must not require a gradient.
         """
         self._optimizer.begin()
-        self.transport.measure_in(self.trunk, self._totals.gauge if gauged else None)
+        self.transport.measure(self._totals.gauge if gauged else None)
         self.transport.begin(lap)
         computation = self._computation()
         # Of a single segment there is nothing to let go of before its own backward.
@@ -143,10 +152,11 @@ class LocalModule(nn.Module):
         rate = lr if self.config.early_update else None
         for part in parts_of(len(x), self.config.micro_batch, seed, rate=rate, emit=emit, send_back=send_back):
             seen = None if image is None else rows_of(image, part.rows)
-            found = run(rows_of(x, part.rows), y[part.rows], seen, part)
+            labels = y if part.share == 1 else y[part.rows]
+            found = run(rows_of(x, part.rows), labels, seen, part)
             cross_entropy = found if part.share == 1 else cross_entropy + part.share * found
         self.transport.advance(cross_entropy)
-        self._optimizer.step(self.parameters(), lr)
+        self._optimizer.step(computation.weights, lr)
 
     def backward_step(
         self, x: Tensor, gradient: Tensor, *, lr: float, seed: int, send_back: Emit | None = None
@@ -161,13 +171,18 @@ class LocalModule(nn.Module):
         rate = lr if self.config.early_update else None
         for part in parts_of(len(x), self.config.micro_batch, seed, rate=rate, send_back=send_back):
             computation.backward(x, gradient, part, by_segment=self.config.recompute == "blocks")
-        self._optimizer.step(self.parameters(), lr)
+        self._optimizer.step(computation.weights, lr)
 
     def _computation(self) -> Computation:
         """In training mode, keeping for the backward what the configuration says."""
         if not self.training:
             self.train()
-        spare(self, self.config.recompute)
+        if self._made is None:  # once: walks through the layers would be repeated in every step
+            spare(self, self.config.recompute)
+            self._made = self._new_computation()
+        return self._made
+
+    def _new_computation(self) -> Computation:
         return Computation(
             segments=segments_of(self.trunk, self.first_block),
             weights=list(self.parameters()),
@@ -177,13 +192,15 @@ class LocalModule(nn.Module):
             transport=self.transport,
             optimizer=self._optimizer,
             totals=self._totals,
-            autocast=self._autocast,
+            # Not a method, which would tie the module into a cycle: it would not be freed at once.
+            autocast=partial(_autocast, self.config, self._totals.device_type),
         )
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if not self.config.bfloat16:
-            return contextlib.nullcontext()
-        return torch.autocast(self._totals.device_type, dtype=torch.bfloat16)
+
+def _autocast(config: StepConfig, device_type: str) -> contextlib.AbstractContextManager[Any]:
+    if not config.bfloat16:
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, dtype=torch.bfloat16)
 
 
 def _optimizer(config: StepConfig, weights: Weights) -> Optimizer:

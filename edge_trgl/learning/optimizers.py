@@ -1,4 +1,4 @@
-"""SGD with momentum, and AdamW: weights updated after the backward, or each in it, once its gradient is complete.
+"""SGD with momentum, and AdamW: weights updated after the backward, or in it, once their gradient is complete.
 
 The functional forms: torch.optim would load torch._dynamo, 70 MiB of the user's budget.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -17,6 +18,11 @@ OptimizerName = Literal["sgd", "adamw"]
 
 Weights = Mapping[str, nn.Parameter]
 """Weights by name."""
+
+LATE_BYTES = 256 * 1024
+"""The smallest weights, together at most this large, are updated in one call after the backward.
+
+Their gradients take hardly any memory, and a call for each of them takes longer than its arithmetic."""
 
 
 class Optimizer(ABC):
@@ -30,6 +36,7 @@ class Optimizer(ABC):
         self.momenta = _like(weights)
         self._momentum_of = {weight: self.momenta[name] for name, weight in weights.items()}
         self._weight_decay = weight_decay
+        self._late = late_weights(weights.values())
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that outlives a step, by name."""
@@ -53,9 +60,9 @@ class Optimizer(ABC):
 
     @contextmanager
     def in_backward(self, weights: Iterable[nn.Parameter], lr: float | None) -> Iterator[None]:
-        """Surround a backward that completes the gradients of `weights`; each weight is updated on the spot.
+        """Surround a backward that completes the gradients of `weights`; each is updated on the spot.
 
-        Without a learning rate, none is updated.
+        The late ones are left to the next `step`, as are all without a learning rate.
         """
 
         def update(weight: Tensor) -> None:
@@ -63,7 +70,8 @@ class Optimizer(ABC):
             assert lr is not None
             self.step((weight,), lr)
 
-        learning = [weight for weight in weights if weight.requires_grad and lr is not None]
+        early = [weight for weight in weights if weight.requires_grad and weight not in self._late]
+        learning = [] if lr is None else early
         handles = [weight.register_post_accumulate_grad_hook(update) for weight in learning]  # type: ignore[no-untyped-call]
         try:
             yield
@@ -71,6 +79,13 @@ class Optimizer(ABC):
             # A hook that stayed would tie weights and momentum into a cycle, which is not freed at once.
             for handle in handles:
                 handle.remove()
+
+
+def late_weights(weights: Iterable[nn.Parameter]) -> set[nn.Parameter]:
+    """Those of `weights` that `in_backward` leaves to the step after it."""
+    smallest = sorted(weights, key=lambda weight: weight.nbytes)
+    totals = accumulate(weight.nbytes for weight in smallest)
+    return {weight for weight, total in zip(smallest, totals, strict=True) if total <= LATE_BYTES}
 
 
 class Sgd(Optimizer):

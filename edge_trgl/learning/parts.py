@@ -59,8 +59,8 @@ def ignore(values: Tensor) -> None:
 
 def rows_of(batch: Tensor, rows: slice) -> Tensor:
     """Some rows of a batch, laid out in memory as a batch of their own."""
-    part = batch[rows]
-    return laid_out(batch) if len(part) == len(batch) else part.clone()
+    whole = rows.start == 0 and rows.stop >= len(batch)
+    return laid_out(batch) if whole else batch[rows].clone()
 
 
 def leaf(x: Tensor, *, wants_gradient: bool) -> Tensor:

@@ -8,6 +8,7 @@ must leave no trace.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edge_trgl.method.transport import Residue, marks_of
 from edge_trgl.networks.chain import Pieces
 from edge_trgl.random_keys import key
 
@@ -32,6 +34,11 @@ class Segment:
 
     layer: nn.Module
     place: tuple[int, int]
+
+    @functools.cached_property
+    def marks(self) -> list[Residue]:
+        """The marks of its residues."""
+        return marks_of(self.layer)
 
     def __call__(self, x: Tensor, seed: int) -> Tensor:
         """The output [B, ...] for x [B, ...], laid out; `seed` and `place` key what is drawn at random."""
@@ -75,12 +82,20 @@ def laid_out(values: Tensor) -> Tensor:
 
     Layout and alignment decide which kernels run and so the bits of the result.
     """
-    order, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if values.dim() == 4 else (range(values.dim()),) * 2
-    rows = values.permute(*order)
-    strides = (*reversed(list(accumulate(reversed(rows.shape[1:]), int.__mul__))), 1)
-    if rows.stride() == strides and values.data_ptr() % ALIGNMENT == 0:
+    if values.stride() == _strides(values.shape) and values.data_ptr() % ALIGNMENT == 0:
         return values
-    return rows.clone(memory_format=torch.contiguous_format).permute(*back)
+    if values.dim() == 4:
+        return values.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+    return values.clone(memory_format=torch.contiguous_format)
+
+
+@functools.lru_cache(maxsize=256)
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of values that are laid out; a step asks for the same few shapes every time."""
+    if len(shape) == 4:
+        _, channels, height, width = shape
+        return channels * height * width, 1, channels * width, channels
+    return (*reversed(list(accumulate(reversed(shape[1:]), int.__mul__))), 1)
 
 
 class Seed(torch.autograd.Function):

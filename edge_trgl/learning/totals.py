@@ -34,20 +34,21 @@ class Totals(NamedTuple):
         )
 
 
-_NUM_IMAGES, _LOSS, _CORRECT, _TRANSPORT = range(4)
-_GRADIENTS = slice(4, 6)
-"""Places of the sums in their tensor, in the order of `Totals`."""
-
-
 class RunningTotals:
-    """`Totals` in a float64 tensor on the module's device, so that no step waits for it."""
+    """`Totals` in a float64 tensor on the module's device, so that no step waits for it.
+
+    The tensor has the fields of `Totals` but for the number of images, which is known without the device.
+    """
 
     def __init__(self) -> None:
-        self._sums = torch.zeros(len(Totals._fields), dtype=torch.float64, device="cpu")
+        self._num_images = 0
+        self.move_to("cpu")
 
     def move_to(self, device: str) -> None:
-        """Keep the sums on `device`."""
-        self._sums = self._sums.to(device)
+        """Begin anew on `device`."""
+        self._sums = torch.zeros(len(Totals._fields) - 1, dtype=torch.float64, device=device)
+        self._loss, self._correct, self._transport = self._sums[0], self._sums[1], self._sums[2]
+        self._gradients = self._sums[3:]
 
     @property
     def device_type(self) -> str:
@@ -57,18 +58,23 @@ class RunningTotals:
     @property
     def gauge(self) -> Tensor:
         """Where a gauged backward adds the squared norms of its gradients, float64 [2]: see `Measure`."""
-        return self._sums[_GRADIENTS]
+        return self._gradients
 
     @torch.no_grad()
-    def count(self, cross_entropy: Tensor, logits: Tensor, y: Tensor, transport: Tensor) -> None:
-        """Add a batch: mean cross-entropy and transport cost (0-d), logits [B, classes] and labels [B]."""
-        self._sums[_NUM_IMAGES] += len(y)
-        self._sums[_LOSS] += cross_entropy.detach() * len(y)
-        self._sums[_CORRECT] += (logits.argmax(1) == y).sum()
-        self._sums[_TRANSPORT] += transport.detach() * len(y)
+    def count(self, cross_entropy: Tensor, logits: Tensor, y: Tensor, transport: Tensor | None) -> None:
+        """Add a batch: mean cross-entropy and transport cost (0-d), logits [B, classes] and labels [B].
+
+        `transport`: None where there is no such term.
+        """
+        self._num_images += len(y)
+        self._loss.add_(cross_entropy * len(y))
+        self._correct.add_((logits.argmax(1) == y).sum())
+        if transport is not None:
+            self._transport.add_(transport * len(y))
 
     def take(self) -> Totals:
         """The sums since the last call; waits for the device."""
-        num_images, loss, correct, transport, transport_gradient, other_gradient = self._sums.tolist()
+        loss, correct, transport, transport_gradient, other_gradient = self._sums.tolist()
+        num_images, self._num_images = self._num_images, 0
         self._sums.zero_()
-        return Totals(int(num_images), loss, int(correct), transport, transport_gradient, other_gradient)
+        return Totals(num_images, loss, int(correct), transport, transport_gradient, other_gradient)

@@ -7,6 +7,7 @@ of multipliers (appendix D) it is CE + W / λ, where λ grows with the loss.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -91,13 +92,17 @@ class Residue(nn.Module):
         return marked
 
 
-def penalised(block: nn.Module, x: Tensor, out: Tensor, measure: Measure) -> tuple[Tensor, list[Energy]]:
-    """`out` = block(x), both [B, ...], and the energies of the block's marked residues.
+def marks_of(block: nn.Module) -> list[Residue]:
+    """The marks in a block, in order."""
+    return [module for module in block.modules() if isinstance(module, Residue)]
+
+
+def penalised(marks: Sequence[Residue], x: Tensor, out: Tensor, measure: Measure) -> tuple[Tensor, list[Energy]]:
+    """`out` of a block with these marks for x, both [B, ...], and the energies of its marked residues.
 
     A block without a mark is a plain layer: r = out − x if the shapes agree (paper, section 2.1), and no residue
     if they differ. Go on with the `out` that is returned: only its gradient includes the energies'.
     """
-    marks = [module for module in block.modules() if isinstance(module, Residue)]
     if marks or out.shape != x.shape:
         return out, [energy for mark in marks for energy in mark.take()]
     out, mean = energies.moved(x, out, measure)

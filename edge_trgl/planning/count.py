@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_trgl.learning.local_module import LocalModule
+from edge_trgl.learning.optimizers import late_weights
 from edge_trgl.learning.segments import laid_out
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.learning.step_kinds import StepKind
@@ -251,10 +252,12 @@ def _learning(part: nn.Module, *, recurse: bool = True) -> list[nn.Parameter]:
 
 
 def _gradient_bytes(local: LocalModule, config: StepConfig) -> int:
-    """Bytes of gradients alive at once: with early updates those of one layer, else all."""
-    layers = [_learning(layer, recurse=False) for layer in local.modules()]
-    alone = config.early_update and not config.micro_batch
-    return max(map(_bytes, layers)) if alone else sum(map(_bytes, layers))
+    """Bytes of gradients alive at once: with early updates those of one layer and the late ones, else all."""
+    if config.micro_batch or not config.early_update:
+        return _bytes(_learning(local))
+    late = late_weights(_learning(local))
+    layers = (_learning(layer, recurse=False) for layer in local.modules())
+    return _bytes(late) + max(_bytes(weight for weight in layer if weight not in late) for layer in layers)
 
 
 def _opening_bytes(chain: Chain, local: LocalModule) -> int:
@@ -288,7 +291,7 @@ class _Works:
         if self.frozen:
             return self.forward(size)
         parts, part = (2, size) if self.config.micro_batch else (1, None)
-        self.local.config = replace(self.config, recompute=recompute, micro_batch=part)
+        self.local.reconfigure(recompute=recompute, micro_batch=part)
         kind, num_samples = training_kind(self.local), parts * size
         gradient = _batch(num_samples, tuple(self.out.shape[1:]), self.out.dtype) if kind == "backward" else None
         batch = Batch(

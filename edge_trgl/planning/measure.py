@@ -55,7 +55,7 @@ class _Work:
     def step(self, size: int) -> None:
         """Do it on the first samples, as many as the parts have of `size` each."""
         if self.parts > 1:
-            self.local.config = replace(self.local.config, micro_batch=size)
+            self.local.reconfigure(recompute=self.local.config.recompute, micro_batch=size)
         options = StepOptions(send_back=discard if self.sends_back else None)
         batch = self._first(self.parts * size)
         for kind in self.kinds:

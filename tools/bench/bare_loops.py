@@ -18,7 +18,7 @@ from edge_trgl.engine.batches import Feed
 from edge_trgl.engine.learning_rate import LearningRate
 from edge_trgl.engine.visits import Split, Visit
 from edge_trgl.method.kinetic_energy import Measure
-from edge_trgl.method.transport import Residue, penalised
+from edge_trgl.method.transport import Residue, marks_of, penalised
 from edge_trgl.networks.chain import Chain
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
@@ -127,7 +127,7 @@ def _step(label_smoothing: float, *, checkpointed: bool) -> Step:
         for block in part.trunk:
             before, out = out, forward(block, out)
             if part.weight:
-                out, energies = penalised(block, before, out, Measure())
+                out, energies = penalised(marks_of(block), before, out, Measure())
                 penalty = penalty + sum(energy.mean for energy in energies)
         cross_entropy = functional.cross_entropy(part.head(out), y, label_smoothing=label_smoothing)
         loss = cross_entropy + part.weight * penalty

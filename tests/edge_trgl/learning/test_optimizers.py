@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from edge_trgl.learning import optimizers
 from edge_trgl.learning.optimizers import AdamW, Optimizer, Sgd
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Multipliers, Transport
@@ -29,6 +30,7 @@ WAYS = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_late_weights")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("net", ["norm", "dropout", "plain", "km"])
@@ -40,6 +42,7 @@ def test_updates_in_the_backward_change_no_bit(nets, net, transport, way):
     nets.assert_same(early, late)
 
 
+@pytest.mark.usefixtures("no_late_weights")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_weight_in_two_blocks_is_updated_once(nets, way):
     """And after both: the one below computes its backward, and its forward again, with what the one above saw."""
@@ -57,6 +60,29 @@ def test_a_weight_in_two_blocks_is_updated_once(nets, way):
     assert "trunk.3.weight" not in early[0]  # the same weight under another name
 
 
+@pytest.fixture
+def no_late_weights(monkeypatch):
+    """Those of the nets here would all be late."""
+    monkeypatch.setattr(optimizers, "LATE_BYTES", 0)
+
+
+def test_the_smallest_weights_are_late():
+    sizes = {"matrix": 40_000, "other matrix": 40_000, "vector": 500, "large": 100_000}  # 65,536 numbers fit
+    weights = {name: nn.Parameter(torch.empty(size)) for name, size in sizes.items()}
+    late = optimizers.late_weights(weights.values())
+    assert [name for name, weight in weights.items() if weight in late] == ["matrix", "vector"]
+
+
+def test_late_weights_are_updated_in_one_call(nets, monkeypatch):
+    local = nets.built(nets.CHAINS["norm"](), 0, StepConfig(transport=VANGL))
+    calls = []
+    monkeypatch.setattr(torch, "_fused_sgd_", lambda weights, *args, **more: calls.append(len(weights)))
+    ((x, y),) = nets.batches(1)
+    local.train_step(x, y, lr=0.1, seed=0)
+    assert calls == [len(list(local.parameters()))]
+
+
+@pytest.mark.usefixtures("no_late_weights")
 @pytest.mark.parametrize("early", [True, False])
 @pytest.mark.parametrize("recompute", ["none", "blocks"])
 def test_gradients_go_as_soon_as_they_are_complete(nets, monkeypatch, recompute, early):

@@ -18,7 +18,7 @@ from torch import nn
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.kinetic_energy import Measure
 from edge_trgl.method.recompute import Recompute, spare
-from edge_trgl.method.transport import Multipliers, Residue, Transport, penalised
+from edge_trgl.method.transport import Multipliers, Residue, Transport, marks_of, penalised
 from edge_trgl.networks.heads import ConvHead
 from edge_trgl.networks.zoo import km_resnet, resnet110
 from edge_trgl.networks.zoo.km_resnet import Encoder, PreActivationBlock
@@ -59,7 +59,7 @@ def _ran(part, x, *, recompute, power=None, wanted=True):
     out = part(x)
     energies = []
     if measure:
-        out, found = penalised(part, x, out, measure)
+        out, found = penalised(marks_of(part), x, out, measure)
         energies = [energy.mean for energy in found]
     wave = torch.arange(out.numel()).sin().view_as(out)
     loss = (out * wave).sum() + 3.7 * sum(energies)

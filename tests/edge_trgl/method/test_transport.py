@@ -13,7 +13,7 @@ from torch import nn
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.kinetic_energy import Measure, kept
 from edge_trgl.method.recompute import Branch
-from edge_trgl.method.transport import Energy, Multipliers, Residue, Transport, penalised
+from edge_trgl.method.transport import Energy, Multipliers, Residue, Transport, marks_of, penalised
 from edge_trgl.networks.zoo import km_resnet
 
 MEASURE = Measure()
@@ -143,7 +143,7 @@ class TwoBranches(nn.Module):
 
 
 def _means(block, x):
-    return [energy.mean for energy in penalised(block, x, block(x), MEASURE)[1]]
+    return [energy.mean for energy in penalised(marks_of(block), x, block(x), MEASURE)[1]]
 
 
 def test_every_marked_branch_is_a_residue():
@@ -152,7 +152,7 @@ def test_every_marked_branch_is_a_residue():
     torch.testing.assert_close(
         _means(block, x), [block.first(x).square().mean(), block.second(inner).square().mean()]
     )
-    assert penalised(block, x, x, MEASURE) == (x, [])  # handed over once
+    assert penalised(marks_of(block), x, x, MEASURE) == (x, [])  # handed over once
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -19,7 +19,7 @@ from edge_trgl.export.graph.trace import trace
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.kinetic_energy import Measure
-from edge_trgl.method.transport import Transport, penalised
+from edge_trgl.method.transport import Transport, marks_of, penalised
 from edge_trgl.networks.catalogue import build_chain
 from edge_trgl.networks.chain import Pieces
 from edge_trgl.networks.cutting.cut import cut
@@ -204,7 +204,7 @@ class TestResidues:
         if getattr(block, "residue", None) is not None:
             block.residue.measure = Measure()
         out = block(x)
-        return penalised(block, x, out, Measure())[1]
+        return penalised(marks_of(block), x, out, Measure())[1]
 
     def calls(self, net, number):
         return [call["target"] for call in json.loads(net.pieces[number])["calls"]]
@@ -298,7 +298,7 @@ class TestTrained:
             modules, x = self.modules(name, num_modules=2)
             y, outputs, transport = torch.arange(6) % CLASSES, [], 0.0
             for module in modules:
-                module.config = StepConfig(transport=Transport(tau=0.5), recompute=recompute)
+                module.reconfigure(recompute=recompute, micro_batch=None)
                 module.train_step(x, y, lr=0.1, seed=3, emit=outputs.append)
                 transport += module.take_totals().transport
                 x = outputs[-1]
