@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING, Any
 from edge_trgl.config.export_request import FORMS
 from edge_trgl.config.flags import configuration
 from edge_trgl.config.sections import RunConfig
-from edge_trgl.jobs.requests import evaluation_document
+from edge_trgl.jobs.requests import EvaluateResult, evaluation_document
 from edge_trgl.pipeline import preflight, trial
-from edge_trgl.pipeline.exporting import ExportOptions
-from edge_trgl.pipeline.job_runner import Listener
+from edge_trgl.pipeline.options import ExportOptions
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.pipeline.planning import PlannedRun
+from edge_trgl.pipeline.turns import Listener
 from edge_trgl.run.export_record import ExportRecord
 from edge_trgl.run.folder import RUNS, Run, begin_or_continue, numbered
 from edge_trgl.runtime.errors import EdgeTrglError, UsageError, require_package
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.supervisor import Message
+from edge_trgl.runtime.records import read_record
 
 if TYPE_CHECKING:
     from edge_trgl.pipeline.cleaning import Cleaned
@@ -85,8 +86,7 @@ class Training:
     def evaluate(self) -> dict[str, Any]:
         """Score the trained run again; return accuracies (fractions) at every depth, and the weights' SHA-256."""
         with self._pipeline() as pipeline:
-            result = pipeline.evaluate()
-        return evaluation_document(result)
+            return evaluation_document(read_record(EvaluateResult, pipeline.evaluate()))
 
     def export(
         self,
@@ -113,16 +113,15 @@ class Training:
         ends = stages if stages is None or isinstance(stages, str) else ",".join(map(str, stages))
         is_requested = {"int8": int8, "fp16": fp16}
         with self._pipeline() as pipeline:
-            return pipeline.export(
-                ExportOptions(
-                    depth=str(depth),
-                    target=target,
-                    batch=str(batch),
-                    exits=None if exits is None else str(exits),
-                    stages=ends,
-                    forms=[form for form in FORMS if is_requested[form]],
-                )
+            options = ExportOptions(
+                depth=str(depth),
+                target=target,
+                batch=str(batch),
+                exits=None if exits is None else str(exits),
+                stages=ends,
+                forms=tuple(form for form in FORMS if is_requested[form]),
             )
+            return read_record(ExportRecord, pipeline.export(options))
 
     def report(self, against: Sequence[Path | str] = ()) -> Path:
         """Write report.html from the results so far; return its path.
@@ -130,13 +129,13 @@ class Training:
         Args:
             against: folders of other trained runs, whose accuracies are drawn beside this one's.
         """
-        Pipeline(self._run, self._listener).report([str(folder) for folder in against])
+        Pipeline(self.folder, self._listener).report([str(folder) for folder in against])
         return self._run.report_file
 
     @contextlib.contextmanager
     def _pipeline(self) -> Iterator[Pipeline]:
         with self._run.locked():
-            yield Pipeline(self._run, self._listener)
+            yield Pipeline(self.folder, self._listener)
 
 
 def begin(folder: Path | str, config: RunConfig, listener: Listener = warn) -> Training:
@@ -200,7 +199,7 @@ def plan_of(config: RunConfig, listener: Listener = warn) -> PlannedRun:
         InputError: a file or a package that the configuration names is not there.
     """
     check_plan(config)
-    return trial.plan_of(config, listener)
+    return read_record(PlannedRun, trial.plan_of(config.document(), listener))
 
 
 def check_plan(config: RunConfig) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 _RUN = "<run>"
 RESUME = f"edge-trgl resume {_RUN}"
@@ -113,6 +115,20 @@ ERRORS = {
         StoppedError,
     )
 }
+
+
+def error_document(error: EdgeTrglError) -> dict[str, Any]:
+    """Return an error as JSON, for another process; a class not in ERRORS travels as the nearest that is."""
+    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS)
+    return {"name": name, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+
+
+def read_error(document: Mapping[str, Any]) -> EdgeTrglError:
+    """Return the error that `error_document` made a document of."""
+    error = ERRORS[document["name"]](document["message"], hint=document["hint"])
+    error.exit_code = document["exit_code"]
+    return error
+
 
 PACKAGES = ("jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "PIL", "torch", "torchvision", "xxhash")
 """What edge-trgl imports when it is needed, by the names of the modules."""

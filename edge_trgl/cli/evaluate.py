@@ -15,7 +15,7 @@ from edge_trgl.jobs.requests import EvaluateResult, evaluation_document
 from edge_trgl.run.facts import Scores
 from edge_trgl.run.folder import Run
 from edge_trgl.run.wording import samples_in, validation_samples
-from edge_trgl.runtime.records import Document, document_of
+from edge_trgl.runtime.records import Document, document_of, read_record
 
 
 @click.command(cls=Verb)
@@ -23,14 +23,16 @@ from edge_trgl.runtime.records import Document, document_of
 @option("--json", "as_json", is_flag=True, help="print the scores as one JSON document")
 def evaluate(run: Path, as_json: bool) -> Order:  # noqa: FBT001
     """Score a trained run at every depth."""
+    Run.open(run)
     return Evaluate(run=str(run), as_json=as_json)
 
 
-def result_text(result: EvaluateResult, run: Run, *, as_json: bool) -> str:
+def result_text(document: Document, folder: Path, *, as_json: bool) -> str:
     """Lay out the scores of a run."""
+    result = read_record(EvaluateResult, document)
     if as_json:
         return json.dumps(evaluation_document(result))
-    return _scores_text(result.scores, samples_in(run.summary()))
+    return _scores_text(result.scores, samples_in(Run(folder).summary()))
 
 
 def _scores_text(scores: Scores, samples: str) -> str:

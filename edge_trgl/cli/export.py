@@ -10,11 +10,13 @@ import click
 
 from edge_trgl.cli.orders import Export, Order
 from edge_trgl.cli.verb import Verb, option
-from edge_trgl.config.export_request import TARGETS
+from edge_trgl.config.export_request import FORMS, TARGETS
+from edge_trgl.pipeline.options import ExportOptions
 from edge_trgl.run.export_record import EarlyExitRecord, EarlyExitScores, ExportRecord
 from edge_trgl.run.exported_files import ExportedFile, export_document, exported_files
 from edge_trgl.run.folder import Run
 from edge_trgl.run.wording import samples_in, validation_samples
+from edge_trgl.runtime.records import Document, read_record
 from edge_trgl.runtime.units import MIB
 
 
@@ -71,21 +73,22 @@ def export(
     as_json: bool,  # noqa: FBT001
 ) -> Order:
     """Write model.onnx at the chosen depth, or at every depth, and check it against the network."""
-    return Export(
-        run=str(run),
+    Run.open(run)
+    wanted = {"int8": int8, "fp16": fp16}
+    options = ExportOptions(
         depth=depth,
         target=target,
         batch=batch,
         exits=exits,
         stages=stages,
-        int8=int8,
-        fp16=fp16,
-        as_json=as_json,
+        forms=tuple(form for form in FORMS if wanted[form]),
     )
+    return Export(run=str(run), options=options, as_json=as_json)
 
 
-def result_text(record: ExportRecord, run: Run, *, with_table: bool, as_json: bool) -> str:
+def result_text(document: Document, folder: Path, *, with_table: bool, as_json: bool) -> str:
     """Lay out what was exported; `with_table`: with all files side by side."""
+    run, record = Run(folder), read_record(ExportRecord, document)
     if as_json:
         return json.dumps(export_document(record))
     text = export_text(record, samples_in(run.summary()))

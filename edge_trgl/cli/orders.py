@@ -11,19 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_trgl.cli.outcome import outcome_of
 from edge_trgl.cli.progress import Terminal
+from edge_trgl.pipeline.options import ExportOptions
 from edge_trgl.pipeline.pipeline import Pipeline
-from edge_trgl.run.folder import Run, discard_unplanned
+from edge_trgl.run.lock import locked
 from edge_trgl.runtime.errors import InputError, UsageError
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.apart import apart
 from edge_trgl.runtime.records import Document, document_of, read_record
-
-if TYPE_CHECKING:
-    from edge_trgl.run.export_record import ExportRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,25 +57,31 @@ class Train(Order):
 
     def carry_out(self) -> int:
         """Train, and export."""
-        run, terminal, exported = Run.open(Path(self.run)), Terminal(), None
-        terminal.line(f"run {run.folder}")
+        folder, terminal, exported = Path(self.run), Terminal(), None
+        terminal.line(f"run {folder}")
         try:
-            with run.locked():
-                pipeline = Pipeline(run, terminal)
+            with locked(folder):
+                pipeline = Pipeline(folder, terminal)
                 summary = pipeline.train(self.limits)
-                exported = _export(pipeline, Export(run=self.run, as_json=False)) if self.then_export else None
+                exported = pipeline.export() if self.then_export else None
         except (UsageError, InputError):
             # What does not fit is kept: resume goes on with larger limits.
             if self.discard:
-                discard_unplanned(run.folder)
+                apart(partial(_discard, folder))
             raise
 
         def text() -> str:
             from edge_trgl.cli import train
 
-            return train.result_text(summary, run, exported, as_json=self.as_json)
+            return train.result_text(summary, folder, exported, as_json=self.as_json)
 
         return _print(text)
+
+
+def _discard(folder: Path) -> None:
+    from edge_trgl.run.folder import discard_unplanned
+
+    discard_unplanned(folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +92,9 @@ class Plan(Order):
 
     def carry_out(self) -> int:
         """Plan."""
-        from edge_trgl.config import sources
-        from edge_trgl.pipeline.trial import plan_of
+        from edge_trgl.pipeline.trial import plan_of  # here, for the memory of the other verbs
 
-        planned = plan_of(sources.resolve(self.config), Terminal())
+        planned = plan_of(self.config, Terminal())
 
         def text() -> str:
             from edge_trgl.cli import plan
@@ -109,58 +112,37 @@ class Evaluate(Order):
 
     def carry_out(self) -> int:
         """Evaluate."""
-        run = Run.open(Path(self.run))
-        with run.locked():
-            result = Pipeline(run, Terminal()).evaluate()
+        folder = Path(self.run)
+        with locked(folder):
+            result = Pipeline(folder, Terminal()).evaluate()
 
         def text() -> str:
             from edge_trgl.cli import evaluate
 
-            return evaluate.result_text(result, run, as_json=self.as_json)
+            return evaluate.result_text(result, folder, as_json=self.as_json)
 
         return _print(text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Order):
-    """Export the trained run in the folder `run`; other attributes are those of `ExportOptions`."""
+    """Export the trained run in the folder `run`; as `options` say."""
 
     run: str
-    depth: str = "chosen"
-    target: str | None = None
-    batch: str = "dynamic"
-    exits: str | None = None
-    stages: str | None = None
-    int8: bool = False
-    fp16: bool = False
+    options: ExportOptions
 
     def carry_out(self) -> int:
         """Export."""
-        run = Run.open(Path(self.run))
-        with run.locked():
-            record = _export(Pipeline(run, Terminal()), self)
+        folder = Path(self.run)
+        with locked(folder):
+            record = Pipeline(folder, Terminal()).export(self.options)
 
         def text() -> str:
             from edge_trgl.cli import export
 
-            return export.result_text(record, run, with_table=self.int8 or self.fp16, as_json=self.as_json)
+            return export.result_text(record, folder, with_table=bool(self.options.forms), as_json=self.as_json)
 
         return _print(text)
-
-
-def _export(pipeline: Pipeline, order: Export) -> ExportRecord:
-    from edge_trgl.config.export_request import FORMS
-    from edge_trgl.pipeline.exporting import ExportOptions
-
-    options = ExportOptions(
-        depth=order.depth,
-        target=order.target,
-        batch=order.batch,
-        exits=order.exits,
-        stages=order.stages,
-        forms=[form for form in FORMS if getattr(order, form)],
-    )
-    return pipeline.export(options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,13 +154,13 @@ class Report(Order):
 
     def carry_out(self) -> int:
         """Write the report."""
-        run = Run.open(Path(self.run))
-        Pipeline(run, Terminal()).report(self.against)
+        folder = Path(self.run)
+        Pipeline(folder, Terminal()).report(self.against)
 
         def text() -> str:
             from edge_trgl.cli import report
 
-            return report.result_text(run, as_json=self.as_json)
+            return report.result_text(folder, as_json=self.as_json)
 
         return _print(text)
 

@@ -17,6 +17,7 @@ from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.run.facts import ModuleNeeds
 from edge_trgl.runtime.planner import plan as planner
 from edge_trgl.runtime.planner.plan import Alternative, Traffic
+from edge_trgl.runtime.records import Document, read_record
 
 COLUMNS = ("weights", "gradients", "momentum", "activations", "workspace", "buffers", "peak")
 SMALLEST_MB = 0.05
@@ -38,8 +39,9 @@ def plan(as_json: bool, **given: Any) -> Order:  # noqa: FBT001
     return Plan(config=config.document(), as_json=as_json)
 
 
-def result_text(planned: PlannedRun, *, as_json: bool) -> str:
+def result_text(document: Document, *, as_json: bool) -> str:
     """Lay out a plan."""
+    planned = read_record(PlannedRun, document)
     return json.dumps(planned.document()) if as_json else plan_text(planned)
 
 

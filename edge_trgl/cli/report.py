@@ -24,10 +24,11 @@ from edge_trgl.run.folder import Run
 @option("--json", "as_json", is_flag=True, help="print the path as one JSON document")
 def report(run: Path, against: tuple[Path, ...], as_json: bool) -> Order:  # noqa: FBT001
     """Write report.html of a run, finished or not."""
+    Run.open(run)
     return Report(run=str(run), against=tuple(map(str, against)), as_json=as_json)
 
 
-def result_text(run: Run, *, as_json: bool) -> str:
+def result_text(folder: Path, *, as_json: bool) -> str:
     """Say where the report is."""
-    path = str(run.report_file)
+    path = str(Run(folder).report_file)
     return json.dumps({"report": path}) if as_json else path

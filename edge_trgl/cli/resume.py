@@ -9,6 +9,7 @@ import click
 from edge_trgl.cli.orders import Order, Train
 from edge_trgl.cli.train import AS_JSON, EXPORT
 from edge_trgl.cli.verb import Verb, option
+from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory.limits import Limits
 
 
@@ -40,5 +41,6 @@ def resume(
     as_json: bool,  # noqa: FBT001
 ) -> Order:
     """Continue a run from its last commit."""
+    Run.open(run)
     limits = Limits(budget_mb=budget_mb, disk_mb=disk_mb)
     return Train(run=str(run), limits=limits, then_export=then_export, as_json=as_json)

@@ -21,7 +21,7 @@ from edge_trgl.run.export_record import ExportRecord
 from edge_trgl.run.folder import Run, newest_unfinished, numbered
 from edge_trgl.run.wording import samples_in
 from edge_trgl.runtime.errors import command
-from edge_trgl.runtime.records import Document
+from edge_trgl.runtime.records import Document, read_record
 
 EXPORT = option("--export", "then_export", is_flag=True, group="Output", help="export to ONNX after training")
 AS_JSON = option("--json", "as_json", is_flag=True, group="Output", help="print the summary as one JSON document")
@@ -62,12 +62,14 @@ def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bo
     return Train(run=str(training.folder), then_export=then_export, discard=is_numbered, as_json=as_json)
 
 
-def result_text(summary: Document, run: Run, exported: ExportRecord | None, *, as_json: bool) -> str:
+def result_text(summary: Document, folder: Path, exported: Document | None, *, as_json: bool) -> str:
     """Lay out the summary of a run, and its export if there is one."""
     if as_json:
         return json.dumps(summary)
-    text = _summary_text(summary, run)
-    return text if exported is None else f"{text}\n{export_text(exported, samples_in(summary))}"
+    text = _summary_text(summary, Run(folder))
+    if exported is None:
+        return text
+    return f"{text}\n{export_text(read_record(ExportRecord, exported), samples_in(summary))}"
 
 
 @dataclass(frozen=True, kw_only=True)

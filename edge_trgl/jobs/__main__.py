@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edge_trgl.jobs.requests import JOBS
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import ERRORS, RESUME, EdgeTrglError, OverBudgetError, missing_package
+from edge_trgl.runtime.errors import RESUME, EdgeTrglError, OverBudgetError, error_document, missing_package
 from edge_trgl.runtime.memory import cgroup, high_water
 from edge_trgl.runtime.memory.limits import Limits, larger_mb
 from edge_trgl.runtime.processes import messages
@@ -72,9 +72,7 @@ def _device_mb() -> float:
 
 
 def _tell(error: EdgeTrglError) -> int:
-    # The parent knows only the classes in ERRORS: a subclass travels as the nearest of them.
-    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS)
-    messages.send("error", name=name, message=error.message, hint=error.hint, exit_code=error.exit_code)
+    messages.send("error", **error_document(error))
     return error.exit_code
 
 

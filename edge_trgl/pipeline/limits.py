@@ -1,35 +1,32 @@
-"""The limits of a run: what the user asked for, lowered to what this machine has.
-
-What the machine has is counted in processes apart: psutil takes 1.5 MiB, and its answer is a number.
-"""
+"""The limits of a run: what the user asked for, lowered to what this machine has."""
 
 from __future__ import annotations
 
 import contextlib
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from edge_trgl.config.sections import RunConfig
-from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import DATASET, Run, prepared_cache
 from edge_trgl.runtime.errors import StorageError
-from edge_trgl.runtime.processes.apart import apart
+from edge_trgl.runtime.memory import counters
+from edge_trgl.runtime.storage import disk_space
+from edge_trgl.runtime.storage.link_cache import LinkCache
 from edge_trgl.runtime.units import MIB
-
-if TYPE_CHECKING:
-    from edge_trgl.runtime.storage.link_cache import LinkCache
 
 AUTO = 0.8
 """Share of the available memory that the budget `auto` takes."""
 
 
-def budget_mb(config: RunConfig, facts: RunFacts, asked_mb: float | None, jobs: JobRunner) -> float | None:
+def budget_mb(
+    config: RunConfig, facts: RunFacts, asked_mb: float | None, warn: Callable[[str, str], None]
+) -> float | None:
     """Return the memory budget in MiB, at most what is available; None for the smallest that works.
 
-    It is `asked_mb` if given, else the run's own, else the configured one.
+    It is `asked_mb` if given, else the run's own, else the configured one. `warn` is called with
+    a kind of event and a sentence if it is lowered.
     """
-    available_mb = apart(_available_memory_mb)
+    available_mb = counters.available_mb()
     requested = asked_mb or facts.limits.budget_mb or config.budget.mb
     if requested == "min":
         return None
@@ -37,17 +34,11 @@ def budget_mb(config: RunConfig, facts: RunFacts, asked_mb: float | None, jobs: 
         return float(int(AUTO * available_mb))
     if requested <= available_mb:
         return float(requested)
-    jobs.warn(
+    warn(
         "budget",
         f"the budget of {requested:.0f} MiB is more than is available; lowered to {available_mb:.0f} MiB",
     )
     return float(available_mb)
-
-
-def _available_memory_mb() -> float:
-    from edge_trgl.runtime.memory import counters  # psutil
-
-    return counters.available_mb()
 
 
 def disk_mb(run: Run, config: RunConfig, facts: RunFacts) -> float:
@@ -55,14 +46,8 @@ def disk_mb(run: Run, config: RunConfig, facts: RunFacts) -> float:
 
     Kept data that no run uses count as free, as `make_room` removes them.
     """
-    available_mb = apart(partial(_available_disk_mb, run))
+    available_mb = disk_space.limit_mb(run.folder) + idle_mb(run)
     return min(wanted_disk_mb(config, facts) or available_mb, available_mb)
-
-
-def _available_disk_mb(run: Run) -> float:
-    from edge_trgl.runtime.storage import disk_space  # psutil
-
-    return disk_space.limit_mb(run.folder) + idle_mb(run)
 
 
 def idle_mb(run: Run) -> float:
@@ -74,12 +59,6 @@ def idle_mb(run: Run) -> float:
 
 def make_room(run: Run, needed_mb: float) -> None:
     """Remove kept data that no run uses, as many as the run's folder needs to take `needed_mb` MiB."""
-    apart(partial(_make_room, run, needed_mb))
-
-
-def _make_room(run: Run, needed_mb: float) -> None:
-    from edge_trgl.runtime.storage import disk_space  # psutil
-
     missing_mb = needed_mb - disk_space.limit_mb(run.folder)
     if missing_mb > 0:
         left_mb = max(idle_mb(run) - missing_mb, 0.0)
@@ -90,8 +69,6 @@ def _make_room(run: Run, needed_mb: float) -> None:
 
 def _caches(run: Run) -> list[LinkCache]:
     """The cache of prepared data, if there is one on the run's disk."""
-    from edge_trgl.runtime.storage.link_cache import LinkCache
-
     folder = prepared_cache()
     if folder is None or not folder.is_dir() or folder.stat().st_dev != run.folder.stat().st_dev:
         return []

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from edge_trgl.jobs.requests import EVALUATE, REPORT, EvaluateResult, Nothing, ReportRequest
-from edge_trgl.pipeline import exporting, limits
-from edge_trgl.pipeline.exporting import ExportOptions
-from edge_trgl.pipeline.job_runner import JobRunner, Listener
-from edge_trgl.pipeline.planning import PlannedRun, Planning
-from edge_trgl.pipeline.training import Training
-from edge_trgl.run.export_record import ExportRecord
-from edge_trgl.run.facts import RunFacts
-from edge_trgl.run.folder import Run
-from edge_trgl.run.summary import data_document, summarise
-from edge_trgl.runtime.errors import RESUME, EdgeTrglError, UsageError
+from edge_trgl.pipeline.options import ExportOptions
+from edge_trgl.pipeline.turns import Listener, Turn, converse
+from edge_trgl.runtime.errors import EdgeTrglError
 from edge_trgl.runtime.memory.limits import Limits
-from edge_trgl.runtime.records import Document
-from edge_trgl.runtime.storage import files
+from edge_trgl.runtime.processes.apart import apart
+from edge_trgl.runtime.records import Document, to_json
 
 
 class Pipeline:
     """What can be done with a run. Jobs in child processes do the work; this parent process stays small.
 
+    Results are JSON: who wants to read one as a record imports the record, and its memory counts for every job.
+
     Args:
-        run: the run's folder.
+        folder: of the run.
         listener: called with every message; kinds are `phase`, `progress`, `warning` and others.
     """
 
-    def __init__(self, run: Run, listener: Listener) -> None:
-        self.run = run
+    def __init__(self, folder: Path, listener: Listener) -> None:
+        self.folder = folder
         self.listener = listener
-        self.config = run.config()
 
     def train(self, asked: Limits = Limits()) -> Document:  # noqa: B008 - it is frozen
         """Do what is left of planning and training, write summary and report, and return the summary.
@@ -44,35 +39,19 @@ class Pipeline:
         Raises:
             EdgeTrglError: with the exit code of its kind; what was committed is kept.
         """
-        with self._open() as (facts, jobs):
-            planning = Planning(self.run, self.config, facts, jobs)
-            planning.plan(asked)
-            planning.foresee_export()
-            Training(self.run, self.config, facts, jobs).train()
-            summary = summarise(self.config, facts)
-            files.write_durable(self.run.summary_file, [json.dumps(summary, indent=2).encode() + b"\n"])
-            jobs.do(REPORT, ReportRequest())
-        return summary
+        with self._named():
+            summary: Document = self._converse("Train", {"asked": to_json(asked)})
+            return summary
 
-    def plan(self) -> PlannedRun:
-        """Prepare the data and plan, without training.
+    def plan(self) -> Document:
+        """Prepare the data and plan, without training; return a PlannedRun.
 
         Raises:
             DoesNotFitError: no allowed plan fits the limits.
         """
-        with self._open(kept=False) as (facts, jobs):
-            run_limits = Planning(self.run, self.config, facts, jobs).plan(Limits())
-            disk_mb = limits.disk_mb(self.run, self.config, facts)
-            phases = tuple(facts.phases())
-            return PlannedRun(
-                limits=run_limits,
-                disk_mb=disk_mb,
-                data=data_document(self.config, facts),
-                weights=facts.pretrained_fit,
-                normalisation=facts.normalisation,
-                planned=facts.planned,
-                phases=phases,
-            )
+        with self._named(kept=False):
+            planned: Document = self._converse("Plan", {})
+            return planned
 
     def report(self, against: Sequence[str] = ()) -> None:
         """Write report.html from the results so far.
@@ -83,47 +62,47 @@ class Pipeline:
         Raises:
             UsageError: there is no plan yet, or another run is not fully trained.
         """
-        with self._open() as (_, jobs):
-            jobs.do(REPORT, ReportRequest(against=tuple(against)))
+        with self._named():
+            self._converse("Report", {"against": list(against)})
 
-    def evaluate(self) -> EvaluateResult:
-        """Score the trained run again, at every depth.
+    def evaluate(self) -> Document:
+        """Score the trained run again, at every depth; return an EvaluateResult.
 
         Raises:
             UsageError: the run is not fully trained.
         """
-        with self._trained() as (_, jobs):
-            return jobs.do(EVALUATE, Nothing()).result
+        with self._named():
+            scored: Document = self._converse("Evaluate", {})
+            return scored
 
-    def export(self, options: ExportOptions = ExportOptions()) -> ExportRecord:  # noqa: B008 - it is frozen
-        """Export the trained run; see `exporting.export`.
+    def export(self, options: ExportOptions = ExportOptions()) -> Document:  # noqa: B008 - it is frozen
+        """Export the trained run; return an ExportRecord.
 
         Raises:
             UsageError: the run is not fully trained, or the options contradict one another.
         """
-        options.check()
-        with self._trained() as (facts, jobs):
-            return exporting.export(self.run, options, facts.limits, jobs)
-
-    @contextmanager
-    def _trained(self) -> Iterator[tuple[RunFacts, JobRunner]]:
-        with self._open() as (facts, jobs):
-            if not facts.is_trained:
-                raise UsageError(
-                    f"{self.run.folder} is not fully trained",
-                    hint=f"First: {RESUME}",
-                )
-            yield facts, jobs
-
-    @contextmanager
-    def _open(self, *, kept: bool = True) -> Iterator[tuple[RunFacts, JobRunner]]:
-        """Open the run; `kept`: whether it will be there to be resumed if this ends early."""
-        try:
-            facts = self.run.facts()
+        with self._named():
             try:
-                yield facts, JobRunner(self.run, self.config, facts, self.listener)
+                record: Document = self._converse("Export", {"options": to_json(options)})
+                return record
             finally:
-                facts.close()
+                apart(partial(_remove_unfinished, self.folder))
+
+    def _converse(self, dialogue: str, state: Document) -> Any:
+        return converse(Turn(dialogue=dialogue, folder=str(self.folder), state=state), self.listener)
+
+    @contextmanager
+    def _named(self, *, kept: bool = True) -> Iterator[None]:
+        """Name the run in the hints of errors; `kept`: whether it will be there to be resumed after one."""
+        try:
+            yield
         except EdgeTrglError as error:
-            error.name_run(self.run.folder if kept else None)
+            error.name_run(self.folder if kept else None)
             raise
+
+
+def _remove_unfinished(folder: Path) -> None:
+    from edge_trgl.pipeline.exporting import remove_unfinished
+    from edge_trgl.run.folder import Run
+
+    remove_unfinished(Run(folder))

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from edge_trgl.config.sections import RunConfig
 from edge_trgl.jobs.requests import (
     COUNT,
     CUT,
     MATCH,
     PLAN,
+    PREPARE,
     PROBE,
     CountRequest,
     MatchRequest,
     Nothing,
     PlanRequest,
+    PrepareResult,
     ProbeRequest,
 )
 from edge_trgl.pipeline import limits
-from edge_trgl.pipeline.job_runner import JobRunner
-from edge_trgl.run.facts import Normalisation, Planned, PretrainedFit, RunFacts
-from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import OverBudgetError, command
+from edge_trgl.pipeline.dialogue import Dialogue, Done, Next
+from edge_trgl.run.facts import Normalisation, Planned, PretrainedFit
+from edge_trgl.run.summary import data_document
+from edge_trgl.runtime.errors import EdgeTrglError, OverBudgetError
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import REFUSED
-from edge_trgl.runtime.planner.plan import Wanted
-from edge_trgl.runtime.records import Document, to_json
+from edge_trgl.runtime.planner.plan import PlanStep
+from edge_trgl.runtime.records import Document, document_of, read_record, to_json
 from edge_trgl.runtime.storage.state import Phase
 
 
@@ -68,78 +69,136 @@ class PlannedRun:
         }
 
 
-class Planning:
-    """Runs the jobs before training: `prepare`, `cut`, `count`, `match`, `plan` and `probe`."""
+@dataclass(frozen=True, kw_only=True)
+class PlanningState:
+    """What planning has to remember beside the database.
 
-    def __init__(self, run: Run, config: RunConfig, facts: RunFacts, jobs: JobRunner) -> None:
-        self._run = run
-        self._config = config
-        self._facts = facts
-        self._jobs = jobs
+    Attributes:
+        asked: limits that replace the run's own; a limit that is None stays as it was.
+        budget_mb: the budget to plan for, in MiB; None for the smallest that works.
+        available: the limits that the plan must fit.
+    """
 
-    def plan(self, asked: Limits) -> Limits:
-        """Prepare the data and plan, unless there is a plan that fits; return the limits that the run now has.
+    asked: Limits = Limits()  # noqa: RUF009 - it is frozen
+    budget_mb: float | None = None
+    available: Limits = Limits()  # noqa: RUF009 - it is frozen
 
-        Args:
-            asked: limits that replace the run's own; a limit that is None stays as it was.
+    @property
+    def budget(self) -> Limits:
+        """The budget alone."""
+        return Limits(budget_mb=self.budget_mb)
 
-        Raises:
-            DoesNotFitError: no allowed plan fits; a run that has begun must keep its form and chunk.
-        """
-        facts = self._facts
+
+S = TypeVar("S", bound=PlanningState)
+
+
+class Planning(Dialogue[S]):
+    """Runs the jobs before training: `prepare`, `cut`, `count`, `match`, `plan` and `probe`.
+
+    A job whose result is there is left out, so planning goes on where an earlier start of the run stopped.
+    """
+
+    def planned(self) -> Next:
+        """Go on with a plan that fits, and the run's limits."""
+        raise NotImplementedError
+
+    def begin(self) -> Next:
+        """Prepare the data, unless they are."""
+        facts, asked = self.facts, self.state.asked
         if asked.disk_mb is not None:
             facts.limits = Limits(budget_mb=facts.limits.budget_mb, disk_mb=asked.disk_mb)
-        budget_mb = limits.budget_mb(self._config, facts, asked.budget_mb, self._jobs)
-        if not self._run.dataset_file.is_file():
-            self._prepare(Limits(budget_mb=budget_mb))
-        self._count(Limits(budget_mb=budget_mb))
-        if self._config.model.pretrained is not None and facts.pretrained_fit is None:
-            self._jobs.do(MATCH, MatchRequest(limits=Limits(budget_mb=budget_mb)))
-        available = Limits(budget_mb=budget_mb, disk_mb=self._disk_mb())
-        if self._needs_plan(available):
-            self._make_plan(available)
+        budget_mb = limits.budget_mb(self.config, facts, asked.budget_mb, self.warn)
+        self.state = replace(self.state, budget_mb=budget_mb)
+        if not self.run.dataset_file.is_file():
+            return self.do(PREPARE, self.prepare_request(survey_large=True), then=self.surveyed)
+        return self.count()
+
+    def surveyed(self, prepared: PrepareResult) -> Next:
+        """Count; if the images are large, they are decoded after that, for training on them may not fit."""
+        self.note_prepared(prepared)
+        if not prepared.decoded:
+            height, width, _ = prepared.summary.shape
+            self.tell(
+                f"the images are large, {width}x{height} pixels, and are not scaled down; "
+                "--image-size N (for example 224) trains on smaller ones, in less memory and time"
+            )
+        return self.count()
+
+    def count(self, _: None = None) -> Next:
+        """Cut the model if necessary and count what its modules cost, unless that is done."""
+        if self.config.model.imported and not self.facts.is_cut:
+            return self.do(CUT, Nothing(), then=self.count)
+        if not self.facts.is_counted:
+            return self.do(COUNT, CountRequest(limits=self.state.budget), then=self.counted)
+        return self.counted()
+
+    def counted(self, _: None = None) -> Next:
+        """Decode the images, if so far they were only surveyed."""
+        if not self.run.dataset_file.is_file():
+            return self.do(PREPARE, self.prepare_request(), then=self.decoded)
+        return self.match()
+
+    def decoded(self, prepared: PrepareResult) -> Next:
+        """Go on with the prepared data."""
+        self.note_prepared(prepared)
+        return self.match()
+
+    def match(self) -> Next:
+        """Compare the pretrained file with the network, if there is one and that is not done."""
+        if self.config.model.pretrained is not None and self.facts.pretrained_fit is None:
+            return self.do(MATCH, MatchRequest(limits=self.state.budget), then=self.choose)
+        return self.choose()
+
+    def choose(self, _: None = None) -> Next:
+        """Plan, unless there is a plan that fits."""
+        available = Limits(budget_mb=self.state.budget_mb, disk_mb=self._disk_mb())
+        self.state = replace(self.state, available=available)
+        if not self._needs_plan(available):
+            return self._with_limits()
+        # Steps refused under another budget may fit this one, so they are measured again.
+        measured = self.facts.measured
+        self.facts.measured = {key: result for key, result in measured.items() if not result.refused}
+        return self.ask()
+
+    def ask(self, _: None = None) -> Next:
+        """Ask for a plan."""
+        return self.do(PLAN, PlanRequest(limits=self.state.available), then=self.answered)
+
+    def answered(self, answer: PlanStep) -> Next:
+        """Measure the steps that the planner wants, until there is a plan."""
+        if not answer.wanted:
+            return self._with_limits()
+        request = ProbeRequest(wanted=answer.wanted, limits=Limits(budget_mb=answer.room_mb))
+        return self.do(PROBE, request, then=self.ask, failed=self.probe_failed)
+
+    def probe_failed(self, error: EdgeTrglError) -> Next:
+        """Note the step that cannot be measured in the budget.
+
+        The process was killed while it measured it: the first that has no result.
+        """
+        if not isinstance(error, OverBudgetError):
+            raise error
+        measured = self.facts.measured
+        wanted = read_record(ProbeRequest, self.request).wanted
+        key = next(step.key for step in wanted if step.key not in measured)
+        self.facts.measured = {**measured, key: REFUSED}
+        return self.ask()
+
+    def _with_limits(self) -> Next:
+        facts, budget_mb = self.facts, self.state.budget_mb
         if budget_mb is None:
             # The phases too: probing plans that were not chosen may have taken more than the chosen one.
             highest_mb = max(facts.planned.plan.peak_mb, *(phase.peak_mb for phase in facts.phases()))
             budget_mb = float(math.ceil(highest_mb))
         facts.limits = Limits(budget_mb=budget_mb, disk_mb=facts.limits.disk_mb)
-        return facts.limits
-
-    def foresee_export(self) -> None:
-        """Warn before training if the budget may be too small to export the trained network."""
-        export_mb, budget_mb = math.ceil(self._facts.planned.export_mb), self._facts.limits.memory_mb
-        if export_mb > budget_mb and not self._facts.is_trained:
-            self._jobs.tell(
-                f"exporting the trained network may take {export_mb} MiB, more than the budget; "
-                f"to do it then: {command('resume', self._run.folder, '--budget-mb', export_mb, '--export')}"
-            )
-
-    def _prepare(self, budget: Limits) -> None:
-        """Decode the images; if they are large, first count whether training on them fits the budget."""
-        prepared = self._jobs.prepare(survey_large=True)
-        if prepared.decoded:
-            return
-        height, width, _ = prepared.summary.shape
-        self._jobs.tell(
-            f"the images are large, {width}x{height} pixels, and are not scaled down; "
-            "--image-size N (for example 224) trains on smaller ones, in less memory and time"
-        )
-        self._count(budget)
-        self._jobs.prepare()
-
-    def _count(self, budget: Limits) -> None:
-        """Cut the model if necessary and count what its modules cost, unless that is done."""
-        if self._config.model.imported and not self._facts.is_cut:
-            self._jobs.do(CUT, Nothing())
-        if not self._facts.is_counted:
-            self._jobs.do(COUNT, CountRequest(limits=budget))
+        return self.planned()
 
     def _disk_mb(self) -> float:
         """Return the MiB that the run may take on the disk now; warn if that is less than its limit."""
-        limit_mb = limits.wanted_disk_mb(self._config, self._facts)
-        allowed_mb = limits.disk_mb(self._run, self._config, self._facts)
+        limit_mb = limits.wanted_disk_mb(self.config, self.facts)
+        allowed_mb = limits.disk_mb(self.run, self.config, self.facts)
         if limit_mb is not None and allowed_mb < limit_mb:
-            self._jobs.warn(
+            self.warn(
                 "disk",
                 f"the disk has no room for a run of {limit_mb:.0f} MiB; lowered to {allowed_mb:.0f} MiB",
             )
@@ -147,25 +206,29 @@ class Planning:
 
     def _needs_plan(self, available: Limits) -> bool:
         """Return whether there is no plan, or training is left to do and the plan exceeds one of the limits."""
-        if not self._facts.is_planned:
+        if not self.facts.is_planned:
             return True
-        plan = self._facts.planned.plan
+        plan = self.facts.planned.plan
         fits_memory = available.budget_mb is None or plan.peak_mb <= available.budget_mb
         fits_disk = available.disk_mb is None or plan.disk_mb <= available.disk_mb
-        return not (fits_memory and fits_disk) and not self._config.budget.force and not self._facts.is_trained
+        return not (fits_memory and fits_disk) and not self.config.budget.force and not self.facts.is_trained
 
-    def _make_plan(self, available: Limits) -> None:
-        measured = self._facts.measured
-        # Steps refused under another budget may fit this one, so they are measured again.
-        self._facts.measured = {key: result for key, result in measured.items() if not result.refused}
-        while (answer := self._jobs.do(PLAN, PlanRequest(limits=available)).result).wanted:
-            self._probe(answer.wanted, Limits(budget_mb=answer.room_mb))
 
-    def _probe(self, wanted: Sequence[Wanted], room: Limits) -> None:
-        try:
-            self._jobs.do(PROBE, ProbeRequest(wanted=tuple(wanted), limits=room))
-        except OverBudgetError:
-            # The process was killed while it measured a step: the first that has no result.
-            measured = self._facts.measured
-            key = next(step.key for step in wanted if step.key not in measured)
-            self._facts.measured = {**measured, key: REFUSED}
+class Plan(Planning[PlanningState]):
+    """Plans without training; the result is a PlannedRun."""
+
+    state_type = PlanningState
+
+    def planned(self) -> Next:
+        """End with the plan."""
+        facts = self.facts
+        planned = PlannedRun(
+            limits=facts.limits,
+            disk_mb=limits.disk_mb(self.run, self.config, facts),
+            data=data_document(self.config, facts),
+            weights=facts.pretrained_fit,
+            normalisation=facts.normalisation,
+            planned=facts.planned,
+            phases=tuple(facts.phases()),
+        )
+        return Done(result=document_of(planned))

@@ -2,114 +2,158 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from edge_trgl.config.sections import RunConfig
-from edge_trgl.jobs.requests import CONVERT, PLAN, TRAIN, Nothing, PlanRequest, TrainRequest
+from edge_trgl.jobs.requests import CONVERT, PLAN, REPORT, TRAIN, Nothing, PlanRequest, ReportRequest, TrainRequest
 from edge_trgl.pipeline import limits
-from edge_trgl.pipeline.job_runner import JobRunner
-from edge_trgl.run.facts import RunFacts
-from edge_trgl.run.folder import Run
-from edge_trgl.runtime.errors import RESUME, DiskFullError, OverBudgetError
-from edge_trgl.runtime.memory.cgroup import CgroupUnavailableError, memory_cgroup
+from edge_trgl.pipeline.dialogue import Done, Next
+from edge_trgl.pipeline.planning import Planning, PlanningState
+from edge_trgl.run.facts import Result
+from edge_trgl.run.summary import summarise
+from edge_trgl.runtime.errors import RESUME, DiskFullError, EdgeTrglError, OverBudgetError, command
 from edge_trgl.runtime.memory.limits import Limits
+from edge_trgl.runtime.planner.plan import PlanStep
+from edge_trgl.runtime.storage import files
 
 ATTEMPTS = 3
 """Times that training may run out of memory or disk space without a commit in between."""
 
-Refusal = OverBudgetError | DiskFullError
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState(PlanningState):
+    """What training has to remember beside the database.
+
+    Attributes:
+        position: of the last commit when training was last started.
+        stuck: times that training has run out of something since that commit.
+        refusal: what it ran out of last, in a sentence.
+    """
+
+    position: int = 0
+    stuck: int = 0
+    refusal: str = ""
 
 
-class Training:
-    """Runs the job `train` of a planned run, as often as needed."""
+class Train(Planning[TrainingState]):
+    """Does what is left of planning and training, and writes summary and report; the result is the summary."""
 
-    def __init__(self, run: Run, config: RunConfig, facts: RunFacts, jobs: JobRunner) -> None:
-        self._run = run
-        self._config = config
-        self._facts = facts
-        self._jobs = jobs
+    state_type = TrainingState
 
-    def train(self) -> None:
-        """Train what is left of the run and evaluate it, within its limits.
+    def planned(self) -> Next:
+        """Copy the weights of a model that is built by its library, unless that is done."""
+        self._foresee_export()
+        if self.facts.planned.layout.built and not self.facts.modules():
+            return self.do(CONVERT, Nothing(), then=self.ready)
+        return self.ready()
 
-        Raises:
-            OverBudgetError: memory ran out `ATTEMPTS` times in a row without a commit in between.
-            DiskFullError: the same for disk space.
-        """
-        facts, stuck = self._facts, 0
-        if facts.planned.layout.built and not facts.modules():
-            self._jobs.do(CONVERT, Nothing())
-        limits.make_room(self._run, facts.planned.plan.disk_mb)
-        while not facts.is_trained:
-            position = facts.position()
-            try:
-                self._start()
-            except (OverBudgetError, DiskFullError) as refusal:
-                stuck = stuck + 1 if facts.position() == position else 1
-                try:
-                    self._go_on_with_less(refusal, stuck)
-                except DiskFullError as full:  # the disk may be too full even to store the event
-                    full.hint = self._space_hint()
-                    raise
+    def ready(self, _: None = None) -> Next:
+        """Make room on the disk, and train."""
+        limits.make_room(self.run, self.facts.planned.plan.disk_mb)
+        return self._train()
 
-    def _start(self) -> None:
-        facts = self._facts
+    def trained(self, _: Result) -> Next:
+        """Go on after training has ended well."""
+        self._note_cgroup()
+        return self._train()
+
+    def failed(self, error: EdgeTrglError) -> Next:
+        """Plan with less of what ran out; end with the error if it did so `ATTEMPTS` times without a commit."""
+        self._note_cgroup()
+        if not isinstance(error, (OverBudgetError, DiskFullError)):
+            raise error
+        stuck = self.state.stuck + 1 if self.facts.position() == self.state.position else 1
+        self.state = replace(self.state, stuck=stuck, refusal=error.message)
+        try:
+            return self._with_less(error)
+        except DiskFullError as full:  # the disk may be too full even to store the event
+            raise self._with_hint(full) from None
+
+    def replanned(self, answer: PlanStep) -> Next:
+        """Go on from the last commit with the new plan."""
+        text = f"{self.state.refusal}; {answer.changed or 'the plan stays: no other takes less'}"
+        try:
+            self.facts.add_event("restart", text)
+        except DiskFullError as full:
+            raise self._with_hint(full) from None
+        self.tell(f"{text}; going on from the last commit")
+        return self._train()
+
+    def no_plan(self, error: EdgeTrglError) -> Next:
+        """End, because there is no smaller plan."""
+        raise self._with_hint(error) if isinstance(error, DiskFullError) else error
+
+    def reported(self, _: None) -> Next:
+        """End with the summary."""
+        return Done(result=self.run.summary())
+
+    def _train(self) -> Next:
+        facts = self.facts
+        if facts.is_trained:
+            summary = summarise(self.config, facts, self.parent_mb)
+            files.write_durable(self.run.summary_file, [json.dumps(summary, indent=2).encode() + b"\n"])
+            return self.do(REPORT, ReportRequest(), then=self.reported)
+        self.state = replace(self.state, position=facts.position())
         facts.starts += 1
         if facts.starts > 1:
             facts.add_event("resume", f"start number {facts.starts}, from position {facts.position()}")
-        with self._cgroup() as cgroup:
-            self._jobs.do(TRAIN, TrainRequest(limits=facts.limits), cgroup=cgroup)
+        return self.do(
+            TRAIN,
+            TrainRequest(limits=facts.limits),
+            then=self.trained,
+            failed=self.failed,
+            cgroup=self._cgroup_name() if self.config.budget.cgroup else "",
+            cgroup_mb=facts.limits.memory_mb,
+        )
 
-    def _go_on_with_less(self, refusal: Refusal, stuck: int) -> None:
-        """Plan with less of what ran out; raise `refusal` if it did so `ATTEMPTS` times."""
-        if isinstance(refusal, DiskFullError):
+    def _with_less(self, refusal: OverBudgetError | DiskFullError) -> Next:
+        is_disk = isinstance(refusal, DiskFullError)
+        if is_disk:
             # Uncommitted files are lost anyway, and the database needs room for the event.
-            self._run.remove_uncommitted(self._facts)
-            limits.make_room(self._run, math.inf)
-        if stuck == ATTEMPTS:
-            self._facts.add_event("stop", f"{refusal.message}; {ATTEMPTS} times without progress")
+            self.run.remove_uncommitted(self.facts)
+            limits.make_room(self.run, math.inf)
+        if self.state.stuck == ATTEMPTS:
+            self.facts.add_event("stop", f"{refusal.message}; {ATTEMPTS} times without progress")
             raise refusal
         request = PlanRequest(
-            limits=Limits(budget_mb=self._facts.limits.budget_mb, disk_mb=self._disk_mb()),
-            refused="disk" if isinstance(refusal, DiskFullError) else "memory",
+            limits=Limits(budget_mb=self.facts.limits.budget_mb, disk_mb=self._allowed_disk_mb()),
+            refused="disk" if is_disk else "memory",
         )
-        changed = self._jobs.do(PLAN, request).result.changed
-        text = f"{refusal.message}; {changed or 'the plan stays: no other takes less'}"
-        self._facts.add_event("restart", text)
-        self._jobs.tell(f"{text}; going on from the last commit")
+        return self.do(PLAN, request, then=self.replanned, failed=self.no_plan)
 
-    def _disk_mb(self) -> float:
-        return limits.disk_mb(self._run, self._config, self._facts)
+    def _foresee_export(self) -> None:
+        """Warn before training if the budget may be too small to export the trained network."""
+        export_mb, budget_mb = math.ceil(self.facts.planned.export_mb), self.facts.limits.memory_mb
+        if export_mb > budget_mb and not self.facts.is_trained:
+            self.tell(
+                f"exporting the trained network may take {export_mb} MiB, more than the budget; "
+                f"to do it then: {command('resume', self.run.folder, '--budget-mb', export_mb, '--export')}"
+            )
 
-    def _space_hint(self) -> str:
-        missing_mb = math.ceil(self._facts.planned.plan.disk_mb - self._disk_mb())
-        where = f"the disk that holds {self._run.folder}"
+    def _allowed_disk_mb(self) -> float:
+        return limits.disk_mb(self.run, self.config, self.facts)
+
+    def _with_hint(self, full: DiskFullError) -> DiskFullError:
+        """The error with a hint that says how much is missing."""
+        missing_mb = math.ceil(self.facts.planned.plan.disk_mb - self._allowed_disk_mb())
+        where = f"the disk that holds {self.run.folder}"
         free = (
             f"free {missing_mb} MiB on {where}"
             if missing_mb > 0
             else f"free space, or raise the quota, on {where}"
         )
-        return f"What was committed is kept: {free}, then go on: {RESUME}"
+        full.hint = f"What was committed is kept: {free}, then go on: {RESUME}"
+        return full
 
-    @contextmanager
-    def _cgroup(self) -> Iterator[Path | None]:
-        """Create a memory cgroup with the budget as its limit; yield None if not configured or not possible."""
-        if not self._config.budget.cgroup:
-            yield None
-            return
-        try:
-            # Named after the run, so that the next start finds and replaces what a killed parent left behind.
-            name = f"edge-trgl-{zlib.crc32(str(self._run.folder.resolve()).encode()):08x}"
-            with memory_cgroup(self._facts.limits.memory_mb, name) as cgroup:
-                try:
-                    yield cgroup.path
-                finally:
-                    before_mb = self._facts.cgroup_peak_mb or 0.0
-                    self._facts.cgroup_peak_mb = max(cgroup.peak_mb() or 0.0, before_mb)
-        except CgroupUnavailableError as error:
-            self._jobs.warn("cgroup", f"no memory cgroup: {error}; the budget is kept by the process's own limit")
-            yield None
+    def _cgroup_name(self) -> str:
+        # Named after the run, so that the next start finds and replaces what a killed parent left behind.
+        return f"edge-trgl-{zlib.crc32(str(self.run.folder.resolve()).encode()):08x}"
+
+    def _note_cgroup(self) -> None:
+        ended = self.ended
+        if ended.cgroup_refused:
+            self.facts.add_event("cgroup", ended.cgroup_refused)
+        elif ended.cgroup_peak_mb is not None:
+            self.facts.cgroup_peak_mb = max(ended.cgroup_peak_mb, self.facts.cgroup_peak_mb or 0.0)

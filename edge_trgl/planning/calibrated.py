@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_trgl.runtime.memory.allocator import Allocator
+from edge_trgl.runtime.memory.allocator_settings import Allocator
 from edge_trgl.runtime.units import MIB
 
 if TYPE_CHECKING:  # choosing a plan loads no torch

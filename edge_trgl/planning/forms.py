@@ -20,7 +20,7 @@ from edge_trgl.planning.without_values import Choice
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.runtime.errors import UsageError
 from edge_trgl.runtime.memory import allocator
-from edge_trgl.runtime.memory.allocator import Allocator
+from edge_trgl.runtime.memory.allocator_settings import Allocator
 from edge_trgl.runtime.planner.candidates import NARROW
 from edge_trgl.runtime.planner.demand import FORWARD, Form, ModuleRow, Order
 from edge_trgl.runtime.storage.boundary_spec import record_bytes

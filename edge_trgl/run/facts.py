@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.data_summary import DataSummary
-from edge_trgl.runtime.memory.allocator import Allocator
+from edge_trgl.runtime.memory.allocator_settings import Allocator
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import Demand, Measurement
 from edge_trgl.runtime.planner.plan import Alternative, Plan, Traffic

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from edge_trgl.config import sources
 from edge_trgl.config.export_request import MODEL_FILE
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.run.facts import RunFacts
+from edge_trgl.run.lock import locked
 from edge_trgl.runtime.errors import StorageError, UsageError, command
 from edge_trgl.runtime.storage import files
 
@@ -132,25 +130,9 @@ class Run:
         """Return the path of the model in a smaller form, such as model.int8.onnx."""
         return self.onnx_file.with_suffix(f".{form}{self.onnx_file.suffix}")
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the run for this process: two training processes in one folder would destroy each other's files.
-
-        Raises:
-            UsageError: another process holds it.
-            StorageError: the folder cannot be written.
-        """
-        descriptor = files.open_file(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UsageError(
-                    f"{self.folder} is in use by another process", hint="Wait for it, or stop it first."
-                ) from None
-            yield
-        finally:
-            os.close(descriptor)
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the run for this process, see `lock.locked`."""
+        return locked(self.folder)
 
 
 def begin_or_continue(run_folder: Path, config: RunConfig) -> Run:

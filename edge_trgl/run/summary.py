@@ -7,17 +7,19 @@ from typing import Any
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.run.data_summary import augmentation_of
 from edge_trgl.run.facts import RunFacts
-from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.records import Document, to_json
 from edge_trgl.runtime.units import MIB
 
 
-def summarise(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
-    """Return the content of summary.json, which runtime/README.md describes."""
+def summarise(config: RunConfig, facts: RunFacts, parent_mb: float) -> dict[str, Any]:
+    """Return the content of summary.json, which runtime/README.md describes.
+
+    `parent_mb`: the peak of the parent process, in MiB.
+    """
     result, plan, layout = facts.result, facts.planned.plan, facts.planned.layout
     cgroup_mb, scores, work = facts.cgroup_peak_mb, to_json(result.scores), result.work
     # The parent's mark of now, which is an upper bound of its mark while that child ran.
-    together_mb = facts.highest_child_mb + high_water.peak_mb()
+    together_mb = facts.highest_child_mb + parent_mb
     peaks = [phase.peak_mb for phase in facts.phases()] + list(facts.progress.module_peaks.values())
     return {
         "schema": 1,

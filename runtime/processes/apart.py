@@ -10,12 +10,11 @@ import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from edge_trgl.runtime.errors import ERRORS, EdgeTrglError
+from edge_trgl.runtime.errors import EdgeTrglError, error_document, read_error
 
 T = TypeVar("T")
 
@@ -67,7 +66,7 @@ def _result(text: bytes) -> T:  # type: ignore[type-var]  # what the function in
         raise ApartError("a process of the command ended without a result")
     document = json.loads(text)
     if "error" in document:
-        raise ERRORS[document["error"]](document["message"], hint=document["hint"])
+        raise read_error(document["error"])
     value: T = document["value"]
     return value
 
@@ -81,14 +80,14 @@ def _answer(function: Callable[[], object], descriptor: int) -> NoReturn:
         try:
             document: dict[str, object] = {"value": function()}
         except EdgeTrglError as error:
-            # The parent knows the classes in ERRORS: a subclass travels as the nearest of them.
-            name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERRORS)
-            document = {"error": name, "message": error.message, "hint": error.hint}
+            document = {"error": error_document(error)}
         sys.stdout.flush()
         sys.stderr.flush()
         with os.fdopen(descriptor, "w") as stream:
             json.dump(document, stream)
     except BaseException:  # noqa: BLE001 - as the interpreter does
+        import traceback  # here, for its memory
+
         traceback.print_exc()
     finally:
         os._exit(0)

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from edge_trgl.runtime.errors import ERRORS, RESUME, OverBudgetError, StoppedError, UsageError
+from edge_trgl.runtime.errors import RESUME, OverBudgetError, StoppedError, UsageError, read_error
 from edge_trgl.runtime.memory import high_water
-from edge_trgl.runtime.memory.allocator import Allocator, allocator_environment
+from edge_trgl.runtime.memory.allocator_settings import Allocator, allocator_environment
 from edge_trgl.runtime.processes.messages import DESCRIPTOR
 
 CGROUP = "EDGE_TRGL_CGROUP"
@@ -167,7 +167,7 @@ def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exce
             stopped.exit_code = 128 + signal.SIGINT
         return stopped
     if error is not None:
-        return ERRORS[error["name"]](error["message"], hint=error["hint"])
+        return read_error(error)
     if code == -signal.SIGKILL:
         return OverBudgetError(
             "the training process was killed from outside, most likely by the kernel because memory ran out",

@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
-from edge_trgl.run.export_record import ExportRecord, Latencies, MethodScore, QuantisedFile, SmallerFile
+from edge_trgl.run.export_record import (
+    ChosenThresholds,
+    ExportRecord,
+    Latencies,
+    MethodScore,
+    QuantisedFile,
+    SmallerFile,
+    ValidationScores,
+    WrittenModels,
+)
 
+WRITTEN = WrittenModels(
+    exits=(3,), target="generic", batch=None, data=None, num_images=256, at_a_time=64, stages=()
+)
+CHOSEN = ChosenThresholds(
+    asked="0.9",
+    chosen_on="validation",
+    thresholds=(0.9,),
+    flops=(10, 10),
+    model_flops=20,
+    validation=ValidationScores(
+        accuracy=0.9,
+        compute_share=0.8,
+        num_images=256,
+        per_exit=(0.8, 0.9),
+        exits=(100, 156),
+        common=(),
+        searched=(),
+    ),
+    test=None,
+)
 EXPORTED = ExportRecord(
     num_images=256,
     max_abs_diff=1e-6,

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 from edge_trgl.config import sources
 from edge_trgl.jobs.requests import PREPARE, PrepareRequest
-from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import EdgeTrglError
-from edge_trgl.runtime.memory.allocator import Allocator
+from edge_trgl.runtime.memory.allocator_settings import Allocator
 from edge_trgl.runtime.planner.plan import Placement
-from edge_trgl.runtime.processes.supervisor import ChildCrashedError, library_settings
+from edge_trgl.runtime.processes.supervisor import ChildCrashedError, library_settings, run_child
+from edge_trgl.runtime.records import document_of
 from tools.bench.nets import GREEDY, NUM_HELD, ROWS, Net, Row
 from tools.common.intervals import median_ratio
 from tools.common.processes import CommandError, edge_trgl, output_of, watch
@@ -168,11 +168,9 @@ class Bench:
         )
         run = Run.create(self._folder(), config)
         if row.bare:
-            facts = run.facts()
-            JobRunner(run, config, facts, _unheard).do(PREPARE, PrepareRequest())
-            facts.close()
+            _prepare(run)
         else:
-            Pipeline(run, _unheard).plan()
+            Pipeline(run.folder, _unheard).plan()
         if row.placement is not None:
             _place(run, row.placement)
         return run
@@ -269,6 +267,11 @@ def _source(net: Net) -> str:
     """CIFAR-10 for large images where it is, the sample otherwise."""
     cache = Path(os.environ.get("EDGE_TRGL_DATA", "~/.cache/edge-trgl-data")).expanduser()
     return str(cache / "cifar10") if net.side and (cache / "cifar10").is_dir() else "sample"
+
+
+def _prepare(run: Run) -> None:
+    request = json.dumps(document_of(PrepareRequest()))
+    run_child(["-m", "edge_trgl.jobs", PREPARE.name, str(run.folder), request], on_message=_unheard)
 
 
 def _unheard(message: Mapping[str, Any]) -> None:

@@ -11,8 +11,10 @@ from edge_trgl.deploy.network import Network
 from edge_trgl.deploy.providers import ABSENT, NAMES, load_runtime
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.run.export_record import ExportRecord
 from edge_trgl.run.exported_files import export_document
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.records import read_record
 from tools.cuda.checks import Result, Setting
 from tools.cuda.refusal import finished
 
@@ -26,7 +28,7 @@ NUM_IMAGES = 64
 def export(setting: Setting) -> Result:
     """Export as the product does, which checks the file on the CPU; then the GPU's answers against the CPU's."""
     run = finished(setting)
-    document = export_document(Pipeline(run, lambda message: None).export())
+    document = export_document(read_record(ExportRecord, Pipeline(run.folder, lambda message: None).export()))
     there = NAMES["cuda"] in load_runtime().get_available_providers()
     provider = "cuda" if there and setting.device == "cuda" else "cpu"
     images = _images(run)

@@ -14,11 +14,13 @@ from edge_trgl.config import sources
 from edge_trgl.engine import process_setup, training
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.pipeline.pipeline import Pipeline
+from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.device import THIS_MACHINE, Cuda, Machine, ThisMachine
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes.supervisor import Message
+from edge_trgl.runtime.records import read_record
 from edge_trgl.runtime.units import MIB
 from tools.common import kernel
 from tools.cuda.checks import Result, Setting
@@ -101,7 +103,7 @@ def memory_check(setting: Setting) -> Result:
     name = {"model": {"name": "km-10-1", "width": 64}, "train": {"batch_size": 128}}
     layers = [sections(setting, setting.device), {} if setting.quick else name, {"budget": {"probe": True}}]
     run = Run.create(setting.scratch / "memory", sources.resolve(*layers))
-    planned = Pipeline(run, _unheard).plan()
+    planned = read_record(PlannedRun, Pipeline(run.folder, _unheard).plan())
     opened, machine = _opened(run, setting.device)
     process_setup.begin(opened.device, Limits(budget_mb=PLENTY_MB), others_mb=0.0)
     result = training.train(opened, limits=planned.limits, others_mb=0.0)

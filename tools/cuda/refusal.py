@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 from unittest.mock import patch
 
 from edge_trgl.config import sources
-from edge_trgl.jobs.requests import TRAIN, Job
-from edge_trgl.pipeline import pipeline
-from edge_trgl.pipeline.job_runner import JobRunner
+from edge_trgl.jobs.requests import TRAIN
+from edge_trgl.pipeline import turns
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.processes.supervisor import Message, Outcome, run_child
@@ -20,45 +17,40 @@ from edge_trgl.runtime.records import to_json
 from tools.cuda.checks import Result, Setting
 from tools.cuda.runs import sections
 
-Q = TypeVar("Q")
-R = TypeVar("R")
-
 TIGHT = ("-m", "tools.cuda.tight")
-
-
-class Refused(JobRunner):
-    """Starts jobs; the first training process is refused what its first step asks for."""
-
-    planned_mb: ClassVar[list[float]] = []
-
-    def start(self, job: Job[Q, R], request: Q, cgroup: Path | None) -> Outcome:
-        """As in the product, but for the first training process."""
-        if job is not TRAIN or self.planned_mb:
-            return super().start(job, request, cgroup)
-        self.planned_mb.append(self._facts.planned.plan.peak_mb)
-        return run_child(
-            [*TIGHT, job.name, str(self._run.folder), json.dumps(to_json(request))],
-            on_message=self._listener,
-            threads=self._config.train.threads,
-            allocator=self._facts.counted.allocator,
-        )
 
 
 def refusal(setting: Setting) -> Result:
     """A run whose plan has all modules in memory, refused once by the allocator itself."""
-    run = _new_run(setting)
-    Refused.planned_mb.clear()
-    with patch.object(pipeline, "JobRunner", Refused):
-        Pipeline(run, _unheard).train()
+    run, planned_mb = _new_run(setting), list[float]()
+
+    def run_once_refused(arguments: Sequence[str], **options: Any) -> Outcome:
+        """As in the product, but the first training process is refused what its first step asks for."""
+        _, _, job, *rest = arguments
+        if job != TRAIN.name or planned_mb:
+            return run_child(arguments, **options)
+        planned_mb.append(_planned_mb(run))
+        return run_child([*TIGHT, job, *rest], **options)
+
+    with patch.object(turns, "run_child", run_once_refused):
+        Pipeline(run.folder, _unheard).train()
     facts = run.facts()
     found = {
         "starts": facts.starts,
         "events": [{"kind": event.kind, "text": event.text} for event in facts.events()],
-        "planned_mb": [*Refused.planned_mb, facts.planned.plan.peak_mb],
+        "planned_mb": [*planned_mb, facts.planned.plan.peak_mb],
         "scores": to_json(facts.result.scores) if facts.is_trained else None,
     }
     facts.close()
     return judge_refusal(found)
+
+
+def _planned_mb(run: Run) -> float:
+    facts = run.facts()
+    try:
+        return facts.planned.plan.peak_mb
+    finally:
+        facts.close()
 
 
 def judge_refusal(found: Mapping[str, Any]) -> Result:
@@ -80,7 +72,7 @@ def finished(setting: Setting) -> Run:
     run = Run.open(folder) if (folder / "run.toml").is_file() else None
     if run is None or run.summary() is None:
         run = _new_run(replace(setting, scratch=setting.scratch / "again"))
-        Pipeline(run, _unheard).train()
+        Pipeline(run.folder, _unheard).train()
     return run
 
 

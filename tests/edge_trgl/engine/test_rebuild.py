@@ -125,7 +125,7 @@ def test_what_trained_modules_handed_on_cannot_come_back(plan_run, stop_at):
     assert raised.value.exit_code == 5
     assert path.exists()
     with pytest.raises(StorageError, match="'stream1' is damaged"):
-        Pipeline(run, lambda message: None).train()
+        Pipeline(run.folder, lambda message: None).train()
 
 
 def test_a_boundary_that_is_damaged_again_ends_the_run(plan_run, stop_at, monkeypatch):

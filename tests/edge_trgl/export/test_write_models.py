@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 from exported_runs import deploy, logits_of, run_file
+from made_up_jobs import make_up
 from nearness import SMALL, assert_near, scale_of
 from plans import PLENTY
 
@@ -24,7 +25,6 @@ from edge_trgl.export.compare import comparison
 from edge_trgl.export.onnx_file import onnx_file
 from edge_trgl.export.write_models import write_models
 from edge_trgl.jobs.requests import EXPORT
-from edge_trgl.pipeline.job_runner import JobRunner
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.export_record import FileRecord
 from edge_trgl.run.exported_files import read_export
@@ -237,7 +237,7 @@ def test_a_check_that_is_cut_leaves_the_old_model(trained, monkeypatch):
 
 
 def test_an_export_that_is_stopped_leaves_nothing_half_done(trained, monkeypatch):
-    def stopped(jobs, job, request):
+    def stopped(job, request):
         assert job is EXPORT
         for name in ("model.onnx.new", "model.onnx.data.new", "model.int8.onnx.new", "model.fp16.onnx.data2.new"):
             (trained.folder / name).write_bytes(b"half")
@@ -245,22 +245,22 @@ def test_an_export_that_is_stopped_leaves_nothing_half_done(trained, monkeypatch
 
     deploy(trained)
     before = {path.name for path in trained.folder.iterdir()}
-    monkeypatch.setattr(JobRunner, "do", stopped)
+    make_up(monkeypatch, stopped)
     with pytest.raises(StoppedError):
-        Pipeline(trained, lambda message: None).export()
+        Pipeline(trained.folder, lambda message: None).export()
     assert {path.name for path in trained.folder.iterdir()} == before
 
 
 def test_an_export_that_is_refused_memory_tells_the_budget(trained, monkeypatch):
-    def refused(jobs, job, request):
+    def refused(job, request):
         raise OverBudgetError("an allocation was refused")
 
     facts = trained.facts()
     facts.limits = Limits(budget_mb=321.0)
     facts.close()
-    monkeypatch.setattr(JobRunner, "do", refused)
+    make_up(monkeypatch, refused)
     with pytest.raises(OverBudgetError, match="exporting took more than the budget of 321 MiB") as caught:
-        Pipeline(trained, lambda message: None).export()
+        Pipeline(trained.folder, lambda message: None).export()
     assert f"resume {trained.folder} --budget-mb 354 --export" in caught.value.hint
 
 

@@ -77,7 +77,7 @@ class Filler:
 
 
 def pipeline_of(folder, listener, *settings):
-    return Pipeline(Run.create(folder, resolve(TINY, LONG, *settings)), listener)
+    return Pipeline(Run.create(folder, resolve(TINY, LONG, *settings)).folder, listener)
 
 
 @pytest.fixture
@@ -106,9 +106,9 @@ def events(run, kind):
 
 def planned(pipeline, place, placement):
     """Has the pipeline's run a plan with its boundaries at `placement`; returns that plan's MiB on the disk."""
-    facts = pipeline.run.facts()
+    facts = Run(pipeline.folder).facts()
     pipeline.plan()
-    place(pipeline.run, placement)
+    place(Run(pipeline.folder), placement)
     disk_mb = facts.planned.plan.disk_mb
     facts.close()
     return disk_mb
@@ -145,12 +145,12 @@ def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(
     assert summary["restarts"] >= 1
     assert summary["lossy"] == []
     # While the disk still fills up, there may seem to be room.
-    told = next(text for text in events(pipeline.run, "restart") if " -> " in text)
+    told = next(text for text in events(Run(pipeline.folder), "restart") if " -> " in text)
     assert "the disk is full" in told
     before, after = told.split(" -> ")
     assert ("boundaries on disk" in before, "boundaries in memory" in after) == (True, True)
     assert any(text.startswith(told) for text in pipeline.listener.warnings)
-    assert pipeline.run.facts().planned.plan.disk_mb <= left_mb
+    assert Run(pipeline.folder).facts().planned.plan.disk_mb <= left_mb
     pipeline.listener.filler.let_go()
 
 
@@ -158,13 +158,13 @@ def test_in_parallel_training_what_has_no_room_on_the_disk_stays_in_memory(
 def test_in_sequential_training_it_waits_for_room_and_goes_on(undisturbed_of, small_disk, forked_jobs):
     undisturbed = undisturbed_of(SEQUENTIAL)
     pipeline = pipeline_of(small_disk / "run", quiet, SEQUENTIAL)
-    facts = pipeline.run.facts()
+    facts = Run(pipeline.folder).facts()
     pipeline.plan()
     pipeline.listener = Witness(Filler(small_disk, facts.planned.plan.disk_mb - 1.2), let_go_at=ATTEMPTS - 1)
     summary = pipeline.train()
     assert summary["weights_sha256"] == undisturbed.sha256
     assert summary["restarts"] == ATTEMPTS - 1
-    assert all("the plan stays" in text for text in events(pipeline.run, "restart"))
+    assert all("the plan stays" in text for text in events(Run(pipeline.folder), "restart"))
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_without_room_it_stops_says_how_much_is_missing_and_can_be_resumed(
 ):
     undisturbed = undisturbed_of(SEQUENTIAL)
     pipeline = pipeline_of(small_disk / "run", quiet, SEQUENTIAL)
-    facts = pipeline.run.facts()
+    facts = Run(pipeline.folder).facts()
     pipeline.plan()
     filler = Filler(small_disk, facts.planned.plan.disk_mb - 1.2)
     pipeline.listener = Witness(filler)
@@ -183,12 +183,12 @@ def test_without_room_it_stops_says_how_much_is_missing_and_can_be_resumed(
     assert re.search(
         r"free [123] MiB on the disk that holds .*/run, then go on: edge-trgl resume", caught.value.hint
     )
-    assert f"{ATTEMPTS} times without progress" in events(pipeline.run, "stop")[0]
+    assert f"{ATTEMPTS} times without progress" in events(Run(pipeline.folder), "stop")[0]
     # Before it starts again, what is free is held against the plan.
     with pytest.raises(DoesNotFitError, match=r"does not fit \d+ MiB of the disk"):
-        Pipeline(Run.open(pipeline.run.folder), quiet).train()
+        Pipeline(pipeline.folder, quiet).train()
     filler.let_go()
-    resumed = Pipeline(Run.open(pipeline.run.folder), quiet).train()
+    resumed = Pipeline(pipeline.folder, quiet).train()
     assert resumed["weights_sha256"] == undisturbed.sha256
 
 

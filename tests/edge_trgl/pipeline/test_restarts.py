@@ -8,15 +8,13 @@ import sys
 from dataclasses import replace
 
 import pytest
+from made_up_jobs import make_up
 
 from edge_trgl.config.sources import resolve
-from edge_trgl.pipeline.job_runner import Done, JobRunner
 from edge_trgl.pipeline.pipeline import Pipeline
-from edge_trgl.pipeline.planning import Planning
 from edge_trgl.pipeline.training import ATTEMPTS
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import OverBudgetError
-from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import REFUSED, Measurement
 from edge_trgl.runtime.planner.plan import PlanStep
 from tests.conftest import TINY, flat
@@ -36,8 +34,7 @@ def undisturbed(trained_copy):
 
 
 def pipeline_of(folder, listener, *settings):
-    run = Run.create(folder, resolve(TINY, LONG, *settings))
-    return Pipeline(run, listener)
+    return Pipeline(Run.create(folder, resolve(TINY, LONG, *settings)).folder, listener)
 
 
 class Killer:
@@ -72,7 +69,7 @@ def test_a_killed_worker_is_started_again_and_the_weights_stay_the_same(tmp_path
     assert summary["weights_sha256"] == undisturbed.sha256
     assert summary["restarts"] == 2
     assert summary["lossy"] == []
-    told = events(pipeline.run, "restart")
+    told = events(Run(pipeline.folder), "restart")
     assert len(told) == 2
     assert all("killed from outside" in text for text in told)
     assert "->" in told[0]  # a plan of less memory
@@ -86,9 +83,9 @@ def test_without_progress_it_stops_and_can_be_resumed(tmp_path, undisturbed, for
     with pytest.raises(OverBudgetError) as caught:
         pipeline.train()
     assert caught.value.exit_code == 6
-    assert "3 times without progress" in events(pipeline.run, "stop")[0]
-    assert len(events(pipeline.run, "restart")) == ATTEMPTS - 1
-    resumed = Pipeline(Run.open(pipeline.run.folder), Killer(0, forked_jobs)).train()
+    assert "3 times without progress" in events(Run(pipeline.folder), "stop")[0]
+    assert len(events(Run(pipeline.folder), "restart")) == ATTEMPTS - 1
+    resumed = Pipeline(pipeline.folder, Killer(0, forked_jobs)).train()
     assert resumed["weights_sha256"] == undisturbed.sha256
 
 
@@ -99,16 +96,9 @@ def test_what_one_budget_had_no_room_for_is_tried_again_under_another(plan_run, 
     facts.measured = {"a": REFUSED, "b": accepted}
     larger = replace(facts.planned.plan, floor_mb=1000.0)
     facts.planned = replace(facts.planned, plan=larger)
-    asked = []
-
-    def do(self, job, request):
-        asked.append((job.name, request.limits.budget_mb))
-        return Done(result=PlanStep(), peak_mb=1.0)
-
-    monkeypatch.setattr(JobRunner, "do", do)
-    jobs = JobRunner(run, run.config(), facts, lambda message: None)
-    assert Planning(run, run.config(), facts, jobs).plan(Limits()).budget_mb == 900
-    assert asked == [("plan", 900)]
+    asked = make_up(monkeypatch, lambda job, request: PlanStep())
+    assert Pipeline(run.folder, lambda message: None).plan()["limits"]["budget_mb"] == 900
+    assert [(name, request.limits.budget_mb) for name, request in asked] == [("plan", 900)]
     assert facts.measured == {"b": accepted}
     facts.close()
 

@@ -12,16 +12,17 @@ import time
 
 import numpy as np
 import pytest
+from made_up_jobs import make_up
 from PIL import Image
 from preloaded import command
 
 from edge_trgl.config.sources import resolve
-from edge_trgl.jobs.requests import PREPARE
+from edge_trgl.jobs.requests import PREPARE, PrepareResult
 from edge_trgl.pipeline import limits
-from edge_trgl.pipeline.job_runner import Done, JobRunner
+from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.run.data_summary import DataSummary, Sizes
 from edge_trgl.run.folder import DATASET, Run
-from edge_trgl.runtime.errors import InputError
+from edge_trgl.runtime.errors import InputError, StoppedError
 from edge_trgl.runtime.storage import disk_space
 from edge_trgl.runtime.storage.link_cache import LinkCache
 from edge_trgl.runtime.units import MIB
@@ -162,16 +163,6 @@ def test_ctrl_c_while_decoding(tmp_path, photos):
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 
 
-@pytest.fixture
-def runner(tmp_path, monkeypatch):
-    """The jobs of a run in tmp_path/runs whose `prepare` gives the fingerprint that the test sets."""
-    monkeypatch.chdir(tmp_path)
-    run = Run.create(tmp_path / "runs" / "0001", resolve({"data": {"source": "photos"}}))
-    facts = run.facts()
-    yield JobRunner(run, run.config(), facts, lambda message: None)
-    facts.close()
-
-
 SUMMARY = DataSummary(
     source="photos",
     format="image folders",
@@ -188,24 +179,30 @@ SUMMARY = DataSummary(
 )
 
 
-def test_a_run_is_not_continued_with_other_data(runner, tmp_path, monkeypatch):
-    def do(self, job, request):
-        assert job is PREPARE
-        assert request.cache == "runs/.prepared"
-        result = PREPARE.result(decoded=True, summary=SUMMARY, fingerprint=found, reused=False, damage="")
-        return Done(result=result, peak_mb=1.0)
+def test_a_run_is_not_continued_with_other_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run.create(tmp_path / "runs" / "0001", resolve({"data": {"source": "photos"}}))
 
-    monkeypatch.setattr(JobRunner, "do", do)
+    def answer(job, request):
+        if job is not PREPARE:
+            raise StoppedError("the data are prepared")
+        assert request.cache == "runs/.prepared"
+        return PrepareResult(decoded=True, summary=SUMMARY, fingerprint=found, reused=False, damage="")
+
+    def prepare():
+        with pytest.raises(StoppedError):
+            Pipeline(run.folder, lambda message: None).plan()
+
+    make_up(monkeypatch, answer)
     found = "first"
-    runner.prepare()
-    runner.prepare()
-    data = tmp_path / "runs" / "0001" / "data"
-    data.mkdir()
-    (data / DATASET).write_text("{}")
+    prepare()
+    prepare()
     found = "second"
     with pytest.raises(InputError, match=r"photos has changed since .*0001 was begun"):
-        runner.prepare()
-    assert not (data / DATASET).exists()
+        Pipeline(run.folder, lambda message: None).plan()
+    facts = run.facts()
+    assert facts.fingerprint == "first"
+    facts.close()
 
 
 def test_kept_data_count_as_free_and_make_room(tmp_path, monkeypatch):

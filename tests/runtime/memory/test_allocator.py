@@ -7,7 +7,7 @@ import ctypes
 import own_process
 import pytest
 
-from edge_trgl.runtime.memory.allocator import allocator_environment
+from edge_trgl.runtime.memory.allocator_settings import allocator_environment
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")

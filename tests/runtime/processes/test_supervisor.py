@@ -14,7 +14,7 @@ import pytest
 
 from edge_trgl.runtime.errors import ERRORS, OverBudgetError, StoppedError, UsageError
 from edge_trgl.runtime.memory import high_water
-from edge_trgl.runtime.memory.allocator import allocator_environment
+from edge_trgl.runtime.memory.allocator_settings import allocator_environment
 from edge_trgl.runtime.processes import processor
 from edge_trgl.runtime.processes.supervisor import SPINS, ChildCrashedError, run_child
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from made_up_jobs import make_up
 from nearness import SMALL, assert_near, scale_of
 from plans import PLENTY
 
@@ -24,8 +25,7 @@ from edge_trgl.export.write_models import write_models
 from edge_trgl.jobs import calibrate as calibrate_job
 from edge_trgl.jobs import export as export_job
 from edge_trgl.jobs.requests import CALIBRATE, CHECK, EXPORT
-from edge_trgl.pipeline.exporting import ExportOptions
-from edge_trgl.pipeline.job_runner import Done, JobRunner
+from edge_trgl.pipeline.options import ExportOptions
 from edge_trgl.pipeline.pipeline import Pipeline
 from edge_trgl.report.gather import gather
 from edge_trgl.runtime.errors import ExportRejectedError, StoppedError, UsageError
@@ -246,14 +246,14 @@ def contents(run):
 
 
 def test_an_export_that_is_stopped_leaves_the_old_stages(trained, monkeypatch):
-    def stopped(jobs, job, request):
+    def stopped(job, request):
         if job is CHECK:
             raise StoppedError("stopped")
         entry = {EXPORT: export_job, CALIBRATE: calibrate_job}[job]
-        return Done(result=entry.run(trained, request), peak_mb=1.0)
+        return entry.run(trained, request)
 
-    monkeypatch.setattr(JobRunner, "do", stopped)
-    pipeline = Pipeline(trained, lambda message: None)
+    make_up(monkeypatch, stopped)
+    pipeline = Pipeline(trained.folder, lambda message: None)
     facts = trained.facts()
     facts.limits = LIMITS["limits"]
     facts.close()
@@ -299,9 +299,9 @@ def cut_at(name, files):
     [({"stages": "2,3"}, "--stages goes with --exits"), ({"exits": "2"}, "--exits must be a probability")],
 )
 def test_mistakes_are_told_before_anything_is_done(trained, monkeypatch, options, message):
-    monkeypatch.setattr(JobRunner, "do", lambda *arguments: pytest.fail("a job was started"))
+    make_up(monkeypatch, lambda job, request: pytest.fail("a job was started"))
     with pytest.raises(UsageError, match=message):
-        Pipeline(trained, lambda told: None).export(ExportOptions(**options))
+        Pipeline(trained.folder, lambda told: None).export(ExportOptions(**options))
 
 
 def test_calibrating_loads_no_torch():

@@ -332,9 +332,9 @@ class TestTrained:
         model = {"model": {"name": f"{user_models}:small"}, "train": {"epochs": "1"}, "data": {"limit": 100}}
         # This process is the parent of the jobs, and its memory counts.
         config = resolve({**model, "budget": {"mb": "auto", "probe": False}})
-        pipeline = Pipeline(Run.create(tmp_path / "run", config), lambda message: None)
-        pipeline.train()
-        facts = pipeline.run.facts()
+        run = Run.create(tmp_path / "run", config)
+        Pipeline(run.folder, lambda message: None).train()
+        facts = run.facts()
         assert [phase.name for phase in facts.phases()].count("cut") == 1
         assert len(Net.from_document(facts.net).blocks) == 3
 
