@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +139,8 @@ def require_package(package: str, purpose: str) -> None:
     Raises:
         UsageError: with the command that installs it.
     """
+    from importlib.util import find_spec  # here, for its memory: a run is begun once
+
     if find_spec(package) is None:
         raise _missing(package, purpose)
 

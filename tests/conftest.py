@@ -16,7 +16,6 @@ import hypothesis
 import preloaded
 import pytest
 from plans import PLENTY, change_plan, lay_out
-from preloaded import Forked
 
 from edge_trgl.config.sources import resolve
 from edge_trgl.data import prepare as preparation
@@ -30,6 +29,7 @@ from edge_trgl.runtime.memory import counters, guard, high_water
 from edge_trgl.runtime.memory.counters import Usage
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes import supervisor
+from edge_trgl.runtime.processes.supervisor import Child
 
 # Before torch is loaded, here and in the processes that tests start: each core has a worker of its own already.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -216,11 +216,11 @@ def trained_copy(tmp_path: Path, _trained_once: Callable[..., Trained]) -> Calla
 
 
 @pytest.fixture
-def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> list[Forked]:
+def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
     """The jobs of a pipeline in this process, as they start: forked from it, and telling of all their progress."""
     jobs = []
 
-    def started(*arguments: Any) -> tuple[Forked, TextIO]:
+    def started(*arguments: Any) -> tuple[Child, TextIO]:
         job, messages = preloaded.started(*arguments)
         jobs.append(job)
         return job, messages

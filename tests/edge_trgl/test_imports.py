@@ -33,6 +33,41 @@ def test_the_parent_is_light(statement):
     assert not loaded_by(statement) & (heavy | openssl)
 
 
+RUN = """
+import sys
+from edge_trgl.cli.app import main
+from edge_trgl.pipeline import turns
+from edge_trgl.runtime.errors import StoppedError, error_document
+
+def run_job(call, listener):
+    print("job", call.job)
+    return turns.Ended(error=error_document(StoppedError("stopped")))
+
+turns.run_job = run_job
+sys.argv = ["edge-trgl", "train", "--run", "run", "--budget-mb", "100"]
+try:
+    main()
+except SystemExit as end:
+    print("ended with", end.code)
+"""
+"""A command whose first job is stopped."""
+
+
+def test_what_stays_beside_the_jobs_is_small(tmp_path, monkeypatch):
+    """Reading the command line, deciding and printing take up to 4 MiB each, and happen in other processes."""
+    monkeypatch.chdir(tmp_path)
+    loaded = loaded_by(RUN)
+    libraries = {"click", "psutil", "sqlite3", "tomllib", "tomli_w", "xxhash", "hashlib", "numpy", "torch"}
+    parts = {"ctypes", "difflib", "logging", "shutil", "subprocess", "threading", "traceback", "zlib"}
+    assert not loaded & (libraries | parts)
+    ours = {name for name in loaded if name.startswith("edge_trgl.")}
+    rooms = {name.rpartition(".")[0] for name in ours} - {"edge_trgl"}
+    assert "edge_trgl.pipeline.turns" in ours
+    assert "edge_trgl.pipeline.dialogue" not in ours
+    assert not ours & {"edge_trgl.run.facts", "edge_trgl.run.folder", "edge_trgl.config.sections"}
+    assert not rooms & {"edge_trgl.jobs", "edge_trgl.runtime.planner", "edge_trgl.runtime.storage"}
+
+
 @pytest.mark.slow
 def test_the_training_process_is_minimal():
     unwanted = {"torch._dynamo", "sympy", "torchvision", "onnx", "matplotlib", "PIL", "jinja2", "click"}

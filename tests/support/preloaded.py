@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TextIO
 
 from edge_trgl.runtime.processes import supervisor
+from edge_trgl.runtime.processes.supervisor import Child
 from edge_trgl.runtime.records import document_of
 
 # Not a fork of the suite's own process, which has threads and grows from test to test.
@@ -47,7 +48,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), errors.read_text())
 
 
-def started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, str]]) -> tuple[Forked, TextIO]:
+def started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, str]]) -> tuple[Child, TextIO]:
     """Start a child as `supervisor._started` does, but by a fork of this process."""
     for module in _MODULES:
         importlib.import_module(module)
@@ -60,29 +61,7 @@ def started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, 
         os.dup2(2, 1)
         _leave(arguments[2:])
     os.close(writing)
-    return Forked(pid), os.fdopen(reading, encoding="utf-8")
-
-
-class Forked:
-    """A forked child with the part of the interface of `subprocess.Popen` that `supervisor` uses."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal, unless the child has ended."""
-        if self.returncode is None:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self.send_signal(signal.SIGKILL)
-
-    def wait(self) -> None:
-        """Wait until the child has ended."""
-        if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    return Child(pid), os.fdopen(reading, encoding="utf-8")
 
 
 def _job(arguments: Sequence[str], errors: Path) -> None:
@@ -95,7 +74,7 @@ def _command(folder: Path, arguments: Sequence[str], out: Path, errors: Path) ->
 
     _become([(out, os.O_CREAT | os.O_WRONLY, 1), (errors, os.O_CREAT | os.O_WRONLY, 2)])
     os.chdir(folder)
-    supervisor._started = started  # type: ignore[assignment]
+    supervisor._started = started
     sys.argv = ["edge-trgl", *arguments]
     main()
 
