@@ -67,7 +67,7 @@ class Ledger:
             StoppedError: a signal asked for it; the same.
         """
         self._position = position
-        peak_mb = self.meter.read()
+        peak_mb = self.meter.last
         used_mb = peak_mb + self.policy.others_mb + self.device.memory_mb()
         self._count(visit, local, used_mb)
         self._samples.after_visit(visit, peak_mb, self.device.memory_mb())

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 from torch import Tensor
 
 from edge_trgl.engine.batches import Feed, Samples
@@ -61,11 +60,8 @@ def walk(visits: Iterable[Visit], context: EngineContext, after: AfterVisit, *, 
 
     `after` commits when its policy says so; an exception from it ends the walk, and the last commit stays.
     """
-    for position, visit, upcoming in _looking_ahead(visits, start):
-        local = context.modules.open(visit.module, upcoming)
-        following = next((module for module in upcoming if module != visit.module), None)
-        if context.prefetch and following is not None:
-            context.modules.prefetch(following, beside=visit.module, upcoming=upcoming)
+    for position, visit, window in _looking_ahead(visits, start):
+        local = _open(visit, window, context)
         with context.meter.phase():
             for batch in range(visit.span.start, visit.span.stop):
                 samples = context.feed.samples(visit.span, batch)
@@ -79,6 +75,18 @@ def walk(visits: Iterable[Visit], context: EngineContext, after: AfterVisit, *, 
                 context.activations.drop(name)
         after(position + 1, visit, local)
         del local  # else it stays in memory while the next module is made
+
+
+def _open(visit: Visit, window: Iterable[tuple[int, Visit]], context: EngineContext) -> LocalModule:
+    """Return the visit's module, and begin to read the one that follows it in `window` if the plan says so."""
+    if not context.prefetch and visit.module in context.modules:
+        return context.modules.open(visit.module)
+    upcoming = _distinct(window)
+    local = context.modules.open(visit.module, upcoming)
+    following = next((module for module in upcoming if module != visit.module), None)
+    if context.prefetch and following is not None:
+        context.modules.prefetch(following, beside=visit.module, upcoming=upcoming)
+    return local
 
 
 def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, context: EngineContext) -> None:
@@ -142,25 +150,27 @@ def _writer(
     if boundary.name not in context.activations:
         context.activations.create(context.spec_of(boundary))
     stored = context.activations.get(boundary.name)
-    waiting = iter(samples)
+    taken = 0
 
     def emit(out: Tensor) -> None:
-        part = np.fromiter(islice(waiting, len(out)), dtype=np.int64, count=len(out))
+        nonlocal taken
+        part = samples[taken : taken + len(out)]
+        taken += len(out)
         stored.append(part, out, copy=visit.span.epoch % boundary.copies)
 
     return emit
 
 
-def _looking_ahead(visits: Iterable[Visit], start: int) -> Iterator[tuple[int, Visit, list[int]]]:
-    """Yield each visit from `start` on: position, visit, and the distinct modules that follow, nearest first."""
+def _looking_ahead(visits: Iterable[Visit], start: int) -> Iterator[tuple[int, Visit, deque[tuple[int, Visit]]]]:
+    """Yield each visit from `start` on: position, visit, and those that follow it, until the next is taken."""
     numbered = enumerate(islice(visits, start, None), start)
     window: deque[tuple[int, Visit]] = deque()
     for position, visit in numbered:
         window.append((position, visit))
         if len(window) > LOOKAHEAD:
-            yield *window.popleft(), _distinct(window)
+            yield *window.popleft(), window
     while window:
-        yield *window.popleft(), _distinct(window)
+        yield *window.popleft(), window
 
 
 LOOKAHEAD = 256
@@ -168,4 +178,5 @@ LOOKAHEAD = 256
 
 
 def _distinct(window: Iterable[tuple[int, Visit]]) -> list[int]:
+    """Return the modules of these visits, nearest first."""
     return list(dict.fromkeys(visit.module for _, visit in window))

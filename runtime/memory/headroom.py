@@ -21,6 +21,7 @@ class Headroom:
         self._limit_mb = limit_mb
         self._fragmentation_mb = fragmentation_mb
         self._last_mb = 0.0
+        self._faults = -1
 
     def before(self, work_mb: float) -> None:
         """Prepare for a step whose tensors take `work_mb` MiB.
@@ -33,8 +34,11 @@ class Headroom:
 
     def after(self) -> None:
         """Prepare for another step like the last one."""
-        allocator.no_huge_pages_in_heap()
-        self._ensure(self._fragmentation_mb)
+        faults = counters.page_faults()
+        if faults != self._faults:  # else nothing has grown since the last step
+            self._faults = faults
+            allocator.no_huge_pages_in_heap()
+            self._ensure(self._fragmentation_mb)
 
     def _ensure(self, needed_mb: float) -> None:
         """Trim the heap if less than `needed_mb` MiB are left below the limit."""

@@ -106,12 +106,13 @@ class ActivationStore:
     def drop(self, name: str) -> None:
         """Remove a boundary; a file that a commit has named is kept until the `sweep` after the next commit."""
         boundary = self.get(name)
+        has_file = boundary.has_file
         del self._live[name]
         boundary.close()
         self._shared.buffers.let_go(other.spec for other in self._live.values())
         if boundary.is_committed:
             self._dropped.append(boundary.path)
-        else:
+        elif has_file:
             files.remove(boundary.path)
 
     def commit(self) -> list[BoundaryRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from edge_trgl.runtime.storage.boundary_index import Index, Rows, Samples
 from edge_trgl.runtime.storage.boundary_spec import WINDOW_CHUNKS, BoundaryRecord, BoundarySpec
 from edge_trgl.runtime.storage.read_buffers import ReadBuffers
 from edge_trgl.runtime.storage.record_codec import decoded, empty_rows, encoded, store
-from edge_trgl.runtime.storage.record_file import DAMAGED_HINT, RecordFile, Traffic, runs_of
+from edge_trgl.runtime.storage.record_file import DAMAGED_HINT, RecordFile, Traffic
 from edge_trgl.runtime.storage.safetensors_file import bytes_of
 from edge_trgl.runtime.storage.stored_rows import StoredRows
 
@@ -49,6 +50,11 @@ class Boundary:
         self._memory = empty_rows(spec, spec.num_records) if spec.in_memory else None
 
     @property
+    def has_file(self) -> bool:
+        """Whether its file was made and is open."""
+        return self._stored is not None
+
+    @property
     def num_written(self) -> tuple[int, ...]:
         """Number of records appended so far, by copy."""
         return tuple(self._index.counts)
@@ -72,7 +78,7 @@ class Boundary:
         else:
             assert self._stored is not None
             self._stored.write(first, bytes_of(encoded(values, self.spec)))
-        self._index.append(samples, copy)
+        self._index.append(first, samples, copy)
 
     @property
     def window(self) -> int:
@@ -114,8 +120,9 @@ class Boundary:
         return decoded(records, self.spec)
 
     def _remembered(self, memory: Tensor, rows: Rows) -> Tensor:
-        if len(runs_of(rows)) == 1:
-            return memory[rows[0] : rows[0] + len(rows)]
+        first = int(rows[0])
+        if np.array_equal(rows, np.arange(first, first + len(rows))):
+            return memory[first : first + len(rows)]
         buffer = self._shared.buffers.current(self.spec)[: len(rows)]
         torch.index_select(memory, 0, torch.from_numpy(rows), out=buffer)
         return buffer

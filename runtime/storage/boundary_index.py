@@ -38,9 +38,8 @@ class Index:
         assert (self._rows[copy, samples] < 0).all(), f"{self._spec.name}: a sample is there already"
         return copy * self._spec.records + count
 
-    def append(self, samples: Samples, copy: int) -> None:
-        """Assign the next rows to `samples`."""
-        first = self.next_row(samples, copy)
+    def append(self, first: int, samples: Samples, copy: int) -> None:
+        """Assign the next rows, from `first` = `next_row(samples, copy)` on, to `samples`."""
         self._entries["sample"][first : first + len(samples)] = samples
         self._rows[copy, samples] = np.arange(first, first + len(samples), dtype=np.int32)
         self.counts[copy] += len(samples)

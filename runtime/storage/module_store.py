@@ -78,6 +78,10 @@ class ModuleStore(Generic[Module]):
         self.evictions = 0
         self._remove_garbage()
 
+    def __contains__(self, module: int) -> bool:
+        """Whether a module is in memory."""
+        return module in self._resident
+
     def open(self, module: int, upcoming: Sequence[int] = ()) -> Module:
         """Return a module, which stays in memory until it is evicted.
 

@@ -44,7 +44,7 @@ class Peak(Meter):
 
     def __init__(self, peak_mb):
         super().__init__()
-        self.peak_mb = peak_mb
+        self.last = self.peak_mb = peak_mb
 
     def read(self):
         self.highest = max(self.highest, self.peak_mb)

@@ -48,3 +48,12 @@ def test_without_a_limit_it_never_goes(calls):
     headroom.before(1e9)
     headroom.after()
     assert calls == ["keep"]
+
+
+def test_it_is_looked_at_again_only_after_page_faults(calls, monkeypatch):
+    faults = iter((7, 7, 8))
+    monkeypatch.setattr(counters, "page_faults", lambda: next(faults))
+    headroom = Headroom(100.0, 20.1)
+    for _ in range(3):
+        headroom.after()
+    assert calls == ["keep", "trim", "renew"] * 2

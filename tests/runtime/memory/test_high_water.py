@@ -35,6 +35,7 @@ Cpus_allowed_list:\t0-3
 def process(tmp_path):
     """The folder of a process under /proc."""
     (tmp_path / "status").write_text(STATUS)
+    (tmp_path / "clear_refs").touch()
     return tmp_path
 
 
@@ -91,6 +92,7 @@ class TestMeter:
         assert meter.highest == 300
 
     def test_a_kernel_that_refuses_leaves_one_peak_for_all(self, process):
+        (process / "clear_refs").unlink()
         (process / "clear_refs").mkdir()  # what cannot be written to
         meter = Meter(process)
         set_peak(process, 80)
