@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from edge_trgl.engine.passes import carries_chunk
 from edge_trgl.engine.visits import Boundary
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_config import StepConfig
@@ -60,5 +61,6 @@ class ModuleFactory:
             records=boundary.records,
             copies=boundary.copies,
             in_memory=self.in_memory,
+            in_order=carries_chunk(boundary.name),
             producer=f"module {producer}",
         )

@@ -11,6 +11,7 @@ from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurements
 from edge_trgl.runtime.planner.disk_need import DiskNeed, disk_need
 from edge_trgl.runtime.planner.layouts import reads_batches_ahead, reads_modules_ahead
 from edge_trgl.runtime.planner.plan import Layout, Plan
+from edge_trgl.runtime.storage.boundary_spec import ENTRY_BYTES, chunk_records, is_large, window_records
 from edge_trgl.runtime.units import MIB
 
 
@@ -176,7 +177,7 @@ def _stored_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, tr
         kept = sum(other.reads for other in form.rows[1:]) * batch_size
         return max(kept, batch) + (reads + row.writes) * batch_size
     if not in_memory:
-        return batch * (2 if module > 0 and reads_batches_ahead(demand, layout) else 1)
+        return batch + (_window_bytes(demand, form, module, layout) if module > 0 else 0)
     cached = demand.num_samples * demand.copies
     passed_once = demand.kept and module < demand.frozen
     if form.order == "stream" and not passed_once:
@@ -186,6 +187,19 @@ def _stored_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, tr
         # Read in order, the batch is a view of the boundary.
         return max(reads * held, batch) + row.writes * held + _kept_bytes(demand, form, module)
     return batch + cached * (reads + (0 if trains else row.writes)) + _kept_bytes(demand, form, module)
+
+
+def _window_bytes(demand: Demand, form: Form, module: int, layout: Layout) -> int:
+    """Bytes of the records that are read ahead from a large file; a small one is left to the page cache."""
+    row = form.rows[module]
+    in_order = form.order == "stream" and not (demand.kept and module == demand.frozen)
+    num_records = demand.num_samples * (1 if in_order else demand.copies)
+    if in_order:
+        num_records = min(layout.chunk * demand.batch_size, num_records)
+    if not reads_batches_ahead(demand, layout) or not is_large(num_records * (row.reads + ENTRY_BYTES)):
+        return 0
+    chunk = chunk_records(row.widened or row.reads)
+    return row.reads * min(num_records, window_records(chunk, demand.batch_size, in_order=in_order))
 
 
 def _kept_bytes(demand: Demand, form: Form, module: int) -> int:

@@ -33,7 +33,7 @@ class ActivationStore:
         num_samples: number of samples; they are numbered from 0.
         batch_size: maximum number of records that one `read` returns.
         reuse: use the same buffers for every batch; otherwise allocate new ones.
-        ahead: read the next batch from disk into a second buffer while the caller uses the current one.
+        ahead: read the next records of a large file into memory while the caller uses the current ones.
 
     Attributes:
         bytes_read: from disk, since the store was made.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edge_trgl.runtime.errors import DamagedBoundaryError, StorageError
 from edge_trgl.runtime.storage.boundary_index import Index, Rows, Samples
-from edge_trgl.runtime.storage.boundary_spec import WINDOW_CHUNKS, BoundaryRecord, BoundarySpec
+from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord, BoundarySpec
 from edge_trgl.runtime.storage.read_buffers import ReadBuffers
 from edge_trgl.runtime.storage.record_codec import decoded, empty_rows, encoded, store
 from edge_trgl.runtime.storage.record_file import DAMAGED_HINT, RecordFile, Traffic
@@ -83,7 +83,7 @@ class Boundary:
     @property
     def window(self) -> int:
         """Number of records that `read` should be told of in advance; at least a whole batch."""
-        return max(WINDOW_CHUNKS * self.spec.chunk_records, self._shared.batch_size)
+        return self._shared.buffers.num_announced(self.spec)
 
     def read(self, samples: Samples, *, copy: int = 0, then: Samples | None = None) -> Tensor:
         """Return the records of some samples.
@@ -111,12 +111,9 @@ class Boundary:
         if self._memory is not None:
             return decoded(self._remembered(self._memory, rows), self.spec)
         assert self._stored is not None
-        records = self._shared.buffers.fetched(self._stored, rows)
-        if records is None:
-            records = self._shared.buffers.current(self.spec)[: len(rows)]
-            self._stored.fill(records, rows)
+        records = self._shared.buffers.read(self._stored, rows)
         if then is not None:
-            self._look_ahead(self._stored, self._index.known_rows_of(then, copy))
+            self._shared.buffers.announce(self._stored, self._index.known_rows_of(then, copy))
         return decoded(records, self.spec)
 
     def _remembered(self, memory: Tensor, rows: Rows) -> Tensor:
@@ -126,12 +123,6 @@ class Boundary:
         buffer = self._shared.buffers.current(self.spec)[: len(rows)]
         torch.index_select(memory, 0, torch.from_numpy(rows), out=buffer)
         return buffer
-
-    def _look_ahead(self, stored: StoredRows, rows: Rows) -> None:
-        if self._shared.buffers.ahead and len(rows):
-            self._shared.buffers.fetch(stored, rows)
-        else:
-            stored.expect(rows)
 
     def make_file(self) -> None:
         """Create the file with all its space allocated.
@@ -144,14 +135,14 @@ class Boundary:
 
     def clear(self) -> None:
         """Remove all records, but keep the space."""
-        self._shared.buffers.settle()  # a batch that is read ahead may have rows that are overwritten next
+        self._shared.buffers.forget()  # what was read ahead is overwritten next
         self._index.clear()
 
     def close(self) -> None:
         """Release the memory and close the file, which is kept."""
-        self._shared.buffers.settle()
         self._memory = None
         if self._stored is not None:
+            self._shared.buffers.close(self._stored)
             self._stored.file.close()
             self._stored = None
 

@@ -17,7 +17,10 @@ CHUNK_BYTES = MIB
 """Approximate size of what is read ahead, or dropped from the page cache, at a time; small reads are slow."""
 
 WINDOW_CHUNKS = 16
-"""How many chunks are in the page cache while their records are read in random order."""
+"""How many chunks are in the page cache, or in memory, while their records are read in random order."""
+
+LARGE_FILE_BYTES = 64 * MIB
+"""From this size on, a file is not left to the page cache."""
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 SCALE_BYTES = 4
@@ -34,6 +37,32 @@ def record_bytes(shape: tuple[int, ...], dtype: str) -> int:
     return math.prod(shape) * _ITEM_BYTES[dtype] + scales
 
 
+def chunk_records(float_bytes: int) -> int:
+    """Records of a chunk, each of `float_bytes` bytes as float32.
+
+    It is the same for every dtype, because the order of an epoch depends on it.
+    """
+    return max(1, CHUNK_BYTES // float_bytes)
+
+
+def is_large(file_bytes: int) -> bool:
+    """Whether a file of that size is kept out of the page cache."""
+    return file_bytes >= LARGE_FILE_BYTES
+
+
+def window_records(chunk: int, batch_size: int, *, in_order: bool) -> int:
+    """Records that are held in memory while the next ones are read ahead, beside the batch in use.
+
+    Args:
+        chunk: records of a chunk.
+        batch_size: records of a batch.
+        in_order: whether they are read in the order of the file.
+    """
+    # Records as large as a chunk need no window: each is a read of its own, in any order.
+    shuffled = 0 if in_order or chunk == 1 else WINDOW_CHUNKS * chunk
+    return shuffled + chunk + batch_size
+
+
 @dataclass(frozen=True, kw_only=True)
 class BoundarySpec:
     """What a boundary holds.
@@ -46,6 +75,7 @@ class BoundarySpec:
         records: how many records one copy can hold.
         copies: number of augmented copies of the data.
         in_memory: keep the records in memory; the file is then written at commits only.
+        in_order: the records are read in the order in which they were appended.
         producer: what wrote the records, for readers of the database.
     """
 
@@ -55,6 +85,7 @@ class BoundarySpec:
     records: int
     copies: int = 1
     in_memory: bool = False
+    in_order: bool = False
     producer: str = ""
 
     @property
@@ -69,8 +100,8 @@ class BoundarySpec:
 
     @property
     def chunk_records(self) -> int:
-        """Records of a chunk; the same for every dtype, because the order of an epoch depends on it."""
-        return max(1, CHUNK_BYTES // record_bytes(self.shape, "float32"))
+        """Records of a chunk."""
+        return chunk_records(record_bytes(self.shape, "float32"))
 
     @property
     def data_bytes(self) -> int:
@@ -81,6 +112,15 @@ class BoundarySpec:
     def file_bytes(self) -> int:
         """Bytes of the file: records and index."""
         return self.data_bytes + self.num_records * ENTRY_BYTES
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the file is too large to stay in the page cache."""
+        return is_large(self.file_bytes)
+
+    def window(self, batch_size: int) -> int:
+        """Records that are held in memory, beside a batch, while the next ones are read ahead."""
+        return min(self.num_records, window_records(self.chunk_records, batch_size, in_order=self.in_order))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,9 @@ class FileSystem:
 
     def preadv(self, fd: int, buffer: memoryview, offset: int) -> int:
         return os.preadv(fd, [buffer], offset)
+
+    def scatter(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        return os.preadv(fd, buffers, offset)
 
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
@@ -166,12 +169,43 @@ def read_into(fd: int, buffer: bytearray | memoryview, offset: int) -> None:
         while len(left):
             count = system.preadv(fd, left, offset)
             if count == 0:
-                raise StorageError(
-                    f"{_path_of(fd)} ends at byte {offset}, {len(left)} bytes short",
-                    hint=f"A file that was cut since the last commit is lost; to go back to that commit: {RESUME}",
-                )
+                raise _cut_short(fd, offset, len(left))
             left = left[count:]
             offset += count
+
+
+def scatter_into(fd: int, buffers: Sequence[memoryview], offset: int, needed: int) -> None:
+    """Fill `buffers` (at most 1024), one after the other, from `offset`; behind `needed` bytes the file may end.
+
+    Raises:
+        StorageError: the file ends before, or cannot be read.
+    """
+    left = list(buffers)
+    with _reported(fd):
+        while needed > 0:
+            count = system.scatter(fd, left, offset)
+            if count == 0:
+                raise _cut_short(fd, offset, needed)
+            left = _behind(left, count)
+            offset += count
+            needed -= count
+
+
+def _behind(buffers: Sequence[memoryview], count: int) -> list[memoryview]:
+    """What of `buffers` follows their first `count` bytes."""
+    left = []
+    for buffer in buffers:
+        if count < len(buffer):
+            left.append(buffer[count:])
+        count = max(count - len(buffer), 0)
+    return left
+
+
+def _cut_short(fd: int, offset: int, missing: int) -> StorageError:
+    return StorageError(
+        f"{_path_of(fd)} ends at byte {offset}, {missing} bytes short",
+        hint=f"A file that was cut since the last commit is lost; to go back to that commit: {RESUME}",
+    )
 
 
 def size(fd: int) -> int:

@@ -32,6 +32,11 @@ def empty_rows(spec: BoundarySpec, num_rows: int) -> Tensor:
     return torch.empty(num_rows, math.prod(spec.shape), dtype=_DTYPES[spec.dtype])
 
 
+def as_rows(memory: Tensor, spec: BoundarySpec) -> Tensor:
+    """View memory, uint8 [num_rows, bytes of a record], as rows like those of `empty_rows`."""
+    return memory if spec.dtype == "int8" else memory.view(_DTYPES[spec.dtype])
+
+
 def decoded(rows: Tensor, spec: BoundarySpec) -> Tensor:
     """View rows as values [B, *shape], images channels-last; int8 records are converted to new float32 memory."""
     if spec.dtype != "int8":

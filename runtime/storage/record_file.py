@@ -13,16 +13,14 @@ from edge_trgl.runtime.errors import RESUME, DamagedBoundaryError, StorageError
 from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.boundary_index import Rows
 from edge_trgl.runtime.storage.boundary_spec import ENTRY_BYTES, BoundarySpec
+from edge_trgl.runtime.storage.direct_reads import DirectReads, Slots
 from edge_trgl.runtime.storage.write_behind import WriteBehind
-from edge_trgl.runtime.units import MIB
 
 DAMAGED_HINT = (
     "If this error returns, the last commit is damaged: check the disk and start the run again. "
     f"To go back to the last commit: {RESUME}"
 )
 """For boundaries that only training itself can write again."""
-
-_LARGE_FILE_BYTES = 64 * MIB
 
 _FETCH_BYTES = 128 << 10
 """Size of one read-ahead request; some disks cut longer ones down to this."""
@@ -60,7 +58,6 @@ class RecordFile:
 
     Attributes:
         path: of the file.
-        is_large: whether the file is too large to stay in the page cache.
 
     Raises, from each of its methods:
         StorageError: the disk is full or fails, or the file is not as long as it was.
@@ -71,9 +68,9 @@ class RecordFile:
         self._spec = spec
         self._fd = fd
         self._traffic = traffic
-        self.is_large = spec.file_bytes >= _LARGE_FILE_BYTES
         self._cached: set[int] = set()
-        self._behind = WriteBehind(fd) if self.is_large else None
+        self._behind = WriteBehind(fd) if spec.is_large else None
+        self._direct = DirectReads(path, spec)
 
     @classmethod
     def create(cls, spec: BoundarySpec, path: Path, traffic: Traffic) -> RecordFile:
@@ -114,6 +111,7 @@ class RecordFile:
         """Close the file."""
         if self._behind is not None:
             self._behind.close()
+        self._direct.close()
         files.close_file(self._fd)
 
     def write(self, row: int, data: memoryview) -> None:
@@ -129,12 +127,19 @@ class RecordFile:
         files.read_into(self._fd, data, row * self._spec.record_bytes)
         self._traffic.bytes_read += len(data)
 
+    def fetch(self, rows: Rows, slots: Rows, memory: Slots) -> None:
+        """Read `rows` [N], ascending and all of one chunk, into `slots` [N] of `memory`; not by the page cache."""
+        for run in runs_of(rows):
+            self._direct.read(run.row, slots[run.position : run.position + run.length], memory)
+        self._traffic.bytes_read += len(rows) * self._spec.record_bytes
+
     def expect(self, rows: Rows) -> None:
-        """Tell the kernel to read ahead the chunks of `rows` [N], which are read next, and drop all others."""
+        """Tell the kernel to read ahead the chunks of `rows` [N], which are read next, and to drop all others if
+        the file is large."""
         chunks = np.zeros(-(-self._spec.num_records // self._spec.chunk_records), np.bool_)
         chunks[rows // self._spec.chunk_records] = True
         wanted = set(np.flatnonzero(chunks).tolist())
-        for chunk in self._cached - wanted:
+        for chunk in self._cached - wanted if self._spec.is_large else ():
             files.drop_cache(self._fd, *self._extent(chunk))
         for chunk in sorted(wanted - self._cached):
             start, length = self._extent(chunk)
@@ -164,5 +169,5 @@ class RecordFile:
         if self._behind is not None:
             self._behind.wait()
         files.sync(self._fd)
-        if self.is_large:
+        if self._spec.is_large:
             files.drop_cache(self._fd, 0, self._spec.file_bytes)

@@ -8,6 +8,7 @@ from torch import Tensor
 from edge_trgl.runtime.errors import DamagedBoundaryError
 from edge_trgl.runtime.storage.boundary_index import Index, Rows, checksums
 from edge_trgl.runtime.storage.boundary_spec import BoundarySpec
+from edge_trgl.runtime.storage.direct_reads import Slots
 from edge_trgl.runtime.storage.record_codec import steps
 from edge_trgl.runtime.storage.record_file import DAMAGED_HINT, RecordFile, runs_of
 from edge_trgl.runtime.storage.safetensors_file import bytes_of
@@ -39,10 +40,17 @@ class StoredRows:
             self.file.read(run.row, data[start : start + run.length * stride])
         self._verify(rows, data)
 
+    def fetch(self, rows: Rows, slots: Rows, memory: Slots) -> None:
+        """Read `rows` [N], ascending and all of one chunk, into `slots` [N] of `memory`, unverified."""
+        self.file.fetch(rows, slots, memory)
+
     def expect(self, rows: Rows) -> None:
-        """Tell the disk that the chunks of `rows` [N] are read next, and no others; of a large file alone."""
-        if self.file.is_large:
-            self.file.expect(rows)
+        """Tell the kernel that the chunks of `rows` [N] are read next, and no others."""
+        self.file.expect(rows)
+
+    def verify(self, buffer: Tensor, rows: Rows) -> None:
+        """Compare `rows` [B] in `buffer` [B, ...] with their checksums."""
+        self._verify(rows, bytes_of(buffer))
 
     def save(self, memory: Tensor, first: int, stop: int) -> None:
         """Write the rows first..stop of `memory` [N, ...]."""

@@ -58,6 +58,10 @@ class FaultySystem(files.FileSystem):
         is_short = self._call("preadv")
         return super().preadv(fd, buffer[: (len(buffer) + 1) // 2] if is_short else buffer, offset)
 
+    def scatter(self, fd, buffers, offset):
+        is_short = self._call("scatter")
+        return super().scatter(fd, buffers[: (len(buffers) + 1) // 2] if is_short else buffers, offset)
+
     def fsync(self, fd):
         self._call("fsync")
 

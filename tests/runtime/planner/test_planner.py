@@ -155,12 +155,17 @@ class TestFrozen:
             )
         )
 
-    @pytest.mark.parametrize(("prefetch", "batches"), [(True, 2), (False, 1)])
-    def test_or_on_disk_where_a_second_batch_is_read_ahead(self, prefetch, batches):
-        found = make_plan(self.demand(prefetch=prefetch), 140)
+    @pytest.mark.parametrize(("prefetch", "ahead_mb"), [(True, 16 + 1 + 0.5), (False, 0)])
+    def test_or_on_disk_where_sixteen_chunks_are_read_ahead(self, prefetch, ahead_mb):
+        found = make_plan(self.demand(prefetch=prefetch), 150)
         assert (found.layout.placement, found.layout.prefetch) == ("disk", prefetch)
-        expected = (100 + 1 + 5, 100 + 20 + 0.5 * batches + 6, 100 + 1 + 0.25 * batches + 6)
+        # The file that the last module reads, of one chunk, is small and left to the page cache.
+        expected = (100 + 1 + 5, 100 + 20 + 0.5 + ahead_mb + 6, 100 + 1 + 0.25 + 6)
         assert found.peaks_mb == pytest.approx(expected)
+
+    def test_without_room_for_them_they_are_left_to_the_page_cache(self):
+        found = make_plan(self.demand(), 140)
+        assert (found.layout.placement, found.layout.prefetch) == ("disk", False)
 
     @pytest.mark.parametrize(("laps", "kept_mb"), [(1, 0), (2, KEPT_MB)])
     def test_in_laps_it_stays(self, laps, kept_mb):

@@ -40,7 +40,7 @@ class Spy(files.FileSystem):
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(record_file, "_LARGE_FILE_BYTES", 1)
+    monkeypatch.setattr(boundary_spec, "LARGE_FILE_BYTES", 1)
     monkeypatch.setattr(boundary_spec, "CHUNK_BYTES", CHUNK * RECORD)
     monkeypatch.setattr(write_behind, "STEP_BYTES", 32 * RECORD)
     store = ActivationStore(tmp_path / "boundaries", NUM_SAMPLES, 16)
@@ -103,7 +103,7 @@ def test_small_files_and_boundaries_in_memory_are_left_to_the_kernel(store, use_
     use_system(spy)
     in_memory.read(np.arange(16), then=np.arange(16, 32))
     assert spy.advised == []
-    monkeypatch.setattr(record_file, "_LARGE_FILE_BYTES", 1 << 30)
+    monkeypatch.setattr(boundary_spec, "LARGE_FILE_BYTES", 1 << 30)
     small = _full(store)
     small.read(np.arange(16), then=np.arange(16, 32))
     assert spy.advised == spy.written_out == []
