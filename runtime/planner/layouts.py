@@ -54,7 +54,7 @@ def reads_modules_ahead(demand: Demand, layout: Layout) -> bool:
 
 
 def reads_batches_ahead(demand: Demand, layout: Layout) -> bool:
-    """Whether the next batch is read from disk while one is trained on; in rounds it does not exist yet."""
+    """Whether the next records are read from disk while some are trained on; in rounds they do not exist yet."""
     form = demand.forms[layout.form]
     return layout.prefetch and layout.placement == "disk" and form.order != "rounds" and len(form.rows) > 1
 

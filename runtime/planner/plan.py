@@ -13,7 +13,7 @@ class Layout:
     """The choices of a plan.
 
     `form`: its place in the demand. `recompute`: the name of a level. `placement`: where boundaries are.
-    `resident`: number of modules in memory. `prefetch`: the next module and, from disk, the next batch are read
+    `resident`: number of modules in memory. `prefetch`: the next module and, from disk, the next records are read
     while one is trained. `chunk`: in batches.
     """
 

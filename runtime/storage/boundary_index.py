@@ -57,7 +57,8 @@ class Index:
 
     def checksums(self, rows: Rows) -> list[int]:
         """Return the checksum of each of `rows` [B] as it was written."""
-        return [int(one) for one in self._entries["checksum"][rows]]
+        found: list[int] = self._entries["checksum"][rows].tolist()
+        return found
 
     def set_checksums(self, first: int, data: memoryview) -> None:
         """Store the checksums of the records `data` as those of the rows from `first` on."""

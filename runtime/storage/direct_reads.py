@@ -46,11 +46,12 @@ class DirectReads:
 
     def __init__(self, path: Path, spec: BoundarySpec) -> None:
         self._path = path
-        self._spec = spec
+        self._record_bytes = spec.record_bytes
+        self._chunk_bytes = spec.chunk_records * spec.record_bytes
         self._fd: int | None = None
         self._is_direct = True
         # Small records would make too many parts of a read.
-        self._in_sectors = spec.record_bytes % SECTOR_BYTES == 0 and spec.record_bytes >= PAGE_BYTES
+        self._in_sectors = self._record_bytes % SECTOR_BYTES == 0 and self._record_bytes >= PAGE_BYTES
         self._buffer: Slots | None = None
 
     def read(self, row: int, slots: Rows, memory: Slots) -> None:
@@ -59,7 +60,7 @@ class DirectReads:
         Raises:
             StorageError: the file ends before, or cannot be read.
         """
-        start, length = row * self._spec.record_bytes, len(slots) * self._spec.record_bytes
+        start, length = row * self._record_bytes, len(slots) * self._record_bytes
         if self._in_sectors:
             self._fill([memory[slot].data for slot in slots.tolist()], start, length)
             return
@@ -100,6 +101,5 @@ class DirectReads:
 
     def _buffer_of(self, num_bytes: int) -> Slots:
         if self._buffer is None:
-            chunk_bytes = self._spec.chunk_records * self._spec.record_bytes
-            self._buffer = aligned(chunk_bytes + 2 * PAGE_BYTES).numpy()
+            self._buffer = aligned(self._chunk_bytes + 2 * PAGE_BYTES).numpy()
         return self._buffer[:num_bytes]

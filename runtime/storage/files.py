@@ -180,13 +180,11 @@ def scatter_into(fd: int, buffers: Sequence[memoryview], offset: int, needed: in
     Raises:
         StorageError: the file ends before, or cannot be read.
     """
-    left = list(buffers)
     with _reported(fd):
-        while needed > 0:
-            count = system.scatter(fd, left, offset)
+        while (count := system.scatter(fd, buffers, offset)) < needed:
             if count == 0:
                 raise _cut_short(fd, offset, needed)
-            left = _behind(left, count)
+            buffers = _behind(buffers, count)
             offset += count
             needed -= count
 

@@ -45,11 +45,11 @@ class Run:
 
 def runs_of(rows: Rows) -> list[Run]:
     """Split `rows` [B], B >= 1, into runs of consecutive rows."""
-    starts = np.flatnonzero(np.diff(rows, prepend=rows[0]) != 1)
-    lengths = np.diff(starts, append=len(rows))
+    starts = [0, *(np.flatnonzero(rows[1:] != rows[:-1] + 1) + 1).tolist()]
+    stops = [*starts[1:], len(rows)]
     return [
-        Run(position=int(start), row=int(rows[start]), length=int(length))
-        for start, length in zip(starts, lengths, strict=True)
+        Run(position=start, row=int(rows[start]), length=stop - start)
+        for start, stop in zip(starts, stops, strict=True)
     ]
 
 

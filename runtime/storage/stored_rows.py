@@ -73,8 +73,10 @@ class StoredRows:
         self.file.read_index(first, self._index.entry_bytes(first, stop))
 
     def _verify(self, rows: Rows, data: memoryview) -> None:
-        written = self._index.checksums(rows)
-        for row, checksum, expected in zip(rows, checksums(data, self.spec), written, strict=True):
+        found, written = list(checksums(data, self.spec)), self._index.checksums(rows)
+        if found == written:
+            return
+        for row, checksum, expected in zip(rows, found, written, strict=True):
             if checksum != expected:
                 raise DamagedBoundaryError(
                     f"boundary {self.spec.name!r}, record {row} in {self.file.path} is damaged: "

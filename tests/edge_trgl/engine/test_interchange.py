@@ -82,6 +82,15 @@ def test_weights_depend_on_the_seed(train_run):
     assert train_run("a", train__seed=0).sha256 != train_run("b", train__seed=1).sha256
 
 
+@pytest.fixture
+def large_files(monkeypatch):
+    """Every boundary on disk is a large file of many chunks."""
+    from edge_trgl.runtime.storage import boundary_spec
+
+    monkeypatch.setattr(boundary_spec, "LARGE_FILE_BYTES", 1)
+    monkeypatch.setattr(boundary_spec, "CHUNK_BYTES", 4096)
+
+
 def test_placement_and_recompute_change_nothing(plan_run):
     from edge_trgl.engine import training
     from edge_trgl.engine.open_run import open_run
@@ -101,15 +110,24 @@ def test_placement_and_recompute_change_nothing(plan_run):
     assert len(set(hashes.values())) == 1, hashes
 
 
-def test_cached_sequential_in_memory_and_on_disk(plan_run):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train__regime": "multi-lap", "train__laps": 2, "train__views": 2},
+        {"train__regime": "multi-lap", "train__laps": 2, "train__views": 1, "model__width": 32},
+        {"train__regime": "parallel", "budget__chunk": "3"},
+    ],
+    ids=["laps", "records of whole sectors", "stream"],
+)
+def test_boundaries_in_memory_on_disk_and_read_ahead(plan_run, large_files, settings):
     from edge_trgl.engine import training
     from edge_trgl.engine.open_run import open_run
 
     hashes = set()
-    for placement in ("memory", "disk"):
-        run = plan_run(placement, train__regime="multi-lap", train__laps=2, train__views=2)
+    for placement, prefetch in (("memory", False), ("disk", False), ("disk", True)):
+        run = plan_run(f"{placement} {prefetch}", **settings)
         facts = run.facts()
-        lay_out(facts, placement=placement)
+        lay_out(facts, placement=placement, prefetch=prefetch)
         facts.close()
         hashes.add(training.train(open_run(run), limits=PLENTY, others_mb=0.0).weights_sha256)
     assert len(hashes) == 1
