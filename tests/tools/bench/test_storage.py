@@ -12,13 +12,17 @@ def _ratio(median):
     return {"median": median, "low": median, "high": median, "seconds": []}
 
 
+def _spent(memory, ahead, cache):
+    return {"in memory": memory, "read ahead": ahead, "by way of the page cache": cache}
+
+
 @pytest.mark.tool
 def test_a_quick_try_of_every_section(run_tool, tmp_path):
     file = tmp_path / "storage.json"
     arguments = ("--quick", "--threads", "1", "--rounds", "2", "--json", str(file))
     done = run_tool("bench.storage", *arguments, cwd=tmp_path)
     document = json.loads(file.read_text())
-    assert set(document["figures"]) == {"cached", "parallel", "cache", "order", "prefix"}, done.stderr
+    assert set(document["figures"]) == {"cached", "reads", "parallel", "cache", "order", "prefix"}, done.stderr
     assert document["ok"] == all(target["ok"] for target in document["targets"])
     assert 0 < document["figures"]["cache"]["0.1 GB"]["cached_mb"] < 64
     assert len(document["figures"]["order"]["windowed"]) == 2
@@ -34,6 +38,8 @@ def test_a_quick_try_of_every_section(run_tool, tmp_path):
         ("cached", {"disk / RAM": _ratio(1.04), "disk / RAM, a core to spare": _ratio(1.03)}, [False, True]),
         ("cached", {"disk / RAM": _ratio(1.0), "slow disk / its limit": _ratio(1.09)}, [True, True]),
         ("cached", {"disk / RAM": _ratio(1.0), "slow disk / its limit": _ratio(1.11)}, [True, False]),
+        ("reads", {"ms_per_mb": _spent(0.2, 0.5, 0.8)}, [True]),
+        ("reads", {"ms_per_mb": _spent(0.2, 0.9, 0.8)}, [False]),
         ("parallel", {"net": _ratio(1.14)}, [True]),
         ("parallel", {"net": _ratio(1.16)}, [False]),
         ("cache", {"2 GB": {"laps": 1, "cached_mb": 60.0, "rss_mb": [200.0]}}, [True]),

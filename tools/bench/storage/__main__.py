@@ -3,11 +3,12 @@
     python -m tools.bench.storage [--sections NAME ...] [--rounds N] [--threads N] [--json FILE|-] [--quick]
 
 `cached`: a module trained on its cached boundary in RAM, on this disk, and on this disk slowed to 45 MB/s (an io
-cgroup; left out where this process may not make one). `parallel`: one module in memory, as planned, against all in
-memory. `cache`: the page cache that a file of 2 GB keeps while it is written and read, and the process's own
-memory, lap by lap. `order`: test accuracy with the order that follows the disk against a full shuffle. `prefix`:
-cached boundaries against recomputing what lies below, and bytes written by the number of views. In `cached` and
-`parallel` the contestants are processes that take turns epoch by epoch; ratios are within a round.
+cgroup; left out where this process may not make one). `reads`: the processor time of reading a boundary, without
+training. `parallel`: one module in memory, as planned, against all in memory. `cache`: the page cache that a file
+of 2 GB keeps while it is written and read, and the process's own memory, lap by lap. `order`: test accuracy with
+the order that follows the disk against a full shuffle. `prefix`: cached boundaries against recomputing what lies
+below, and bytes written by the number of views. In `cached` and `parallel` the contestants are processes that take
+turns epoch by epoch; ratios are within a round.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from typing import Any
 
 from edge_trgl.run.folder import RUNS
 from tools.bench.regime_runs import Bench
-from tools.bench.storage import cached, lap, order, parallel, prefix
+from tools.bench.storage import cached, lap, order, parallel, prefix, reads
 from tools.bench.storage.scale import Scale
 from tools.common.machine import origin
 from tools.common.options import command_line
 
 SECTIONS = {
     "cached": cached,
+    "reads": reads,
     "parallel": parallel,
     "cache": lap,
     "order": order,

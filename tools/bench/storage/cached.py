@@ -30,6 +30,7 @@ TINY = replace(
 ROW = Row(title="cached", loop="product", train={"regime": "sequential", "freeze": 1}, budget={})
 
 DISK, SPARED, SLOW = "disk / RAM", "disk / RAM, a core to spare", "slow disk / its limit"
+CPU = "disk / RAM, CPU time with a core to spare"
 
 BLKIO = Path("/sys/fs/cgroup/blkio")
 
@@ -37,7 +38,8 @@ BLKIO = Path("/sys/fs/cgroup/blkio")
 def measure(bench: Bench, scale: Scale) -> dict[str, Any]:
     """Seconds of an epoch in RAM, on disk and, where that can be made, on a slowed disk; each over that in RAM.
 
-    With several threads once more with one less: then a core is left to the thread that reads.
+    With several threads once more with one less: then a core is left to the thread that reads, and none waits for
+    another, so that the CPU time is that of the work.
     """
     net = TINY if scale.quick else NET
     figures: dict[str, Any] = {"net": net.title, "boundary_mb": _boundary_bytes(net) / 1e6}
@@ -46,6 +48,7 @@ def measure(bench: Bench, scale: Scale) -> dict[str, Any]:
         folder.mkdir()
         rounds = Bench(folder, scale.threads - 1).race(_arms(net, None), scale.rounds)
         figures[SPARED] = ratio([(disk.seconds, ram.seconds) for ram, disk in rounds])
+        figures[CPU] = ratio([(disk.cpu_seconds, ram.cpu_seconds) for ram, disk in rounds])
     with _slowed(scale.scratch) as group:
         rounds = bench.race(_arms(net, group), scale.rounds)
     figures[DISK] = ratio([(disk.seconds, ram.seconds) for ram, disk, *_ in rounds])
