@@ -1,7 +1,7 @@
 """Reads of a file that leave out the page cache.
 
-The disk then writes straight into the memory of the process. By way of the page cache, the kernel takes four times
-the processor time: it makes pages, copies them and lets them go again, on a core that computes.
+The disk then writes straight into the memory of the process. By way of the page cache, the kernel takes at least
+twice the processor time: it makes pages, copies them and lets them go again, on a core that computes.
 """
 
 from __future__ import annotations
