@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_trgl.runtime.memory.allocator import allocator_environment
+from edge_trgl.runtime.memory.allocator_settings import allocator_environment
 from tools.bench.regime_runs import Bench
 from tools.bench.storage.scale import Scale, target
 from tools.common.programs import program
