@@ -30,12 +30,12 @@ def main() -> NoReturn:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    if (arguments[0:1] and arguments[0] not in ORDERING) or not arguments:
+    if not arguments or arguments[0] not in ORDERING:
         return _read(arguments)[0]
     code, order = apart(partial(_read, arguments))
     if order is None:
         return code
-    from edge_trgl.cli import orders
+    from edge_trgl.cli import orders  # here, for the memory of verbs that give none
 
     return orders.order_of(order).carry_out()
 

@@ -1,1 +1,1 @@
-"""The parent process: it runs the jobs in order, and retries with less memory or disk."""
+"""What is done with a run: the parent process runs the jobs, and dialogues decide which, apart from it."""
