@@ -51,8 +51,8 @@ class Way:
         return f"{self.head}/{self.modules}"
 
 
-WAYS = [Way(head=head, modules=MOST) for head in ("conv", "deep", "lite", "linear", "pooled")]
-WAYS += [Way(head=head, modules=modules) for head in ("conv", "lite") for modules in (5, 2, 1)]
+WAYS = [Way(head=head, modules=MOST) for head in ("conv", "lite", "deep", "pooled", "linear")]
+WAYS += [Way(head=head, modules=modules) for modules in (5, 2, 1) for head in ("lite", "conv")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,9 @@ def _train(book: Book, setting: Setting, ways: Sequence[Way], num_seeds: int, sc
 
 
 def _smallest(setting: Setting, way: Way) -> dict[str, Any]:
-    found = json.loads(output_of(edge_trgl("plan", *setting.flags(way), "--budget-mb", "min", "--json")))
+    found = json.loads(
+        output_of(edge_trgl("plan", *setting.flags(way), "--budget-mb", "min", "--no-probe", "--json"))
+    )
     return {"commit": commit(), "smallest_mb": found["budget_mb"]}
 
 
@@ -222,9 +224,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=names, default=names, help="default: all")
     parser.add_argument("--seeds", type=int, default=2, help="runs per row [2]")
     parser.add_argument("--images", type=int, default=4000, help="images of each run [4000]")
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of each run [5]")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of each run [4]")
     parser.add_argument("--width", type=int, default=16, help="filters of the network [16]")
-    parser.add_argument("--rounds", type=int, default=9, help="epochs whose CPU time is compared [9]")
+    parser.add_argument("--rounds", type=int, default=5, help="epochs whose CPU time is compared [5]")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads [1]")
     parser.add_argument("--json", metavar="FILE|-", help="write a file of JSON, or print it, not the table")
     parser.add_argument("--quick", action="store_true", help="two rows and few images, only to try the tool")
