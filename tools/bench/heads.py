@@ -54,6 +54,9 @@ class Way:
 WAYS = [Way(head=head, modules=MOST) for head in ("conv", "lite", "deep", "pooled", "linear")]
 WAYS += [Way(head=head, modules=modules) for modules in (5, 2, 1) for head in ("lite", "conv")]
 
+BASE = WAYS[0]
+"""The way that the others are compared with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -107,10 +110,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _race(book: Book, setting: Setting, ways: Sequence[Way], rounds: int, scratch: Path) -> None:
-    """CPU seconds of the epochs of all ways, in turns; they are kept for just these ways."""
-    names = ",".join(way.name for way in ways)
-    if book.find("speed", names) is not None:
+    """CPU seconds of the epochs of all ways, in turns, unless a race that is kept has them all."""
+    if _turns(book, ways) is not None:
         return
+    ways = list(dict.fromkeys([BASE, *ways]))
+    names = ",".join(way.name for way in ways)
     print(f"{rounds} rounds of {names}", file=sys.stderr, flush=True)
     nets = [setting.net(way, rounds) for way in ways]
     try:
@@ -120,6 +124,12 @@ def _race(book: Book, setting: Setting, ways: Sequence[Way], rounds: int, scratc
         return
     turns = {way.name: [turns[number].cpu_seconds for turns in found] for number, way in enumerate(ways)}
     book.put("speed", names, {"commit": commit(), "images": nets[0].batches * BATCH, "turns": turns})
+
+
+def _turns(book: Book, ways: Sequence[Way]) -> dict[str, Any] | None:
+    """The race in which all of them took turns."""
+    races = (item for item in book.items("speed") if "error" not in item)
+    return next((race for race in races if all(way.name in race["turns"] for way in [BASE, *ways])), None)
 
 
 def _train(book: Book, setting: Setting, ways: Sequence[Way], num_seeds: int, scratch: Path) -> None:
@@ -165,13 +175,13 @@ def _trained(setting: Setting, way: Way, seed: int, run: Path) -> dict[str, Any]
 
 def _summarised(book: Book, ways: Sequence[Way]) -> Iterator[dict[str, Any]]:
     """One item a row; none where a run of it, or the race, failed or is missing."""
-    speed = book.find("speed", ",".join(way.name for way in ways))
+    speed = _turns(book, ways)
     for way in ways:
         runs = [item for item in book.items("runs") if item["row"] == way.name]
         plan = book.find("plans", way.name)
         if speed is None or plan is None or not runs or any("error" in run for run in runs):
             continue
-        base, turns = speed["turns"][ways[0].name], speed["turns"][way.name]
+        base, turns = speed["turns"][BASE.name], speed["turns"][way.name]
         ratio, low, high = median_ratio(list(zip(turns, base, strict=True)))
         scores = [run["chosen"] for run in runs]
         yield {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from tools.common.programs import RESULTS
-from tools.results import accuracy, boards, budget, by_hand, exported, models, real_sets, regimes, storage
+from tools.results import accuracy, boards, budget, by_hand, exported, heads, models, real_sets, regimes, storage
 
 FILE = RESULTS / "README.md"
-PARTS = (budget, regimes, accuracy, real_sets, storage, exported, models, boards, by_hand)
+PARTS = (budget, regimes, heads, accuracy, real_sets, storage, exported, models, boards, by_hand)
 HEAD = """<!-- Written by `python -m tools.results` from the files in this folder. -->
 
 # Results

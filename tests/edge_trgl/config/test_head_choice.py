@@ -152,6 +152,12 @@ def test_auto_passes_over_heads_that_cannot_read_an_output():
     assert "--head linear" in caught.value.hint
 
 
+@pytest.mark.parametrize("shape", [(16, 14, 14), (64, 8, 8), (8, 50), (4,), (4, 2, 3, 2)])
+def test_auto_alone_has_a_head_for_any_output(shape):
+    # A convolution costs more than the operations that all of them have in common.
+    assert fastest_costs(_chain(shape), STEP, 32, parse_heads("auto").names)[0].head == "lite"
+
+
 def test_of_equals_the_one_with_fewer_weights_is_taken(monkeypatch):
     monkeypatch.setattr("edge_trgl.planning.count.ModuleCost.least", lambda cost, batch_size: 1)
     monkeypatch.setattr("edge_trgl.planning.count.ModuleCost.seconds", lambda cost, batch_size: 1.0)
