@@ -9,7 +9,7 @@ from typing import Literal
 from edge_trgl.config.fields import POSITIVE, setting
 from edge_trgl.runtime.errors import UsageError
 
-Saving = Literal["paging", "disk", "recompute", "early-update", "reuse", "trim", "allocator"]
+Saving = Literal["paging", "disk", "recompute", "early-update", "reuse", "trim", "allocator", "diet", "file-pages"]
 
 CHUNK = "auto, epoch or a number of batches"
 RESIDENT = "auto or a number of modules"
@@ -64,7 +64,8 @@ class BudgetConfig:
         "savings to switch off, to measure them",
         more="paging: keep all modules in memory; disk: keep boundaries in memory; recompute: keep every "
         "activation; early-update: update weights after the backward pass; reuse: use a new buffer for every "
-        "read; trim: keep freed memory between visits; allocator: leave the C library's settings alone",
+        "read; trim: keep freed memory between visits; allocator: leave the C library's settings alone; diet: "
+        "load the whole of torch; file-pages: keep the pages of libraries in memory",
         unset="none",
     )
     probe: bool = setting(True, "measure steps for the plan")

@@ -12,7 +12,7 @@ from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_config import StepConfig
 from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
-from edge_trgl.runtime.memory import allocator, counters, guard, high_water
+from edge_trgl.runtime.memory import allocator, counters, file_pages, guard, high_water
 from edge_trgl.runtime.memory.device import Device
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes import processor
@@ -51,6 +51,8 @@ def begin(device: Device, limits: Limits, others_mb: float) -> None:
     room_mb = limits.room_mb(others_mb)
     device.set_limit(room_mb - counters.usage().rss)
     warm_up(device.name)
+    # Making its first kernels has run code that no later step runs.
+    file_pages.give_back()
     allocator.keep_tensors_on_heap()
     if device.name == "cpu":  # the guard limits mapped memory, and a CUDA process maps far more than it uses
         guard.set_guard(limits, others_mb)

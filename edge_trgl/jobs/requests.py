@@ -36,12 +36,14 @@ R = TypeVar("R")
 class Job(Generic[Q, R]):
     """A job: its name, the type of its request, and the type of its result, as `from_json` takes it.
 
-    `result` is None where the job stores its result in the database.
+    `result` is None where the job stores its result in the database. `torch`: what of torch
+    the job loads, light without the parts that no training step calls; see `light_torch`.
     """
 
     name: str
     request: type[Q]
     result: Any = None
+    torch: Literal["none", "light", "whole"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,21 +212,21 @@ class ReportRequest:
 
 PREPARE = Job[PrepareRequest, PrepareResult]("prepare", PrepareRequest, PrepareResult)
 SURVEY = Job[SurveyRequest, DataSummary]("survey", SurveyRequest, DataSummary)
-CUT = Job[Nothing, None]("cut", Nothing)
-COUNT = Job[CountRequest, None]("count", CountRequest)
-MATCH = Job[MatchRequest, None]("match", MatchRequest)
+CUT = Job[Nothing, None]("cut", Nothing, torch="whole")
+COUNT = Job[CountRequest, None]("count", CountRequest, torch="light")
+MATCH = Job[MatchRequest, None]("match", MatchRequest, torch="light")
 PLAN = Job[PlanRequest, PlanStep]("plan", PlanRequest, PlanStep)
-PROBE = Job[ProbeRequest, None]("probe", ProbeRequest)
-CONVERT = Job[Nothing, None]("convert", Nothing)
-TRAIN = Job[TrainRequest, Result]("train", TrainRequest, Result)
-EVALUATE = Job[Nothing, EvaluateResult]("evaluate", Nothing, EvaluateResult)
-EXPORT = Job[ExportRequest, WrittenModels]("export", ExportRequest, WrittenModels)
+PROBE = Job[ProbeRequest, None]("probe", ProbeRequest, torch="light")
+CONVERT = Job[Nothing, None]("convert", Nothing, torch="light")
+TRAIN = Job[TrainRequest, Result]("train", TrainRequest, Result, torch="light")
+EVALUATE = Job[Nothing, EvaluateResult]("evaluate", Nothing, EvaluateResult, torch="light")
+EXPORT = Job[ExportRequest, WrittenModels]("export", ExportRequest, WrittenModels, torch="whole")
 CALIBRATE = Job[CalibrateRequest, ChosenThresholds]("calibrate", CalibrateRequest, ChosenThresholds)
 CHECK = Job[CheckRequest, ExportRecord]("check", CheckRequest, ExportRecord)
 SMALLER = Job[SmallerRequest, SmallerFile]("smaller", SmallerRequest, SmallerFile | QuantisedFile)
 LATENCY = Job[LatencyRequest, Latencies]("latency", LatencyRequest, Latencies)
 REPORT = Job[ReportRequest, None]("report", ReportRequest)
-MACHINE = Job[Nothing, MachineSpeed]("machine", Nothing, MachineSpeed)
+MACHINE = Job[Nothing, MachineSpeed]("machine", Nothing, MachineSpeed, torch="light")
 
 JOBS: Mapping[str, Job[Any, Any]] = {
     job.name: job

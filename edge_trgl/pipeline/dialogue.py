@@ -117,6 +117,8 @@ class Dialogue(Generic[S]):
             folder=str(self.run.folder),
             threads=self.config.train.threads,
             allocator=self._allocator(),
+            without=self._without(),
+            light=job.torch == "light" and "diet" not in self._without(),
             cgroup=cgroup,
             cgroup_mb=cgroup_mb,
         )
@@ -156,6 +158,7 @@ class Dialogue(Generic[S]):
         turn = self._turn
         if turn.call is None:
             return self.begin()
+        self._keep_events()
         if self.ended.error is not None:
             return self._after_error(turn, read_error(self.ended.error))
         result = from_json(JOBS[turn.call.job].result, self.ended.result)
@@ -175,6 +178,13 @@ class Dialogue(Generic[S]):
             raise error
         decided: Next = getattr(self, turn.failed)(error)
         return decided
+
+    def _keep_events(self) -> None:
+        """Store what the last job told of its torch, for the report and for later jobs."""
+        for text in self.ended.events:
+            self.facts.add_event("diet", text)
+        if self.ended.whole_torch:
+            self.facts.whole_torch = True
 
     def _record(self, name: str, result: object) -> None:
         """Record the time and memory of a job, and compare them with the budget."""
@@ -237,6 +247,10 @@ class Dialogue(Generic[S]):
             return
         augmentation = augmentation_of(self.config.data, summary.shape)
         self._messages.append({"kind": "data", "summary": to_json(summary), "augmentation": to_json(augmentation)})
+
+    def _without(self) -> tuple[str, ...]:
+        """The savings that child processes do without."""
+        return (*self.config.budget.without, *(("diet",) if self.facts.whole_torch else ()))
 
     def _allocator(self) -> Allocator:
         if self.facts.is_counted:

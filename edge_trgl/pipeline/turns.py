@@ -18,7 +18,7 @@ from edge_trgl.runtime.errors import EdgeTrglError, error_document, read_error
 from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.memory.allocator_settings import Allocator
 from edge_trgl.runtime.processes.apart import apart
-from edge_trgl.runtime.processes.supervisor import Message, run_child
+from edge_trgl.runtime.processes.supervisor import ChildCrashedError, Message, run_child
 from edge_trgl.runtime.records import Document, document_of, read_record
 
 Listener = Callable[[Message], None]
@@ -33,7 +33,8 @@ class Call:
         job: its name.
         request: its request, as JSON.
         folder: the run's.
-        threads, allocator: of its process, see `run_child`.
+        threads, allocator, without: of its process, see `run_child`.
+        light: whether it loads torch without what no step calls.
         cgroup: the name of a memory cgroup for its process; empty for none.
         cgroup_mb: the limit of that cgroup in MiB.
     """
@@ -43,6 +44,8 @@ class Call:
     folder: str
     threads: int | None
     allocator: Allocator
+    without: tuple[str, ...] = ()
+    light: bool = False
     cgroup: str = ""
     cgroup_mb: float = 0.0
 
@@ -56,6 +59,8 @@ class Ended:
         error: of `error_document`; None unless it failed.
         peak_mb: of its process.
         seconds: that it took.
+        events: what the user was told of its torch.
+        whole_torch: whether it failed, and was run once more, because parts of torch were left out.
         cgroup_peak_mb: what the kernel charged to its cgroup at most; None if that is not known.
         cgroup_refused: why there is no cgroup, although it was asked for; else empty.
     """
@@ -64,6 +69,8 @@ class Ended:
     error: Document | None = None
     peak_mb: float = 0.0
     seconds: float = 0.0
+    events: tuple[str, ...] = ()
+    whole_torch: bool = False
     cgroup_peak_mb: float | None = None
     cgroup_refused: str = ""
 
@@ -149,14 +156,33 @@ def run_job(call: Call, listener: Listener) -> Ended:
 
 
 def _run(call: Call, group: Path | None, listener: Listener) -> Ended:
+    """Run a job; if it crashes with a light torch, tell the user and run it once more with the whole."""
+    events: list[str] = []
+
+    def hear(message: Message) -> None:
+        if message["kind"] == "event":
+            events.append(message["text"])
+            message = {"kind": "warning", "text": message["text"]}
+        listener(message)
+
+    def ended(without: tuple[str, ...]) -> Ended:
+        try:
+            outcome = run_child(
+                ["-m", "edge_trgl.jobs", call.job, call.folder, json.dumps(call.request)],
+                on_message=hear,
+                threads=call.threads,
+                allocator=call.allocator,
+                without=without,
+                cgroup=group,
+            )
+        except EdgeTrglError as error:
+            return Ended(error=error_document(error), events=tuple(events))
+        return Ended(result=outcome.result, peak_mb=outcome.peak_mb, seconds=outcome.seconds, events=tuple(events))
+
     try:
-        outcome = run_child(
-            ["-m", "edge_trgl.jobs", call.job, call.folder, json.dumps(call.request)],
-            on_message=listener,
-            threads=call.threads,
-            allocator=call.allocator,
-            cgroup=group,
-        )
-    except EdgeTrglError as error:
-        return Ended(error=error_document(error))
-    return Ended(result=outcome.result, peak_mb=outcome.peak_mb, seconds=outcome.seconds)
+        return ended(call.without)
+    except ChildCrashedError:
+        if not call.light:
+            raise
+    hear({"kind": "event", "text": f"the job {call.job} failed with a part of torch; trying the whole of it"})
+    return replace(ended((*call.without, "diet")), whole_torch=True)

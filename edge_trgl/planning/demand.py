@@ -17,7 +17,7 @@ from edge_trgl.planning.forms import Heap, LaidOutForm, every_form
 from edge_trgl.planning.without_values import Choice
 from edge_trgl.run.facts import Counted
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import allocator, counters
+from edge_trgl.runtime.memory import allocator, counters, file_pages
 from edge_trgl.runtime.memory.device import open_device
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner import measurements_cache
@@ -46,6 +46,7 @@ def store_demand(run: Run, limits: Limits) -> None:
     allocator.trim()
     others_mb = max(process_setup.others_mb(), calibrated.PARENT_MB)
     fixed_mb = counters.usage().rss + calibrated.FIRST_STEP_MB + others_mb + device.memory_mb()
+    file_pages.give_back()  # not before: steps touch as many pages as the warm-up
     environment = process_setup.environment(config.train.device)
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
     facts = run.facts()

@@ -75,7 +75,8 @@ def every_form(
         _check_one_head_reads_all(costs[config.train.freeze :])
     _check_size(size, costs)
     heap = _heap(config, costs, size, max(budget_mb or 0.0, fixed_mb))
-    text = f"{step} {config.train.device} {heap.allocator} {sorted(environment.items())}"
+    where = f"{config.train.device} {heap.allocator} {sorted(environment.items())}"
+    text = f"{step} {where} {sorted(config.budget.without)}"
     if config.train.regime != "end-to-end":
         order: Order = "stream" if config.train.regime == "parallel" or not config.train.cache else "cache"
         variants = list(_variants(order, chain, costs, size, text))

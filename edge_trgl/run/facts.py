@@ -279,6 +279,7 @@ class RunFacts(RunState):
         pretrained_fit: how that file fits the network; None before it was opened, and without one.
         library_normalisation: what the library of the model normalises with; None if that is not known.
         normalisation: what pixels are normalised with; None for the statistics of the training images.
+        whole_torch: whether a job failed with a torch of which parts were left out.
         starts: number of times training was started.
         progress: what the last commit stores besides the position and the files.
         result: the result of training.
@@ -297,6 +298,7 @@ class RunFacts(RunState):
     pretrained_fit = Fact[PretrainedFit | None](PretrainedFit | None, None)
     library_normalisation = Fact[Normalisation | None](Normalisation | None, None)
     normalisation = Fact[Normalisation | None](Normalisation | None, None)
+    whole_torch = Fact[bool](bool, default=False)
     starts = Fact[int](int, 0)
     progress = Fact[Progress](Progress, Progress())
     result = Fact[Result](Result)

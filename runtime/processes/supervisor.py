@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from edge_trgl.runtime.errors import RESUME, OverBudgetError, StoppedError, UsageError, read_error
 from edge_trgl.runtime.memory import high_water
 from edge_trgl.runtime.memory.allocator_settings import Allocator, allocator_environment
+from edge_trgl.runtime.memory.without import WITHOUT
 from edge_trgl.runtime.processes.messages import DESCRIPTOR
 
 CGROUP = "EDGE_TRGL_CGROUP"
@@ -79,6 +80,7 @@ def run_child(
     on_message: Callable[[Message], None],
     threads: int | None = None,
     allocator: Allocator = "heap",
+    without: Iterable[str] = (),
     cgroup: Path | None = None,
 ) -> Outcome:
     """Run `python ARGUMENTS` to its end.
@@ -91,6 +93,7 @@ def run_child(
         on_message: called with each message of the child.
         threads: number of threads that libraries use; None leaves that to them.
         allocator: how the child treats freed memory; its settings must be in the environment before it starts.
+        without: the savings that the child does without, of those of `file_pages` and `light_torch`.
         cgroup: the cgroup that the child enters before it loads anything.
 
     Raises:
@@ -99,8 +102,11 @@ def run_child(
         ChildCrashedError: the child failed in a way that the user cannot fix.
     """
     start, own_mb = time.monotonic(), high_water.peak_mb()
+    settings = library_settings(threads, allocator) | {WITHOUT: ",".join(without)}
+    if cgroup is not None:
+        settings[CGROUP] = str(cgroup)
     with _signals() as signals:
-        child, messages = _started(arguments, lambda writing: _environment(writing, threads, cgroup, allocator))
+        child, messages = _started(arguments, settings)
         try:
             with messages:
                 signals.go_to(child)
@@ -120,11 +126,8 @@ def run_child(
     return Outcome(result=last["result"]["value"], peak_mb=peak_mb, seconds=time.monotonic() - start)
 
 
-def _started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, str]]) -> tuple[Child, TextIO]:
-    """Start the child; return it and the stream of its messages.
-
-    `environment` makes the child's environment, given the descriptor to which it writes messages.
-    """
+def _started(arguments: Sequence[str], settings: Mapping[str, str]) -> tuple[Child, TextIO]:
+    """Start the child with `settings` added to the environment; return it and the stream of its messages."""
     reading, writing = os.pipe()
     try:
         passed = writing + 1  # a copy: the child inherits what it is given by number, and nothing else
@@ -132,7 +135,7 @@ def _started(arguments: Sequence[str], environment: Callable[[int], Mapping[str,
             os.posix_spawn(
                 sys.executable,
                 [sys.executable, *arguments],
-                environment(passed),
+                {**os.environ, **settings, DESCRIPTOR: str(passed)},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, writing, passed),
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -172,15 +175,6 @@ def library_settings(threads: int | None, allocator: Allocator) -> dict[str, str
     if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         settings["GOMP_SPINCOUNT"] = SPINS
     return settings
-
-
-def _environment(
-    descriptor: int, threads: int | None, cgroup: Path | None, allocator: Allocator
-) -> Mapping[str, str]:
-    settings = library_settings(threads, allocator)
-    if cgroup is not None:
-        settings[CGROUP] = str(cgroup)
-    return {**os.environ, **settings, DESCRIPTOR: str(descriptor)}
 
 
 def _failure(code: int, last: Mapping[str, Message], signals: list[int]) -> Exception:

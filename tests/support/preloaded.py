@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TextIO
 
 from edge_trgl.runtime.processes import supervisor
+from edge_trgl.runtime.processes.messages import DESCRIPTOR
 from edge_trgl.runtime.processes.supervisor import Child
 from edge_trgl.runtime.records import document_of
 
@@ -48,7 +49,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), errors.read_text())
 
 
-def started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, str]]) -> tuple[Child, TextIO]:
+def started(arguments: Sequence[str], settings: Mapping[str, str]) -> tuple[Child, TextIO]:
     """Start a child as `supervisor._started` does, but by a fork of this process."""
     for module in _MODULES:
         importlib.import_module(module)
@@ -56,7 +57,7 @@ def started(arguments: Sequence[str], environment: Callable[[int], Mapping[str, 
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        os.environ.update(environment(writing))
+        os.environ.update({**settings, DESCRIPTOR: str(writing)})
         _become([(Path(os.devnull), os.O_RDONLY, 0)])
         os.dup2(2, 1)
         _leave(arguments[2:])
