@@ -21,7 +21,7 @@ import ctypes, json, os, resource
 import numpy as np
 import torch
 from edge_trgl.runtime.memory import guard
-from edge_trgl.runtime.memory.allocator_settings import trim
+from edge_trgl.runtime.memory.allocator import trim
 from edge_trgl.runtime.memory.counters import usage
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.units import MIB
