@@ -46,14 +46,13 @@ class Computation:
         """Forward and backward of the loss with every activation kept; the cross-entropy (0-d)."""
         start = leaf(x, wants_gradient=part.send_back is not None)
         with self.autocast():
-            out, costs = self.transport.trace(self.segments, start, part.seed)
+            out, costs = self.transport.trace(self.segments, start, part.seed, part.share)
             part.emit(out.detach())
             logits, terms = self.objective.read(out, y, image)
         del out
         cross_entropy = self.objective.cross_entropy(logits, y)
-        penalty = _sum(costs)
-        self.totals.count(cross_entropy.detach(), logits, y, None if penalty is None else penalty.detach())
-        loss = sum(terms, cross_entropy)
+        self.totals.count(cross_entropy.detach(), logits, y, _sum([cost.detach() for cost in costs]))
+        loss, penalty = sum(terms, cross_entropy), _penalty(costs)
         loss = loss if penalty is None else loss + penalty * self.transport.weight()
         del logits, terms
         with self.optimizer.in_backward(self.weights, part.rate):
@@ -104,11 +103,11 @@ class Computation:
             start = leaf(below, wants_gradient=bool(stack) or part.send_back is not None)
             del below
             with buffers_kept(stage), self.autocast():
-                out, own = self.transport.trace(stage, start, part.seed)
+                out, own = self.transport.trace(stage, start, part.seed, part.share)
                 through = Seed.apply(out, gradient)  # type: ignore[no-untyped-call]
             del out, gradient
             costs = [cost.detach() for cost in own] + costs
-            penalty = _sum(own)
+            penalty = _penalty(own)
             loss = through if penalty is None else through + penalty * self.transport.weight() * part.share
             del through, own
             if loss.requires_grad:  # a first piece without weights has nothing to learn
@@ -118,6 +117,11 @@ class Computation:
                 stack.append(gradient_of(start))
         hand_back(start, part)
         return costs
+
+
+def _penalty(costs: list[Tensor]) -> Tensor | None:
+    """What `costs` add to the loss; those without a graph are in it already."""
+    return _sum([cost for cost in costs if cost.requires_grad])
 
 
 def _sum(costs: list[Tensor]) -> Tensor | None:

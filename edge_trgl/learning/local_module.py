@@ -46,7 +46,6 @@ class LocalModule(nn.Module):
         place = Place(output_shape=output_shape, image_shape=chain.input_shape, num_classes=chain.num_classes)
         self.aux = nn.ModuleList(kind(place) for kind in self.mix.kinds)
         self.transport = TransportTerm(
-            self.trunk,
             config.transport,
             module - chain.frozen,
             len(chain) - chain.frozen,
@@ -142,8 +141,7 @@ class LocalModule(nn.Module):
         `send_back` the gradient of x. `x` must not require a gradient.
         """
         self._optimizer.begin()
-        self.transport.measure(self._totals.gauge if gauged else None)
-        self.transport.begin(lap)
+        self.transport.begin(lap, self._totals.gauge if gauged else None)
         computation = self._computation()
         # Of a single segment there is nothing to let go of before its own backward.
         by_segment = self.config.recompute == "blocks" and len(computation.segments) > 1

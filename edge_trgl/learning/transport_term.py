@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from edge_trgl.learning.segments import Segment
 from edge_trgl.method.kinetic_energy import Measure
-from edge_trgl.method.transport import Transport, marks_of, new_multiplier, penalised
+from edge_trgl.method.transport import Transport, new_multiplier, penalised
 
 
 class TransportTerm:
     """W / (2τ), or W / λ, of one module, and the state of λ.
 
     Args:
-        trunk: the module's blocks.
         transport: how the modules of the run are regularised.
         place: the module's number among those that are trained, `num_trained` in all: the halves of τ are theirs.
         exempt: this module has no such term.
@@ -24,29 +23,21 @@ class TransportTerm:
         enabled: whether there is a term.
     """
 
-    def __init__(
-        self, trunk: nn.Module, transport: Transport, place: int, num_trained: int, *, exempt: bool
-    ) -> None:
-        self._marks = marks_of(trunk)
+    def __init__(self, transport: Transport, place: int, num_trained: int, *, exempt: bool) -> None:
         self._transport = transport
         self._place = place
         self._fixed_weight = transport.weight(place, num_trained)
         self.enabled = not exempt and (self._fixed_weight > 0 or transport.multipliers is not None)
         self._multiplier = new_multiplier()
-        self.measure(None)
+        self._gauge: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that outlives a step, by name."""
         return {"multiplier": self._multiplier} if self._transport.multipliers else {}
 
-    def measure(self, gauge: Tensor | None) -> None:
-        """Measure the residues in the next step, if there is a term; `gauge`: see `Measure`."""
-        self._measure = Measure(self._transport.power, gauge) if self.enabled else None
-        for mark in self._marks:
-            mark.measure = self._measure
-
-    def begin(self, lap: int) -> None:
-        """Begin a step: λ starts anew with each lap."""
+    def begin(self, lap: int, gauge: Tensor | None) -> None:
+        """Begin a step: λ starts anew with each lap. `gauge`: see `Measure`."""
+        self._gauge = gauge
         if self._transport.multipliers:
             self._transport.multipliers.begin(self._multiplier, lap, self._place)
 
@@ -60,13 +51,25 @@ class TransportTerm:
         multipliers = self._transport.multipliers
         return multipliers.weight(self._multiplier) if multipliers else self._fixed_weight
 
-    def trace(self, stage: Sequence[Segment], x: Tensor, seed: int) -> tuple[Tensor, list[Tensor]]:
-        """Forward x [B, ...] through a stage with its graph: the output, and what each residue costs (0-d)."""
-        costs: list[Tensor] = []
+    def trace(self, stage: Sequence[Segment], x: Tensor, seed: int, share: float) -> tuple[Tensor, list[Tensor]]:
+        """Forward x [B, ...], a `share` of the batch, through a stage with its graph.
+
+        Returns the output, and what each residue costs (0-d); the loss needs those of them that have a graph.
+        """
+        measure, costs = self._measure(share), []
         for segment in stage:
+            for mark in segment.marks:
+                mark.measure = measure
             out = segment(x, seed)
-            if self._measure is not None:
-                out, energies = penalised(segment.marks, x, out, self._measure)
+            if measure is not None:
+                out, energies = penalised(segment.marks, x, out, measure)
                 costs += [energy.reduced(self._transport.reduction) for energy in energies]
             x = out
         return x, costs
+
+    def _measure(self, share: float) -> Measure | None:
+        """How residues are measured; None if there is no term."""
+        if not self.enabled:
+            return None
+        factors = (share, self.weight()) if self._transport.reduction == "mean" else None
+        return Measure(self._transport.power, self._gauge, factors)

@@ -83,7 +83,7 @@ class Residue(nn.Module):
         return self.measure if self.training and torch.is_grad_enabled() else None
 
     def _mark(self, value: Tensor, mean: Tensor) -> Tensor:
-        self._marked.append(Energy(mean, value[0].numel()))
+        self._marked.append(Energy(mean, value.shape[1:].numel()))
         return value
 
     def take(self) -> list[Energy]:
@@ -106,7 +106,7 @@ def penalised(marks: Sequence[Residue], x: Tensor, out: Tensor, measure: Measure
     if marks or out.shape != x.shape:
         return out, [energy for mark in marks for energy in mark.take()]
     out, mean = energies.moved(x, out, measure)
-    return out, [Energy(mean, out[0].numel())]
+    return out, [Energy(mean, out.shape[1:].numel())]
 
 
 @dataclass(frozen=True, kw_only=True)

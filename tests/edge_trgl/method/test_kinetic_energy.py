@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -168,3 +170,29 @@ def test_what_comes_in_is_left_as_it_was():
         assert torch.equal(gradient, copied)
         assert torch.equal(x, before[0])
         assert torch.equal(r, before[1])
+
+
+@pytest.mark.parametrize("factors", [(1.0, 0.7), (0.3, 1.25)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_energy_whose_factors_are_known_gives_the_same_bits_without_a_graph(shape, factors):
+    x, r = torch.randn(shape), torch.randn(shape)
+    found = []
+    for measure in (Measure(), Measure(factors=factors)):
+        gauge = torch.zeros(2, dtype=torch.float64)
+        x_, r_ = x.clone().requires_grad_(), r.clone().requires_grad_()
+        out, mean = added(x_, r_ * 2, replace(measure, gauge=gauge))
+        share, weight = factors
+        loss = (out * torch.arange(out.numel()).sin().view_as(out)).sum() / share
+        loss = loss + mean * weight if mean.requires_grad else loss
+        (loss * share).backward()
+        found.append([out, mean, x_.grad, r_.grad, gauge])
+    assert not found[1][1].requires_grad
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+
+
+def test_a_graph_with_known_factors_goes_when_nobody_needs_it():
+    x, r = torch.randn(4, 3), torch.randn(4, 3, requires_grad=True)
+    out, _ = added(x, r * 2, Measure(factors=(1.0, 1.0)))
+    gone = weakref.ref(out)
+    del out
+    assert gone() is None
