@@ -191,8 +191,13 @@ def test_an_energy_whose_factors_are_known_gives_the_same_bits_without_a_graph(s
 
 
 def test_a_graph_with_known_factors_goes_when_nobody_needs_it():
-    x, r = torch.randn(4, 3), torch.randn(4, 3, requires_grad=True)
-    out, _ = added(x, r * 2, Measure(factors=(1.0, 1.0)))
-    gone = weakref.ref(out)
-    del out
+    class Held:
+        """Something that the graph holds."""
+
+    x, r = torch.randn(4, 3), torch.randn(4, 3, requires_grad=True) * 2
+    held = Held()
+    r.register_hook(lambda gradient, held=held: None)
+    out, _ = added(x, r, Measure(factors=(1.0, 1.0)))
+    gone = weakref.ref(held)
+    del held, out, r
     assert gone() is None
