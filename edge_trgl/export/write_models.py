@@ -45,7 +45,7 @@ from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.export_record import WrittenModels, WrittenStage
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import RESUME, DoesNotFitError
-from edge_trgl.runtime.memory import allocator, counters, guard
+from edge_trgl.runtime.memory import allocator, counters, file_pages, guard
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.storage import files, safetensors_file
 from edge_trgl.runtime.storage.boundary_spec import record_bytes
@@ -99,6 +99,7 @@ def write_models(
     _keep_within(opened, (*exits, *ends), limits)
     exporting = _Exporting(opened, exits, ends, chosen, samples)
     parts = [exporting.module(number) for number in range(1, max(exits) + 1)]
+    file_pages.give_back()  # writing runs other code than tracing
     written = exporting.write(parts)
     return WrittenModels(
         exits=tuple(exits),

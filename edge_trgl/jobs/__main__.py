@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def _loaded_whole(wanted: str) -> None:
-    text = f"something asks for {wanted}: torch is loaded whole, which takes about 50 MiB more"
+    text = f"{wanted} is used: torch was loaded whole, about 50 MiB more"
     messages.send("event", text=text)
 
 

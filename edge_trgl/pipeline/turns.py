@@ -59,7 +59,7 @@ class Ended:
         error: of `error_document`; None unless it failed.
         peak_mb: of its process.
         seconds: that it took.
-        events: what the user was told of its torch.
+        events: what is to be noted of its torch.
         whole_torch: whether it failed, and was run once more, because parts of torch were left out.
         cgroup_peak_mb: what the kernel charged to its cgroup at most; None if that is not known.
         cgroup_refused: why there is no cgroup, although it was asked for; else empty.
@@ -162,8 +162,8 @@ def _run(call: Call, group: Path | None, listener: Listener) -> Ended:
     def hear(message: Message) -> None:
         if message["kind"] == "event":
             events.append(message["text"])
-            message = {"kind": "warning", "text": message["text"]}
-        listener(message)
+        else:
+            listener(message)
 
     def ended(without: tuple[str, ...]) -> Ended:
         try:
@@ -184,5 +184,7 @@ def _run(call: Call, group: Path | None, listener: Listener) -> Ended:
     except ChildCrashedError:
         if not call.light:
             raise
-    hear({"kind": "event", "text": f"the job {call.job} failed with a part of torch; trying the whole of it"})
+    text = f"the job {call.job} failed with a part of torch; trying the whole of it"
+    events.append(text)
+    listener({"kind": "warning", "text": text})
     return replace(ended((*call.without, "diet")), whole_torch=True)

@@ -57,6 +57,13 @@ KEPT = ("torch._functorch.utils", "torch.fx.experimental.sym_node")
 """What a step calls among them: autograd's functions in Python, and the C++ of every new tensor."""
 
 
+COMPARED = ("torch.export.ExportedProgram",)
+"""What `torch.onnx.export` asks for, to see that a module is no such thing."""
+
+ONNX_LEFT_OUT = ("torch.onnx._internal.exporter", "torch.onnx.ops")
+"""What `torch.onnx` loads for the exporter that ours is not."""
+
+
 def install(on_whole: Callable[[str], None], *, whole: bool = False) -> None:
     """Make the next `import torch` of this process light, as far as the process does not do without.
 
@@ -66,16 +73,19 @@ def install(on_whole: Callable[[str], None], *, whole: bool = False) -> None:
     """
     if "torch" in sys.modules:
         return
-    left_out, kept = ((), ()) if whole or "diet" in without() else (LEFT_OUT, KEPT)
+    light = not whole and "diet" not in without()
     stand_ins = StandIns(
         "torch",
-        left_out=left_out,
-        kept=kept,
+        left_out=LEFT_OUT if light else (),
+        kept=KEPT if light else (),
+        compared=COMPARED,
         on_whole=on_whole,
         before=_load_largest_library,
         after=_finish,
     )
     sys.meta_path.insert(0, stand_ins)
+    if light:
+        sys.meta_path.insert(0, StandIns("torch.onnx", left_out=ONNX_LEFT_OUT, on_whole=on_whole))
 
 
 def _load_largest_library(folders: Sequence[str]) -> None:
@@ -93,14 +103,14 @@ def _load_largest_library(folders: Sequence[str]) -> None:
 def _finish() -> None:
     """Do what a part that is left out does for all others, and return the pages that loading has touched."""
     native = sys.modules["torch"]._C
-    for module, name in _GENERATOR_CLASSES:
-        if hasattr(native, "_set_generator_metaclass") and find_spec(module) is not None:
-            native._set_generator_metaclass(getattr(import_module(module), name))
+    if hasattr(native, "_set_generator_metaclass"):
+        module, name = next(place for place in _GENERATOR_CLASSES if find_spec(place[0]) is not None)
+        native._set_generator_metaclass(getattr(import_module(module), name))
     file_pages.give_back()
 
 
 _GENERATOR_CLASSES = (
-    ("torch._opaque_base", "OpaqueBaseMeta"),
     ("torch._custom_class_base", "CustomClassBaseMeta"),
+    ("torch._opaque_base", "OpaqueBaseMeta"),
 )
-"""Where `torch._prims.rng_prims` finds the class of `torch.Generator`'s class, in torch 2.13 and 2.14."""
+"""Where `torch._prims.rng_prims` finds the class of `torch.Generator`'s class, in torch 2.14 and 2.13."""

@@ -19,6 +19,10 @@ from types import ModuleType
 from typing import Any
 
 
+def _nothing(*args: object) -> None:
+    """Do nothing."""
+
+
 class StandIns:
     """The finder of one package, for `sys.meta_path`.
 
@@ -26,6 +30,7 @@ class StandIns:
         package: its name.
         left_out: full names of the modules that are left out, with all below them.
         kept: full names of modules among these that are loaded all the same, when the rest of the package is.
+        compared: full names of objects that are asked for only to compare the classes of others with them.
         on_whole: called with the name of what was asked for, before all is loaded.
         before: called with the package's folders, before it is loaded.
         after: called when it is loaded.
@@ -36,14 +41,16 @@ class StandIns:
         package: str,
         *,
         left_out: Sequence[str],
-        kept: Sequence[str],
+        kept: Sequence[str] = (),
+        compared: Sequence[str] = (),
         on_whole: Callable[[str], None],
-        before: Callable[[Sequence[str]], None],
-        after: Callable[[], None],
+        before: Callable[[Sequence[str]], None] = _nothing,
+        after: Callable[[], None] = _nothing,
     ) -> None:
         self._package = package
         self._left_out = frozenset(left_out)
         self._kept = frozenset(kept)
+        self.compared = frozenset(compared)
         self._on_whole = on_whole
         self._before = before
         self._after = after
@@ -121,7 +128,7 @@ class _StandIn(ModuleType):
         loader = self.__loader__
         assert isinstance(loader, _StandInLoader)
         finder, own = loader.finder, self.__name__
-        if not finder.loading:
+        if not finder.loading and f"{own}.{name}" not in finder.compared:
             finder.load_whole(f"{own}.{name}")
             finder.execute(self)
             return getattr(self, name)

@@ -78,6 +78,7 @@ def package(tmp_path, monkeypatch):
         name,
         left_out=(f"{name}.heavy", f"{name}.far.inner"),
         kept=(f"{name}.heavy.kept", f"{name}.heavy.not_in_this_version"),
+        compared=(f"{name}.heavy.Kind",),
         on_whole=told.append,
         before=lambda folders: told.append(folders),
         after=lambda: told.append("loaded"),
@@ -115,13 +116,25 @@ def test_no_instance_exists_before_its_class(package):
     assert package.told == []
 
 
+def test_a_class_to_compare_with(package):
+    heavy = sys.modules[f"{package.name}.heavy"]
+    assert not isinstance(3, (heavy.Kind, str))
+    assert not issubclass(int, heavy.Kind)
+    assert package.told == []
+    kind = heavy.Kind
+    instance = kind()
+    assert isinstance(instance, kind)
+    assert type(instance) is heavy.Kind
+    assert len(package.told) == 1
+
+
 @pytest.mark.parametrize(
     ("ask", "told"),
     [
         (lambda package: package.needed.make(), "heavy.Kind"),
         (lambda package: package.needed.look(), "heavy.deep.VALUE"),
         (lambda package: package.needed.Kind.__call__(), "heavy.Kind"),
-        (lambda package: importlib.import_module(f"{package.name}.heavy").Kind, "heavy.Kind"),
+        (lambda package: importlib.import_module(f"{package.name}.heavy").options, "heavy.options"),
         (lambda package: importlib.import_module(f"{package.name}.heavy.never_imported"), "heavy.never_imported"),
     ],
 )
