@@ -25,8 +25,8 @@ Test accuracy in %, at the chosen depth and after the last module. Images a seco
 time in training with every module in memory, on one thread; time is that of an epoch over the one with `conv`
 heads and ten modules (median and 95 % interval, all rows taking turns). Peak: of all processes together within
 1,000 MiB, seen from outside. Smallest: what `plan --budget-mb min --no-probe` states. The machine did other work
-besides. What `lite` pools, and how, was chosen among eight forms by their accuracy on 4,000 of these test images, on
-one seed, so its lead is a little flattered.
+besides. What `lite` pools, and how, was chosen among eight forms by their accuracy on 4,000 of these test images,
+on one seed, so its lead is a little flattered.
 
 ### The same ten modules with other heads
 
