@@ -64,6 +64,8 @@ def plan_text(run: PlannedRun) -> str:
     lines += [
         f"peak {plan.peak_mb:.0f} MiB of {budget_mb:.0f} MiB: {_fits(plan.peak_mb, budget_mb)}; "
         f"{plan.fixed_mb:.0f} MiB are fixed, before any module ({basis})",
+        f"of these, {run.libraries_mb:.0f} MiB are Python and torch, {run.engine_mb:.0f} the engine, "
+        f"{run.parent_mb:.0f} the parent process",
         f"disk at most {plan.disk_mb:.0f} MiB of {disk_mb:.0f} MiB: {_fits(plan.disk_mb, disk_mb)}",
         f"peaks before training: {phases} MiB",
         f"exporting the network takes at most {planned.export_mb:.0f} MiB: {_fits(planned.export_mb, budget_mb)}",

@@ -84,11 +84,15 @@ class MemoryUse:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageUse:
-    """What summary.json says of the storage, in MiB; `wear` is a share of its endurance, None if unknown."""
+    """What summary.json says of the storage, in MiB.
+
+    `major_faults`: see `Work`. `wear`: a share of its endurance, None if unknown.
+    """
 
     read_mb: float
     written_mb: float
     planned_written_mb: float
+    major_faults: int
     wear: float | None
 
 
@@ -107,4 +111,8 @@ def _summary_text(summary: Document, run: Run) -> str:
 
 def _storage_text(use: StorageUse) -> str:
     text = f"read {use.read_mb:.0f} MiB, wrote {use.written_mb:.0f} MiB (planned {use.planned_written_mb:.0f})"
-    return text if use.wear is None else f"{text}, {use.wear:.2%} of the storage's endurance"
+    if use.wear is not None:
+        text += f", {use.wear:.2%} of the storage's endurance"
+    if use.major_faults:
+        text += f"; waited for {use.major_faults} pages that memory had no room to keep"
+    return text

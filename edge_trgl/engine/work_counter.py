@@ -1,4 +1,4 @@
-"""What training took so far: seconds, steps, images, bytes read and written, over all its starts."""
+"""What training took so far, over all its starts: seconds, steps, images, bytes, pages waited for."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class WorkCounter:
         self._before = before
         self._began = time.monotonic()
         self._io_start = counters.io_mb()
+        self._faults_start = counters.major_faults()
         self._steps = 0
         self._images = 0.0
 
@@ -39,6 +40,7 @@ class WorkCounter:
             images=self._before.images + self._images,
             read_mb=self._before.read_mb + read_mb - self._io_start[0],
             written_mb=self._before.written_mb + written_mb - self._io_start[1],
+            major_faults=self._before.major_faults + counters.major_faults() - self._faults_start,
         )
 
     def seconds(self) -> float:

@@ -44,6 +44,8 @@ class PlannedRun:
         normalisation: what pixels are normalised with; None for the statistics of the training images.
         planned: the plan and what it means.
         phases: time and memory that each job took so far.
+        parent_mb, engine_mb: of the MiB before any module, what the parent process takes, and this package in the
+            training process. The rest is Python's and torch's.
     """
 
     limits: Limits
@@ -51,8 +53,15 @@ class PlannedRun:
     data: Document | None
     planned: Planned
     phases: tuple[Phase, ...]
+    parent_mb: float
+    engine_mb: float
     weights: PretrainedFit | None = None
     normalisation: Normalisation | None = None
+
+    @property
+    def libraries_mb(self) -> float:
+        """What Python and torch take before any module."""
+        return self.planned.plan.fixed_mb - self.engine_mb - self.parent_mb
 
     def document(self) -> Document:
         """Return the JSON object that `edge-trgl plan --json` prints."""
@@ -66,6 +75,7 @@ class PlannedRun:
             **to_json(self.planned),
             "plan": plan,
             "phases": to_json(self.phases),
+            "fixed": {"libraries_mb": self.libraries_mb, "engine_mb": self.engine_mb, "parent_mb": self.parent_mb},
         }
 
 
@@ -230,5 +240,7 @@ class Plan(Planning[PlanningState]):
             normalisation=facts.normalisation,
             planned=facts.planned,
             phases=tuple(facts.phases()),
+            parent_mb=facts.counted.demand.others_mb,
+            engine_mb=facts.counted.engine_mb,
         )
         return Done(result=document_of(planned))

@@ -22,6 +22,8 @@ from edge_trgl.runtime.memory.device import open_device
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner import measurements_cache
 from edge_trgl.runtime.planner.demand import Demand, Form
+from edge_trgl.runtime.processes import light_torch
+from edge_trgl.runtime.units import MIB
 
 FLOAT_BYTES = 4
 """Bytes of one number of an image that a loss compares with (float32)."""
@@ -45,7 +47,9 @@ def store_demand(run: Run, limits: Limits) -> None:
     process_setup.warm_up(device.name)
     allocator.trim()
     others_mb = max(process_setup.others_mb(), calibrated.PARENT_MB)
-    fixed_mb = counters.usage().rss + calibrated.FIRST_STEP_MB + others_mb + device.memory_mb()
+    usage, loaded_mb = counters.usage(), light_torch.anonymous_mb()
+    own_mb = 0.0 if loaded_mb is None else usage.anonymous - loaded_mb
+    fixed_mb = usage.rss + calibrated.FIRST_STEP_MB + others_mb + device.memory_mb()
     file_pages.give_back()  # not before: steps touch as many pages as the warm-up
     environment = process_setup.environment(config.train.device)
     torch.set_num_threads(1)  # batches of two or three gain nothing from more
@@ -71,6 +75,7 @@ def store_demand(run: Run, limits: Limits) -> None:
         environment=environment,
         allocator=heap.allocator,
         fragmentation_bytes=heap.fragmentation,
+        engine_mb=own_mb + demand.held_bytes / MIB,
     )
     facts.close()
 

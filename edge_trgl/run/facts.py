@@ -28,6 +28,7 @@ class Counted:
         environment: what exact results depend on besides the configuration.
         allocator: how the run's processes treat freed memory.
         fragmentation_bytes: size of a tensor that may not fit the freed blocks.
+        engine_mb: MiB of what this package loads and holds in training, beside the modules.
     """
 
     demand: Demand
@@ -35,6 +36,7 @@ class Counted:
     environment: Mapping[str, str | int]
     allocator: Allocator
     fragmentation_bytes: int
+    engine_mb: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +85,17 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Totals of training so far, over all starts; an image counts as one when every module has trained on it."""
+    """Totals of training so far, over all starts; an image counts as one when every module has trained on it.
+
+    `major_faults`: the times that training waited for a page from a disk, beside what it read itself.
+    """
 
     seconds: float = 0.0
     steps: int = 0
     images: float = 0.0
     read_mb: float = 0.0
     written_mb: float = 0.0
+    major_faults: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

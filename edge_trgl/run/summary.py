@@ -62,6 +62,7 @@ def storage_use(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
     return {
         "read_mb": round(work.read_mb, 1),
         "written_mb": round(work.written_mb, 1),
+        "major_faults": work.major_faults,
         "planned_written_mb": round(planned.traffic.written_mb, 1),
         "wear": wear,
         "planned_disk_mb": round(planned.plan.disk_mb, 1),

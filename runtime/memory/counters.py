@@ -59,6 +59,12 @@ def io_mb() -> tuple[float, float]:
     return counts.read_chars / MIB, counts.write_bytes / MIB
 
 
+def major_faults() -> int:
+    """Number of times that this process waited for a page from a disk, such as code the page cache had lost."""
+    # psutil does not count them on Linux.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+
+
 def available_mb() -> float:
     """MiB that a new process can have without swapping: MemAvailable, on Jetson too."""
     return float(psutil.virtual_memory().available / MIB)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 
-from edge_trgl.runtime.memory import file_pages
+from edge_trgl.runtime.memory import counters, file_pages
 from edge_trgl.runtime.memory.without import without
 from edge_trgl.runtime.processes.stand_ins import StandIns
 
@@ -100,8 +100,17 @@ def _load_largest_library(folders: Sequence[str]) -> None:
     file_pages.give_back()
 
 
+def anonymous_mb() -> float | None:
+    """The anonymous MiB of this process when torch was loaded; None if that was before `install`."""
+    return _loaded_mb[0] if _loaded_mb else None
+
+
+_loaded_mb: list[float] = []
+
+
 def _finish() -> None:
     """Do what a part that is left out does for all others, and return the pages that loading has touched."""
+    _loaded_mb[:] = [counters.usage().anonymous]
     native = sys.modules["torch"]._C
     if hasattr(native, "_set_generator_metaclass"):
         module, name = next(place for place in _GENERATOR_CLASSES if find_spec(place[0]) is not None)

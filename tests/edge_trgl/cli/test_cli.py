@@ -39,7 +39,7 @@ SUMMARY = {
     "params": None,
     "accuracy": {"last", "chosen", "chosen_depth", "chosen_on", "per_depth"},
     "memory": {"budget_mb", "peak_mb", "planned_peak_mb", "fixed_mb", "method", "cgroup_peak_mb"},
-    "storage": {"read_mb", "written_mb", "planned_written_mb", "wear", "planned_disk_mb"},
+    "storage": {"read_mb", "written_mb", "planned_written_mb", "major_faults", "wear", "planned_disk_mb"},
     "data": None,
     "time_s": None,
     "images_per_s": None,

@@ -268,7 +268,13 @@ def test_a_module_without_a_head_has_none_in_the_table(plan_run):
     facts.close()
     table = (replace(planned.table[0], head=None), *planned.table[1:])
     run = PlannedRun(
-        limits=Limits(budget_mb=1e5), disk_mb=1e6, data=None, planned=replace(planned, table=table), phases=()
+        limits=Limits(budget_mb=1e5),
+        disk_mb=1e6,
+        data=None,
+        planned=replace(planned, table=table),
+        phases=(),
+        parent_mb=14.0,
+        engine_mb=10.0,
     )
     assert plan_text(run).count(" head\n") == 2
 

@@ -44,6 +44,7 @@ def summary(num_modules, chosen_depth):
             "read_mb": 9000.0,
             "written_mb": 30.0,
             "planned_written_mb": 28.0,
+            "major_faults": 3,
             "wear": 0.00012,
             "planned_disk_mb": 12.0,
         },

@@ -97,3 +97,23 @@ print(json.dumps([*counts, counters.io_mb()]))
     assert 4 <= between[1] - before[1] < 5
     assert between[0] - before[0] < 1
     assert 4 <= after[0] - between[0] < 5
+
+
+def test_pages_that_the_cache_has_lost_are_waited_for(tmp_path):
+    file = tmp_path / "library"
+    file.write_bytes(bytes(2**20))
+    kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True)
+    if kind.stdout.strip() == "tmpfs":
+        pytest.skip("files in memory are never lost")
+    code = """
+import mmap, os, sys
+from edge_trgl.runtime.memory import counters
+descriptor = os.open(sys.argv[1], os.O_RDWR)
+os.fsync(descriptor)
+os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+mapping = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+before = counters.major_faults()
+mapping[2**19]
+print(counters.major_faults() - before)
+"""
+    assert own_process.result_of("-c", code, file) >= 1
