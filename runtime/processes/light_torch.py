@@ -53,6 +53,9 @@ LEFT_OUT = (
 )
 """Modules that a training step does not call, in torch 2.4.0, 2.13.0 and 2.14.1, with which they were tried."""
 
+OTHERS = ("torchgen", "unittest")
+"""Modules of other packages that torch imports for tests and code generators."""
+
 KEPT = ("torch._functorch.utils", "torch.fx.experimental.sym_node")
 """What a step calls among them: autograd's functions in Python, and the C++ of every new tensor."""
 
@@ -77,6 +80,7 @@ def install(on_whole: Callable[[str], None], *, whole: bool = False) -> None:
     stand_ins = StandIns(
         "torch",
         left_out=LEFT_OUT if light else (),
+        others=OTHERS if light else (),
         kept=KEPT if light else (),
         compared=COMPARED,
         on_whole=on_whole,

@@ -29,6 +29,7 @@ class StandIns:
     Args:
         package: its name.
         left_out: full names of the modules that are left out, with all below them.
+        others: the same of modules of other packages. Each of these is loaded alone, when it is used.
         kept: full names of modules among these that are loaded all the same, when the rest of the package is.
         compared: full names of objects that are asked for only to compare the classes of others with them.
         on_whole: called with the name of what was asked for, before all is loaded.
@@ -41,6 +42,7 @@ class StandIns:
         package: str,
         *,
         left_out: Sequence[str],
+        others: Sequence[str] = (),
         kept: Sequence[str] = (),
         compared: Sequence[str] = (),
         on_whole: Callable[[str], None],
@@ -49,6 +51,7 @@ class StandIns:
     ) -> None:
         self._package = package
         self._left_out = frozenset(left_out)
+        self._others = frozenset(others)
         self._kept = frozenset(kept)
         self.compared = frozenset(compared)
         self._on_whole = on_whole
@@ -63,6 +66,8 @@ class StandIns:
         """Return a spec of ours for the package itself and for what is left out; see `importlib.abc`."""
         if name == self._package:
             return self._found(name, path, _PackageLoader(self))
+        if self.loading and not self._others.isdisjoint(_and_above(name)):
+            return self._found(name, path, _StandInLoader(self))
         if not self._is_left_out(name):
             return None
         if self.loading:
@@ -104,6 +109,14 @@ class StandIns:
         """Keep a stand-in, to load it in its turn."""
         self._made.append(module)
 
+    def load(self, module: str, name: str) -> ModuleType:
+        """Load what is left out because `name` of `module` is used, and return the module."""
+        stand_in = sys.modules[module]
+        if self._others.isdisjoint(_and_above(module)):
+            self.load_whole(f"{module}.{name}")
+        self.execute(stand_in)
+        return stand_in
+
     def load_whole(self, wanted: str) -> None:
         """Load all that was left out, because `wanted` was asked for."""
         with self._lock:
@@ -112,7 +125,8 @@ class StandIns:
             self._on_whole(wanted)
             self.whole = True
             for module in self._made:
-                self.execute(module)
+                if self._is_left_out(module.__name__):
+                    self.execute(module)
 
     def execute(self, module: ModuleType) -> None:
         """Load a stand-in's module into it, unless that was done."""
@@ -129,9 +143,7 @@ class _StandIn(ModuleType):
         assert isinstance(loader, _StandInLoader)
         finder, own = loader.finder, self.__name__
         if not finder.loading and f"{own}.{name}" not in finder.compared:
-            finder.load_whole(f"{own}.{name}")
-            finder.execute(self)
-            return getattr(self, name)
+            return getattr(finder.load(own, name), name)
         if name.startswith("__"):  # importlib asks for them
             raise AttributeError(f"{own} has no {name} yet")
         return Later(finder, own, name)
@@ -152,11 +164,13 @@ class Later:
         self._path = path
 
     def _real(self) -> Any:
-        self._finder.load_whole(f"{self._module}.{self._path}")
-        found: Any = sys.modules[self._module]
+        found: Any = self._finder.load(self._module, self._path)
         for name in self._path.split("."):
             found = getattr(found, name)
         return found
+
+    def _is_loaded(self) -> bool:
+        return not isinstance(sys.modules[self._module], _StandIn)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call the real object; while the package is loaded, be a decorator that changes nothing, or make one."""
@@ -186,10 +200,10 @@ class Later:
 
     def __instancecheck__(self, instance: object) -> bool:
         """No instance can exist before its class is loaded."""
-        return self._finder.whole and isinstance(instance, self._real())
+        return self._is_loaded() and isinstance(instance, self._real())
 
     def __subclasscheck__(self, subclass: type) -> bool:
-        return self._finder.whole and issubclass(subclass, self._real())
+        return self._is_loaded() and issubclass(subclass, self._real())
 
     def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
         """Add nothing to the classes that derive from it."""
@@ -212,7 +226,7 @@ class _PackageLoader(Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        self._finder.begin(list(module.__path__))
+        self._finder.begin(list(getattr(module, "__path__", ())))
         _execute(module)
         self._finder.end()
 

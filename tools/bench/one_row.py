@@ -10,72 +10,30 @@ seconds of each turn, and last the figures.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from edge_trgl.data import open_dataset
-from edge_trgl.engine import from_config, process_setup, trainer, training
-from edge_trgl.engine.trainer import AfterVisit, EngineContext
-from edge_trgl.engine.visits import Visit
-from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
-from edge_trgl.runtime.memory import allocator
-from edge_trgl.runtime.records import to_json
-from tools.common.section import Section, Turns, tell
+from edge_trgl.runtime.memory.without import WITHOUT
+from edge_trgl.runtime.processes import light_torch
+from tools.common.section import Turns, tell
 
 
 def main() -> None:
     spec = json.loads(sys.argv[1])
     run, turns = Run(Path(spec["run"])), Turns() if spec["turns"] else None
     if spec["loop"] == "product":
-        tell(product(run, turns))
+        os.environ[WITHOUT] = ",".join(run.config().budget.without)
+        light_torch.install(lambda name: None)  # before what loads torch, as in the product's processes
+        from tools.bench import product_loop
+
+        tell(product_loop.measure(run, turns))
     else:
         # Its imports are larger than the product's and would count against it.
         from tools.bench import bare_loops
 
         tell(bare_loops.measure(run, spec["loop"], turns))
-
-
-def product(run: Run, turns: Turns | None) -> dict[str, Any]:
-    """The training job as `edge-trgl train` runs it, its weights drawn before the clock starts."""
-    facts = run.facts()
-    limits, planned = facts.limits, facts.planned
-    facts.close()
-    figures: dict[str, Any] = {}
-
-    def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
-        process_setup.warm_up(run.config().train.device)
-        allocator.keep_tensors_on_heap()
-        section = Section()
-        for module in range(len(planned.layout.starts)):
-            rooms.modules.open(module)
-        if turns:
-            after = _in_turns(after, turns, len(planned.layout.starts) - 1, run)
-            turns.wait()
-        section.start()  # the weights are drawn: what follows is as long in every epoch
-        trainer.walk(visits, rooms, after, start=start)
-        rooms.meter.read()
-        figures.update(section.end(rooms.meter.highest))
-
-    vars(training)["walk"] = walk  # the one step of the job that is measured
-    result = training.run(run, limits)
-    scored = {"accuracy": result.scores.last, "peak_mb": result.peak_mb}
-    return {**figures, **scored, "budget_mb": limits.budget_mb, "plan": to_json(planned.plan)}
-
-
-def _in_turns(after: AfterVisit, turns: Turns, last_module: int, run: Run) -> AfterVisit:
-    """`after`, and the end of a turn where an epoch ends."""
-    num_images = open_dataset(run.data).splits["train"].num_images
-    batches = from_config.job_size(run.config(), last_module + 1, num_images).batches_per_epoch
-
-    def after_and_wait(position: int, visit: Visit, local: LocalModule) -> None:
-        after(position, visit, local)
-        if visit.module == last_module and visit.span.stop == batches:
-            turns.done()
-
-    return after_and_wait
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ NETS = {
 TINY = Net(
     title="K-M 3-1, width 8 (only to try the tool)",
     chain=lambda: km_resnet(3, 1, input_shape=(1, 8, 8), num_classes=10, width=8),
-    batch_size=8,
+    batch_size=64,  # so that activations, not gradients, make the peak
 )
 
 

@@ -186,3 +186,28 @@ def test_what_does_not_exist(package):
 def test_other_packages_are_left_alone(package):
     assert importlib.import_module("json.tool").__spec__.loader_state is None
     assert package.told == []
+
+
+def test_modules_of_other_packages_are_loaded_one_by_one(package, tmp_path, monkeypatch):
+    (tmp_path / "stranger").mkdir()
+    (tmp_path / "stranger/__init__.py").write_text("def word(): return 'word'")
+    (tmp_path / "stranger/inner.py").write_text("from stranger import word\nclass Inner: pass")
+    (tmp_path / "host.py").write_text(
+        "import stranger\nfrom stranger.inner import Inner\n"
+        "def make(): return Inner()\ndef is_inner(value): return isinstance(value, Inner)\n"
+    )
+    told = []
+    finder = StandIns("host", left_out=(), others=("stranger",), on_whole=told.append)
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    host = importlib.import_module("host")
+    stranger, inner = sys.modules["stranger"], sys.modules["stranger.inner"]
+    assert not host.is_inner(3)
+    assert {type(stranger), type(inner)} != {ModuleType}
+    assert stranger.word() == "word"
+    assert type(stranger) is ModuleType is not type(inner)
+    assert host.is_inner(host.make())
+    assert type(host.make()) is inner.Inner
+    assert inner.word is stranger.word
+    assert told == []
+    for name in ("host", "stranger", "stranger.inner"):
+        monkeypatch.delitem(sys.modules, name)
