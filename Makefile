@@ -25,7 +25,7 @@ venv: .venv/.made  ## the environment: .venv, from constraints.txt; TORCH=cpu fo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: venv  ## train on the bundled images under 340 MiB (more with a CUDA build of torch), export, check, report
+demo: venv  ## train on the bundled images under 230 MiB (more with a CUDA build of torch), export, check, report
 	$(BIN)/edge-trgl train --budget-mb $$($(BIN)/python -m tools.install.demo_budget) --export
 
 test: venv  ## the test suite, on two cores (WORKERS=2)

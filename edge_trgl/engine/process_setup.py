@@ -51,14 +51,15 @@ def begin(device: Device, limits: Limits, others_mb: float) -> None:
     room_mb = limits.room_mb(others_mb)
     device.set_limit(room_mb - counters.usage().rss)
     warm_up(device.name)
-    # Making its first kernels has run code that no later step runs.
-    file_pages.give_back()
     allocator.keep_tensors_on_heap()
     if device.name == "cpu":  # the guard limits mapped memory, and a CUDA process maps far more than it uses
         guard.set_guard(limits, others_mb)
     else:
         # Again: warming up has loaded libraries of hundreds of MiB, which count against the budget.
         device.set_limit(room_mb - counters.usage().rss)
+    # Making its first kernels has run code that no later step runs. Not before: the limits count what is resident,
+    # and most of these pages come back.
+    file_pages.give_back()
 
 
 def others_mb() -> float:

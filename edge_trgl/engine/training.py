@@ -22,7 +22,7 @@ from edge_trgl.run import transport_share
 from edge_trgl.run.facts import Result, RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.errors import DamagedBoundaryError
-from edge_trgl.runtime.memory import guard
+from edge_trgl.runtime.memory import file_pages, guard
 from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.processes import messages
@@ -67,6 +67,7 @@ def train(
     context.activations.close()
     done = ledger.work()
     messages.send("phase", name="evaluate")
+    file_pages.give_back()  # evaluation runs less code than training
     scores = evaluation.evaluate(opened, context.modules, context.meter, context.headroom, ledger.check)
     with context.meter.phase():
         weights_sha256 = evaluation.weights_sha256(context.modules, len(opened))
