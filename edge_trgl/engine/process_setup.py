@@ -30,9 +30,11 @@ def set_up(threads: int | None) -> None:
 
 
 def warm_up(device: str) -> None:
-    """Take one step of a small module: it loads the kernels, so that later growth is the modules' own memory."""
+    """Draw a small module and take a step: that loads the kernels, so that later growth is the modules' own."""
     chain = km_resnet(1, 1, input_shape=(3, 16, 16), num_classes=10, width=16)
-    local = LocalModule(chain, 0, (16, 8, 8), StepConfig(transport=Transport(tau=1.0))).materialise(device)
+    local = LocalModule(chain, 0, (16, 8, 8), StepConfig(transport=Transport(tau=1.0)))
+    chain.initialise(0, local.trunk, local.readers(), 0)
+    local.materialise(device)
     images = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
     labels = torch.zeros(16, dtype=torch.int64, device=device)
     local.train_step(images.contiguous(memory_format=torch.channels_last), labels, lr=0.0, seed=0)

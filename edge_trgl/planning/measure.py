@@ -86,6 +86,7 @@ def measure(run: Run, wanted: Sequence[Wanted], limits: Limits) -> None:
     # What training holds beside its modules must fit in the budget too.
     others_mb = process_setup.others_mb() + facts.counted.demand.held_bytes / MIB
     process_setup.begin(device, limits, others_mb)
+    process_setup.warm_up(device.name)  # brings back the pages that every step touches: they are no module's
     room_mb = limits.room_mb(others_mb)
     share = 1 + calibrated.HEAP_MARGIN[facts.counted.allocator]
     found: dict[str, tuple[Measurement, float]] = {}

@@ -33,9 +33,9 @@ def set_guard(limits: Limits, others_mb: float = 0.0) -> None:
         limits: of the run.
         others_mb: MiB of the budget that belong to other processes.
     """
-    limit_mb = limits.room_mb(others_mb)
-    _guards[:] = [limit_mb]
-    _allow(_allowed_by(limit_mb))
+    limit_mb, file_mb = limits.room_mb(others_mb), usage().file
+    _guards[:] = [(limit_mb, file_mb)]
+    _allow(_allowed_by(limit_mb, file_mb))
 
 
 def renew_guard() -> None:
@@ -43,9 +43,9 @@ def renew_guard() -> None:
 
     It is never lowered: code loaded in the meantime counts in RSS, but steps still map memory they do not touch.
     """
-    for limit_mb in _guards:
+    for limit_mb, file_mb in _guards:
         before, _ = resource.getrlimit(resource.RLIMIT_DATA)
-        _allow(max(_allowed_by(limit_mb), before))
+        _allow(max(_allowed_by(limit_mb, file_mb), before))
 
 
 @contextmanager
@@ -60,13 +60,14 @@ def limited(extra_mb: float) -> Iterator[None]:
         _allow(before)
 
 
-_guards: list[float] = []
-"""The limit of this process in MiB, if it has one."""
+_guards: list[tuple[float, float]] = []
+"""The limit of this process, if it has one, and the pages of files it had when it got that, in MiB."""
 
 
-def _allowed_by(limit_mb: float) -> int:
+def _allowed_by(limit_mb: float, file_mb: float = 0.0) -> int:
     now = usage()
-    return int((now.data + max(limit_mb - now.rss, 0.0) * _MAPPED_SHARE + _MAPPED_MB) * MIB)
+    rss = now.anonymous + max(now.file, file_mb)  # pages that were given back come back
+    return int((now.data + max(limit_mb - rss, 0.0) * _MAPPED_SHARE + _MAPPED_MB) * MIB)
 
 
 def _allow(num_bytes: int) -> None:

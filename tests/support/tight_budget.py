@@ -16,6 +16,8 @@ from edge_trgl.runtime.processes.supervisor import run_child
 from edge_trgl.runtime.records import document_of
 
 FLOOR = """
+from edge_trgl.runtime.processes import light_torch
+light_torch.install(lambda name: None)
 import edge_trgl.jobs.train
 from edge_trgl.engine import process_setup
 from edge_trgl.runtime.memory import counters, high_water

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode
 
 from edge_trgl.networks.cutting.nested import tensors_in
 from edge_trgl.networks.cutting.weights_in_file import build_in_file
@@ -78,8 +78,8 @@ def _storage(tensor: Tensor) -> int:
 
 def _takes_only_the_form(func: Any) -> bool:
     """Return whether a function makes a new tensor of the shape or the dtype of its argument."""
-    full_name: str = resolve_name(func) or getattr(func, "__name__", "")
-    name = full_name.rpartition(".")[2]
+    # `torch.overrides.resolve_name` would load parts of torch that no step needs.
+    name: str = getattr(func, "__name__", "").partition(".")[0]
     return name.startswith("new_") or name.endswith("_like")
 
 
