@@ -164,14 +164,18 @@ def _forget(folder: Path) -> None:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_line("bench.slow_disk", __doc__)
-    parser.add_argument("--without", required=True, metavar="NAMES", help="savings of `train --without`")
+    parser.add_argument("--without", default="diet,file-pages", metavar="NAMES", help="savings [diet,file-pages]")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs [5]")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads [1]")
     parser.add_argument("--mbs", type=float, default=20.0, help="MB/s of the disk [20]")
     parser.add_argument("--budget-mb", type=int, default=320, help="budget of a run [320]")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of a run [4]")
     parser.add_argument("--json", metavar="FILE|-", help="write the figures to a file of JSON, or print it")
-    return parser.parse_args(arguments)
+    parser.add_argument("--quick", action="store_true", help="two short rounds, only to try the tool")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.rounds, options.epochs = 2, 1
+    return options
 
 
 if __name__ == "__main__":
