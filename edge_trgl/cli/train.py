@@ -114,5 +114,6 @@ def _storage_text(use: StorageUse) -> str:
     if use.wear is not None:
         text += f", {use.wear:.2%} of the storage's endurance"
     if use.major_faults:
-        text += f"; waited for {use.major_faults} pages that memory had no room to keep"
+        times = "once" if use.major_faults == 1 else f"{use.major_faults} times"
+        text += f"; waited {times} for a page that memory had no room to keep"
     return text

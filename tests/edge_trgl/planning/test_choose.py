@@ -99,4 +99,4 @@ def test_what_an_export_will_take_is_told_beforehand(plan_run):
     plan, export_mb = facts.planned.plan, facts.planned.export_mb
     heaviest_mb = max(row.weights_mb for row in facts.planned.table)
     facts.close()
-    assert export_mb == pytest.approx(plan.fixed_mb + 10 + 2.2 * heaviest_mb)
+    assert export_mb == pytest.approx(plan.fixed_mb + calibrated.EXPORTER_MB + 2.2 * heaviest_mb)
