@@ -108,7 +108,11 @@ class OpenRun:
         fragmentation = self.facts.counted.fragmentation_bytes
         # Room for two large tensors that fit no free block, or for a few small ones.
         margin = max(2 * fragmentation, allocator.SMALL_BYTES) if fragmentation else 0.0
-        return Headroom(min(limits.memory_mb, self.plan.peak_mb) - others_mb, margin / MIB)
+        return Headroom(
+            limits.memory_mb - others_mb,
+            planned_mb=min(limits.memory_mb, self.plan.peak_mb) - others_mb,
+            fragmentation_mb=margin / MIB,
+        )
 
     def feed(self, split: str) -> Feed:
         """Open the images of `split`; batches arrive on the modules' device. The split may be empty."""
