@@ -102,6 +102,7 @@ def _summary_text(summary: Document, run: Run) -> str:
         f"peak {memory.peak_mb:.0f} MiB of {memory.budget_mb:.0f} MiB"
         f" (planned {memory.planned_peak_mb:.0f}, fixed {memory.fixed_mb:.0f})",
         test_text(summary["accuracy"], samples_in(summary)),
+        str(summary["accuracy"]["gain"]),
         f"{summary['images_per_s']:.0f} {samples_in(summary)}/s, {duration(summary['time_s'])}",
         _storage_text(part_of(summary["storage"], StorageUse)),
         f"report {run.report_file}",

@@ -86,6 +86,7 @@ FLAGS = (
         doc="leave the transport term out (VanGL)",
     ),
     Flag(name="freeze", key="train.freeze", group="training", metavar="N", common=True),
+    Flag(name="grow", key="train.grow", group="training", switched=True),
     Flag(name="views", key="train.views", group="training", metavar="N"),
     Flag(
         name="cache",

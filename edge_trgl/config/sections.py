@@ -53,6 +53,7 @@ class RunConfig:
             *self._loss_conflicts(),
             *self._shared_head_conflicts(),
             *self._views_conflicts(),
+            *self._growing_conflicts(),
         ]
 
     def _chunk_conflicts(self) -> list[str]:
@@ -98,6 +99,11 @@ class RunConfig:
         reason = "data.augment is false" if caches else f"train.regime {train.regime} caches nothing"
         reason += "" if caches or train.cache else " with train.cache = false"
         return [f"train.views {train.views} asks for augmented copies of what is cached; {reason}"]
+
+    def _growing_conflicts(self) -> list[str]:
+        if not self.train.grow or self.data.choose_on != "half-test":
+            return []
+        return ["train.grow looks at validation images in training, and data.choose_on is half-test"]
 
     def document(self) -> Document:
         """The configuration as nested plain values; None is left out, for TOML has no word for it."""

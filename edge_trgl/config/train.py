@@ -62,6 +62,12 @@ class TrainConfig:
         more="without a cache only; train-mode: with the statistics of the batch, as the paper's authors did",
     )
     freeze: int = setting(0, "number of leading modules to freeze", bounds=NOT_NEGATIVE)
+    grow: bool = setting(
+        False,
+        "train no deeper than validation images reward",
+        more="sequential training stops when train.grow_patience modules gained nothing",
+    )
+    grow_patience: int = setting(2, "modules without a gain after which growing stops", bounds=AT_LEAST_ONE)
     seed: int = setting(0, "random seed")
     device: Literal["cpu", "cuda"] = setting("cpu", "where to compute")
     precision: Literal["fp32", "bf16"] = setting("fp32", "arithmetic of the forward pass")
@@ -81,7 +87,16 @@ class TrainConfig:
             )
         if self.laps > 1 and self.regime != "multi-lap":
             conflicts.append(f"train.laps {self.laps} needs train.regime multi-lap, not {self.regime}")
-        return conflicts + self._conflicts_of_epochs()
+        return conflicts + self._conflicts_of_growing() + self._conflicts_of_epochs()
+
+    def _conflicts_of_growing(self) -> list[str]:
+        if not self.grow:
+            return []
+        if self.regime not in ("sequential", "multi-lap"):
+            return [f"train.grow needs train.regime sequential: {self.regime} training trains all modules at once"]
+        if self.laps > 1:
+            return [f"train.grow needs one lap: with train.laps {self.laps} every module is trained in the first"]
+        return []
 
     def _conflicts_of_epochs(self) -> list[str]:
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from edge_trgl.engine.commit_policy import CommitPolicy
 from edge_trgl.engine.epoch_totals import EpochTotals
@@ -16,8 +17,8 @@ from edge_trgl.engine.visits import Visit
 from edge_trgl.engine.work_counter import WorkCounter
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
+from edge_trgl.run.depth_gain import VALIDATION
 from edge_trgl.run.facts import Progress, RunFacts, Work
-from edge_trgl.run.wording import samples_word
 from edge_trgl.runtime.errors import RESUME, StoppedError
 from edge_trgl.runtime.memory import guard
 from edge_trgl.runtime.memory.device import Device
@@ -25,7 +26,7 @@ from edge_trgl.runtime.memory.high_water import Meter
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.storage.activation_store import ActivationStore
 from edge_trgl.runtime.storage.module_store import ModuleStore
-from edge_trgl.runtime.storage.state import ModuleRecord
+from edge_trgl.runtime.storage.state import Metric, ModuleRecord
 from edge_trgl.runtime.units import MIB
 
 
@@ -49,15 +50,12 @@ class Ledger:
         self._committed_at = time.monotonic()
         self._has_diverged = False
         self._totals = EpochTotals()
+        self._scores: list[Metric] = []
         self._peaks_mb: dict[int, float] = {}
         self._work = WorkCounter(self.facts.progress.work)
         self._samples = VisitSamples(self._work, self.policy.others_mb)
-        self._progress_messages = ProgressMessages(self._work, self.policy, self._samples_word())
+        self._progress_messages = ProgressMessages(self._work, self.policy, self.facts.samples_word)
         self._governor = Governor(self.facts, self.modules, self.policy)
-
-    def _samples_word(self) -> str:
-        summary = self.facts.data_summary
-        return "images" if summary is None else samples_word(summary.shape)
 
     def after(self, position: int, visit: Visit, local: LocalModule) -> None:
         """Count a visit; at this safe point stop, commit or go on.
@@ -73,8 +71,17 @@ class Ledger:
         self._samples.after_visit(visit, peak_mb, self.device.memory_mb())
         self._progress_messages.after_visit(visit, self._totals.of(visit), self.peak_mb())
         self._governor.after_visit(visit.module, used_mb)
-        ends = self.policy.stop_requested() or self.peak_mb() > self.policy.limits.memory_mb
-        if (ends or self._frees_disk() or self._is_due()) and self._has_room():
+        if (self._ends() or self._frees_disk() or self._is_due()) and self._has_room():
+            self.commit()
+        self.check(visit)
+
+    def after_scoring(self, visit: Visit) -> None:
+        """Stop, after a commit, if that is due in a visit that scores modules between two that train.
+
+        Raises:
+            OverBudgetError, StoppedError: as for `after`.
+        """
+        if self._ends() and self._has_room():
             self.commit()
         self.check(visit)
 
@@ -93,6 +100,14 @@ class Ledger:
         """The most that this process and those beside it have used so far."""
         return self.meter.highest + self.policy.others_mb + self.device.memory_mb()
 
+    def scores(self) -> list[Metric]:
+        """What validation images have given so far: of all commits, and what the next one will store."""
+        return [*self.facts.metrics(VALIDATION), *self._scores]
+
+    def add_scores(self, scores: Sequence[Metric]) -> None:
+        """Keep what validation images gave, for the next commit to store."""
+        self._scores += scores
+
     def work(self) -> Work:
         """What training took so far, over all starts."""
         return self._work.work()
@@ -105,15 +120,21 @@ class Ledger:
             position=self._position,
             modules=[ModuleRecord(module=module, file=file) for module, file in files.items()],
             boundaries=boundaries,
-            metrics=self._totals.metrics(self._position),
+            metrics=[
+                *self._totals.metrics(self._position),
+                *(replace(score, position=self._position) for score in self._scores),
+            ],
             samples=self._samples.pending,
             meta=RunFacts.progress.entry(self._progress()),
         )
         self.activations.sweep()
         self.modules.committed(files)
-        self._totals = EpochTotals()
+        self._totals, self._scores = EpochTotals(), []
         self._samples.committed()
         self._committed_at = time.monotonic()
+
+    def _ends(self) -> bool:
+        return self.policy.stop_requested() or self.peak_mb() > self.policy.limits.memory_mb
 
     def _is_due(self) -> bool:
         waited_s = time.monotonic() - self._committed_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,13 +34,13 @@ def run(run: Run) -> tuple[Scores, str]:
     allocator.keep_tensors_on_heap()
     modules, headroom = opened.modules(), opened.headroom(opened.facts.limits, process_setup.others_mb())
     scores = evaluate(opened, modules, Meter(), headroom, lambda visit: None)
-    return scores, weights_sha256(modules, len(opened))
+    return scores, weights_sha256(modules, opened.depth)
 
 
 def evaluate(
     opened: OpenRun, modules: ModuleStore[LocalModule], meter: Meter, headroom: Headroom, check: Check
 ) -> Scores:
-    """Score every depth that has a head on the validation and test sets.
+    """Score every depth that was trained and has a head on the validation and test sets.
 
     End-to-end training has a head at the last depth only.
 
@@ -50,12 +51,14 @@ def evaluate(
         headroom: trims the heap before steps that need it.
         check: called after every visit; raises to stop.
     """
-    validation, test = (_score(opened, modules, meter, headroom, check, split) for split in SPLITS)
+    scorer = Scorer(opened=opened, modules=modules, meter=meter, headroom=headroom, check=check)
+    depth, chunk = opened.depth, opened.plan.layout.chunk
+    validation, test = (_accuracies(scorer.score(split, depth=depth, chunk=chunk)) for split in SPLITS)
     best = choose_depth(validation)
     return Scores(
-        first_depth=len(opened) - len(validation) + 1,
+        first_depth=depth - len(validation) + 1,
         per_depth=tuple(validation),
-        chosen_depth=len(opened) - len(validation) + best,
+        chosen_depth=depth - len(validation) + best,
         chosen=test[best - 1] if test else None,
         last=test[-1] if test else None,
         test_per_depth=tuple(test),
@@ -68,41 +71,52 @@ def choose_depth(accuracies: Sequence[float]) -> int:
     return max(range(len(accuracies)), key=lambda depth: (accuracies[depth], -depth)) + 1
 
 
-def _score(
-    opened: OpenRun,
-    modules: ModuleStore[LocalModule],
-    meter: Meter,
-    headroom: Headroom,
-    check: Check,
-    split: Split,
-) -> list[float]:
-    num_images = opened.info.splits[split].num_images
-    if num_images == 0:
-        return []
-    job = from_config.job_size(opened.config, len(opened), num_images)
-    context = EngineContext(
-        modules=modules,
-        activations=ActivationStore(opened.run.scratch, num_images, job.batch_size),
-        feed=opened.feed(split),
-        meter=meter,
-        learning_rate=_no_rate,
-        spec_of=opened.factory.spec_of,
-        seed=opened.config.train.seed,
-        prefetch=opened.plan.layout.prefetch,
-        work_mb=opened.work_mb(),
-        headroom=headroom,
-    )
-    context.activations.restore([])  # removes what a killed evaluation left behind
-    totals = [Totals() for _ in range(len(opened))]
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """Scores the modules of a run as they are, see `evaluate`."""
 
-    def after(position: int, visit: Visit, local: LocalModule) -> None:
-        totals[visit.module] = totals[visit.module].plus(local.take_totals())
-        check(visit)
+    opened: OpenRun
+    modules: ModuleStore[LocalModule]
+    meter: Meter
+    headroom: Headroom
+    check: Check
 
-    chunk = min(opened.plan.layout.chunk, job.batches_per_pass)
-    walk(regimes.evaluation(job, split, chunk), context, after)
-    context.activations.close()
-    context.feed.close()
+    def score(self, split: Split, *, depth: int, chunk: int) -> list[Totals]:
+        """Take `split` through the first `depth` modules, `chunk` batches at a time.
+
+        Returns:
+            What each module counted: nothing without a head. An empty list for an empty split.
+        """
+        opened, num_images = self.opened, self.opened.info.splits[split].num_images
+        if num_images == 0:
+            return []
+        job = from_config.job_size(opened.config, depth, num_images)
+        context = EngineContext(
+            modules=self.modules,
+            activations=ActivationStore(opened.run.scratch, num_images, job.batch_size),
+            feed=opened.feed(split),
+            meter=self.meter,
+            learning_rate=_no_rate,
+            spec_of=opened.factory.spec_of,
+            seed=opened.config.train.seed,
+            prefetch=opened.plan.layout.prefetch,
+            work_mb=opened.work_mb(),
+            headroom=self.headroom,
+        )
+        context.activations.restore([])  # removes what a killed evaluation left behind
+        totals = [Totals() for _ in range(depth)]
+
+        def after(position: int, visit: Visit, local: LocalModule) -> None:
+            totals[visit.module] = totals[visit.module].plus(local.take_totals())
+            self.check(visit)
+
+        walk(regimes.evaluation(job, split, min(chunk, job.batches_per_pass)), context, after)
+        context.activations.close()
+        context.feed.close()
+        return totals
+
+
+def _accuracies(totals: Sequence[Totals]) -> list[float]:
     return [total.correct / total.num_images for total in totals if total.num_images]
 
 

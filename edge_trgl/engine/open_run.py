@@ -18,6 +18,7 @@ from edge_trgl.engine.normalisation import normalised
 from edge_trgl.engine.visits import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
+from edge_trgl.run.depth_gain import trained_depth
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
@@ -45,6 +46,11 @@ class OpenRun:
 
     def __len__(self) -> int:
         return len(self.factory.chain)
+
+    @property
+    def depth(self) -> int:
+        """Number of modules that are trained: all, unless `--grow` stopped before the last."""
+        return trained_depth(self.config, self.facts)
 
     def modules(self) -> ModuleStore[LocalModule]:
         """Return a store of the modules as the last commit left them."""

@@ -17,6 +17,7 @@ from edge_trgl.engine.regimes import (
     streamed_sequential,
 )
 from edge_trgl.engine.visits import IMAGES, Boundary, JobSize, Visit
+from edge_trgl.learning.step_kinds import trains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,18 @@ class Schedule:
         }
         visits = builders[self.regime](job)
         return _with_images(visits, self.wants_image, self._images(job)) if self.wants_image else visits
+
+    def ends(self, job: JobSize) -> dict[int, int]:
+        """Return by module, in the order of training, the position after its last training visit."""
+        return {visit.module: position for position, visit in self._training(job)}
+
+    def end_of_epoch(self, job: JobSize, epoch: int) -> int:
+        """Return the position after the last training visit of an epoch, counted from 0."""
+        return max(position for position, visit in self._training(job) if visit.span.epoch == epoch)
+
+    def _training(self, job: JobSize) -> Iterator[tuple[int, Visit]]:
+        """Yield the visits that train, each with the position after it."""
+        return ((position, visit) for position, visit in enumerate(self.visits(job), 1) if trains(visit.kind))
 
     def _images(self, job: JobSize) -> Boundary:
         """Return the images that boundaries are computed from."""

@@ -11,6 +11,7 @@ from edge_trgl.engine import evaluation, from_config, process_setup
 from edge_trgl.engine.commit_policy import CommitPolicy
 from edge_trgl.engine.commits import Ledger
 from edge_trgl.engine.learning_rate import LearningRate
+from edge_trgl.engine.looks import walk_and_look
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.engine.rebuild import can_rebuild, rebuilding
 from edge_trgl.engine.schedule import Schedule, moved_position
@@ -70,7 +71,7 @@ def train(
     file_pages.give_back()  # evaluation runs less code than training
     scores = evaluation.evaluate(opened, context.modules, context.meter, context.headroom, ledger.check)
     with context.meter.phase():
-        weights_sha256 = evaluation.weights_sha256(context.modules, len(opened))
+        weights_sha256 = evaluation.weights_sha256(context.modules, opened.depth)
     guard.check(ledger.peak_mb(), limits, "the checksum of the weights")
     result = Result(
         scores=scores,
@@ -136,10 +137,11 @@ def _rebuild(
 
 
 def _walk(opened: OpenRun, context: EngineContext, ledger: Ledger) -> None:
-    visits = _training(opened).visits(_job(opened))
+    training, job = _training(opened), _job(opened)
     if not opened.config.model.shared_head:
-        walk(visits, context, ledger.after, start=ledger.start)
+        walk_and_look(opened, training, job, context, ledger)
         return
+    visits = training.visits(job)
     head = SharedHead(context.modules, range(opened.config.train.freeze, len(opened)))
     if ledger.start == 0:
         head.spread()

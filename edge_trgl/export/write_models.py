@@ -94,7 +94,7 @@ def write_models(
     samples = batch_of(batch)
     opened = open_run(run, "cpu")
     scores = opened.facts.result.scores
-    exits = exits_of(depth, chosen=scores.chosen_depth, first=scores.first_depth, last=len(opened))
+    exits = exits_of(depth, chosen=scores.chosen_depth, first=scores.first_depth, last=opened.depth)
     chosen = cast(TargetName, target or opened.config.board.target or "generic")
     ends = stages_of(stages, first=scores.first_depth, depth=max(exits)) if in_stages else ()
     _keep_within(opened, (*exits, *ends), limits)

@@ -95,6 +95,7 @@ def _demand(
     frozen, kept = config.train.freeze, config.train.freeze > 0 and config.train.cache
     batch_size = min(config.train.batch_size, shape.num_samples)
     board, wanted = config.board, config.budget
+    num_growing = info.splits["val"].num_images if config.train.grow else 0
     return Demand(
         forms=tuple(forms),
         levels={str(level): share for level, share in calibrated.LEVELS.items()},
@@ -106,7 +107,7 @@ def _demand(
         workspace=calibrated.WORKSPACE[heap.allocator],
         held_bytes=_held_bytes(
             num_samples=shape.num_samples,
-            num_records=_num_live_boundaries(config, forms) * shape.num_samples * copies,
+            num_records=_num_live_boundaries(config, forms) * shape.num_samples * copies + 2 * num_growing,
             image_bytes=batch_size * math.prod(info.shape) * FLOAT_BYTES if training.wants_image else 0,
         ),
         epochs=tuple(training.epochs_of(module) for module in range(most)),
@@ -118,6 +119,7 @@ def _demand(
         image_bytes=info.record_bytes,
         pictured=tuple(sorted(training.wants_image)),
         num_scored=max(split.num_images for name, split in info.splits.items() if name != "train"),
+        num_growing=num_growing,
         checkpoint_s=config.train.checkpoint_minutes * 60,
         endurance_tb=board.endurance_tb,
         chunk=1 if config.model.shared_head else _chunk(wanted.chunk, shape.batches_per_epoch),

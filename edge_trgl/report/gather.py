@@ -23,6 +23,7 @@ from edge_trgl.report.document import (
 )
 from edge_trgl.report.page import render
 from edge_trgl.run.data_summary import augmentation_of
+from edge_trgl.run.depth_gain import trained_depth
 from edge_trgl.run.export_record import EarlyExitRecord
 from edge_trgl.run.exported_files import exported_files, read_export
 from edge_trgl.run.facts import RunFacts
@@ -177,6 +178,8 @@ def _unfinished(run: Run, facts: RunFacts) -> dict[str, Any]:
             "chosen_depth": None,
             "per_depth": [],
             "chosen_on": run.config().data.choose_on,
+            "depth": trained_depth(run.config(), facts),
+            "gain": None,
         },
         "memory": {
             "budget_mb": facts.limits.budget_mb,

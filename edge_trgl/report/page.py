@@ -66,6 +66,7 @@ def render(report: Report) -> str:
         number=wording.number,
         count=wording.count,
         short=_short,
+        sentence=_sentence,
     )
     return environment.get_template("report.html.j2").render(_contents(report))
 
@@ -210,6 +211,10 @@ def _some_events(events: Sequence[Event]) -> tuple[list[Event], int]:
     if not left_out:
         return list(events), 0
     return [*events[: MAX_EVENTS // 2], *events[-MAX_EVENTS // 2 :]], left_out
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _short(text: str) -> str:

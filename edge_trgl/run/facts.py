@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.data_summary import DataSummary
+from edge_trgl.run.wording import samples_word
 from edge_trgl.runtime.memory.allocator_settings import Allocator
 from edge_trgl.runtime.memory.limits import Limits
 from edge_trgl.runtime.planner.demand import Demand, Measurement
@@ -310,6 +311,12 @@ class RunFacts(RunState):
     result = Fact[Result](Result)
     cgroup_peak_mb = Fact[float | None](float | None, None)
     highest_child_mb = Fact[float](float, 0.0)
+
+    @property
+    def samples_word(self) -> str:
+        """What the run's samples are called: images or windows."""
+        summary = self.data_summary
+        return "images" if summary is None else samples_word(summary.shape)
 
     @property
     def is_cut(self) -> bool:

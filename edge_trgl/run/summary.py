@@ -6,6 +6,7 @@ from typing import Any
 
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.run.data_summary import augmentation_of
+from edge_trgl.run.depth_gain import depth_text, trained_depth
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.runtime.records import Document, to_json
 from edge_trgl.runtime.units import MIB
@@ -18,6 +19,7 @@ def summarise(config: RunConfig, facts: RunFacts, parent_mb: float) -> dict[str,
     """
     result, plan, layout = facts.result, facts.planned.plan, facts.planned.layout
     cgroup_mb, scores, work = facts.cgroup_peak_mb, to_json(result.scores), result.work
+    depth = trained_depth(config, facts)
     # The parent's mark of now, which is an upper bound of its mark while that child ran.
     together_mb = facts.highest_child_mb + parent_mb
     peaks = [phase.peak_mb for phase in facts.phases()] + list(facts.progress.module_peaks.values())
@@ -29,6 +31,10 @@ def summarise(config: RunConfig, facts: RunFacts, parent_mb: float) -> dict[str,
         "accuracy": {
             **{name: scores[name] for name in ("last", "chosen", "chosen_depth", "per_depth")},
             "chosen_on": config.data.choose_on,
+            "depth": depth,
+            "gain": depth_text(
+                result.scores, num_modules=len(layout.starts), depth=depth, samples=facts.samples_word
+            ),
         },
         "memory": {
             "budget_mb": round(facts.limits.memory_mb, 1),

@@ -167,6 +167,27 @@ def boundary_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, t
 
 def _stored_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:
     """The same without the wider copy of an input that is stored in fewer bits."""
+    stored = _passed_bytes(demand, form, module, layout, trains=trains)
+    grows = form.order == "cache" and not trains and demand.scorings(form, module)
+    return max(stored, _growing_bytes(demand, form, module, layout)) if grows else stored
+
+
+def _growing_bytes(demand: Demand, form: Form, module: int, layout: Layout) -> float:
+    """Bytes while validation samples go through a module between two that are trained.
+
+    The boundary that the last of these reads stays, or the window into it.
+    """
+    row, cached = form.rows[module], demand.num_samples * demand.copies
+    batch, above = row.reads * demand.batch_size, range(max(module, 1), len(form.rows))
+    if layout.placement == "disk":
+        return batch + max(_window_bytes(demand, form, other, layout) for other in above)
+    reads = row.reads if module > 0 else 0
+    kept = max(form.rows[other].reads for other in above) * cached
+    return batch + kept + demand.growing_at_once * (reads + row.writes) + _kept_bytes(demand, form, module)
+
+
+def _passed_bytes(demand: Demand, form: Form, module: int, layout: Layout, *, trains: bool) -> float:
+    """The same while training samples go through the module."""
     row, batch_size = form.rows[module], demand.batch_size
     batch = row.reads * batch_size
     in_memory = layout.placement == "memory"

@@ -60,6 +60,10 @@ class Form:
     lossy: tuple[str, ...] = ()
 
 
+SCORED_BATCHES = 32
+"""The most batches of validation samples that go through the modules at once between two that are trained."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Demand:
     """The job.
@@ -72,11 +76,12 @@ class Demand:
     those before it. `frozen`: number of leading modules that are never trained; `kept`: their output is cached for
     all of training. `copies`: of a cached boundary. `image_bytes`: one image as stored. `pictured`: the modules
     whose training reads the images beside their input. `num_scored`: samples of the largest set that is evaluated.
-    `converted`: whether files of all modules exist before training. `stored_bytes`: on the disk before training,
-    without these files; `block_bytes`: the unit in which files grow there. `read_mbs`, `write_mbs`: speed of the
-    storage, 10^6 bytes a second; `endurance_tb`: 10^12 bytes that may be written to it, None if unknown. `chunk`
-    and `resident`: as asked for, None to choose. `allowed`: names of lossy forms. `without`: savings that are
-    switched off: `paging`, `disk`, `recompute`.
+    `num_growing`: validation samples that go through the trained modules whenever one more is trained, beside what
+    is cached; 0 if none do. `converted`: whether files of all modules exist before training. `stored_bytes`: on
+    the disk before training, without these files; `block_bytes`: the unit in which files grow there. `read_mbs`,
+    `write_mbs`: speed of the storage, 10^6 bytes a second; `endurance_tb`: 10^12 bytes that may be written to it,
+    None if unknown. `chunk` and `resident`: as asked for, None to choose. `allowed`: names of lossy forms.
+    `without`: savings that are switched off: `paging`, `disk`, `recompute`.
     """
 
     forms: tuple[Form, ...]
@@ -98,6 +103,7 @@ class Demand:
     image_bytes: int = 0
     pictured: tuple[int, ...] = ()
     num_scored: int = 0
+    num_growing: int = 0
     converted: bool = False
     stored_bytes: int = 0
     block_bytes: int = USUAL_BLOCK_BYTES
@@ -129,6 +135,16 @@ class Demand:
     def works_of(self, module: int, level: str) -> tuple[str, ...]:
         """The works of a module in training whose steps recompute at `level`."""
         return (FORWARD,) if module < self.frozen else (level, FORWARD)
+
+    def scorings(self, form: Form, module: int) -> int:
+        """How often the validation samples go through a module between two that are trained."""
+        last = len(form.rows) - 1
+        return max(last - max(module, self.frozen), 0) if self.num_growing else 0
+
+    @property
+    def growing_at_once(self) -> int:
+        """Validation samples in a chunk that goes through the trained modules."""
+        return min(SCORED_BATCHES * self.batch_size, self.num_growing)
 
     def at_batch_size(self, form: Form) -> Demand:
         """The same job with exact batches of the size that the micro-batches of `form` have."""

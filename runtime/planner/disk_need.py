@@ -66,7 +66,7 @@ def disk_need(demand: Demand, layout: Layout) -> DiskNeed:
         stored=demand.stored_bytes,
         database=_database(demand, form, layout),
         modules=_modules(demand, form, layout),
-        boundaries=max(kept + rolling, scored),
+        boundaries=max(kept + rolling, scored, 0 if in_memory else _growing(demand, form)),
         spared=rolling if in_memory and form.order != "cache" else 0,
         largest=(module, size),
     )
@@ -133,6 +133,15 @@ def _scored(demand: Demand, form: Form, layout: Layout) -> int:
     """Bytes of boundaries in an evaluation, which goes through the modules in chunks."""
     records = min(layout.chunk * demand.batch_size, demand.num_scored)
     return _pair(lambda module: _file(demand, form.rows[module], records), 0, len(form.rows), len(form.rows))
+
+
+def _growing(demand: Demand, form: Form) -> int:
+    """Bytes of boundaries while validation samples go through modules, beside what one is trained on."""
+    if form.order != "cache" or not demand.num_growing or len(form.rows) < 2:
+        return 0
+    cached = max(_file(demand, row, demand.num_samples * demand.copies) for row in form.rows[1:])
+    last = len(form.rows) - 1
+    return cached + _pair(lambda module: _file(demand, form.rows[module], demand.growing_at_once), 0, last, last)
 
 
 def _modules(demand: Demand, form: Form, layout: Layout) -> int:

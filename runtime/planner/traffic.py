@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from edge_trgl.runtime.planner.costing import loads_per_round
 from edge_trgl.runtime.planner.demand import FORWARD, Demand, Form, Measurements, work_key
 from edge_trgl.runtime.planner.plan import Plan, Traffic
@@ -14,7 +16,7 @@ def traffic_of(demand: Demand, plan: Plan, measured: Measurements) -> Traffic:
     compute_s = _compute_s(demand, form, plan, measured)
     read, written = _boundaries(demand, form) if plan.layout.placement == "disk" else (0.0, 0.0)
     loaded = _loads(demand, form, plan)
-    read += loaded + _images(demand, form)
+    read += loaded + _images(demand, form) + _scoring_loads(demand, form, plan)
     written += loaded
     written += _commits(demand, form, plan, compute_s)
     moving_s = read / (demand.read_mbs * 1e6) + written / (demand.write_mbs * 1e6)
@@ -55,7 +57,8 @@ def _images(demand: Demand, form: Form) -> float:
     """Bytes of images read."""
     passed = passes(demand, form)
     times = sum(passed[0]) + sum(passed[module][0] for module in demand.pictured)
-    return float(times * _samples(demand) * demand.image_bytes)
+    scored = demand.scorings(form, 0) * demand.num_growing
+    return float((times * _samples(demand) + scored) * demand.image_bytes)
 
 
 def _boundaries(demand: Demand, form: Form) -> tuple[float, float]:
@@ -65,6 +68,9 @@ def _boundaries(demand: Demand, form: Form) -> tuple[float, float]:
         if module == 0:
             continue
         once, (trained, frozen) = row.reads * _samples(demand), each
+        scored = row.reads * demand.num_growing * demand.scorings(form, module)
+        read += scored
+        written += scored
         if form.order == "rounds":  # up, and down again with a gradient of the same size
             read += 3 * once * trained
             written += 2 * once * trained
@@ -90,6 +96,13 @@ def _loads(demand: Demand, form: Form, plan: Plan) -> float:
     return passed_once + rounds * loads_per_round(len(rows), plan.layout, form) * states / len(rows)
 
 
+def _scoring_loads(demand: Demand, form: Form, plan: Plan) -> float:
+    """Bytes of modules read while validation samples go through them between two that are trained."""
+    at_once = demand.growing_at_once if form.order == "cache" else plan.layout.chunk * demand.batch_size
+    states = sum(row.state * demand.scorings(form, module) for module, row in enumerate(form.rows))
+    return float(math.ceil(demand.num_growing / max(at_once, 1)) * states)
+
+
 def _commits(demand: Demand, form: Form, plan: Plan, compute_s: float | None) -> float:
     """Bytes written by commits: the modules that changed, every few minutes, and all of them at the end.
 
@@ -109,8 +122,9 @@ def _compute_s(demand: Demand, form: Form, plan: Plan, measured: Measurements) -
     """Seconds of all steps, or None if a work was not measured."""
     total = 0.0
     steps = demand.batches_per_epoch * max(demand.batch_size // form.size, 1)
-    for row, (trained, frozen) in zip(form.rows, passes(demand, form), strict=True):
-        for work, epochs in ((plan.layout.recompute, trained), (FORWARD, frozen)):
+    for module, (row, (trained, frozen)) in enumerate(zip(form.rows, passes(demand, form), strict=True)):
+        scored = demand.scorings(form, module) * demand.num_growing / demand.num_samples
+        for work, epochs in ((plan.layout.recompute, trained), (FORWARD, frozen + scored)):
             if not epochs:
                 continue
             key = work_key(row.kind, work, form.size)

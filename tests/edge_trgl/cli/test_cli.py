@@ -37,7 +37,7 @@ SUMMARY = {
     "regime": None,
     "modules": None,
     "params": None,
-    "accuracy": {"last", "chosen", "chosen_depth", "chosen_on", "per_depth"},
+    "accuracy": {"last", "chosen", "chosen_depth", "chosen_on", "per_depth", "depth", "gain"},
     "memory": {"budget_mb", "peak_mb", "planned_peak_mb", "fixed_mb", "method", "cgroup_peak_mb"},
     "storage": {"read_mb", "written_mb", "planned_written_mb", "major_faults", "wear", "planned_disk_mb"},
     "data": None,
@@ -82,7 +82,7 @@ def test_a_run_from_train_to_report(tmp_path, tmp_path_factory):
     assert summary["weights_sha256"][:12] in page
 
     scores = json.loads(command(tmp_path, "evaluate", "runs/0001", "--json").stdout)
-    for name in SUMMARY["accuracy"]:
+    for name in SUMMARY["accuracy"] - {"depth", "gain"}:
         assert scores[name] == summary["accuracy"][name]
     assert scores["weights_sha256"] == summary["weights_sha256"]
 
@@ -125,6 +125,28 @@ def test_a_run_from_train_to_report(tmp_path, tmp_path_factory):
     other = command(tmp_path, "train", "--run", "runs/0001", "--budget-mb", "400", *SMALL, "--seed", "1")
     assert other.returncode == 2
     assert "train.seed: 0 in the run, 1 now" in other.stderr
+
+
+@pytest.mark.slow
+def test_growing_trains_and_exports_what_pays(tmp_path):
+    flags = (*UNPROBED, "--model", "km-6-1", "--regime", "sequential", "--grow", "--run", "grown")
+    trained = command(tmp_path, "train", *flags, "--set", "train.grow_patience=1", "--export")
+    assert trained.returncode == 0, trained.stderr
+    summary = json.loads((tmp_path / "grown" / "summary.json").read_text())
+    depth, chosen = summary["accuracy"]["depth"], summary["accuracy"]["chosen_depth"]
+    assert depth < summary["modules"] == 6
+    assert len(summary["accuracy"]["per_depth"]) == depth
+    assert summary["accuracy"]["gain"] in trained.stdout
+    assert "depth 1: " in trained.stderr
+    assert f"gained nothing over depth {chosen} (" in trained.stderr
+    assert json.loads((tmp_path / "grown" / "export.json").read_text())["depth"] == chosen
+    page = (tmp_path / "grown" / "report.html").read_text()
+    assert f"Depth {chosen} of 6 was chosen: " in page
+    evaluated = json.loads(command(tmp_path, "evaluate", "grown", "--json").stdout)
+    assert evaluated["weights_sha256"] == summary["weights_sha256"]
+    refused = command(tmp_path, "export", "grown", "--depth", "6")
+    assert refused.returncode == 2
+    assert f"depths 1 to {depth} have one" in refused.stderr
 
 
 @pytest.mark.slow
@@ -313,9 +335,9 @@ def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
 
 CONFIGURED = (
     "allow batch-size budget-mb cache cgroup chunk config crop-padding data device disk-mb epochs flip force "
-    "freeze head image-size json laps loss lr model modules no-augment no-flip no-probe no-transport normalize "
-    "precision pretrained profile recipe regime resident resize seed set shared-head strict tau threads views "
-    "width without"
+    "freeze grow head image-size json laps loss lr model modules no-augment no-flip no-probe no-transport "
+    "normalize precision pretrained profile recipe regime resident resize seed set shared-head strict tau threads "
+    "views width without"
 )
 OPTIONS = {
     "train": f"{CONFIGURED} dry-run export run",

@@ -29,6 +29,7 @@ BOUNDS = [
     ("train", "laps", [1], [0]),
     ("train", "batch_size", [1], [0]),
     ("train", "views", [1], [0]),
+    ("train", "grow_patience", [1], [0]),
     ("train", "lr", [1e-9], [0, -0.1, float("nan")]),
     ("train", "lr_factor", [1e-9, 2], [0, -0.1, float("nan")]),
     ("train", "lr_milestones", [(1,), (120, 160)], [(0,), (3, -1)]),
@@ -67,6 +68,22 @@ def test_values_past_a_bound_are_named(section, name, value):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
+        (
+            {"train": {"grow": True}},
+            "train.grow needs train.regime sequential: parallel training trains all modules at once",
+        ),
+        (
+            {"train": {"grow": True, "regime": "end-to-end"}},
+            "train.grow needs train.regime sequential: end-to-end training trains all modules at once",
+        ),
+        (
+            {"train": {"grow": True, "regime": "multi-lap", "laps": 2, "epochs": "4"}},
+            "train.grow needs one lap: with train.laps 2 every module is trained in the first",
+        ),
+        (
+            {"train": {"grow": True, "regime": "sequential"}, "data": {"choose_on": "half-test"}},
+            "train.grow looks at validation images in training, and data.choose_on is half-test",
+        ),
         ({"train": {"laps": 2}}, "train.laps 2 needs train.regime multi-lap, not parallel"),
         (
             {"train": {"laps": 5, "regime": "multi-lap", "epochs": "4"}},

@@ -99,6 +99,10 @@ class _Opened:
     def __len__(self):
         return len(SHAPES)
 
+    @property
+    def depth(self):
+        return len(self)
+
     def work_mb(self):
         return lambda visit, num_samples: 0.0
 

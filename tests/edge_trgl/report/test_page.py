@@ -306,13 +306,19 @@ def test_rendering_loads_no_torch(make_report):
 @pytest.mark.slow
 def test_a_depth_chosen_on_test_images_is_told(make_report):
     report = make_report()
-    accuracy = {**report.summary["accuracy"], "chosen_on": "half-test"}
+    accuracy = {**report.summary["accuracy"], "chosen_on": "half-test", "gain": None}
     half = Page(render(replace(report, summary={**report.summary, "accuracy": accuracy}))).words
     assert "the depth is chosen on half of the test images" in half
     plain = Page(render(report)).words
     assert "half of" not in plain.lower()
     assert "validation" in plain
     assert "validation" not in half.replace("data.validation", "").lower()
+
+
+@pytest.mark.slow
+def test_what_depth_gave_is_a_sentence(make_report, unfinished):
+    assert "was chosen: 91.0% on validation images." in Page(render(make_report())).words
+    assert "was chosen" not in Page(render(unfinished)).words
 
 
 @pytest.mark.slow

@@ -87,6 +87,14 @@ class TestBoundaries:
         assert need("stream", chunk=100, num_scored=1000).boundaries == (2 + 3) * 1000 * 4096
         assert need("stream", chunk=100, num_scored=1000, placement="memory").boundaries == 5 * CACHE
 
+    def test_growing_takes_validation_samples_through_beside_what_is_cached(self):
+        batch = BATCH * 4096
+        # Of 800, 32 batches at a time; the last module is scored when all of training is done.
+        assert need("cache", num_growing=800).boundaries == 3 * CACHE + (1 + 2) * 32 * batch
+        assert need("cache", num_growing=10).boundaries == (2 + 3) * CACHE
+        assert need("cache", num_growing=800, placement="memory").boundaries == (2 + 3) * CACHE
+        assert need("stream", num_growing=800).boundaries == (2 + 3) * CHUNK
+
     def test_what_leaves_frozen_modules_stays_beside_the_stream(self):
         fields = {"frozen": 1, "kept": True, "copies": 2}
         assert need("stream", **fields).boundaries == 2 * CACHE + (2 + 3) * CHUNK

@@ -73,6 +73,13 @@ class TestBytes:
         assert found.read_mb * MIB == pytest.approx(read + images + 2 * 3 * STATE)
         assert found.written_mb * MIB == pytest.approx(written + 2 * 3 * STATE + 3 * STATE)
 
+    def test_growing_passes_validation_images_through_what_is_trained(self):
+        plain, growing = (on_disk(demand_of("cache", num_growing=n)) for n in (0, 30))
+        # Two looks: through module 0, and through both before the last.
+        passed, loads = (2 * IMAGE + RECORD) * 30, (2 + 1) * STATE
+        assert (growing.read_mb - plain.read_mb) * MIB == pytest.approx(passed + loads)
+        assert (growing.written_mb - plain.written_mb) * MIB == pytest.approx(30 * RECORD)
+
     def test_rounds_keep_boundaries_and_send_gradients_back(self):
         found = on_disk(demand_of("rounds"))
         once = 2 * 2 * 80 * RECORD
@@ -169,6 +176,8 @@ class TestWearAndTime:
         found = on_disk(demand, measured)
         # Three modules, two epochs of eight batches; two frozen passes.
         assert found.compute_s == pytest.approx(3 * 2 * 8 * 2.0 + 2 * 8 * 0.5)
+        growing = on_disk(dataclasses.replace(demand, num_growing=17), measured)
+        assert growing.compute_s - found.compute_s == pytest.approx((2 + 1) * 17 / 85 * 8 * 0.5)
         moving = found.read_mb * MIB / 1e6 + found.written_mb * MIB / 0.5e6
         assert found.seconds == pytest.approx(found.compute_s + moving)
 

@@ -1,0 +1,145 @@
+"""Looks at validation images between visits of training: which modules add something, and whether to go deeper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from edge_trgl.engine.commits import Ledger
+from edge_trgl.engine.evaluation import Scorer
+from edge_trgl.engine.open_run import OpenRun
+from edge_trgl.engine.schedule import Schedule
+from edge_trgl.engine.trainer import EngineContext, walk
+from edge_trgl.engine.visits import JobSize
+from edge_trgl.learning.totals import Totals
+from edge_trgl.run import depth_gain
+from edge_trgl.runtime.planner.demand import SCORED_BATCHES
+from edge_trgl.runtime.processes import messages
+from edge_trgl.runtime.storage.state import Metric
+
+EARLY_EPOCHS = 2
+"""Epochs of parallel training after which it is said which modules add nothing so far."""
+
+
+def walk_and_look(
+    opened: OpenRun, training: Schedule, job: JobSize, context: EngineContext, ledger: Ledger
+) -> None:
+    """Walk the schedule from the last commit to its end; with `--grow`, to where depth no longer pays.
+
+    What a look found is stored with the next commit, so that a resumed run decides the same.
+    """
+    looker, position = _Looker(opened=opened, context=context, ledger=ledger), ledger.start
+    for look in _looks(opened, training, job):
+        if position < look.position:
+            walk(islice(training.visits(job), look.position), context, ledger.after, start=position)
+            position = look.position
+        # Of a look that a resumed run is beyond, the last commit knows all that matters.
+        if position == look.position:
+            looker.take(look)
+        if opened.config.train.grow and looker.stops():
+            return
+    walk(training.visits(job), context, ledger.after, start=position)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A look at validation images: where, and at the classifiers of which modules.
+
+    Attributes:
+        position: in the schedule.
+        epoch: the last one that these modules were trained for, counted from 0.
+        modules: their numbers, from 0.
+    """
+
+    position: int
+    epoch: int
+    modules: range
+
+
+def _looks(opened: OpenRun, training: Schedule, job: JobSize) -> Iterator[Look]:
+    """Yield the looks of a run in order; the last module's accuracy is measured after training in any case."""
+    train, last = opened.config.train, len(opened) - 1
+    if train.grow:
+        for module, position in training.ends(job).items():
+            if module != last:
+                epoch = training.epochs_of(module) - 1
+                yield Look(position=position, epoch=epoch, modules=range(module, module + 1))
+    elif train.regime == "parallel" and not train.freeze and last and training.epochs[0] > EARLY_EPOCHS:
+        position = training.end_of_epoch(job, EARLY_EPOCHS - 1)
+        yield Look(position=position, epoch=EARLY_EPOCHS - 1, modules=range(last + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Looker:
+    """Takes looks, tells the user what they found and has it stored."""
+
+    opened: OpenRun
+    context: EngineContext
+    ledger: Ledger
+
+    def take(self, look: Look) -> None:
+        """Measure the accuracy of these depths, unless that is done."""
+        known = depth_gain.measured(self.ledger.scores())
+        if all(module + 1 in known for module in look.modules):
+            return
+        found = self._score(look)
+        self.ledger.add_scores(found)
+        self._tell(known, depth_gain.measured(found))
+
+    def stops(self) -> bool:
+        """Whether training stops here; then no boundary is needed any more."""
+        accuracies = depth_gain.measured(self.ledger.scores())
+        if not depth_gain.no_longer_pays(accuracies, self.opened.config.train.grow_patience):
+            return False
+        activations = self.context.activations
+        for name in activations.names:
+            activations.drop(name)
+        text = depth_gain.stopped_text(
+            accuracies, num_modules=len(self.opened), samples=self.opened.facts.samples_word
+        )
+        messages.send("note", text=text)
+        facts = self.opened.facts
+        if all(event.text != text for event in facts.events()):  # else a start before this one has stopped here
+            facts.add_event("depth", text)
+        return True
+
+    def _score(self, look: Look) -> list[Metric]:
+        scorer = Scorer(
+            opened=self.opened,
+            modules=self.context.modules,
+            meter=self.context.meter,
+            headroom=self.context.headroom,
+            check=self.ledger.after_scoring,
+        )
+        caches = self.opened.config.train.grow and self.opened.config.train.cache
+        chunk = SCORED_BATCHES if caches else self.opened.plan.layout.chunk
+        totals = scorer.score("val", depth=look.modules[-1] + 1, chunk=chunk)
+        return [_metric(module, look.epoch, totals[module]) for module in look.modules]
+
+    def _tell(self, known: dict[int, float], found: dict[int, float]) -> None:
+        config, samples = self.opened.config, self.opened.facts.samples_word
+        if config.train.grow:
+            ((depth, accuracy),) = found.items()
+            gains = "" if not known or accuracy > max(known.values()) else ", no gain"
+            messages.send("note", text=f"depth {depth}: {accuracy:.1%} on validation {samples}{gains}")
+            return
+        text = depth_gain.so_far_text(found, epochs=EARLY_EPOCHS, samples=samples, chosen_on=config.data.choose_on)
+        messages.send("note", text=text)
+        self.opened.facts.add_event("depth", text)
+
+
+def _metric(module: int, epoch: int, totals: Totals) -> Metric:
+    return Metric(
+        kind=depth_gain.VALIDATION,
+        module=module,
+        epoch=epoch,
+        position=0,  # the commit that stores it knows its own
+        num_images=totals.num_images,
+        loss_sum=totals.loss,
+        num_correct=totals.correct,
+        transport_sum=0.0,
+        transport_gradient=0.0,
+        other_gradient=0.0,
+        lr=0.0,
+    )

@@ -1,0 +1,106 @@
+"""What depth gave a run, by the accuracy of each depth on validation images: when to stop, and how to say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from edge_trgl.config.sections import RunConfig
+from edge_trgl.run.facts import RunFacts, Scores
+from edge_trgl.run.wording import validation_samples
+from edge_trgl.runtime.storage.state import Metric
+
+VALIDATION = "validation"
+"""The kind of the metrics that hold the accuracy of a depth on validation images, measured during training."""
+
+
+def measured(metrics: Iterable[Metric]) -> dict[int, float]:
+    """Return the accuracy (fraction) of each depth, from 1, by metrics of kind `VALIDATION`."""
+    return {metric.module + 1: metric.num_correct / metric.num_images for metric in metrics}
+
+
+def best(accuracies: Mapping[int, float]) -> int:
+    """Return the depth with the best accuracy; of equals the first, as it is the smaller network."""
+    return max(sorted(accuracies), key=lambda depth: accuracies[depth])
+
+
+def no_longer_pays(accuracies: Mapping[int, float], patience: int) -> bool:
+    """Return whether the last `patience` depths gained nothing over the best one before them."""
+    return bool(accuracies) and max(accuracies) - best(accuracies) >= patience
+
+
+def trained_depth(config: RunConfig, facts: RunFacts) -> int:
+    """Return the number of modules that a planned run trains: all, unless `--grow` stopped before the last."""
+    accuracies = measured(facts.metrics(VALIDATION)) if config.train.grow else {}
+    if no_longer_pays(accuracies, config.train.grow_patience):
+        return max(accuracies)
+    return len(facts.planned.layout.starts)
+
+
+def depth_text(scores: Scores, *, num_modules: int, depth: int, samples: str) -> str:
+    """Say in one sentence what depth gave, on validation samples.
+
+    Args:
+        scores: of the trained run.
+        num_modules: number of modules of the network.
+        depth: number of those that were trained, or left as they are with `--freeze`.
+        samples: what they are called: images or windows.
+    """
+    chosen, where = scores.chosen_depth, validation_samples(scores.chosen_on, samples)
+    accuracies = dict(enumerate(scores.per_depth, scores.first_depth))
+    if not accuracies:
+        return f"depth {chosen} of {num_modules} is used: there are no {where} to compare depths on"
+    accuracy = f"{accuracies[chosen]:.1%} on {where}"
+    if num_modules == 1:
+        return f"the network has one module: {accuracy}"
+    if len(accuracies) == 1 and depth == num_modules:
+        return f"depth {chosen} of {num_modules} is the only one with a classifier: {accuracy}"
+    behind = []
+    if chosen < depth:
+        behind.append(f"{_modules(chosen + 1, depth)} added nothing")
+    if depth < num_modules:
+        verb = "was" if depth + 1 == num_modules else "were"
+        behind.append(f"{_modules(depth + 1, num_modules)} {verb} not trained")
+    text = f"depth {chosen} of {num_modules} was chosen: {accuracy}{_gain(accuracies, chosen)}"
+    return "; ".join([text, " and ".join(behind)]) if behind else text
+
+
+def so_far_text(accuracies: Mapping[int, float], *, epochs: int, samples: str, chosen_on: str) -> str:
+    """Say which modules add nothing after the first epochs of training, or that the last depth is the best.
+
+    `accuracies`: of each depth on the samples that the depth is chosen on; `chosen_on`: which those are.
+    """
+    chosen, last = best(accuracies), max(accuracies)
+    accuracy = f"{accuracies[chosen]:.1%} on {validation_samples(chosen_on, samples)}{_gain(accuracies, chosen)}"
+    text = f"after {epochs} epochs depth {chosen} of {last} is the best: {accuracy}"
+    if chosen == last:
+        return text
+    verb = "adds" if chosen + 1 == last else "add"
+    return f"{text}; {_modules(chosen + 1, last)} {verb} nothing so far (--modules or --grow leaves them out)"
+
+
+def stopped_text(accuracies: Mapping[int, float], *, num_modules: int, samples: str) -> str:
+    """Say why training stops before the last modules."""
+    chosen, depth = best(accuracies), max(accuracies)
+    verb = "is" if depth + 1 == num_modules else "are"
+    return (
+        f"{_modules(chosen + 1, depth)} gained nothing over depth {chosen} ({accuracies[chosen]:.1%} on "
+        f"{validation_samples('validation', samples)}): {_modules(depth + 1, num_modules)} {verb} not trained"
+    )
+
+
+def _gain(accuracies: Mapping[int, float], chosen: int) -> str:
+    """How much the chosen depth has over the first; empty if it is the first."""
+    first = min(accuracies)
+    if chosen == first:
+        return ""
+    return f", {_points(accuracies[chosen] - accuracies[first])} above depth {first}"
+
+
+def _points(share: float) -> str:
+    points = 100 * share
+    number = f"{points:.1f}" if points >= 0.05 else f"{points:.1g}"
+    return f"{number} point{'' if number in ('1.0', '1') else 's'}"
+
+
+def _modules(first: int, last: int) -> str:
+    return f"module {first}" if first == last else f"modules {first} {'and' if last == first + 1 else 'to'} {last}"
