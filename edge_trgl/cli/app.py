@@ -19,7 +19,7 @@ from edge_trgl.runtime.errors import RESUME, StoppedError
 from edge_trgl.runtime.processes.apart import apart
 from edge_trgl.runtime.records import Document
 
-ORDERING = ("train", "resume", "plan", "evaluate", "export", "report")
+ORDERING = ("train", "pretrain", "resume", "plan", "evaluate", "export", "report")
 """The verbs whose command line becomes an order."""
 
 

@@ -11,7 +11,20 @@ from edge_trgl import __version__
 from edge_trgl.cli.orders import Order, document_of_order
 from edge_trgl.runtime.records import Document
 
-VERBS = ("train", "resume", "plan", "evaluate", "export", "report", "data", "probe", "predict", "bench", "clean")
+VERBS = (
+    "train",
+    "pretrain",
+    "resume",
+    "plan",
+    "evaluate",
+    "export",
+    "report",
+    "data",
+    "probe",
+    "predict",
+    "bench",
+    "clean",
+)
 """Each is a command in the module of its name."""
 
 

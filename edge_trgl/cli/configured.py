@@ -1,15 +1,16 @@
-"""The options of a configuration, for the verbs that take one: `train` and `plan`."""
+"""The options of a configuration, for the verbs that take one: `train`, `pretrain` and `plan`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edge_trgl.cli.verb import Rows, Verb, option
-from edge_trgl.config.flags import FLAGS, Flag, SettingReference, configuration, setting_references
+from edge_trgl.config.flags import FLAGS, Flag, SettingReference, configuration, plain, setting_references
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.config.sources import Source, parse_setting
 from edge_trgl.runtime.errors import UsageError
@@ -71,13 +72,27 @@ def _without(args: list[str], name: str) -> list[str]:
 
 def configured(function: Function) -> Function:
     """Add every option of a configuration to a verb; `read_configuration` reads them."""
+    return configured_by(FLAGS, {})(function)
+
+
+def configured_by(flags: Sequence[Flag], defaults: Mapping[str, object]) -> Callable[[Function], Function]:
+    """Return a decorator that adds these options of a configuration to a verb.
+
+    `defaults`: by `section.key`, what the verb sets where nothing is given.
+    """
     references = setting_references()
-    # Decorators list what they add from the last one to the first.
-    for source in reversed(SOURCES):
-        function = source(function)
-    for flag in reversed(FLAGS):
-        function = _flag_option(flag, references[flag.key])(function)
-    return function
+    for key, value in defaults.items():
+        references[key] = replace(references[key], default=plain(value))
+
+    def add(function: Function) -> Function:
+        # Decorators list what they add from the last one to the first.
+        for source in reversed(SOURCES):
+            function = source(function)
+        for flag in reversed(flags):
+            function = _flag_option(flag, references[flag.key])(function)
+        return function
+
+    return add
 
 
 SOURCES = (
@@ -149,7 +164,7 @@ def read_configuration(given: dict[str, Any]) -> RunConfig:
     Raises:
         UsageError: with one line for each mistake on the command line and in the files that it names.
     """
-    flags = {flag.name: given[flag.name] for flag in FLAGS}
+    flags = {flag.name: given[flag.name] for flag in FLAGS if flag.name in given}
     context = click.get_current_context(silent=True)
     mistakes = [] if context is None else list(context.meta.get(MISTAKES, ()))
     values: list[Source] = []

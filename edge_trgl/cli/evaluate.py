@@ -12,7 +12,7 @@ from edge_trgl.cli.documents import part_of
 from edge_trgl.cli.orders import Evaluate, Order
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.jobs.requests import EvaluateResult, evaluation_document
-from edge_trgl.run.facts import Scores
+from edge_trgl.run.facts import Reconstruction, Scores
 from edge_trgl.run.folder import Run
 from edge_trgl.run.wording import samples_in, validation_samples
 from edge_trgl.runtime.records import Document, document_of, read_record
@@ -37,11 +37,20 @@ def result_text(document: Document, folder: Path, *, as_json: bool) -> str:
 
 def _scores_text(scores: Scores, samples: str) -> str:
     chosen_on = validation_samples(scores.chosen_on, samples)
+    if scores.reconstruction is not None:
+        return rebuilt_text(scores.reconstruction, chosen_on, samples)
     lines = []
     for depth, accuracy in enumerate(scores.per_depth, scores.first_depth):
         mark = "  chosen" if depth == scores.chosen_depth else ""
         lines.append(f"depth {depth:3d}  {chosen_on} {accuracy:.2%}{mark}")
     return "\n".join([*lines, test_text(document_of(scores), samples)])
+
+
+def rebuilt_text(errors: Reconstruction, chosen_on: str, samples: str) -> str:
+    """Say how well an autoencoder rebuilds samples; `chosen_on` names those that were held out of training."""
+    measured = {chosen_on: errors.validation, f"test {samples}": errors.test}
+    found = [f"{error:.4f} on {which}" for which, error in measured.items() if error is not None]
+    return f"reconstruction error {', '.join(found)} (1 is as good as the mean of all {samples})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,7 +111,9 @@ def progress_line(message: Message) -> str:
     if message["phase"] in WITHOUT_LOSS:
         doing = WITHOUT_LOSS[message["phase"]]
     else:
-        doing = f"epoch {message['epoch'] + 1}  loss {message['loss']:.3f} acc {message['accuracy']:.1%}"
+        doing = f"epoch {message['epoch'] + 1}  loss {message['loss']:.3f}"
+        if message["accuracy"] is not None:
+            doing += f" acc {message['accuracy']:.1%}"
     return (
         f"{message['done']:4.0%}{lap} module {message['module']} {doing}"
         f"  {message['images_per_s']:.0f} {message['samples']}/s"

@@ -12,14 +12,17 @@ import click
 from edge_trgl.api import begin
 from edge_trgl.cli.configured import ConfiguredVerb, configured, read_configuration
 from edge_trgl.cli.documents import part_of
-from edge_trgl.cli.evaluate import test_text
+from edge_trgl.cli.evaluate import rebuilt_text, test_text
 from edge_trgl.cli.export import export_text
+from edge_trgl.cli.going_on import going_on
 from edge_trgl.cli.orders import Order, Train
 from edge_trgl.cli.progress import Terminal, duration
 from edge_trgl.cli.verb import option
+from edge_trgl.config.sections import RunConfig
 from edge_trgl.run.export_record import ExportRecord
+from edge_trgl.run.facts import Reconstruction
 from edge_trgl.run.folder import Run, newest_unfinished, numbered
-from edge_trgl.run.wording import samples_in
+from edge_trgl.run.wording import samples_in, validation_samples
 from edge_trgl.runtime.errors import command
 from edge_trgl.runtime.records import Document, read_record
 
@@ -27,9 +30,7 @@ EXPORT = option("--export", "then_export", is_flag=True, group="Output", help="e
 AS_JSON = option("--json", "as_json", is_flag=True, group="Output", help="print the summary as one JSON document")
 
 
-@click.command(cls=ConfiguredVerb)
-@configured
-@option(
+RUN = option(
     "--run",
     "run_folder",
     type=Path,
@@ -38,14 +39,34 @@ AS_JSON = option("--json", "as_json", is_flag=True, group="Output", help="print 
     help="folder of the run",
     default_text="a new numbered one under runs/",
 )
+DRY_RUN = option("--dry-run", is_flag=True, group="Output", help="print the resolved configuration and stop")
+
+
+@click.command(cls=ConfiguredVerb)
+@configured
+@RUN
 @EXPORT
-@option("--dry-run", is_flag=True, group="Output", help="print the resolved configuration and stop")
+@DRY_RUN
 @AS_JSON
 def train(run_folder: Path | None, then_export: bool, dry_run: bool, as_json: bool, **given: Any) -> Order | None:  # noqa: FBT001
     """Train a network; every option has a default."""
+    return begun(read_configuration(given), run_folder, then_export=then_export, dry_run=dry_run, as_json=as_json)
+
+
+def begun(
+    config: RunConfig, run_folder: Path | None, *, then_export: bool, dry_run: bool, as_json: bool
+) -> Order | None:
+    """Begin or open a run, and return the order to train it; with `dry_run`, only print the configuration.
+
+    Args:
+        config: of the run.
+        run_folder: None for a new numbered one.
+        then_export: whether to export after training.
+        dry_run: whether to train nothing.
+        as_json: whether to print the summary as JSON.
+    """
     import tomli_w
 
-    config = read_configuration(given)
     if dry_run:
         click.echo(tomli_w.dumps(config.document()), nl=False)
         return None
@@ -101,13 +122,21 @@ def _summary_text(summary: Document, run: Run) -> str:
     lines = [
         f"peak {memory.peak_mb:.0f} MiB of {memory.budget_mb:.0f} MiB"
         f" (planned {memory.planned_peak_mb:.0f}, fixed {memory.fixed_mb:.0f})",
-        test_text(summary["accuracy"], samples_in(summary)),
-        str(summary["accuracy"]["gain"]),
+        *_reached_text(summary),
         f"{summary['images_per_s']:.0f} {samples_in(summary)}/s, {duration(summary['time_s'])}",
         _storage_text(part_of(summary["storage"], StorageUse)),
         f"report {run.report_file}",
+        *(going_on(summary, run) if "reconstruction" in summary else ()),
     ]
     return "\n".join(lines)
+
+
+def _reached_text(summary: Document) -> list[str]:
+    samples = samples_in(summary)
+    if "reconstruction" not in summary:
+        return [test_text(summary["accuracy"], samples), str(summary["accuracy"]["gain"])]
+    chosen_on = validation_samples(summary["accuracy"]["chosen_on"], samples)
+    return [rebuilt_text(read_record(Reconstruction, summary["reconstruction"]), chosen_on, samples)]
 
 
 def _storage_text(use: StorageUse) -> str:

@@ -68,6 +68,7 @@ FLAGS = (
     Flag(name="model", key="model.name", group="model", metavar="NAME", common=True),
     Flag(name="width", key="model.width", group="model", metavar="N"),
     Flag(name="modules", key="model.modules", group="model", metavar="N", common=True),
+    Flag(name="blocks", key="model.blocks", group="model", metavar="N"),
     Flag(name="head", key="model.head", group="model", metavar="NAMES", common=True),
     Flag(name="shared_head", key="model.shared_head", group="model", switched=True),
     Flag(name="pretrained", key="model.pretrained", group="model", metavar="PATH", common=True),
@@ -154,15 +155,15 @@ def _reference(key: str, about: Setting, hint: object, default: object) -> Setti
         doc=about.doc,
         more=about.more,
         takes=expected(hint, about),
-        default=about.unset if default is None or default == () else _plain(default),
+        default=about.unset if default is None or default == () else plain(default),
         words=words_of(hint),
     )
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """A value as it stands in a list of options."""
     if isinstance(value, tuple):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(plain, value))
     if isinstance(value, float):
         return f"{value:g}"
     return str(value).lower() if isinstance(value, bool) else str(value)

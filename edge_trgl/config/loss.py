@@ -15,8 +15,10 @@ WEIGHT = Bounds(at_least=0, below=math.inf)
 class LossConfig:
     """The local loss of a module, apart from the transport term."""
 
-    name: Literal["cross-entropy", "predsim", "infopro", "infopro-contrast"] = setting(
-        "cross-entropy", "local loss, apart from the transport term"
+    name: Literal["cross-entropy", "predsim", "infopro", "infopro-contrast", "autoencoder"] = setting(
+        "cross-entropy",
+        "local loss, apart from the transport term",
+        more="autoencoder: reads no labels, and trains the blocks as one module with a decoder; see pretrain",
     )
     beta: float = setting(0.99, "share of similarity matching in predsim", bounds=Bounds(above=0, at_most=1))
     lambda1: tuple[float, ...] = setting(
@@ -38,6 +40,11 @@ class LossConfig:
     def compares_samples(self) -> bool:
         """Whether the loss compares the samples of a batch, so that micro-batches would change it."""
         return self.name in ("predsim", "infopro-contrast")
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the loss reads labels; without them, samples are rebuilt."""
+        return self.name != "autoencoder"
 
     def conflicts(self) -> list[str]:
         """A sentence for each combination of values that has no meaning."""

@@ -24,6 +24,9 @@ class ModelConfig:
     modules: int | None = setting(
         None, "regroup the blocks into N modules", unset="the network's own", bounds=AT_LEAST_ONE
     )
+    blocks: int | None = setting(
+        None, "end the network after its first N blocks", unset="all", bounds=AT_LEAST_ONE
+    )
     downsample: tuple[int, ...] | None = setting(
         None, "modules of a K-M network that halve the map", more="counted from 0", unset="the paper's"
     )
@@ -67,6 +70,8 @@ class ModelConfig:
         conflicts = []
         if self.partition == "weight" and self.modules is None:
             conflicts.append("model.partition weight needs model.modules")
+        if self.blocks is not None and self.modules is not None:
+            conflicts.append("model.blocks leaves the modules as they are, and excludes model.modules")
         if self.shared_head and not self._asks_for_one_head():
             conflicts.append(f"model.shared_head needs one classifier, and model.head asks for {self.head}")
         return conflicts

@@ -72,7 +72,23 @@ class RunConfig:
                 f"budget.allow micro-batch excludes loss.name {self.loss.name}, "
                 "which compares the samples of a batch"
             )
-        return conflicts
+        return [*conflicts, *self._autoencoder_conflicts()]
+
+    def _autoencoder_conflicts(self) -> list[str]:
+        """An autoencoder is one module, and its decoder stands where a classifier would."""
+        if self.loss.reads_labels:
+            return []
+        given = {
+            "model.modules": self.model.modules is not None,
+            "model.head": self.model.head is not None,
+            "model.shared_head": self.model.shared_head,
+            "train.freeze": self.train.freeze > 0,
+        }
+        return [
+            f"loss.name autoencoder trains the blocks as one module with a decoder, and excludes {name}"
+            for name, is_given in given.items()
+            if is_given
+        ]
 
     def _shared_head_conflicts(self) -> list[str]:
         """A shared head goes from module to module with every batch."""

@@ -18,6 +18,7 @@ class CommitPolicy:
         others_mb: peak of the processes beside this one.
         planned_mb: planned peak of a visit of each module.
         num_heads: number of modules with a loss of their own.
+        classifies: whether their heads are classifiers, and so have an accuracy.
         trim: give freed heap back to the system when a module has left memory.
         total_steps: steps of all modules together.
         room_mb: what the plan leaves the run on the disk at the moment.
@@ -31,6 +32,7 @@ class CommitPolicy:
     others_mb: float
     planned_mb: Sequence[float]
     num_heads: int
+    classifies: bool
     trim: bool
     total_steps: int
     room_mb: Callable[[], float]

@@ -54,7 +54,9 @@ class Ledger:
         self._peaks_mb: dict[int, float] = {}
         self._work = WorkCounter(self.facts.progress.work)
         self._samples = VisitSamples(self._work, self.policy.others_mb)
-        self._progress_messages = ProgressMessages(self._work, self.policy, self.facts.samples_word)
+        self._progress_messages = ProgressMessages(
+            self._work, self.policy, self.facts.samples_word, classifies=self.policy.classifies
+        )
         self._governor = Governor(self.facts, self.modules, self.policy)
 
     def after(self, position: int, visit: Visit, local: LocalModule) -> None:

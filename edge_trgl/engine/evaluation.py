@@ -1,21 +1,25 @@
-"""Evaluation: the accuracy at every depth, from forward visits over a split, and the depth to use."""
+"""Evaluation: the accuracy at every depth, from forward visits over a split, and the depth to use.
+
+Of an autoencoder the error of what it rebuilds takes the place of accuracies.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from edge_trgl.config.loss import LossConfig
 from edge_trgl.engine import from_config, process_setup, regimes
 from edge_trgl.engine.open_run import OpenRun, open_run
 from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.engine.visits import Split, Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.totals import Totals
-from edge_trgl.run.facts import Scores
+from edge_trgl.run.facts import Reconstruction, Scores
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
 from edge_trgl.runtime.memory.headroom import Headroom
@@ -42,7 +46,7 @@ def evaluate(
 ) -> Scores:
     """Score every depth that was trained and has a head on the validation and test sets.
 
-    End-to-end training has a head at the last depth only.
+    End-to-end training has a head at the last depth only. The one head of an autoencoder is its decoder.
 
     Args:
         opened: the run.
@@ -53,7 +57,10 @@ def evaluate(
     """
     scorer = Scorer(opened=opened, modules=modules, meter=meter, headroom=headroom, check=check)
     depth, chunk = opened.depth, opened.plan.layout.chunk
-    validation, test = (_accuracies(scorer.score(split, depth=depth, chunk=chunk)) for split in SPLITS)
+    totals = [scorer.score(split, depth=depth, chunk=chunk) for split in SPLITS]
+    if not opened.config.loss.reads_labels:
+        return _rebuilt(opened, *totals)
+    validation, test = map(_accuracies, totals)
     best = choose_depth(validation)
     return Scores(
         first_depth=depth - len(validation) + 1,
@@ -64,6 +71,30 @@ def evaluate(
         test_per_depth=tuple(test),
         chosen_on=opened.config.data.choose_on,
     )
+
+
+def _rebuilt(opened: OpenRun, validation: Sequence[Totals], test: Sequence[Totals]) -> Scores:
+    """Return the scores of an autoencoder, which has a single module."""
+    errors = [next((total.loss / total.num_images for total in split), None) for split in (validation, test)]
+    return Scores(
+        first_depth=1,
+        per_depth=(),
+        chosen_depth=1,
+        chosen=None,
+        last=None,
+        test_per_depth=(),
+        chosen_on=opened.config.data.choose_on,
+        reconstruction=Reconstruction(validation=errors[0], test=errors[1], num_modules=_modules_filled(opened)),
+    )
+
+
+def _modules_filled(opened: OpenRun) -> int:
+    """Count the leading modules of the whole network, but for its last, that consist of the run's blocks."""
+    config, num_blocks = opened.config, len(opened.factory.chain.blocks)
+    classifying = replace(config, model=replace(config.model, blocks=None), loss=LossConfig())
+    with torch.device("meta"):
+        whole = from_config.make_chain(classifying, opened.info, from_config.stored_net(opened.facts))
+    return sum(start <= num_blocks for start in whole.starts[1:])
 
 
 def choose_depth(accuracies: Sequence[float]) -> int:

@@ -16,6 +16,7 @@ from edge_trgl.method.recompute import Recompute
 from edge_trgl.method.transport import Multipliers, Transport
 from edge_trgl.networks.catalogue import build_chain
 from edge_trgl.networks.chain import Chain
+from edge_trgl.networks.heads import DECODER
 from edge_trgl.run.chain_layout import ChainLayout
 from edge_trgl.run.data_summary import augmentation_of
 from edge_trgl.run.facts import RunFacts
@@ -25,8 +26,14 @@ if TYPE_CHECKING:
     from edge_trgl.networks.cutting.net import Net
 
 
+AUTOENCODER_GAIN = 1.0
+"""Of the orthogonal first weights of an autoencoder, as in the authors' scripts; classifiers begin with less."""
+
+
 def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, paged: bool = False) -> Chain:
     """Build the configured chain, its blocks grouped by depth. Call it on the meta device.
+
+    An autoencoder is a single module with a decoder as its head.
 
     Args:
         config: the run's configuration.
@@ -47,11 +54,26 @@ def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, 
         downsample=config.model.downsample,
         net=net,
     )
+    chain = _first_blocks(config, chain)
     chain = replace(chain, gain=_gain(config, chain), built=chain.built or config.model.pretrained is not None)
+    if not config.loss.reads_labels:
+        return replace(chain.regroup((0,)), head=DECODER)
     chain = with_heads(config, chain)
     if config.train.regime != "end-to-end":
         return chain
     return replace(chain if paged else chain.regroup((0,)), end_to_end=True)
+
+
+def _first_blocks(config: RunConfig, chain: Chain) -> Chain:
+    wanted, there_are = config.model.blocks, len(chain.blocks)
+    if wanted is None:
+        return chain
+    if wanted > there_are:
+        raise UsageError(
+            f"--blocks {wanted}: {chain.name} has {there_are} block{'' if there_are == 1 else 's'}",
+            hint="Choose a number up to that.",
+        )
+    return chain.first(wanted)
 
 
 def _gain(config: RunConfig, chain: Chain) -> float | None:
@@ -60,7 +82,9 @@ def _gain(config: RunConfig, chain: Chain) -> float | None:
             f"model.gain is of the orthogonal initialisation; {chain.name} has the weights that its blocks drew",
             hint="Leave it out.",
         )
-    return chain.gain if config.model.gain is None else config.model.gain
+    if config.model.gain is not None:
+        return config.model.gain
+    return AUTOENCODER_GAIN if chain.gain is not None and not config.loss.reads_labels else chain.gain
 
 
 def with_heads(config: RunConfig, chain: Chain) -> Chain:
@@ -140,7 +164,7 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
 def local_loss(config: RunConfig) -> LocalLoss:
     """Build the configured loss, to which the transport term is added."""
     section = config.loss
-    if section.name == "cross-entropy":
+    if section.name in ("cross-entropy", "autoencoder"):  # the latter is the loss of a decoder instead
         return CrossEntropy()
     if section.name == "predsim":
         return PredSim(beta=section.beta)

@@ -22,6 +22,9 @@ else:
 
 IMAGENET = Normalisation(name="ImageNet", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
+_SAMPLES = "edge_trgl.samples"
+"""The name in the metadata of a file of pretrained blocks; its text is JSON."""
+
 _NAMES = (("mean", "std"), ("image_mean", "image_std"))
 """What a file calls the two, also that of Hugging Face."""
 
@@ -78,7 +81,8 @@ def _default(config: RunConfig, info: DatasetInfo, facts: RunFacts) -> Normalisa
         known = _of_run(Path(pretrained), info.dtype)
     else:
         is_of_pixels = info.dtype == "uint8" and len(info.input_shape) == 3
-        known = facts.library_normalisation if is_of_pixels else None
+        of_library = facts.library_normalisation if is_of_pixels else None
+        known = _of_blocks(Path(pretrained), info.dtype) or of_library
     return None if known is None else _for_channels(known, info.input_shape[0])
 
 
@@ -97,6 +101,21 @@ def _of_run(folder: Path, dtype: str) -> Normalisation | None:
     if info.dtype != dtype:
         return None
     return Normalisation(name=f"in {folder}", mean=info.mean, std=info.std)
+
+
+def as_metadata(info: DatasetInfo) -> dict[str, str]:
+    """Return what a file of pretrained blocks says of the samples that they were trained on."""
+    return {_SAMPLES: json.dumps({"dtype": info.dtype, "mean": info.mean, "std": info.std})}
+
+
+def _of_blocks(path: Path, dtype: str) -> Normalisation | None:
+    """Return what the blocks in a file were trained with; None if it does not say, or that is of another type."""
+    from edge_trgl.engine.weight_files import metadata_of  # here, for its memory: training does not need it
+
+    samples = json.loads(metadata_of(path).get(_SAMPLES, "{}"))
+    if samples.get("dtype") != dtype:
+        return None
+    return Normalisation(name=f"in {path}", mean=tuple(samples["mean"]), std=tuple(samples["std"]))
 
 
 def _for_channels(found: Normalisation, channels: int) -> Normalisation | None:

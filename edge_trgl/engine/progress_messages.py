@@ -16,12 +16,20 @@ PROGRESS_SECONDS = 0.5
 
 
 class ProgressMessages:
-    """Sends a message of kind `progress` from time to time; `samples`: "images" or "windows", for the speed."""
+    """Sends a message of kind `progress` from time to time.
 
-    def __init__(self, work: WorkCounter, policy: CommitPolicy, samples: str) -> None:
+    Args:
+        work: what training took so far.
+        policy: the limits of the run and its length.
+        samples: "images" or "windows", for the speed.
+        classifies: whether modules have classifiers, and so an accuracy.
+    """
+
+    def __init__(self, work: WorkCounter, policy: CommitPolicy, samples: str, *, classifies: bool) -> None:
         self._work = work
         self._policy = policy
         self._samples = samples
+        self._classifies = classifies
         self._sent_at = time.monotonic()
 
     def after_visit(self, visit: Visit, totals: Totals, peak_mb: float) -> None:
@@ -42,7 +50,7 @@ class ProgressMessages:
             epoch=visit.span.epoch,
             lap=visit.span.lap,
             loss=totals.loss / max(totals.num_images, 1),
-            accuracy=totals.correct / max(totals.num_images, 1),
+            accuracy=totals.correct / max(totals.num_images, 1) if self._classifies else None,
             samples=self._samples,
             images_per_s=work.images / max(work.seconds, 1e-9),
             rss_mb=counters.usage().rss + self._policy.others_mb,

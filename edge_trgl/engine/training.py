@@ -13,6 +13,7 @@ from edge_trgl.engine.commits import Ledger
 from edge_trgl.engine.learning_rate import LearningRate
 from edge_trgl.engine.looks import walk_and_look
 from edge_trgl.engine.open_run import OpenRun, open_run
+from edge_trgl.engine.pretrained_blocks import write_blocks
 from edge_trgl.engine.rebuild import can_rebuild, rebuilding
 from edge_trgl.engine.schedule import Schedule, moved_position
 from edge_trgl.engine.shared_head import SharedHead
@@ -72,6 +73,8 @@ def train(
     scores = evaluation.evaluate(opened, context.modules, context.meter, context.headroom, ledger.check)
     with context.meter.phase():
         weights_sha256 = evaluation.weights_sha256(context.modules, opened.depth)
+        if not opened.config.loss.reads_labels:
+            write_blocks(opened, context.modules)
     guard.check(ledger.peak_mb(), limits, "the checksum of the weights")
     result = Result(
         scores=scores,
@@ -178,6 +181,7 @@ def _engine(
         others_mb=others_mb,
         planned_mb=opened.plan.peaks_mb,
         num_heads=sum(map(opened.factory.chain.has_head, range(len(opened)))),
+        classifies=config.loss.reads_labels,
         trim="trim" not in config.budget.without,
         total_steps=sum(training.epochs_of(k) for k in range(len(opened))) * job.batches_per_epoch,
         room_mb=lambda: opened.plan.disk_mb - disk_space.taken_mb(opened.run.folder),

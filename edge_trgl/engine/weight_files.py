@@ -67,10 +67,22 @@ def open_weights(path: Path, room_mb: float | None = None) -> WeightFiles:
         return _RunFolder(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file", hint="Check --pretrained.")
+    return _SafetensorsFile(path) if _is_safetensors(path) else _TorchFile(path, room_mb)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins with 8 bytes for the length of a header, and a JSON object."""
     with path.open("rb") as file:
-        first_bytes = file.read(16)
-    # A safetensors file begins with 8 bytes for the length of its header, a JSON object.
-    return _SafetensorsFile(path) if first_bytes[8:9] == b"{" else _TorchFile(path, room_mb)
+        return file.read(16)[8:9] == b"{"
+
+
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """Return the text in the header of a safetensors file; nothing for any other path.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    return safetensors_file.read_metadata(path) if path.is_file() and _is_safetensors(path) else {}
 
 
 def sha256(weights: WeightFiles) -> str:

@@ -42,25 +42,27 @@ class Computation:
         with self.autocast():
             part.emit(_forward(self.segments, rows_of(x, part.rows), part.seed))
 
-    def train(self, x: Tensor, y: Tensor, image: Tensor | None, part: Part) -> Tensor:
-        """Forward and backward of the loss with every activation kept; the cross-entropy (0-d)."""
+    def train(self, x: Tensor, target: Tensor, image: Tensor | None, part: Part) -> Tensor:
+        """Forward and backward of the loss with every activation kept; the loss of the head (0-d)."""
         start = leaf(x, wants_gradient=part.send_back is not None)
         with self.autocast():
             out, costs = self.transport.trace(self.segments, start, part.seed, part.share)
             part.emit(out.detach())
-            logits, terms = self.objective.read(out, y, image)
+            made, terms = self.objective.read(out, target, image)
         del out
-        cross_entropy = self.objective.cross_entropy(logits, y)
-        self.totals.count(cross_entropy.detach(), logits, y, _sum([cost.detach() for cost in costs]))
-        loss, penalty = sum(terms, cross_entropy), _penalty(costs)
+        criterion = self.objective.criterion
+        head_loss = criterion.loss(made, target)
+        correct = criterion.num_correct(made, target)
+        self.totals.count(head_loss.detach(), len(target), correct, _sum([cost.detach() for cost in costs]))
+        loss, penalty = sum(terms, head_loss), _penalty(costs)
         loss = loss if penalty is None else loss + penalty * self.transport.weight()
-        del logits, terms
+        del made, terms
         with self.optimizer.in_backward(self.weights, part.rate):
             (loss if part.share == 1 else loss * part.share).backward()  # type: ignore[no-untyped-call]
         hand_back(start, part)
-        return cross_entropy.detach()
+        return head_loss.detach()
 
-    def train_by_segment(self, x: Tensor, y: Tensor, image: Tensor | None, part: Part) -> Tensor:
+    def train_by_segment(self, x: Tensor, target: Tensor, image: Tensor | None, part: Part) -> Tensor:
         """The same numbers with the activations of one segment alive at a time."""
         stages = [[segment] for segment in self.segments]
         with torch.no_grad(), self.autocast():
@@ -68,18 +70,18 @@ class Computation:
         part.emit(out)
         out = leaf(out, wants_gradient=True)
         with self.autocast():
-            logits, terms = self.objective.read(out, y, image)
-        cross_entropy = self.objective.cross_entropy(logits, y)
-        loss = sum(terms, cross_entropy)
+            made, terms = self.objective.read(out, target, image)
+        head_loss = self.objective.criterion.loss(made, target)
+        loss = sum(terms, head_loss)
         with self.optimizer.in_backward(self.objective.weights(), part.rate):
             (loss if part.share == 1 else loss * part.share).backward()  # type: ignore[no-untyped-call]
-        logits, cross_entropy = logits.detach(), cross_entropy.detach()
+        made, head_loss = made.detach(), head_loss.detach()
         del loss, terms
         stack = [*inputs, gradient_of(out)]
         del inputs, out  # the stack alone holds them, and lets go of each in its turn
         costs = self._descend(stages, stack, part)
-        self.totals.count(cross_entropy, logits, y, _sum(costs))
-        return cross_entropy
+        self.totals.count(head_loss, len(target), self.objective.criterion.num_correct(made, target), _sum(costs))
+        return head_loss
 
     def backward(self, x: Tensor, gradient: Tensor, part: Part, *, by_segment: bool) -> None:
         """Compute the part of a whole batch x again, and send back the `gradient` of its output."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edge_trgl.learning.computation import Computation
+from edge_trgl.learning.criterion import Criterion, CrossEntropyOfLogits, SquaredError
 from edge_trgl.learning.materialise import made_real
 from edge_trgl.learning.objective import Objective
 from edge_trgl.learning.optimizers import AdamW, Optimizer, Sgd, Weights
@@ -28,6 +28,8 @@ from edge_trgl.networks.chain import Chain, Shape
 class LocalModule(nn.Module):
     """Module T_k, its auxiliary classifier F_k, other parts of its loss, the optimizer's moments, and λ.
 
+    In an autoencoder a decoder stands in the place of F_k.
+
     Raises:
         ValueError: the head or the loss cannot read the module's output, or the loss does not allow micro-batches.
     """
@@ -39,6 +41,7 @@ class LocalModule(nn.Module):
         self.trunk = chain.trunk(module)
         self.first_block = chain.starts[module]
         self.has_head = chain.has_head(module)
+        self.reconstructs = chain.reconstructs(module)
         self.head = chain.classifier(module, output_shape) if self.has_head else nn.Identity()
         self.mix = config.loss.of(module, len(chain)) if self.has_head else Mix()
         if config.micro_batch and self.mix.compares_samples:
@@ -96,7 +99,10 @@ class LocalModule(nn.Module):
 
     @torch.no_grad()
     def infer(self, x: Tensor, y: Tensor | None, emit: Emit | None) -> None:
-        """Forward [B, ...] in evaluation mode; emits the output and, given labels [B], scores the head, if any."""
+        """Forward [B, ...] in evaluation mode; emits the output and, given labels [B], scores the head, if any.
+
+        A decoder is scored on x.
+        """
         self.eval()
         size = self.config.micro_batch or len(x)
         for start in range(0, len(x), size):
@@ -108,8 +114,9 @@ class LocalModule(nn.Module):
             out = self.trunk(x)
             emit(out)
             if y is not None:
-                logits = self.head(out).float()
-                self._totals.count(functional.cross_entropy(logits, y), logits, y, None)
+                target, criterion = self._target(x, y), self._criterion(label_smoothing=0.0)
+                made = self.head(out).float()
+                self._totals.count(criterion.loss(made, target), len(y), criterion.num_correct(made, target), None)
 
     @torch.no_grad()
     def ascend(self, x: Tensor, *, seed: int, emit: Emit | None) -> None:
@@ -136,7 +143,8 @@ class LocalModule(nn.Module):
     ) -> None:
         """One step on the local loss of a batch x [B, ...] with labels y [B] (int64).
 
-        `seed` keys all that the blocks draw at random. `gauged`: the totals get the gradients in the residues.
+        A decoder learns to rebuild x, whatever the labels. `seed` keys all that the blocks draw at random.
+        `gauged`: the totals get the gradients in the residues.
         `image`: what x came from, [B, C, H, W] from 0 to 1, if the loss wants it. `emit` takes the output,
         `send_back` the gradient of x. `x` must not require a gradient.
         """
@@ -146,14 +154,14 @@ class LocalModule(nn.Module):
         # Of a single segment there is nothing to let go of before its own backward.
         by_segment = self.config.recompute == "blocks" and len(computation.segments) > 1
         run = computation.train_by_segment if by_segment else computation.train
-        cross_entropy = torch.zeros(())
+        target, head_loss = self._target(x, y), torch.zeros(())
         rate = lr if self.config.early_update else None
         for part in parts_of(len(x), self.config.micro_batch, seed, rate=rate, emit=emit, send_back=send_back):
             seen = None if image is None else rows_of(image, part.rows)
-            labels = y if part.share == 1 else y[part.rows]
-            found = run(rows_of(x, part.rows), labels, seen, part)
-            cross_entropy = found if part.share == 1 else cross_entropy + part.share * found
-        self.transport.advance(cross_entropy)
+            wanted = target if part.share == 1 else target[part.rows]
+            found = run(rows_of(x, part.rows), wanted, seen, part)
+            head_loss = found if part.share == 1 else head_loss + part.share * found
+        self.transport.advance(head_loss)
         self._optimizer.step(computation.weights, lr)
 
     def backward_step(
@@ -171,6 +179,13 @@ class LocalModule(nn.Module):
             computation.backward(x, gradient, part, by_segment=self.config.recompute == "blocks")
         self._optimizer.step(computation.weights, lr)
 
+    def _target(self, x: Tensor, y: Tensor) -> Tensor:
+        """What the head is to give for x [B, ...] with labels y [B]."""
+        return x if self.reconstructs else y
+
+    def _criterion(self, *, label_smoothing: float) -> Criterion:
+        return SquaredError() if self.reconstructs else CrossEntropyOfLogits(label_smoothing=label_smoothing)
+
     def _computation(self) -> Computation:
         """In training mode, keeping for the backward what the configuration says."""
         if not self.training:
@@ -185,7 +200,10 @@ class LocalModule(nn.Module):
             segments=segments_of(self.trunk, self.first_block),
             weights=list(self.parameters()),
             objective=Objective(
-                head=self.head, aux=self.aux, mix=self.mix, label_smoothing=self.config.label_smoothing
+                head=self.head,
+                aux=self.aux,
+                mix=self.mix,
+                criterion=self._criterion(label_smoothing=self.config.label_smoothing),
             ),
             transport=self.transport,
             optimizer=self._optimizer,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Totals(NamedTuple):
-    """Sums over samples: cross-entropy, correct predictions, transport cost.
+    """Sums over samples: loss of the head, correct predictions, transport cost.
 
     The last two are sums over gauged steps: the squared norms of the gradients in the residues, of the transport
     term and of the rest of the loss.
@@ -61,16 +61,17 @@ class RunningTotals:
         return self._gradients
 
     @torch.no_grad()
-    def count(self, cross_entropy: Tensor, logits: Tensor, y: Tensor, transport: Tensor | None) -> None:
-        """Add a batch: mean cross-entropy and transport cost (0-d), logits [B, classes] and labels [B].
+    def count(self, loss: Tensor, num_samples: int, correct: Tensor | None, transport: Tensor | None) -> None:
+        """Add a batch: mean loss of the head and mean transport cost, number of correct predictions (all 0-d).
 
-        `transport`: None where there is no such term.
+        `correct`, `transport`: None where there are none.
         """
-        self._num_images += len(y)
-        self._loss.add_(cross_entropy * len(y))
-        self._correct.add_((logits.argmax(1) == y).sum())
+        self._num_images += num_samples
+        self._loss.add_(loss * num_samples)
+        if correct is not None:
+            self._correct.add_(correct)
         if transport is not None:
-            self._transport.add_(transport * len(y))
+            self._transport.add_(transport * num_samples)
 
     def take(self) -> Totals:
         """The sums since the last call; waits for the device."""

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from edge_trgl.networks.heads import PoolRule, build_head, to_two_by_two
+from edge_trgl.networks.heads import DECODER, Decoder, PoolRule, build_head, to_two_by_two
 from edge_trgl.random_keys import key
 
 BlockFactory = Callable[[], nn.Module]
@@ -154,6 +154,12 @@ class Chain:
             head = tuple(head[bisect(self.starts, stop - 1) - 1] for stop in stops)
         return replace(self, starts=starts, head=head)
 
+    def first(self, num_blocks: int) -> Chain:
+        """Return the chain of the first `num_blocks` blocks, from 1 to all; its last module may be shorter."""
+        starts = tuple(start for start in self.starts if start < num_blocks)
+        head = self.head if isinstance(self.head, str) else self.head[: len(starts)]
+        return replace(self, blocks=self.blocks[:num_blocks], starts=starts, head=head)
+
     def module_blocks(self, module: int) -> range:
         """Return the numbers of the blocks of `module`."""
         stops = (*self.starts[1:], len(self.blocks))
@@ -165,7 +171,7 @@ class Chain:
         return trunk.requires_grad_(requires_grad=False) if module < self.frozen else trunk
 
     def has_head(self, module: int) -> bool:
-        """Return whether `module` has a classifier, and so a loss and a score."""
+        """Return whether `module` has a head, and so a loss and a score."""
         return module >= (len(self) - 1 if self.end_to_end else self.frozen)
 
     def head_of(self, module: int) -> str | None:
@@ -173,6 +179,10 @@ class Chain:
         if not self.has_head(module):
             return None
         return self.head if isinstance(self.head, str) else self.head[module]
+
+    def reconstructs(self, module: int) -> bool:
+        """Return whether the head of `module` rebuilds the samples, so that no labels are read."""
+        return self.head_of(module) == DECODER
 
     def classifier(self, module: int, output_shape: Shape) -> nn.Module:
         """Build the head of `module`, whose output for one sample has `output_shape`.
@@ -182,6 +192,8 @@ class Chain:
         """
         name = self.head_of(module)
         assert name is not None
+        if name == DECODER:
+            return Decoder(output_shape, self.input_shape)
         return build_head(name, output_shape, self.num_classes, self.pool)
 
     def initialise(self, module: int, trunk: nn.Sequential, head: nn.Module, seed: int) -> None:

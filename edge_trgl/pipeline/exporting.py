@@ -38,6 +38,8 @@ from edge_trgl.runtime.errors import (
     EdgeTrglError,
     ExportRejectedError,
     OverBudgetError,
+    UsageError,
+    command,
     error_document,
     read_error,
 )
@@ -88,6 +90,7 @@ class Export(Dialogue[ExportState]):
         options = self.state.options
         options.check()
         self.require_trained()
+        self._require_classifier()
         request = ExportRequest(
             limits=self.facts.limits,
             depth=options.depth,
@@ -97,6 +100,13 @@ class Export(Dialogue[ExportState]):
             stages=options.stages,
         )
         return self.do(EXPORT, request, then=self.written, failed=self.refused)
+
+    def _require_classifier(self) -> None:
+        if not self.config.loss.reads_labels:
+            raise UsageError(
+                f"{self.run.folder} was trained without labels: it has no classifier to export",
+                hint=f"Train one on its blocks: {command('train', '--pretrained', self.run.blocks_file)}",
+            )
 
     def written(self, written: WrittenModels) -> Next:
         """Choose when to leave early, if that is asked for."""

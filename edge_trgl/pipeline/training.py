@@ -124,7 +124,9 @@ class Train(Planning[TrainingState]):
         return self.do(PLAN, request, then=self.replanned, failed=self.no_plan)
 
     def _foresee_export(self) -> None:
-        """Warn before training if the budget may be too small to export the trained network."""
+        """Warn before training if the budget may be too small to export the trained network, if it is for that."""
+        if not self.config.loss.reads_labels:
+            return
         export_mb, budget_mb = math.ceil(self.facts.planned.export_mb), self.facts.limits.memory_mb
         if export_mb > budget_mb and not self.facts.is_trained:
             self.tell(

@@ -194,9 +194,10 @@ def _counted(
     try:
         local = tensors.built(lambda: LocalModule(chain, module, tuple(output.shape[1:]), config))
     except ValueError as error:
+        hint = "Try --head linear, --loss cross-entropy, or a larger image."
         raise UsageError(
             f"module {module} of {chain.name}: {error}",
-            hint="Try --head linear, --loss cross-entropy, or a larger image.",
+            hint="Choose fewer --blocks." if chain.reconstructs(module) else hint,
         ) from error
     with tensors:
         return _cost_of(chain, local.materialise("cpu"), config, (shape, dtype), output)

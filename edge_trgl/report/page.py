@@ -79,6 +79,7 @@ def _contents(report: Report) -> dict[str, object]:
     return {
         "report": report,
         "summary": report.summary,
+        "rebuilt": report.summary.get("reconstruction"),
         "verdict": wording.verdict(memory),
         "kept": _kept(memory),
         "half_test": report.summary["accuracy"]["chosen_on"] == "half-test",

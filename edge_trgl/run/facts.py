@@ -115,8 +115,23 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What an autoencoder reached.
+
+    Attributes:
+        validation, test: mean squared errors on normalised samples; None where there are no such samples. The unit
+            is the variance of the training samples: 1 is as good as their mean.
+        num_modules: number of leading modules of the whole network that its blocks fill, the last one not counted.
+    """
+
+    validation: float | None
+    test: float | None
+    num_modules: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Accuracies (fractions) of a trained run; depths are in modules, from 1.
+    """Accuracies (fractions) of a trained run; depths are in modules, from 1. An autoencoder has none.
 
     Attributes:
         first_depth: the first depth with a head; in end-to-end training the last depth.
@@ -126,6 +141,7 @@ class Scores:
         last: test accuracy at the last depth; None without a test set.
         test_per_depth: test accuracy at each depth; nothing is chosen by it.
         chosen_on: the images used for validation; `half-test` is every other test image.
+        reconstruction: the errors of an autoencoder; None for a classifier.
     """
 
     first_depth: int
@@ -135,6 +151,7 @@ class Scores:
     last: float | None
     test_per_depth: tuple[float, ...]
     chosen_on: str
+    reconstruction: Reconstruction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,7 @@ class Run:
         self.summary_file = folder / "summary.json"
         self.report_file = folder / "report.html"
         self.onnx_file = folder / MODEL_FILE
+        self.blocks_file = folder / "blocks.safetensors"
         self.exits_folder = folder / "model.exits"
         self.export_file = folder / "export.json"
         self.data = folder / "data"

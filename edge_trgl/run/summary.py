@@ -19,23 +19,24 @@ def summarise(config: RunConfig, facts: RunFacts, parent_mb: float) -> dict[str,
     """
     result, plan, layout = facts.result, facts.planned.plan, facts.planned.layout
     cgroup_mb, scores, work = facts.cgroup_peak_mb, to_json(result.scores), result.work
-    depth = trained_depth(config, facts)
+    depth, num_modules = trained_depth(config, facts), len(layout.starts)
+    gain = depth_text(result.scores, num_modules=num_modules, depth=depth, samples=facts.samples_word)
     # The parent's mark of now, which is an upper bound of its mark while that child ran.
     together_mb = facts.highest_child_mb + parent_mb
     peaks = [phase.peak_mb for phase in facts.phases()] + list(facts.progress.module_peaks.values())
+    rebuilt = {} if scores["reconstruction"] is None else {"reconstruction": scores["reconstruction"]}
     return {
         "schema": 1,
         "regime": config.train.regime,
-        "modules": len(layout.starts),
+        "modules": num_modules,
         "params": sum(layout.num_params),
         "accuracy": {
             **{name: scores[name] for name in ("last", "chosen", "chosen_depth", "per_depth")},
             "chosen_on": config.data.choose_on,
             "depth": depth,
-            "gain": depth_text(
-                result.scores, num_modules=len(layout.starts), depth=depth, samples=facts.samples_word
-            ),
+            "gain": None if rebuilt else gain,
         },
+        **rebuilt,
         "memory": {
             "budget_mb": round(facts.limits.memory_mb, 1),
             "peak_mb": round(max(together_mb, *peaks), 1),

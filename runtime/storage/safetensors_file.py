@@ -132,6 +132,18 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         return _read_header(fd, path)[1]
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the text under `__metadata__` in the header of a file.
+
+    Raises:
+        StorageError: as for `read_header`.
+    """
+    with files.opened(path, os.O_RDONLY) as fd:
+        header, _ = _read_header(fd, path)
+    metadata: dict[str, str] = json.loads(header[_PREFIX_BYTES:]).get("__metadata__", {})
+    return metadata
+
+
 def bytes_of(tensor: Tensor) -> memoryview:
     """Return the memory of a contiguous CPU tensor as one-dimensional bytes, without a copy."""
     # A contiguous tensor of one element or none may have any stride, but a view as bytes needs 1.

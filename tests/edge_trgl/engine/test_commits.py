@@ -83,6 +83,7 @@ def ledger_at(tmp_path):
             limits=Limits(budget_mb=1000.0),
             others_mb=20.0,
             planned_mb=(800.0, 900.0),
+            classifies=True,
             num_heads=2,
             trim=trim,
             total_steps=10,
