@@ -18,7 +18,7 @@ def data_text(summary: DataSummary, augmentation: Augmentation, columns: int) ->
     becomes = data_wording.becomes(summary)
     lines = [
         f"data {summary.source}: {data_wording.total(summary)}",
-        _classes(summary, columns),
+        *([_classes(summary, columns)] if summary.has_labels else []),
         f"  size: {data_wording.sizes(summary)}",
         *([f"  each becomes {becomes}"] if becomes else []),
         f"  augmented: {data_wording.augmented(augmentation)}",

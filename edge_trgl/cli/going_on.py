@@ -32,10 +32,10 @@ def going_on(summary: Document, run: Run) -> list[str]:
     """Return lines about the blocks of a pretrained run, and what to do with them."""
     config = run.config()
     frozen = read_record(Reconstruction, summary["reconstruction"]).num_modules
-    has_labels = len(summary["data"]["classes"]) > 1
+    labelled = config.data.source if len(summary["data"]["classes"]) > 1 else LABELLED
     words = [
         "--data",
-        config.data.source if has_labels else LABELLED,
+        labelled,
         *_words(config),
         "--pretrained",
         str(run.blocks_file),

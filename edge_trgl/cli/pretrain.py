@@ -15,7 +15,8 @@ from edge_trgl.config.flags import FLAGS
 from edge_trgl.config.sources import read_recipes
 
 RECIPE = "pretrain"
-"""The recipe that makes a training run an autoencoder; those that the user names come after it."""
+"""The recipe that makes a training run an autoencoder. It wins over those that the user names, which then give the
+network and the data."""
 
 USELESS = (
     "modules",
@@ -54,6 +55,6 @@ def pretrain(run_folder: Path | None, dry_run: bool, as_json: bool, **given: Any
 
     The images need no labels. The blocks go to a file that train takes as --pretrained.
     """
-    recipe = RECIPE if given["recipe"] is None else f"{RECIPE},{given['recipe']}"
+    recipe = RECIPE if given["recipe"] is None else f"{given['recipe']},{RECIPE}"
     config = read_configuration({**given, "recipe": recipe})
     return begun(config, run_folder, then_export=False, dry_run=dry_run, as_json=as_json)

@@ -18,7 +18,8 @@ class LossConfig:
     name: Literal["cross-entropy", "predsim", "infopro", "infopro-contrast", "autoencoder"] = setting(
         "cross-entropy",
         "local loss, apart from the transport term",
-        more="autoencoder: reads no labels, and trains the blocks as one module with a decoder; see pretrain",
+        more="autoencoder: reads no labels, and trains all blocks as one module with a decoder, whatever modules "
+        "and heads are asked for; see pretrain",
     )
     beta: float = setting(0.99, "share of similarity matching in predsim", bounds=Bounds(above=0, at_most=1))
     lambda1: tuple[float, ...] = setting(

@@ -70,8 +70,6 @@ class ModelConfig:
         conflicts = []
         if self.partition == "weight" and self.modules is None:
             conflicts.append("model.partition weight needs model.modules")
-        if self.blocks is not None and self.modules is not None:
-            conflicts.append("model.blocks leaves the modules as they are, and excludes model.modules")
         if self.shared_head and not self._asks_for_one_head():
             conflicts.append(f"model.shared_head needs one classifier, and model.head asks for {self.head}")
         return conflicts

@@ -72,23 +72,11 @@ class RunConfig:
                 f"budget.allow micro-batch excludes loss.name {self.loss.name}, "
                 "which compares the samples of a batch"
             )
-        return [*conflicts, *self._autoencoder_conflicts()]
-
-    def _autoencoder_conflicts(self) -> list[str]:
-        """An autoencoder is one module, and its decoder stands where a classifier would."""
-        if self.loss.reads_labels:
-            return []
-        given = {
-            "model.modules": self.model.modules is not None,
-            "model.head": self.model.head is not None,
-            "model.shared_head": self.model.shared_head,
-            "train.freeze": self.train.freeze > 0,
-        }
-        return [
-            f"loss.name autoencoder trains the blocks as one module with a decoder, and excludes {name}"
-            for name, is_given in given.items()
-            if is_given
-        ]
+        if self.train.freeze and not self.loss.reads_labels:
+            conflicts.append("loss.name autoencoder trains all blocks as one module, and excludes train.freeze")
+        if self.model.blocks is not None and self.model.modules is not None and self.loss.reads_labels:
+            conflicts.append("model.blocks leaves the modules as they are, and excludes model.modules")
+        return conflicts
 
     def _shared_head_conflicts(self) -> list[str]:
         """A shared head goes from module to module with every batch."""

@@ -42,6 +42,7 @@ def prepare(
     strict: bool = False,
     limit: int | None = None,
     choose_on: ChooseOn = "validation",
+    labels: bool = True,
     survey_large: bool = False,
 ) -> DatasetInfo:
     """Write the record files of a data set and, last of all, the `dataset.json` that makes them valid.
@@ -60,6 +61,7 @@ def prepare(
             damaged is left out of the split that it was drawn for, and the others stay where they are.
         limit: number of training images to keep, balanced over the classes, before validation is held out.
         choose_on: where validation images come from (see `edge_trgl.data.splits.draw_splits`).
+        labels: whether labels are needed; see `edge_trgl.data.sources.load`.
         survey_large: if images are large and no `image_size` is given, decode nothing and write `survey.json`,
             which describes the set as far as it is known without its pixels.
 
@@ -69,7 +71,7 @@ def prepare(
         UsageError: an option is out of range.
     """
     _check_validation(validation)
-    source = load(spec, image_size=image_size, resize=resize, strict=strict)
+    source = load(spec, image_size=image_size, resize=resize, strict=strict, labels=labels)
     selections = draw_splits(source, seed=seed, validation=validation, limit=limit, choose_on=choose_on)
     statistics = channel_statistics(source.dtype, source.shape[-1])
     files.make_folder(folder)

@@ -62,12 +62,14 @@ class PreparedCache:
         cache: the folder that holds them.
         settings: the section `data` of the run.
         seed: of the splits that are drawn.
+        labels: whether labels are needed: what was prepared without any is then not taken.
     """
 
-    def __init__(self, cache: Path, settings: DataConfig, *, seed: int) -> None:
+    def __init__(self, cache: Path, settings: DataConfig, *, seed: int, labels: bool) -> None:
         self._cache = open_cache(cache)
         self._settings = settings
         self._seed = seed
+        self._labels = labels
 
     def prepare(self, folder: Path, decode: Callable[[], DatasetInfo], *, anew: bool = False) -> Prepared:
         """Fill `folder` with a set that was kept, or call `decode`, which does it, and keep the result.
@@ -85,11 +87,13 @@ class PreparedCache:
             files.make_folder(folder)
             if self._cache.take(key, folder):
                 try:
-                    return Prepared(info=self._named(folder, _checked(folder)), reused=True)
+                    info = self._named(folder, _checked(folder))
+                    if info.num_classes > 1 or not self._labels:
+                        return Prepared(info=info, reused=True)
                 except DamagedDataError as error:
                     damage = error.message
                     self._remove(key)
-                    files.remove(folder / DATASET_FILE)
+                files.remove(folder / DATASET_FILE)
         info = self._with_room(decode)
         # Files that changed while they were read may have been read before or after.
         if key and is_prepared(folder) and self._key() == key:

@@ -26,12 +26,15 @@ def run(run: Run, request: PrepareRequest) -> PrepareResult:
         strict=config.data.strict,
         limit=config.data.limit,
         choose_on=config.data.choose_on,
+        labels=config.loss.reads_labels,
         survey_large=request.survey_large,
     )
     if request.cache is None:
         prepared = Prepared(info=decode())
     else:
-        cache = PreparedCache(Path(request.cache), config.data, seed=config.train.seed)
+        cache = PreparedCache(
+            Path(request.cache), config.data, seed=config.train.seed, labels=config.loss.reads_labels
+        )
         prepared = cache.prepare(run.data, decode, anew=request.anew)
     return PrepareResult(
         decoded=is_prepared(run.data),

@@ -103,9 +103,10 @@ class Export(Dialogue[ExportState]):
 
     def _require_classifier(self) -> None:
         if not self.config.loss.reads_labels:
+            model, blocks = self.config.model.name, self.run.blocks_file
             raise UsageError(
                 f"{self.run.folder} was trained without labels: it has no classifier to export",
-                hint=f"Train one on its blocks: {command('train', '--pretrained', self.run.blocks_file)}",
+                hint=f"Train one on its blocks: {command('train', '--model', model, '--pretrained', blocks)}",
             )
 
     def written(self, written: WrittenModels) -> Next:

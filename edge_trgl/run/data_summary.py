@@ -18,6 +18,9 @@ class Augmentation:
     flip: bool
 
 
+UNLABELLED = "unlabelled"
+"""The class of images that have no labels."""
+
 SizeFrom = Literal["files", "option", "choice"]
 """Where the size of the images comes from: their files, the option --image-size, or a choice made for the user."""
 
@@ -87,6 +90,11 @@ class DataSummary:
     unreadable: tuple[UnreadableFile, ...]
     notices: tuple[str, ...]
     decoded: bool
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are classes to tell apart."""
+        return len(self.classes) > 1
 
     @property
     def images(self) -> dict[str, int]:

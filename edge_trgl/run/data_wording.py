@@ -19,7 +19,8 @@ def total(summary: DataSummary) -> str:
     """Format the number of images in all and in each split."""
     images = summary.images
     counts = ", ".join(f"{number:,} {split}" for split, number in images.items() if number)
-    return f"{sum(images.values()):,} {things_of(summary)} of {len(summary.classes):,} classes: {counts}"
+    classes = f"of {len(summary.classes):,} classes" if summary.has_labels else "without labels"
+    return f"{sum(images.values()):,} {things_of(summary)} {classes}: {counts}"
 
 
 def sizes(summary: DataSummary) -> str:

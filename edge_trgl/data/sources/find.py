@@ -11,7 +11,8 @@ import numpy as np
 from edge_trgl.data.sources import cifar_binary, cifar_pickle, idx, npz, readings, sample, stl10
 from edge_trgl.data.sources.folder_layout import detect
 from edge_trgl.data.sources.source import IMAGE_FOLDERS
-from edge_trgl.runtime.errors import InputError, UsageError
+from edge_trgl.run.data_summary import UNLABELLED
+from edge_trgl.runtime.errors import InputError, UsageError, command
 
 if TYPE_CHECKING:
     from edge_trgl.config.data import AskedResize
@@ -41,7 +42,12 @@ _FORMATS: tuple[_Format, ...] = (idx, cifar_pickle, cifar_binary, stl10)
 
 
 def load(
-    spec: str, *, image_size: int | None = None, resize: AskedResize | None = None, strict: bool = False
+    spec: str,
+    *,
+    image_size: int | None = None,
+    resize: AskedResize | None = None,
+    strict: bool = False,
+    labels: bool = True,
 ) -> Source:
     """Open a data set: read its labels now, and its images when they are asked for.
 
@@ -50,9 +56,10 @@ def load(
         image_size: for folders of image files, the side in pixels of the square that every image becomes.
         resize: how images of other proportions become a square; None to choose; "none" keeps a size that all have.
         strict: whether a damaged image file is refused; else it is left out.
+        labels: whether labels are needed; else one class is enough, and image files need no class folders.
 
     Raises:
-        InputError: the set is missing, damaged, of an unknown format, or has fewer than two classes.
+        InputError: the set is missing, damaged, of an unknown format, or, if `labels`, has fewer than two classes.
         UsageError: `image_size` is less than 1, or is given for a set whose images have one size already.
     """
     if image_size is not None and image_size < 1:
@@ -66,7 +73,8 @@ def load(
             f"--image-size {image_size} does not apply to {spec}, whose size is {size} already",
             hint="Leave it out; it is for folders of image files.",
         )
-    _check_classes(spec, source)
+    if labels:
+        _check_classes(spec, source)
     return source
 
 
@@ -105,7 +113,7 @@ def _open_folder(folder: Path, photos: Photos) -> Source:
     # Imported here: only folders of image files need Pillow, which costs memory.
     from edge_trgl.data.sources import image_folder
 
-    if image_folder.detect(folder):
+    if image_folder.detect(folder) or image_folder.has_image(folder):
         return image_folder.load(folder, image_size=photos.image_size, resize=photos.resize, strict=photos.strict)
     known = [*(set_format.FILE_NAMES for set_format in _FORMATS), readings.FILE_NAMES, image_folder.FILE_NAMES]
     raise InputError(
@@ -115,6 +123,12 @@ def _open_folder(folder: Path, photos: Photos) -> Source:
 
 
 def _check_classes(spec: str, source: Source) -> None:
+    if source.class_names == (UNLABELLED,):
+        raise InputError(
+            f"{spec} holds images without labels: the training images are in no class folders",
+            hint="Put the images of each class into a folder of its own; or train blocks without labels: "
+            + command("pretrain", "--data", spec),
+        )
     num_present = len(np.unique(source.splits["train"].labels))
     if num_present < 2:
         raise InputError(

@@ -60,6 +60,11 @@ def split_folders(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     return folders, tuple(notices)
 
 
+def is_flat(folder: Path) -> bool:
+    """Return whether a folder of training images has no class folders, only files."""
+    return not subfolders(folder) and _has_file(folder)
+
+
 def class_names(folder: Path) -> tuple[str, ...]:
     """Return the names of the class folders of the training images, in alphabetical order.
 

@@ -1,4 +1,4 @@
-"""Image files in class folders, with or without train/, val/ and test/ above them."""
+"""Image files in class folders, with or without train/, val/ and test/ above them; or without labels in one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_trgl.data.reading_progress import ReadingProgress
-from edge_trgl.data.sources.folder_layout import class_names, detect, split_folders, subfolders, walk
+from edge_trgl.data.sources.folder_layout import class_names, detect, is_flat, split_folders, subfolders, walk
 from edge_trgl.data.sources.image_file import UnreadableImageError, decode, read_header
 from edge_trgl.data.sources.image_size import choose_fitting, sizes_of
 from edge_trgl.data.sources.source import IMAGE_FOLDERS, Source, batch_size, check_image_bytes
-from edge_trgl.run.data_summary import UnreadableFile
+from edge_trgl.run.data_summary import UNLABELLED, UnreadableFile
 from edge_trgl.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edge_trgl.config.data import AskedResize
     from edge_trgl.data.sources.image_size import Fitting
 
-__all__ = ["FILE_NAMES", "FolderSplit", "detect", "load", "walk"]
+__all__ = ["FILE_NAMES", "FolderSplit", "detect", "has_image", "load", "walk"]
 
 FILE_NAMES = "train/CLASS/… with val/CLASS/… and test/CLASS/… beside it, or CLASS/… (image files)"
 
@@ -101,6 +101,17 @@ class _Survey:
         self.all_grey = self.all_grey and header.grey
         return True
 
+    def all_files(self, folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+        """Return the images of one split whatever folders they are in, all with the label 0, int64 [N].
+
+        Raises:
+            InputError: there are none.
+        """
+        paths = tuple(path for path in walk(folder) if self.readable(path))
+        if not paths:
+            raise InputError(f"{folder} {self._why_empty(folder)}", hint="Put images in it or remove it.")
+        return paths, np.zeros(len(paths), np.int64)
+
     def files(self, folder: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """Return the images of one split, and the label of each, int64 [N].
 
@@ -125,12 +136,25 @@ class _Survey:
         return tuple(paths), np.array(labels, np.int64)
 
     def _why_empty(self, child: Path) -> str:
-        below = f"{child.relative_to(self._folder)}/"
-        unreadable = [file for file in self.unreadable if file.file.startswith(below)]
+        below = child.relative_to(self._folder)
+        unreadable = [file for file in self.unreadable if below in Path(file.file).parents]
         if not unreadable:
             return "holds no images" if next(walk(child), None) else "is empty"
         first = unreadable[0]
         return f"holds no image that can be read; {Path(first.file).name}: {first.reason}"
+
+
+def has_image(folder: Path) -> bool:
+    """Return whether a folder without sub-folders holds an image, damaged or not."""
+    return is_flat(folder) and any(map(_is_image, walk(folder)))
+
+
+def _is_image(path: str) -> bool:
+    try:
+        read_header(path)
+    except UnreadableImageError as error:
+        return error.is_image
+    return True
 
 
 def load(
@@ -139,7 +163,8 @@ def load(
     """List the files and read every header.
 
     Args:
-        folder: holds class folders, or split folders that hold class folders.
+        folder: holds class folders, or split folders that hold class folders; or images alone, which get the one
+            class `UNLABELLED`.
         image_size: side in pixels of the square that every image becomes; None to choose one where sizes differ.
         resize: how images of other proportions become a square; None to choose.
         strict: whether a damaged image is refused; else it is left out.
@@ -149,9 +174,13 @@ def load(
             be read.
     """
     folders, notices = split_folders(folder)
-    names = class_names(folders["train"])
     survey = _Survey(folder, strict=strict)
-    files = {split: survey.files(path, names) for split, path in folders.items()}
+    if is_flat(folders["train"]):
+        names: tuple[str, ...] = (UNLABELLED,)
+        files = {split: survey.all_files(path) for split, path in folders.items()}
+    else:
+        names = class_names(folders["train"])
+        files = {split: survey.files(path, names) for split, path in folders.items()}
     sizes, channels = np.array(survey.sizes, np.int64).reshape(-1, 2), 1 if survey.all_grey else 3
     fitting = choose_fitting(sizes, image_size=image_size, resize=resize, channels=channels)
     shape = (*fitting.size, channels)

@@ -334,13 +334,18 @@ def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
 
 
 CONFIGURED = (
-    "allow batch-size budget-mb cache cgroup chunk config crop-padding data device disk-mb epochs flip force "
-    "freeze grow head image-size json laps loss lr model modules no-augment no-flip no-probe no-transport "
-    "normalize precision pretrained profile recipe regime resident resize seed set shared-head strict tau threads "
-    "views width without"
+    "allow batch-size blocks budget-mb cache cgroup chunk config crop-padding data device disk-mb epochs flip "
+    "force freeze grow head image-size json laps loss lr model modules no-augment no-flip no-probe no-transport "
+    "normalize precision pretrained profile recipe regime resident resize seed set shared-head strict tau "
+    "threads views width without"
 )
 OPTIONS = {
     "train": f"{CONFIGURED} dry-run export run",
+    "pretrain": (
+        "allow batch-size blocks budget-mb cgroup config crop-padding data device disk-mb dry-run epochs flip "
+        "force image-size json lr model no-augment no-flip no-probe normalize precision pretrained profile "
+        "recipe resize run seed set strict threads width without"
+    ),
     "plan": CONFIGURED,
     "resume": "budget-mb disk-mb export json",
     "evaluate": "json",

@@ -276,7 +276,7 @@ def test_a_document_names_every_value_but_none():
         ({"loss": {"lambda1": [0.0, 1.0], "lambda2": [0.0, 1.0]}}, "must not both be 0"),
         (
             {"loss": {"name": "infoproo"}},
-            "must be cross-entropy, predsim, infopro or infopro-contrast, not 'infoproo'",
+            "must be cross-entropy, predsim, infopro, infopro-contrast or autoencoder, not 'infoproo'",
         ),
         ({"loss": {"name": "predsim"}, "train": {"regime": "end-to-end"}}, "loss.name predsim is a local loss"),
         (

@@ -97,7 +97,44 @@ def test_no_training_folder(tmp_path):
 
 def test_a_training_folder_without_classes(tmp_path):
     _save(tmp_path / "train" / "1.png", np.zeros((2, 2), np.uint8))
-    assert _refused(tmp_path, "train has no class folders")
+    hint = _refused(tmp_path, "holds images without labels: the training images are in no class folders")
+    assert hint.endswith(f"edge-trgl pretrain --data {tmp_path}")
+
+
+def _flat(folder, count=30):
+    for number in range(count):
+        _save(folder / f"{number:02}.png", np.full((4, 4), number, np.uint8))
+
+
+def test_images_without_labels_are_read_where_none_are_needed(tmp_path):
+    _flat(tmp_path)
+    (tmp_path / "list.txt").write_text("not an image")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "01.png").read_bytes()[:20])
+    source = load(str(tmp_path), labels=False)
+    assert source.class_names == ("unlabelled",)
+    assert _pixels(source)[:, 0, 0, 0].tolist() == list(range(30))
+    assert (dict(source.no_images), [file.file for file in source.unreadable]) == ({".txt": 1}, ["cut.png"])
+    assert _refused(tmp_path, "holds images without labels")
+
+
+def test_splits_of_images_without_labels(tmp_path):
+    _flat(tmp_path / "train")
+    _flat(tmp_path / "test" / "camera 1", 3)
+    source = load(str(tmp_path), labels=False)
+    assert {name: len(split.labels) for name, split in source.splits.items()} == {"train": 30, "test": 3}
+    info = prepare(str(tmp_path), tmp_path / "prepared", seed=0, labels=False)
+    assert {name: split.num_images for name, split in info.splits.items()} == {"train": 27, "val": 3, "test": 3}
+
+
+def test_labels_that_are_not_needed_are_kept_all_the_same(tmp_path):
+    _two_classes(tmp_path, np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
+    assert load(str(tmp_path), labels=False).class_names == ("a", "b")
+
+
+def test_a_folder_without_an_image(tmp_path):
+    (tmp_path / "notes.md").write_text("hello")
+    with pytest.raises(InputError, match="is not a data set of a known format"):
+        load(str(tmp_path), labels=False)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ import os
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from edge_trgl.config.data import DataConfig
 from edge_trgl.data import is_prepared, open_dataset
 from edge_trgl.data.prepare import prepare
 from edge_trgl.data.prepared_cache import PreparedCache, open_cache
-from edge_trgl.runtime.errors import DiskFullError
+from edge_trgl.runtime.errors import DiskFullError, InputError
 from edge_trgl.runtime.storage import disk_space, files
 from edge_trgl.runtime.units import MIB
 
@@ -38,7 +39,8 @@ class Preparing:
             before()
             return prepare(settings.source, target, seed=0, validation=settings.validation)
 
-        return PreparedCache(self.folder / "cache", settings, seed=0).prepare(target, decode, anew=anew)
+        cache = PreparedCache(self.folder / "cache", settings, seed=0, labels=True)
+        return cache.prepare(target, decode, anew=anew)
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def test_a_damaged_set_is_prepared_again(preparing, settings, tmp_path, name):
 def test_a_damaged_set_is_not_taken_for_one_where_images_are_only_surveyed(preparing, settings, tmp_path):
     info = preparing("a", settings).info
     damage(the_kept(tmp_path) / "dataset.json")
-    cache = PreparedCache(tmp_path / "cache", settings, seed=0)
+    cache = PreparedCache(tmp_path / "cache", settings, seed=0, labels=True)
     assert cache.prepare(tmp_path / "b", lambda: info).damage
     assert not is_prepared(tmp_path / "b")
     assert not cache.prepare(tmp_path / "c", lambda: info).reused
@@ -209,3 +211,21 @@ def test_the_limit_counts_only_what_nobody_uses(preparing, settings, tmp_path):
             path.unlink()
     preparing("d", replace(few, validation=0.4))
     assert sum(entry.own_bytes for entry in open_cache(tmp_path / "cache").entries()) <= few.cache_mb * MIB
+
+
+def test_what_has_no_labels_is_not_taken_where_they_are_needed(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(30):
+        Image.new("L", (4, 4), number).save(photos / f"{number}.png")
+    settings = DataConfig(source=str(photos), cache_mb=1.0)
+
+    def prepared(name, *, labels):
+        cache = PreparedCache(tmp_path / "cache", settings, seed=0, labels=labels)
+        return cache.prepare(tmp_path / name, lambda: prepare(str(photos), tmp_path / name, seed=0, labels=labels))
+
+    assert not prepared("first", labels=False).reused
+    with pytest.raises(InputError, match="images without labels"):
+        prepared("second", labels=True)
+    assert not is_prepared(tmp_path / "second")
+    assert prepared("third", labels=False).reused

@@ -23,7 +23,7 @@ from edge_trgl.runtime.processes.messages import DESCRIPTOR
 from edge_trgl.runtime.records import document_of
 
 KILLS = 5
-"""In each of eight ways to train: forty in all."""
+"""In each of nine ways to train."""
 
 WAYS = {
     "parallel": {"budget__chunk": "2", "budget__resident": "1"},
@@ -37,6 +37,7 @@ WAYS = {
     "shared head": {"train__regime": "parallel", "model__shared_head": True, "model__downsample": ()},
     "multi-lap": {"train__laps": 2, "train__views": 2},
     "sequential": {"train__views": 2},
+    "autoencoder": {"train__regime": "parallel", "loss__name": "autoencoder", "model__blocks": 2},
     "end-to-end": {},
     "paged": {"train__regime": "end-to-end"},
     "frozen": {"train__regime": "parallel", "train__freeze": 1, "train__views": 2, "budget__chunk": "2"},
