@@ -28,6 +28,7 @@ USELESS = (
     "tau",
     "no_transport",
     "freeze",
+    "grow",
     "views",
     "cache",
     "chunk",
