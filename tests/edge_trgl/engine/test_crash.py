@@ -23,7 +23,7 @@ from edge_trgl.runtime.processes.messages import DESCRIPTOR
 from edge_trgl.runtime.records import document_of
 
 KILLS = 5
-"""In each of nine ways to train."""
+"""In each of ten ways to train."""
 
 WAYS = {
     "parallel": {"budget__chunk": "2", "budget__resident": "1"},
@@ -38,6 +38,12 @@ WAYS = {
     "multi-lap": {"train__laps": 2, "train__views": 2},
     "sequential": {"train__views": 2},
     "autoencoder": {"train__regime": "parallel", "loss__name": "autoencoder", "model__blocks": 2},
+    "growing": {
+        "train__regime": "sequential",
+        "train__grow": True,
+        "train__grow_patience": 1,
+        "model__name": "km-6-1",
+    },
     "end-to-end": {},
     "paged": {"train__regime": "end-to-end"},
     "frozen": {"train__regime": "parallel", "train__freeze": 1, "train__views": 2, "budget__chunk": "2"},
