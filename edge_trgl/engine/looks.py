@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,6 +14,7 @@ from edge_trgl.engine.trainer import EngineContext, walk
 from edge_trgl.engine.visits import JobSize
 from edge_trgl.learning.totals import Totals
 from edge_trgl.run import depth_gain
+from edge_trgl.run.depth_gain import DepthScore
 from edge_trgl.runtime.planner.demand import SCORED_BATCHES
 from edge_trgl.runtime.processes import messages
 from edge_trgl.runtime.storage.state import Metric
@@ -58,7 +59,7 @@ class Look:
 
 
 def _looks(opened: OpenRun, training: Schedule, job: JobSize) -> Iterator[Look]:
-    """Yield the looks of a run in order; the last module's accuracy is measured after training in any case."""
+    """Yield the looks of a run in order; the last module is scored after training in any case."""
     train, last = opened.config.train, len(opened) - 1
     if train.grow:
         for module, position in training.ends(job).items():
@@ -79,7 +80,7 @@ class _Looker:
     ledger: Ledger
 
     def take(self, look: Look) -> None:
-        """Measure the accuracy of these depths, unless that is done."""
+        """Score these depths, unless that is done."""
         known = depth_gain.measured(self.ledger.scores())
         if all(module + 1 in known for module in look.modules):
             return
@@ -89,14 +90,14 @@ class _Looker:
 
     def stops(self) -> bool:
         """Whether training stops here; then no boundary is needed any more."""
-        accuracies = depth_gain.measured(self.ledger.scores())
-        if not depth_gain.no_longer_pays(accuracies, self.opened.config.train.grow_patience):
+        scores = depth_gain.measured(self.ledger.scores())
+        if not depth_gain.no_longer_pays(scores, self.opened.config.train.grow_patience):
             return False
         activations = self.context.activations
         for name in activations.names:
             activations.drop(name)
         text = depth_gain.stopped_text(
-            accuracies, num_modules=len(self.opened), samples=self.opened.facts.samples_word
+            scores, num_modules=len(self.opened), samples=self.opened.facts.samples_word
         )
         messages.send("note", text=text)
         facts = self.opened.facts
@@ -117,14 +118,17 @@ class _Looker:
         totals = scorer.score("val", depth=look.modules[-1] + 1, chunk=chunk)
         return [_metric(module, look.epoch, totals[module]) for module in look.modules]
 
-    def _tell(self, known: dict[int, float], found: dict[int, float]) -> None:
+    def _tell(self, known: Mapping[int, DepthScore], found: Mapping[int, DepthScore]) -> None:
         config, samples = self.opened.config, self.opened.facts.samples_word
         if config.train.grow:
-            ((depth, accuracy),) = found.items()
-            gains = "" if not known or accuracy > max(known.values()) else ", no gain"
-            messages.send("note", text=f"depth {depth}: {accuracy:.1%} on validation {samples}{gains}")
+            ((depth, score),) = found.items()
+            gains = "" if depth_gain.last_gain({**known, **found}) == depth else ", no gain"
+            messages.send("note", text=f"depth {depth}: {score.accuracy:.1%} on validation {samples}{gains}")
             return
-        text = depth_gain.so_far_text(found, epochs=EARLY_EPOCHS, samples=samples, chosen_on=config.data.choose_on)
+        accuracies = depth_gain.accuracies_of(found)
+        text = depth_gain.so_far_text(
+            accuracies, epochs=EARLY_EPOCHS, samples=samples, chosen_on=config.data.choose_on
+        )
         messages.send("note", text=text)
         self.opened.facts.add_event("depth", text)
 

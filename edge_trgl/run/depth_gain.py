@@ -1,8 +1,10 @@
-"""What depth gave a run, by the accuracy of each depth on validation images: when to stop, and how to say it."""
+"""What depth gave a run, by the scores of each depth on validation images: when to stop, and how to say it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from edge_trgl.config.sections import RunConfig
 from edge_trgl.run.facts import RunFacts, Scores
@@ -10,12 +12,30 @@ from edge_trgl.run.wording import validation_samples
 from edge_trgl.runtime.storage.state import Metric
 
 VALIDATION = "validation"
-"""The kind of the metrics that hold the accuracy of a depth on validation images, measured during training."""
+"""The kind of the metrics that hold what a depth gives on validation images, measured during training."""
 
 
-def measured(metrics: Iterable[Metric]) -> dict[int, float]:
-    """Return the accuracy (fraction) of each depth, from 1, by metrics of kind `VALIDATION`."""
-    return {metric.module + 1: metric.num_correct / metric.num_images for metric in metrics}
+@dataclass(frozen=True, kw_only=True)
+class DepthScore:
+    """What the classifier at one depth gives on validation samples: accuracy (fraction), mean cross-entropy."""
+
+    accuracy: float
+    cross_entropy: float
+
+
+def measured(metrics: Iterable[Metric]) -> dict[int, DepthScore]:
+    """Return the score of each depth, from 1, by metrics of kind `VALIDATION`."""
+    return {
+        metric.module + 1: DepthScore(
+            accuracy=metric.num_correct / metric.num_images, cross_entropy=metric.loss_sum / metric.num_images
+        )
+        for metric in metrics
+    }
+
+
+def accuracies_of(scores: Mapping[int, DepthScore]) -> dict[int, float]:
+    """Return the accuracy of each depth."""
+    return {depth: score.accuracy for depth, score in scores.items()}
 
 
 def best(accuracies: Mapping[int, float]) -> int:
@@ -23,16 +43,29 @@ def best(accuracies: Mapping[int, float]) -> int:
     return max(sorted(accuracies), key=lambda depth: accuracies[depth])
 
 
-def no_longer_pays(accuracies: Mapping[int, float], patience: int) -> bool:
-    """Return whether the last `patience` depths gained nothing over the best one before them."""
-    return bool(accuracies) and max(accuracies) - best(accuracies) >= patience
+def last_gain(scores: Mapping[int, DepthScore]) -> int:
+    """Return the last depth that is better than all before it, in accuracy or in cross-entropy.
+
+    A few hundred samples cannot tell a point of accuracy from chance; the cross-entropy falls more steadily.
+    """
+    accuracy, cross_entropy, gained = -1.0, math.inf, 0
+    for depth, score in sorted(scores.items()):
+        if score.accuracy > accuracy or score.cross_entropy < cross_entropy:
+            gained = depth
+        accuracy, cross_entropy = max(accuracy, score.accuracy), min(cross_entropy, score.cross_entropy)
+    return gained
+
+
+def no_longer_pays(scores: Mapping[int, DepthScore], patience: int) -> bool:
+    """Return whether the last `patience` depths gained nothing over those before them."""
+    return bool(scores) and max(scores) - last_gain(scores) >= patience
 
 
 def trained_depth(config: RunConfig, facts: RunFacts) -> int:
     """Return the number of modules that a planned run trains: all, unless `--grow` stopped before the last."""
-    accuracies = measured(facts.metrics(VALIDATION)) if config.train.grow else {}
-    if no_longer_pays(accuracies, config.train.grow_patience):
-        return max(accuracies)
+    scores = measured(facts.metrics(VALIDATION)) if config.train.grow else {}
+    if no_longer_pays(scores, config.train.grow_patience):
+        return max(scores)
     return len(facts.planned.layout.starts)
 
 
@@ -78,13 +111,14 @@ def so_far_text(accuracies: Mapping[int, float], *, epochs: int, samples: str, c
     return f"{text}; {_modules(chosen + 1, last)} {verb} nothing so far (--modules or --grow leaves them out)"
 
 
-def stopped_text(accuracies: Mapping[int, float], *, num_modules: int, samples: str) -> str:
+def stopped_text(scores: Mapping[int, DepthScore], *, num_modules: int, samples: str) -> str:
     """Say why training stops before the last modules."""
-    chosen, depth = best(accuracies), max(accuracies)
-    verb = "is" if depth + 1 == num_modules else "are"
+    accuracies, depth = accuracies_of(scores), max(scores)
+    chosen, verb = best(accuracies), "is" if depth + 1 == num_modules else "are"
+    where = validation_samples("validation", samples)
     return (
-        f"{_modules(chosen + 1, depth)} gained nothing over depth {chosen} ({accuracies[chosen]:.1%} on "
-        f"{validation_samples('validation', samples)}): {_modules(depth + 1, num_modules)} {verb} not trained"
+        f"{_modules(last_gain(scores) + 1, depth)} gained nothing on {where} (depth {chosen} is the best: "
+        f"{accuracies[chosen]:.1%}): {_modules(depth + 1, num_modules)} {verb} not trained"
     )
 
 

@@ -138,7 +138,7 @@ def test_growing_trains_and_exports_what_pays(tmp_path):
     assert len(summary["accuracy"]["per_depth"]) == depth
     assert summary["accuracy"]["gain"] in trained.stdout
     assert "depth 1: " in trained.stderr
-    assert f"gained nothing over depth {chosen} (" in trained.stderr
+    assert f"gained nothing on validation images (depth {chosen} is the best: " in trained.stderr
     assert json.loads((tmp_path / "grown" / "export.json").read_text())["depth"] == chosen
     page = (tmp_path / "grown" / "report.html").read_text()
     assert f"Depth {chosen} of 6 was chosen: " in page

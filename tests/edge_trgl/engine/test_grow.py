@@ -28,14 +28,14 @@ WAYS = {
 
 @pytest.fixture
 def gains(monkeypatch):
-    """Has validation images say that each depth of a run has a certain number of images right."""
+    """Has validation images say that each depth has a certain number of images right, with a loss to match."""
     score = Scorer.score
 
     def set_gains(*correct):
         def made_up(self, split, *, depth, chunk):
             totals = score(self, split, depth=depth, chunk=chunk)
             return [
-                total._replace(correct=right) if total.num_images else total
+                total._replace(correct=right, loss=-float(right)) if total.num_images else total
                 for total, right in zip(totals, correct, strict=False)
             ]
 
@@ -69,7 +69,7 @@ def test_it_stops_where_depth_no_longer_pays(train_run, gains, sent, way):
     scores = grown.result.scores
     assert scores.chosen_depth == 2
     assert scores.first_depth + len(scores.per_depth) - 1 == 4
-    text = "modules 3 and 4 gained nothing over depth 2"
+    text = "modules 3 and 4 gained nothing on validation images (depth 2 is the best: "
     assert [event.text for event in facts.events() if event.kind == "depth" and event.text.startswith(text)]
     assert any(kind == "note" and values["text"].startswith(text) for kind, values in sent)
     facts.limits = PLENTY
@@ -119,7 +119,7 @@ def test_validation_images_alone_decide(train_run, monkeypatch):
     assert splits == [*(("val", depth) for depth in range(1, 6)), ("val", 6), ("test", 6)]
     measured = depth_gain.measured(grown.run.facts().metrics(depth_gain.VALIDATION))
     # What decided is what the evaluation of the finished run finds, bit by bit.
-    assert tuple(measured.values()) == grown.result.scores.per_depth[:5]
+    assert tuple(score.accuracy for score in measured.values()) == grown.result.scores.per_depth[:5]
 
 
 class Killed(Exception):

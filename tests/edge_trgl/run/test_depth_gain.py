@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from edge_trgl.run.depth_gain import best, depth_text, no_longer_pays, so_far_text, stopped_text
+from edge_trgl.run.depth_gain import (
+    DepthScore,
+    best,
+    depth_text,
+    last_gain,
+    no_longer_pays,
+    so_far_text,
+    stopped_text,
+)
 from edge_trgl.run.facts import Scores
 
 SCORES = Scores(
@@ -96,10 +104,19 @@ def test_what_adds_nothing_so_far():
     assert text == "after 2 epochs depth 2 of 2 is the best: 40.0% on validation images, 10.0 points above depth 1"
 
 
+def scores(accuracies, cross_entropies=None):
+    """Of each depth; without others the cross-entropies rise."""
+    return {
+        depth: DepthScore(accuracy=accuracy, cross_entropy=(cross_entropies or {}).get(depth, 1.0 + depth))
+        for depth, accuracy in accuracies.items()
+    }
+
+
 def test_why_training_stops():
-    text = stopped_text({1: 0.3, 2: 0.4, 3: 0.4, 4: 0.2}, num_modules=9, samples="images")
+    text = stopped_text(scores({1: 0.3, 2: 0.4, 3: 0.4, 4: 0.2}), num_modules=9, samples="images")
     assert text == (
-        "modules 3 and 4 gained nothing over depth 2 (40.0% on validation images): modules 5 to 9 are not trained"
+        "modules 3 and 4 gained nothing on validation images (depth 2 is the best: 40.0%): "
+        "modules 5 to 9 are not trained"
     )
 
 
@@ -116,7 +133,16 @@ def test_why_training_stops():
     ],
 )
 def test_depth_no_longer_pays_when_the_last_ones_gained_nothing(accuracies, patience, stops):
-    assert no_longer_pays(accuracies, patience) is stops
+    assert no_longer_pays(scores(accuracies), patience) is stops
+
+
+def test_a_lower_cross_entropy_is_a_gain_too():
+    accuracies = {1: 0.5, 2: 0.5, 3: 0.5, 4: 0.5}
+    assert last_gain(scores(accuracies, {1: 1.0, 2: 0.9, 3: 0.95, 4: 0.8})) == 4
+    assert last_gain(scores(accuracies, {1: 1.0, 2: 0.9, 3: 0.9, 4: 0.95})) == 2
+    diverged = scores(accuracies, {1: 1.0, 2: float("nan"), 3: float("nan"), 4: 0.9})
+    assert last_gain(diverged) == 4
+    assert last_gain(scores({1: 0.1, 2: 0.1}, {1: float("nan"), 2: float("nan")})) == 1
 
 
 def test_of_equal_depths_the_first_is_best():
