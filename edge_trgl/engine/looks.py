@@ -85,6 +85,8 @@ class _Looker:
         if all(module + 1 in known for module in look.modules):
             return
         found = self._score(look)
+        if not found:  # no classifier there
+            return
         self.ledger.add_scores(found)
         self._tell(known, depth_gain.measured(found))
 
@@ -116,7 +118,8 @@ class _Looker:
         caches = self.opened.config.train.grow and self.opened.config.train.cache
         chunk = SCORED_BATCHES if caches else self.opened.plan.layout.chunk
         totals = scorer.score("val", depth=look.modules[-1] + 1, chunk=chunk)
-        return [_metric(module, look.epoch, totals[module]) for module in look.modules]
+        scored = (module for module in look.modules if totals[module].num_images)
+        return [_metric(module, look.epoch, totals[module]) for module in scored]
 
     def _tell(self, known: Mapping[int, DepthScore], found: Mapping[int, DepthScore]) -> None:
         config, samples = self.opened.config, self.opened.facts.samples_word
