@@ -37,6 +37,7 @@ PHASES = {
 WITHOUT_LOSS = {
     "forward": "frozen, forward only",
     "ascend": "forward pass",
+    "recalibrate": "recalibrating norms",
     "backward": "backward pass",
 }
 """What to show for visits that have no loss."""

@@ -88,6 +88,7 @@ FLAGS = (
     ),
     Flag(name="freeze", key="train.freeze", group="training", metavar="N", common=True),
     Flag(name="grow", key="train.grow", group="training", switched=True),
+    Flag(name="recalibrate", key="train.recalibrate", group="training", switched=True),
     Flag(name="views", key="train.views", group="training", metavar="N"),
     Flag(
         name="cache",

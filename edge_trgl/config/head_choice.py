@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edge_trgl.config.nearest import nearest
 from edge_trgl.runtime.errors import UsageError
 
-NAMES = ("conv", "deep", "linear", "lite", "pooled", "tokens")
+NAMES = ("conv", "deep", "linear", "lite", "mlp", "pooled", "tokens")
 """Names of the available heads."""
 
 AUTO = "auto"

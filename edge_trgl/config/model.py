@@ -41,6 +41,11 @@ class ModelConfig:
     shared_head: bool = setting(
         False, "one classifier for all modules", more="all modules then stay in memory, and the chunk is one batch"
     )
+    shared_statistics: bool = setting(
+        True,
+        "share the running statistics of its norms, too",
+        more="no: each module has its own, which outputs of other depths do not blur",
+    )
     pretrained: str | None = setting(
         None,
         "initial weights: a file or a run's folder",
@@ -72,6 +77,8 @@ class ModelConfig:
             conflicts.append("model.partition weight needs model.modules")
         if self.shared_head and not self._asks_for_one_head():
             conflicts.append(f"model.shared_head needs one classifier, and model.head asks for {self.head}")
+        if not self.shared_statistics and not self.shared_head:
+            conflicts.append("model.shared_statistics false needs model.shared_head")
         return conflicts
 
     def _asks_for_one_head(self) -> bool:

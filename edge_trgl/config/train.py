@@ -68,6 +68,11 @@ class TrainConfig:
         more="sequential training stops when train.grow_patience modules gained nothing",
     )
     grow_patience: int = setting(2, "modules without a gain after which growing stops", bounds=AT_LEAST_ONE)
+    recalibrate: bool = setting(
+        False,
+        "measure the running statistics of norms again",
+        more="at the end, in one more pass over the training images as they are",
+    )
     seed: int = setting(0, "random seed")
     device: Literal["cpu", "cuda"] = setting("cpu", "where to compute")
     precision: Literal["fp32", "bf16"] = setting("fp32", "arithmetic of the forward pass")
@@ -96,6 +101,8 @@ class TrainConfig:
             return [f"train.grow needs train.regime sequential: {self.regime} training trains all modules at once"]
         if self.laps > 1:
             return [f"train.grow needs one lap: with train.laps {self.laps} every module is trained in the first"]
+        if self.recalibrate:
+            return ["train.recalibrate follows the last module, and train.grow may stop before it"]
         return []
 
     def _conflicts_of_epochs(self) -> list[str]:

@@ -18,7 +18,13 @@ class TransportConfig:
         0.5,
         "penalty 1/(2 tau) on how far modules move inputs",
         more="the transport term: a small tau holds modules back strongly; tau of the first half of the modules, "
-        "in units of transport.reduction; doubled in the second half",
+        "in units of transport.reduction; transport.late_factor times as large in the second half",
+        bounds=POSITIVE,
+    )
+    late_factor: float = setting(
+        2.0,
+        "factor of tau in the second half of the modules",
+        more="1: the same tau at every depth",
         bounds=POSITIVE,
     )
     reduction: Literal["mean", "sum"] = setting("mean", "reduction of the transport cost over a feature map")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +12,7 @@ from edge_trgl.data import Augment, DatasetInfo
 from edge_trgl.engine.schedule import Schedule
 from edge_trgl.engine.visits import JobSize
 from edge_trgl.learning.step_config import StepConfig
+from edge_trgl.learning.step_kinds import StepKind
 from edge_trgl.method.losses import CrossEntropy, InfoPro, LocalLoss, PredSim
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.method.transport import Multipliers, Transport
@@ -143,6 +145,7 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
     transport = Transport(
         tau=section.tau if enabled and not section.multipliers else None,
         reduction=section.reduction,
+        late_factor=section.late_factor,
         power=section.p,
         multipliers=multipliers if enabled and section.multipliers else None,
     )
@@ -158,7 +161,17 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
         recompute=cast(Recompute, recompute),
         micro_batch=micro_batch,
         early_update="early-update" not in config.budget.without,
+        passes=tuple(_passes(config)),
     )
+
+
+def _passes(config: RunConfig) -> Iterator[StepKind]:
+    """The kinds of steps beside those that train: of a prefix in training mode, recalibration, evaluation."""
+    if config.train.prefix == "train-mode":
+        yield "ascend"
+    if config.train.recalibrate:
+        yield "recalibrate"
+    yield "forward"
 
 
 def local_loss(config: RunConfig) -> LocalLoss:
@@ -233,6 +246,7 @@ def training_schedule(config: RunConfig, num_modules: int, chunk: int) -> Schedu
         cached=config.train.cache,
         prefix="forward" if config.train.prefix == "frozen" else "ascend",
         frozen=config.train.freeze,
+        recalibrates=config.train.recalibrate,
         paged=config.train.regime == "end-to-end" and num_modules > 1,
         wants_image=frozenset(module for module in range(num_modules) if loss.of(module, num_modules).wants_image),
     )

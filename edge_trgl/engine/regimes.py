@@ -34,11 +34,12 @@ Epochs = tuple[int, ...]
 """Epochs of each module; in multi-lap training, of each module in one lap."""
 
 Prefix = Literal["forward", "ascend"]
-"""How batches pass trained modules: frozen, or in training mode, which updates running statistics."""
+"""How batches pass modules that are not being trained: frozen, or in training mode, which updates running
+statistics."""
 
 
 def parallel(
-    job: JobSize, epochs: int, chunk: int, *, frozen: int = 0, views: int | None = None
+    job: JobSize, epochs: int, chunk: int, *, frozen: int = 0, views: int | None = None, prefix: Prefix = "forward"
 ) -> Iterator[Visit]:
     """Train every module on each chunk of batches in turn, each on the outputs of the module before.
 
@@ -52,10 +53,11 @@ def parallel(
         frozen: number of leading modules that are not trained.
         views: number of copies in which the output of the frozen modules is cached; None: every batch passes
             through them.
+        prefix: how they do.
     """
     reads = IMAGES if views is None else output_of_frozen(job, frozen, views)
     yield from write_frozen(job, reads)
-    kinds = (*_kinds("forward", frozen - reads.module), *_kinds("train", job.num_modules - frozen))
+    kinds = (*_kinds(prefix, frozen - reads.module), *_kinds("train", job.num_modules - frozen))
     for epoch in range(epochs):
         for start, stop in chunks(job.batches_per_epoch, chunk):
             span = training_span(job, epoch, start, stop, source=reads.module)
@@ -99,12 +101,12 @@ def streamed_sequential(
         epochs: of each module in one lap.
         chunk: batches in a chunk.
         laps: number of laps.
-        prefix: how batches pass the trained modules.
-        frozen: number of leading modules that are not trained; batches always pass them frozen.
+        prefix: how batches pass the modules before.
+        frozen: number of leading modules that are not trained.
     """
     for lap in range(laps):
         for module in range(frozen, job.num_modules):
-            kinds = (*_kinds("forward", frozen), *_kinds(prefix, module - frozen), *_kinds("train", 1))
+            kinds = (*_kinds(prefix, module), *_kinds("train", 1))
             for epoch in range(lap * epochs[module], (lap + 1) * epochs[module]):
                 for start, stop in chunks(job.batches_per_epoch, chunk):
                     yield from stream(job, training_span(job, epoch, start, stop, lap=lap), kinds)
@@ -118,6 +120,18 @@ def end_to_end(job: JobSize, epochs: int) -> Iterator[Visit]:
     for epoch in range(epochs):
         for batch in range(job.batches_per_epoch):
             yield from round_trip(job, training_span(job, epoch, batch, batch + 1))
+
+
+def recalibration(job: JobSize, chunk: int, *, frozen: int = 0) -> Iterator[Visit]:
+    """Measure the running statistics of modules again, in one pass over the training images.
+
+    These are not augmented, as in evaluation. Every module reads what the one before gives in training mode;
+    `frozen` leading ones keep their statistics.
+    """
+    kinds = (*_kinds("forward", frozen), *_kinds("recalibrate", job.num_modules - frozen))
+    for start, stop in chunks(job.batches_per_epoch, chunk):
+        span = Span("train", 0, start, stop, shuffled=False, augmented=False)
+        yield from stream(job, span, kinds)
 
 
 def evaluation(job: JobSize, split: Split, chunk: int) -> Iterator[Visit]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 from edge_trgl.engine.passes import cached
 from edge_trgl.engine.regimes import (
@@ -13,6 +13,7 @@ from edge_trgl.engine.regimes import (
     Regime,
     end_to_end,
     parallel,
+    recalibration,
     sequential,
     streamed_sequential,
 )
@@ -31,9 +32,10 @@ class Schedule:
         views: augmented copies of a cached boundary.
         cached: whether boundaries below a trained module are cached; else they are recomputed every epoch.
         paged: whether end-to-end training goes up and down through several modules; else the net is one module.
-        prefix: how batches pass the modules below in sequential training that is not `cached`.
+        prefix: how batches pass the modules below in training that is not `cached`.
         wants_image: the modules whose loss compares with the images.
         frozen: number of leading modules that are not trained.
+        recalibrates: whether running statistics are measured again at the end.
     """
 
     regime: Regime
@@ -46,13 +48,14 @@ class Schedule:
     prefix: Prefix = "forward"
     wants_image: frozenset[int] = frozenset()
     frozen: int = 0
+    recalibrates: bool = False
 
     def epochs_of(self, module: int) -> int:
         """Return the total epochs that `module` is trained for: the length of its learning-rate schedule."""
         return self.laps * self._per_lap(module) if module >= self.frozen else 0
 
     def visits(self, job: JobSize) -> Iterator[Visit]:
-        """Yield the training visits of this regime, in order."""
+        """Yield the visits of this regime, in order, and those of recalibration after them."""
         builders: dict[Regime, Callable[[JobSize], Iterator[Visit]]] = {
             "parallel": self._parallel,
             "end-to-end": self._end_to_end,
@@ -60,7 +63,13 @@ class Schedule:
             "multi-lap": self._sequential,
         }
         visits = builders[self.regime](job)
-        return _with_images(visits, self.wants_image, self._images(job)) if self.wants_image else visits
+        if self.wants_image:
+            visits = _with_images(visits, self.wants_image, self._images(job))
+        return chain(visits, self._recalibration(job)) if self.recalibrates else visits
+
+    def _recalibration(self, job: JobSize) -> Iterator[Visit]:
+        """Statistics that training changes are measured again: those of a frozen prefix in training mode, too."""
+        return recalibration(job, self.chunk, frozen=self.frozen if self.prefix == "forward" else 0)
 
     def ends(self, job: JobSize) -> dict[int, int]:
         """Return by module, in the order of training, the position after its last training visit."""
@@ -82,7 +91,7 @@ class Schedule:
 
     def _parallel(self, job: JobSize) -> Iterator[Visit]:
         views = self.views if self.cached else None
-        return parallel(job, self.epochs[0], self.chunk, frozen=self.frozen, views=views)
+        return parallel(job, self.epochs[0], self.chunk, frozen=self.frozen, views=views, prefix=self.prefix)
 
     def _end_to_end(self, job: JobSize) -> Iterator[Visit]:
         return end_to_end(job, self.epochs[0]) if self.paged else parallel(job, self.epochs[0], self.chunk)

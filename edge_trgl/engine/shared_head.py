@@ -21,14 +21,20 @@ class SharedHead:
     Args:
         modules: the run's modules.
         trained: the modules that are trained, in the order of their visits, each on one batch.
+        batches: in an epoch, at whose end all modules get the head.
+        statistics: whether the running statistics of its norms are shared, too; else each module keeps its own.
     """
 
-    def __init__(self, modules: ModuleStore[LocalModule], trained: range) -> None:
+    def __init__(
+        self, modules: ModuleStore[LocalModule], trained: range, batches: int, *, statistics: bool
+    ) -> None:
         self._modules = modules
         self._trained = trained
+        self._batches = batches
+        self._statistics = statistics
 
     def spread(self) -> None:
-        """Copy the last module's head to all others: before the first visit and after the last."""
+        """Copy the last module's head to all others."""
         last = self._modules.open(self._trained[-1])
         for module in self._trained[:-1]:
             self._give(last, module)
@@ -37,9 +43,12 @@ class SharedHead:
         """Return a callback that passes the head on and then calls `after`, so that a commit includes the copy."""
 
         def hand_on(position: int, visit: Visit, local: LocalModule) -> None:
-            if visit.kind == "train":
-                following = (visit.module - self._trained.start + 1) % len(self._trained)
-                self._give(local, self._trained[following])
+            if visit.kind == "train" and visit.module < self._trained[-1]:
+                self._give(local, visit.module + 1)
+            elif visit.kind == "train" and visit.span.stop < self._batches:
+                self._give(local, self._trained[0])
+            elif visit.kind == "train":
+                self.spread()
             after(position, visit, local)
 
         return hand_on
@@ -48,11 +57,10 @@ class SharedHead:
     def _give(self, local: LocalModule, module: int) -> None:
         other = self._modules.open(module)
         if other is not local:
-            for mine, others in zip(_weights(local), _weights(other), strict=True):
+            for mine, others in zip(self._shared(local), self._shared(other), strict=True):
                 others.copy_(mine)
             self._modules.mark_changed(module)
 
-
-def _weights(local: LocalModule) -> list[Tensor]:
-    """Return the parameters and buffers of the head, in order."""
-    return [tensor for name, tensor in local.final_tensors().items() if name.startswith("head.")]
+    def _shared(self, local: LocalModule) -> list[Tensor]:
+        """The tensors of a head that all modules share, in order."""
+        return [*local.head.parameters(), *(local.head.buffers() if self._statistics else ())]

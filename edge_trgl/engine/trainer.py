@@ -102,7 +102,7 @@ def _step(visit: Visit, batch: int, samples: Samples, local: LocalModule, contex
         lr=context.learning_rate(visit, batch) if trains(visit.kind) else 0.0,
         seed=key(context.seed, "step", span.epoch, batch),
         lap=span.lap,
-        gauged=batch == 0,
+        first=batch == 0,
         emit=_writer(visit, visit.module + 1, samples, context),
         send_back=_writer(visit, visit.module, samples, context),
     )

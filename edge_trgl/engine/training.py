@@ -144,12 +144,12 @@ def _walk(opened: OpenRun, context: EngineContext, ledger: Ledger) -> None:
     if not opened.config.model.shared_head:
         walk_and_look(opened, training, job, context, ledger)
         return
-    visits = training.visits(job)
-    head = SharedHead(context.modules, range(opened.config.train.freeze, len(opened)))
+    visits, trained = training.visits(job), range(opened.config.train.freeze, len(opened))
+    statistics = opened.config.model.shared_statistics
+    head = SharedHead(context.modules, trained, job.batches_per_epoch, statistics=statistics)
     if ledger.start == 0:
         head.spread()
     walk(visits, context, head.before(ledger.after), start=ledger.start)
-    head.spread()
 
 
 def _engine(

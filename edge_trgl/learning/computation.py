@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edge_trgl.learning.norms import buffers_kept
 from edge_trgl.learning.objective import Objective
 from edge_trgl.learning.optimizers import Optimizer
 from edge_trgl.learning.parts import Part, gradient_of, hand_back, leaf, rows_of
-from edge_trgl.learning.segments import Seed, Segment, buffers_kept, last_uses
+from edge_trgl.learning.segments import Seed, Segment, last_uses
 from edge_trgl.learning.totals import RunningTotals
 from edge_trgl.learning.transport_term import TransportTerm
 
@@ -41,6 +42,13 @@ class Computation:
         """Emit the output of the part of a whole batch x; call it without recording gradients."""
         with self.autocast():
             part.emit(_forward(self.segments, rows_of(x, part.rows), part.seed))
+
+    def recalibrate(self, x: Tensor, part: Part) -> None:
+        """The same, and the head reads the output."""
+        with self.autocast():
+            out = _forward(self.segments, rows_of(x, part.rows), part.seed)
+            part.emit(out)
+            self.objective.head(out)
 
     def train(self, x: Tensor, target: Tensor, image: Tensor | None, part: Part) -> Tensor:
         """Forward and backward of the loss with every activation kept; the loss of the head (0-d)."""
@@ -86,7 +94,7 @@ class Computation:
     def backward(self, x: Tensor, gradient: Tensor, part: Part, *, by_segment: bool) -> None:
         """Compute the part of a whole batch x again, and send back the `gradient` of its output."""
         stages = [[segment] for segment in self.segments] if by_segment else [self.segments]
-        with torch.no_grad(), buffers_kept(self.segments), self.autocast():
+        with torch.no_grad(), buffers_kept(_layers(self.segments)), self.autocast():
             inputs = _ascent(stages[:-1], rows_of(x, part.rows), part.seed)
         # Taken here, so that a copy of the gradient is not alive in the ascent, and the stack alone holds it.
         self._descend(stages, [*inputs, rows_of(gradient, part.rows)], part)
@@ -104,7 +112,7 @@ class Computation:
             assert below is not None
             start = leaf(below, wants_gradient=bool(stack) or part.send_back is not None)
             del below
-            with buffers_kept(stage), self.autocast():
+            with buffers_kept(_layers(stage)), self.autocast():
                 out, own = self.transport.trace(stage, start, part.seed, part.share)
                 through = Seed.apply(out, gradient)  # type: ignore[no-untyped-call]
             del out, gradient
@@ -119,6 +127,10 @@ class Computation:
                 stack.append(gradient_of(start))
         hand_back(start, part)
         return costs
+
+
+def _layers(segments: Sequence[Segment]) -> Iterator[nn.Module]:
+    return (segment.layer for segment in segments)
 
 
 def _penalty(costs: list[Tensor]) -> Tensor | None:

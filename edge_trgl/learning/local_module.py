@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edge_trgl.learning.computation import Computation
 from edge_trgl.learning.criterion import Criterion, CrossEntropyOfLogits, SquaredError
 from edge_trgl.learning.materialise import made_real
+from edge_trgl.learning.norms import statistics_averaged
 from edge_trgl.learning.objective import Objective
 from edge_trgl.learning.optimizers import AdamW, Optimizer, Sgd, Weights
 from edge_trgl.learning.parts import ignore, parts_of, rows_of
@@ -52,7 +53,7 @@ class LocalModule(nn.Module):
             config.transport,
             module - chain.frozen,
             len(chain) - chain.frozen,
-            exempt=chain.encoder_exempt and module == 0,
+            exempt=chain.is_exempt(module),
         )
         self._optimizer = _optimizer(config, {})
         self._totals = RunningTotals()
@@ -127,6 +128,17 @@ class LocalModule(nn.Module):
         computation = self._computation()
         for part in parts_of(len(x), self.config.micro_batch, seed, emit=emit):
             computation.ascend(x, part)
+
+    @torch.no_grad()
+    def recalibrate(self, x: Tensor, *, seed: int, first: bool, emit: Emit | None) -> None:
+        """Forward [B, ...] in training mode, trunk and head; emits the output.
+
+        Running statistics become the plain mean of those of all batches since the `first`.
+        """
+        computation = self._computation()
+        with statistics_averaged(self, anew=first):
+            for part in parts_of(len(x), self.config.micro_batch, seed, emit=emit):
+                computation.recalibrate(x, part)
 
     def train_step(
         self,

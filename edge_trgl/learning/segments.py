@@ -7,9 +7,8 @@ must leave no trace.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -113,21 +112,3 @@ class Seed(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         gradient, ctx.gradient = ctx.gradient, None
         return gradient, None
-
-
-@contextlib.contextmanager
-def buffers_kept(segments: Iterable[Segment]) -> Iterator[None]:
-    """Batch norms use batch statistics and do not update their running ones, which the first forward updated."""
-    norms = [
-        part
-        for segment in segments
-        for part in segment.layer.modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats
-    ]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True

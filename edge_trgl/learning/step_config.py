@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from edge_trgl.learning.optimizers import OptimizerName
+from edge_trgl.learning.step_kinds import StepKind
 from edge_trgl.method.losses import CrossEntropy, LocalLoss
 from edge_trgl.method.recompute import Recompute
 from edge_trgl.method.transport import Transport
@@ -24,7 +25,7 @@ class StepConfig:
     `bfloat16`: autocast to bfloat16. `micro_batch`: samples in one forward pass, None for the whole batch; smaller
     ones change batch norm and rounding, so they are not exact. `recompute`: what is computed again in the backward
     rather than kept (exact). `early_update`: update each weight in the backward, as soon as its gradient is
-    complete, and free the gradient (exact).
+    complete, and free the gradient (exact). `passes`: the kinds of steps that a run takes beside those that train.
     """
 
     transport: Transport
@@ -38,3 +39,4 @@ class StepConfig:
     recompute: Recompute = "none"
     micro_batch: int | None = None
     early_update: bool = True
+    passes: tuple[StepKind, ...] = ("forward",)

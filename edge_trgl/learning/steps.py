@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from edge_trgl.learning.local_module import LocalModule
-from edge_trgl.learning.step_config import Emit
+from edge_trgl.learning.step_config import Emit, StepConfig
 from edge_trgl.learning.step_kinds import StepKind
 from edge_trgl.networks.chain import Chain
 
@@ -32,14 +32,15 @@ class StepOptions:
     """How a step is taken.
 
     `lr`: the learning rate. `seed`: keys all that blocks draw at random; an ascend and its backward share it.
-    `lap`: of multi-lap training. `gauged`: the totals get the gradients in the residues. `emit` takes the module's
-    output, `send_back` the gradient of x; None where nobody reads them.
+    `lap`: of multi-lap training. `first`: this is the first batch of a pass; a training step then gauges the
+    gradients in the residues, and recalibration begins anew. `emit` takes the module's output, `send_back` the
+    gradient of x; None where nobody reads them.
     """
 
     lr: float = 0.0
     seed: int = 0
     lap: int = 0
-    gauged: bool = False
+    first: bool = False
     emit: Emit | None = None
     send_back: Emit | None = None
 
@@ -50,6 +51,8 @@ def take_step(local: LocalModule, kind: StepKind, batch: Batch, options: StepOpt
         local.infer(batch.x, batch.y, options.emit)
     elif kind == "ascend":
         local.ascend(batch.x, seed=options.seed, emit=options.emit)
+    elif kind == "recalibrate":
+        local.recalibrate(batch.x, seed=options.seed, first=options.first, emit=options.emit)
     elif kind == "train":
         assert batch.y is not None
         local.train_step(
@@ -58,7 +61,7 @@ def take_step(local: LocalModule, kind: StepKind, batch: Batch, options: StepOpt
             lr=options.lr,
             seed=options.seed,
             lap=options.lap,
-            gauged=options.gauged,
+            gauged=options.first,
             image=batch.image,
             emit=options.emit,
             send_back=options.send_back,
@@ -73,13 +76,13 @@ def training_kind(local: LocalModule) -> StepKind:
     return "train" if local.has_head else "backward"
 
 
-def forward_kinds(chain: Chain, module: int) -> tuple[StepKind, ...]:
+def forward_kinds(chain: Chain, module: int, config: StepConfig) -> tuple[StepKind, ...]:
     """The kinds of steps that planning counts as a module's forward work.
 
-    Evaluation, preceded end to end by the ascend of a module whose backward comes later.
+    Those of the configuration, preceded end to end by the ascend of a module whose backward comes later.
     """
     ascends = chain.end_to_end and not chain.has_head(module)
-    return ("ascend", "forward") if ascends else ("forward",)
+    return ("ascend", *config.passes) if ascends else config.passes
 
 
 def sends_back(chain: Chain, module: int) -> bool:

@@ -113,12 +113,14 @@ def penalised(marks: Sequence[Residue], x: Tensor, out: Tensor, measure: Measure
 class Transport:
     """How the modules of a run are regularised.
 
-    `tau` is that of the first ⌊K/2⌋ modules, the others get 2τ; None is VanGL, with no transport term. With
-    `power` p ≥ 1 it is |r|^p in place of r². With `multipliers` the weight is 1/λ instead, and `tau` is not used.
+    `tau` is that of the first ⌊K/2⌋ modules, the others get `late_factor` · τ (2τ in the paper); None is VanGL,
+    with no transport term. With `power` p ≥ 1 it is |r|^p in place of r². With `multipliers` the weight is 1/λ
+    instead, and `tau` is not used.
     """
 
     tau: float | None
     reduction: Reduction = "mean"
+    late_factor: float = 2.0
     power: float = 2.0
     multipliers: Multipliers | None = None
 
@@ -126,7 +128,7 @@ class Transport:
         """The factor of W in the loss of module `module` of `num_modules`: 1 / (2τ_k), or 0 for VanGL."""
         if self.tau is None:
             return 0.0
-        tau = self.tau if module < num_modules // 2 else 2 * self.tau
+        tau = self.tau if module < num_modules // 2 else self.late_factor * self.tau
         return 1 / (2 * tau)
 
 

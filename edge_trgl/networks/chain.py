@@ -73,7 +73,8 @@ class Chain:
         head: the name of the head of all modules, or one name for each; None where a module has no head.
         pool: the average pooling of heads that pool.
         gain: gain of the orthogonal initialisation; None keeps what the blocks' constructors draw.
-        encoder_exempt: no transport cost for module 0, which holds the encoder (paper, appendix G).
+        exempt_blocks: number of leading blocks whose modules have no transport cost: the encoder and the block
+            after it (paper, appendix G).
         built: the factories return blocks whose weights are to be kept.
         end_to_end: only the last module has a head, and its loss trains all of them.
         frozen: number of leading modules that are not trained and have no head.
@@ -90,7 +91,7 @@ class Chain:
     head: str | tuple[str | None, ...] = "conv"
     pool: PoolRule = to_two_by_two
     gain: float | None = 0.1
-    encoder_exempt: bool = False
+    exempt_blocks: int = 0
     built: bool = False
     end_to_end: bool = False
     frozen: int = 0
@@ -173,6 +174,10 @@ class Chain:
     def has_head(self, module: int) -> bool:
         """Return whether `module` has a head, and so a loss and a score."""
         return module >= (len(self) - 1 if self.end_to_end else self.frozen)
+
+    def is_exempt(self, module: int) -> bool:
+        """Return whether `module` has no transport cost."""
+        return self.starts[module] < self.exempt_blocks
 
     def head_of(self, module: int) -> str | None:
         """Return the name of the head of `module`, or None if it has no head."""

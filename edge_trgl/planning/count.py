@@ -157,7 +157,7 @@ class _Counted:
 
     def cost(self, chain: Chain, module: int, entry: _Entry) -> ModuleCost:
         blocks = tuple(_identity(chain.blocks[index]) for index in chain.module_blocks(module))
-        first = module == 0 and (chain.encoder_exempt or chain.end_to_end)
+        first = chain.is_exempt(module) or (module == 0 and chain.end_to_end)
         kinds = self._config.loss.of(module, len(chain)).kinds
         signature = (blocks, entry, first, chain.head_of(module), kinds)
         if signature not in self._seen:
@@ -212,7 +212,7 @@ def _cost_of(chain: Chain, local: LocalModule, config: StepConfig, entry: _Entry
         image=chain.input_shape if local.mix.wants_image else None,
         out=output,
         frozen=module < chain.frozen,
-        forward_kinds=forward_kinds(chain, module),
+        forward_kinds=forward_kinds(chain, module, config),
         sends_back=sends_back(chain, module),
     )
     momentum_bytes = _bytes(local.moments().values())

@@ -116,6 +116,7 @@ def _demand(
         frozen=frozen,
         kept=kept,
         copies=copies,
+        recalibrates=config.train.recalibrate,
         image_bytes=info.record_bytes,
         pictured=tuple(sorted(training.wants_image)),
         num_scored=max(split.num_images for name, split in info.splits.items() if name != "train"),

@@ -148,7 +148,7 @@ def _prepared(run: Run, facts: RunFacts, wanted: Wanted, device: Device) -> _Wor
     above = () if local.has_head else shapes[module + 1]
     return _Work(
         local=local,
-        kinds=forward_kinds(chain, module) if wanted.work == FORWARD else (training_kind(local),),
+        kinds=forward_kinds(chain, module, local.config) if wanted.work == FORWARD else (training_kind(local),),
         parts=wanted.parts,
         opening_mb=meter.read() + device.peak_mb() - before_mb,
         batch=Batch(

@@ -52,7 +52,7 @@ class Headroom:
             self._ensure(self._fragmentation_mb, self._for_equal)
 
     def _ensure(self, needed_mb: float, patience: _Patience) -> None:
-        """Trim the heap if less than `needed_mb` MiB are left below the limit, or, now and then, below the plan."""
+        """Trim the heap if less than `needed_mb` MiB are left below the limit, or, at times, below the plan."""
         if self._limit_mb is None or self._planned_mb is None:
             return
         wanted_mb = counters.usage().rss + needed_mb

@@ -74,14 +74,15 @@ class Demand:
     what kernels take inside a work, as a share of it. `held_bytes`: what training holds beside its modules.
     `epochs`: of each module, over all `laps`; `one_by_one`: a stream that trains one module at a time, through
     those before it. `frozen`: number of leading modules that are never trained; `kept`: their output is cached for
-    all of training. `copies`: of a cached boundary. `image_bytes`: one image as stored. `pictured`: the modules
-    whose training reads the images beside their input. `num_scored`: samples of the largest set that is evaluated.
-    `num_growing`: validation samples that go through the trained modules whenever one more is trained, beside what
-    is cached; 0 if none do. `converted`: whether files of all modules exist before training. `stored_bytes`: on
-    the disk before training, without these files; `block_bytes`: the unit in which files grow there. `read_mbs`,
-    `write_mbs`: speed of the storage, 10^6 bytes a second; `endurance_tb`: 10^12 bytes that may be written to it,
-    None if unknown. `chunk` and `resident`: as asked for, None to choose. `allowed`: names of lossy forms.
-    `without`: savings that are switched off: `paging`, `disk`, `recompute`.
+    all of training. `copies`: of a cached boundary. `recalibrates`: one more pass follows training. `image_bytes`:
+    one image as stored. `pictured`: the modules whose training reads the images beside their input. `num_scored`:
+    samples of the largest set that is evaluated. `num_growing`: validation samples that go through the trained
+    modules whenever one more is trained, beside what is cached; 0 if none do. `converted`: whether files of all
+    modules exist before training. `stored_bytes`: on the disk before training, without these files;
+    `block_bytes`: the unit in which files grow there. `read_mbs`, `write_mbs`: speed of the storage, 10^6 bytes a
+    second; `endurance_tb`: 10^12 bytes that may be written to it, None if unknown. `chunk` and `resident`: as
+    asked for, None to choose. `allowed`: names of lossy forms. `without`: savings that are switched off: `paging`,
+    `disk`, `recompute`.
     """
 
     forms: tuple[Form, ...]
@@ -100,6 +101,7 @@ class Demand:
     frozen: int = 0
     kept: bool = False
     copies: int = 1
+    recalibrates: bool = False
     image_bytes: int = 0
     pictured: tuple[int, ...] = ()
     num_scored: int = 0

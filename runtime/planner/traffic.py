@@ -50,7 +50,8 @@ def passes(demand: Demand, form: Form) -> list[tuple[int, int]]:
         frozen = [max(trained)] * demand.frozen + [0] * (last + 1 - demand.frozen)
     if demand.kept:
         frozen[: demand.frozen] = [demand.copies] * demand.frozen
-    return list(zip(trained, frozen, strict=True))
+    again = int(demand.recalibrates)
+    return [(epochs, others + again) for epochs, others in zip(trained, frozen, strict=True)]
 
 
 def _images(demand: Demand, form: Form) -> float:

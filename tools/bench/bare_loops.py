@@ -75,7 +75,7 @@ def build(chain: Chain, config: RunConfig) -> list[Part]:
             x = trunk.eval()(x)
         head = chain.classifier(module, tuple(x.shape[1:]))
         chain.initialise(module, trunk, head, config.train.seed)
-        exempt = chain.encoder_exempt and module == 0
+        exempt = chain.is_exempt(module)
         parts.append(_part(trunk, head, 0.0 if exempt else transport.weight(module, len(chain)), config))
     return parts
 

@@ -10,5 +10,6 @@ from edge_trgl.networks.heads.layers import PoolRule as PoolRule
 from edge_trgl.networks.heads.layers import to_two_by_two as to_two_by_two
 from edge_trgl.networks.heads.linear import LinearHead as LinearHead
 from edge_trgl.networks.heads.lite import LiteHead as LiteHead
+from edge_trgl.networks.heads.mlp import MlpHead as MlpHead
 from edge_trgl.networks.heads.pooled import PooledHead as PooledHead
 from edge_trgl.networks.heads.tokens import TokensHead as TokensHead

@@ -12,6 +12,7 @@ from edge_trgl.networks.heads.deep import DeepHead
 from edge_trgl.networks.heads.layers import PoolRule
 from edge_trgl.networks.heads.linear import LinearHead
 from edge_trgl.networks.heads.lite import LiteHead
+from edge_trgl.networks.heads.mlp import MlpHead
 from edge_trgl.networks.heads.pooled import PooledHead
 from edge_trgl.networks.heads.tokens import TokensHead
 
@@ -20,6 +21,7 @@ HEADS: dict[str, Callable[[tuple[int, ...], int, PoolRule], nn.Module]] = {
     "deep": DeepHead,
     "linear": LinearHead,
     "lite": LiteHead,
+    "mlp": MlpHead,
     "pooled": PooledHead,
     "tokens": TokensHead,
 }

@@ -136,5 +136,5 @@ def km_resnet(
         num_classes=num_classes,
         head=head,
         gain=0.05,
-        encoder_exempt=True,
+        exempt_blocks=2 if separate_encoder else 1,
     )

@@ -336,8 +336,8 @@ def test_the_authors_protocol_is_told_wherever_its_scores_are(tmp_path):
 CONFIGURED = (
     "allow batch-size blocks budget-mb cache cgroup chunk config crop-padding data device disk-mb epochs flip "
     "force freeze grow head image-size json laps loss lr model modules no-augment no-flip no-probe no-transport "
-    "normalize precision pretrained profile recipe regime resident resize seed set shared-head strict tau "
-    "threads views width without"
+    "normalize precision pretrained profile recalibrate recipe regime resident resize seed set shared-head strict "
+    "tau threads views width without"
 )
 OPTIONS = {
     "train": f"{CONFIGURED} dry-run export run",

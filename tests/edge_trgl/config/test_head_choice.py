@@ -58,7 +58,10 @@ def test_choices(text, names, auto):
         ("pool", "names 'pool', which is not a head; did you mean pooled?"),
         ("conv,lineer", "names 'lineer', which is not a head; did you mean linear?"),
         ("autos", "names 'autos', which is not a head; did you mean auto?"),
-        ("auto:", "names '', which is not a head; choose from conv, deep, linear, lite, pooled, tokens, auto"),
+        (
+            "auto:",
+            "names '', which is not a head; choose from conv, deep, linear, lite, mlp, pooled, tokens, auto",
+        ),
         ("auto:auto", "names 'auto', which is not a head"),
         ("conv,auto", "names 'auto', which is not a head"),
         ("conv:linear", "names 'conv:linear', which is not a head"),

@@ -38,22 +38,22 @@ def test_a_module_is_first_made_where_freed_heap_was_given_back(plan_run, monkey
 def limits(monkeypatch):
     """What `Headroom` is told."""
     told = []
-    monkeypatch.setattr(opening, "Headroom", lambda *limits: told.append(limits))
+    monkeypatch.setattr(opening, "Headroom", lambda *limits, **more: told.append((*limits, *more.values())))
     return told
 
 
 def test_a_process_may_grow_to_the_plan_and_to_the_budget(plan_run, limits):
     opened = open_run(plan_run("run"))
-    most_mb = opened.plan.peak_mb
+    most_mb, budget_mb = opened.plan.peak_mb, PLENTY.memory_mb - 20
     for tensor_mb in (1, 3, 0):
         opened.facts.counted = replace(opened.facts.counted, fragmentation_bytes=tensor_mb * MB)
         opened.headroom(PLENTY, 20.0)
     opened.headroom(Limits(budget_mb=most_mb - 1), 20.0)
     assert limits == [
-        (most_mb - 20, 4.0),
-        (most_mb - 20, 6.0),
-        (most_mb - 20, 0.0),
-        (most_mb - 21, 0.0),
+        (budget_mb, most_mb - 20, 4.0),
+        (budget_mb, most_mb - 20, 6.0),
+        (budget_mb, most_mb - 20, 0.0),
+        (most_mb - 21, most_mb - 21, 0.0),
     ]
 
 

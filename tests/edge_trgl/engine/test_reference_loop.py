@@ -12,7 +12,7 @@ import torch
 from nearness import SMALL, is_near
 from torch.nn import functional
 
-from edge_trgl.data import epoch_order, open_dataset
+from edge_trgl.data import epoch_order, open_dataset, stored_order
 from edge_trgl.engine.open_run import open_run
 
 EPOCHS, BATCH, LR, TAU = 2, 15, 0.02, 0.3
@@ -45,14 +45,25 @@ class Plain:
         self.labels = torch.from_numpy(np.fromfile(run.data / "train.labels", "<i8"))
         self.modules = [opened.factory.initialise(k) for k in range(len(opened))]
         if run.config().model.shared_head:
-            for module in self.modules:
-                module.head = self.modules[-1].head
+            for module in self.modules[:-1]:
+                module.head = self._shared(module.head, statistics=run.config().model.shared_statistics)
         self.optimizers = [OPTIMIZERS[train.optimizer](m.parameters()) for m in self.modules]
         self.lr, self.warmup = train.lr, train.warmup_epochs
+        self.frozen = train.freeze
         self.losses = [[0.0] * EPOCHS for _ in self.modules]
         keeps_short = train.short_batch == "keep"
         self.batches = math.ceil(len(raw) / BATCH) if keeps_short else len(raw) // BATCH
         self.num_seen = len(raw) if keeps_short else self.batches * BATCH
+
+    def _shared(self, head, *, statistics):
+        """The last module's head for another module, perhaps with the running statistics of that one."""
+        shared = self.modules[-1].head
+        if statistics:
+            return shared
+        for name, weight in shared.named_parameters():
+            layer, _, own = name.rpartition(".")
+            head.get_submodule(layer)._parameters[own] = weight
+        return head
 
     def order(self, epoch):
         return torch.from_numpy(epoch_order(len(self.labels), 0, epoch))
@@ -73,7 +84,7 @@ class Plain:
         loss = functional.cross_entropy(local.head(out), y, label_smoothing=0.1)
         self.losses[k][epoch] += loss.item() * len(y) / self.num_seen
         if k > 0:  # module 0 holds the encoder and is exempt
-            tau = TAU if k < len(self.modules) // 2 else 2 * TAU
+            tau = TAU if k - self.frozen < (len(self.modules) - self.frozen) // 2 else 2 * TAU
             loss = loss + sum(r.pow(2).mean() for r in residues) / (2 * tau)
         optimizer.zero_grad()
         loss.backward()
@@ -121,6 +132,46 @@ def authors(plain):
                 plain.step(k, x, y, epoch, number)
 
 
+def train_mode_prefix(plain):
+    """Parallel training behind a frozen module whose norms run in training mode."""
+    frozen, *trained = range(len(plain.modules))
+    for epoch in range(EPOCHS):
+        for number in range(plain.batches):
+            x, y, _ = plain.batch(epoch, number)
+            with torch.no_grad():
+                x = plain.modules[frozen].train().trunk(x)
+            for k in trained:
+                x = plain.step(k, x, y, epoch, number)
+
+
+def recalibrated(loop, plain):
+    """Then the running statistics are the mean of those of all batches, in the order of the stored images."""
+    loop(plain)
+    order = torch.from_numpy(stored_order(len(plain.labels), 0))
+    norms = [part for module in plain.modules for part in module.modules() if hasattr(part, "running_mean")]
+    statistics = {norm: [] for norm in norms}
+    for number in range(plain.batches):
+        x = plain.images[order[number * BATCH : (number + 1) * BATCH]]
+        for norm in norms:
+            norm.momentum = 1.0  # keeps those of the last batch alone
+        with torch.no_grad():
+            for module in plain.modules:
+                x = module.train().trunk(x)
+                if module.has_head:
+                    module.head(x)
+        for norm in norms:
+            statistics[norm].append((norm.running_mean.clone(), norm.running_var.clone()))
+    for norm in norms:
+        means, variances = zip(*statistics[norm], strict=True)
+        norm.running_mean.copy_(torch.stack(means).mean(0))
+        norm.running_var.copy_(torch.stack(variances).mean(0))
+        norm.num_batches_tracked.fill_(plain.batches)
+
+
+SHARED = {"train__regime": "parallel", "model__shared_head": True, "model__downsample": ()}
+AGAIN = {"train__recalibrate": True}
+PREFIX = {"train__freeze": 1, "train__cache": False, "train__prefix": "train-mode"}
+
 LOOPS = [
     (parallel, {"train__regime": "parallel"}),
     (sequential, {"train__regime": "sequential"}),
@@ -128,7 +179,13 @@ LOOPS = [
     (parallel, {"train__regime": "parallel", "train__short_batch": "keep"}),
     (sequential, {"train__regime": "sequential", "train__short_batch": "keep"}),
     (parallel, {"train__regime": "parallel", "train__warmup_epochs": 1}),
-    (parallel, {"train__regime": "parallel", "model__shared_head": True, "model__downsample": ()}),
+    (parallel, SHARED),
+    (parallel, {**SHARED, "model__shared_statistics": False}),
+    (partial(recalibrated, parallel), {"train__regime": "parallel", "budget__chunk": "2", **AGAIN}),
+    (partial(recalibrated, sequential), {"train__regime": "sequential", **AGAIN}),
+    (partial(recalibrated, parallel), {**SHARED, "model__shared_statistics": False, **AGAIN}),
+    (train_mode_prefix, {"train__regime": "parallel", **PREFIX}),
+    (partial(recalibrated, train_mode_prefix), {"train__regime": "parallel", **PREFIX, **AGAIN}),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from visit_machine import (
@@ -18,7 +19,7 @@ from visit_machine import (
     plain_streamed,
 )
 
-from edge_trgl.engine.regimes import REGIMES, parallel, sequential, streamed_sequential
+from edge_trgl.engine.regimes import REGIMES, parallel, recalibration, sequential, streamed_sequential
 from edge_trgl.engine.schedule import Schedule
 from edge_trgl.engine.visits import JobSize
 
@@ -31,6 +32,39 @@ def test_parallel_trains_what_is_not_frozen(drawn, epochs, chunk, views):
     states = machine.run(parallel(job, epochs, chunk, frozen=frozen, views=views))
     assert states == plain_parallel(job, epochs, frozen, views)
     assert_each_step_once(machine, [0] * frozen + [epochs] * (job.num_modules - frozen))
+
+
+@given(frozen_jobs(), st.integers(1, 3), st.integers(1, 9))
+@settings(max_examples=100)
+def test_parallel_may_pass_the_frozen_in_training_mode(drawn, epochs, chunk):
+    job, frozen = drawn
+    machine = Machine(job, moving=True)
+    states = machine.run(parallel(job, epochs, chunk, frozen=frozen, prefix="ascend"))
+    assert states == plain_parallel(job, epochs, frozen, moving=True)
+    assert_each_step_once(machine, [0] * frozen + [epochs] * (job.num_modules - frozen))
+
+
+@given(frozen_jobs(), st.integers(1, 9))
+@settings(max_examples=100)
+def test_recalibration_shows_every_batch_to_every_module_once_in_order(drawn, chunk):
+    job, frozen = drawn
+    kinds, seen = {}, {module: [] for module in range(job.num_modules)}
+    for visit in recalibration(job, chunk, frozen=frozen):
+        kinds[visit.module] = {*kinds.get(visit.module, ()), visit.kind}
+        seen[visit.module] += range(visit.span.start, visit.span.stop)
+        assert (visit.span.shuffled, visit.span.augmented) == (False, False)
+    assert kinds == {k: {"forward" if k < frozen else "recalibrate"} for k in range(job.num_modules)}
+    assert seen == {module: list(range(job.batches_per_epoch)) for module in range(job.num_modules)}
+
+
+@pytest.mark.parametrize(("prefix", "first"), [("forward", "forward"), ("ascend", "recalibrate")])
+def test_a_frozen_prefix_whose_statistics_move_is_recalibrated(prefix, first):
+    job = JobSize(num_modules=2, num_samples=8, batch_size=4, augmented=True)
+    schedule = Schedule(
+        regime="parallel", epochs=(1, 1), cached=False, prefix=prefix, frozen=1, recalibrates=True, chunk=2
+    )
+    kinds = [visit.kind for visit in schedule.visits(job)]
+    assert kinds == [prefix, "train", first, "recalibrate"]
 
 
 @given(frozen_jobs(), LENGTHS, st.integers(1, 3), st.integers(1, 3))

@@ -188,8 +188,8 @@ def _resnet():
 
 CHAINS = {
     "resnet": (_resnet, (32, 4, 4)),
-    "km": (lambda: replace(_km(), gain=0.7, encoder_exempt=False), (8, 2, 2)),
-    "km, linear": (lambda: replace(_km(), gain=0.7, encoder_exempt=False, head="linear"), (8, 2, 2)),
+    "km": (lambda: replace(_km(), gain=0.7, exempt_blocks=0), (8, 2, 2)),
+    "km, linear": (lambda: replace(_km(), gain=0.7, exempt_blocks=0, head="linear"), (8, 2, 2)),
 }
 
 

@@ -248,16 +248,18 @@ def test_gauged_steps_tell_both_gradients_in_the_residue(nets):
     assert totals.other_gradient == pytest.approx(other.square().sum().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("exempt", "penalised"), [(True, [False, True]), (False, [True, True])])
-def test_the_module_with_the_encoder_is_exempt(nets, exempt, penalised):
-    chain = nets.chain_of(nets.NormBlock, num_modules=2, encoder_exempt=exempt)
+@pytest.mark.parametrize(
+    ("exempt", "penalised"), [(0, [True, True, True]), (1, [False, True, True]), (2, [False, False, True])]
+)
+def test_modules_with_the_encoder_and_its_block_are_exempt(nets, exempt, penalised):
+    chain = nets.chain_of(nets.NormBlock, nets.NormBlock, num_modules=3, exempt_blocks=exempt)
     for module, expected in enumerate(penalised):
         local = nets.built(chain, module, StepConfig(transport=Transport(tau=0.5)))
         assert local.transport.enabled == expected
 
 
 def test_no_transport_is_counted_for_an_exempt_module(nets):
-    chain = nets.chain_of(nets.NormBlock, encoder_exempt=True)
+    chain = nets.chain_of(nets.NormBlock, exempt_blocks=1)
     local = nets.built(chain, 0, StepConfig(transport=Transport(tau=1e-6)))
     ((x, y),) = nets.batches(1)
     local.train_step(x, y, lr=0.1, seed=0)

@@ -274,7 +274,7 @@ def test_an_exempt_module_is_not_taken_for_an_equal_one(monkeypatch, nets):
     calls = _counting(monkeypatch)
     blocks = [nets.NormBlock] * 3
     chain = Chain.from_blocks(blocks, input_shape=(4, 8, 8), num_classes=2)
-    chain_costs(replace(chain, encoder_exempt=True), TRGL)
+    chain_costs(replace(chain, exempt_blocks=1), TRGL)
     assert calls == [0, 1]
 
 

@@ -66,7 +66,7 @@ def test_a_separate_encoder_is_one_module_more(downsample):
     options = {**CIFAR, "downsample": downsample, "width": 256}
     chain, joined = (build_chain(name, **options) for name in ("km-3-2-encoder", "km-3-2"))
     assert chain.starts == (0, 1, 3, 5)
-    assert (chain.name, chain.encoder_exempt) == ("km-3-2-encoder", True)
+    assert (chain.name, chain.exempt_blocks) == ("km-3-2-encoder", 2)
     counts, others = ([_num_parameters(trunk) for trunk in _trunks(net)] for net in (chain, joined))
     assert counts[0] == 823_808
     assert counts[1:] == [others[0] - 823_808, *others[1:]]
@@ -110,7 +110,7 @@ def test_any_number_of_modules_and_blocks(num_modules, blocks_per_module):
     # The first block, and the first after downsampling, have no leading norm.
     bare = {0, (num_modules // 2) * blocks_per_module}
     assert [block.norm1 is None for block in blocks] == [number in bare for number in range(len(blocks))]
-    assert chain.encoder_exempt
+    assert chain.exempt_blocks == 1
     assert chain.gain == 0.05
 
 
@@ -236,7 +236,7 @@ def test_resnet110_heads_pool_as_in_the_paper(side, kernels):
 
 def test_resnet110_has_the_paper_gain_and_no_exemption():
     chain = resnet110(**CIFAR)
-    assert (chain.gain, chain.encoder_exempt) == (0.1, False)
+    assert (chain.gain, chain.exempt_blocks) == (0.1, 0)
 
 
 def test_names_of_the_command_line():
