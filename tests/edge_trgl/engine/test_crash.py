@@ -113,7 +113,8 @@ def test_terminated_worker_commits_and_stops(plan_run):
     worker = start(run, writing)
     os.close(writing)
     with os.fdopen(reading) as messages:
-        assert json.loads(messages.readline())["kind"] == "progress"
+        # What adds nothing after two epochs may be told before.
+        assert any(json.loads(line)["kind"] == "progress" for line in messages)
         assert position(run) == 0
         worker.send_signal(signal.SIGTERM)
         last = json.loads(messages.readlines()[-1])
