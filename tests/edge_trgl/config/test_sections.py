@@ -84,6 +84,10 @@ def test_values_past_a_bound_are_named(section, name, value):
             {"train": {"grow": True, "regime": "sequential"}, "data": {"choose_on": "half-test"}},
             "train.grow looks at validation images in training, and data.choose_on is half-test",
         ),
+        (
+            {"train": {"grow": True, "regime": "sequential", "recalibrate": True}},
+            "train.grow stops before the passes over all modules that train.recalibrate asks for",
+        ),
         ({"train": {"laps": 2}}, "train.laps 2 needs train.regime multi-lap, not parallel"),
         (
             {"train": {"laps": 5, "regime": "multi-lap", "epochs": "4"}},
