@@ -133,25 +133,21 @@ def _flag_option(flag: Flag, about: SettingReference) -> Callable[[Function], Fu
         # A switch that was not given is None, as any other option.
         more = f" ({about.more})" if about.more and not flag.doc else ""
         return option(flag.option, flag.name, is_flag=True, default=None, more=more, **common)
-    words = tuple(flag.choices) or about.words
     return option(
         flag.option,
         flag.name,
-        type=Given(words),
+        type=Given(about.words),
         metavar=flag.metavar,
-        more=_details(about, tuple(flag.choices)),
-        default_text={str(value).lower(): word for word, value in flag.choices.items()}.get(
-            about.default, about.default
-        ),
+        more=_details(about),
+        default_text=about.default,
         **common,
     )
 
 
-def _details(about: SettingReference, choices: tuple[str, ...] = ()) -> str:
+def _details(about: SettingReference) -> str:
     more = f" ({about.more})" if about.more else ""
-    takes = " or ".join(choices) or about.takes
     explained = bool(about.words) and all(word in about.more for word in about.words)
-    return more if takes == "text" or explained else f"{more}; {takes}"
+    return more if about.takes == "text" or explained else f"{more}; {about.takes}"
 
 
 def _default(about: SettingReference) -> str:

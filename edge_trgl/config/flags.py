@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from edge_trgl.config import sources
-from edge_trgl.config.fields import Setting, expected, settings_of, shown, words_of
+from edge_trgl.config.fields import Setting, expected, settings_of, words_of
 from edge_trgl.config.nearest import nearest
 from edge_trgl.config.sections import SECTIONS, Document, RunConfig
 from edge_trgl.runtime.errors import UsageError
@@ -33,7 +33,6 @@ class Flag:
         group: its heading in a list of options.
         metavar: what stands for its value in a list of options.
         common: whether the short list has it.
-        choices: the words that it takes, and the setting's value for each; empty where it takes these as they are.
         switched: the setting's value where the option is a switch, which takes no value; None where it is not one.
         paired: whether the option is a pair of switches, `--NAME` and `--no-NAME`, whose value is true or false.
         doc: its own sentence where that of the field reads the other way round.
@@ -44,7 +43,6 @@ class Flag:
     group: Group
     metavar: str = ""
     common: bool = False
-    choices: Mapping[str, object] = field(default_factory=dict)
     switched: bool | None = None
     paired: bool = False
     doc: str = ""
@@ -90,13 +88,7 @@ FLAGS = (
     Flag(name="grow", key="train.grow", group="training", switched=True),
     Flag(name="recalibrate", key="train.recalibrate", group="training", switched=True),
     Flag(name="views", key="train.views", group="training", metavar="N"),
-    Flag(
-        name="cache",
-        key="train.cache",
-        group="training",
-        metavar="WHERE",
-        choices={"boundary": True, "none": False},
-    ),
+    Flag(name="cache", key="train.cache", group="training", metavar="WHERE"),
     Flag(name="seed", key="train.seed", group="training", metavar="N", common=True),
     Flag(name="device", key="train.device", group="training", metavar="NAME", common=True),
     Flag(name="precision", key="train.precision", group="training", metavar="NAME"),
@@ -227,15 +219,6 @@ def _sections(flags: Mapping[str, object]) -> tuple[Document, list[str]]:
         flag = known[name]
         if value is None or (flag.switched is not None and value is False):
             continue
-        if isinstance(value, str) and flag.choices and value not in flag.choices:
-            mistakes.append(f"{flag.key} ({flag.option}) must be {' or '.join(flag.choices)}, not {shown(value)}")
-            continue
         section, _, key = flag.key.partition(".")
-        sections.setdefault(section, {})[key] = _setting_value(flag, value)
+        sections.setdefault(section, {})[key] = value if flag.switched is None else flag.switched
     return sections, mistakes
-
-
-def _setting_value(flag: Flag, value: object) -> object:
-    if flag.switched is not None:
-        return flag.switched
-    return flag.choices[value] if isinstance(value, str) and flag.choices else value

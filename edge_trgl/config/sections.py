@@ -40,6 +40,18 @@ class RunConfig:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     board: BoardConfig = field(default_factory=BoardConfig)
 
+    @property
+    def caches(self) -> bool:
+        """Whether what enters a module is cached; else batches pass the modules before it in every epoch.
+
+        Unless it is said, not behind frozen modules in parallel training: all epochs would see one augmented copy.
+        """
+        train = self.train
+        if train.cache != "auto":
+            return train.cache == "boundary"
+        fresh = train.regime == "parallel" and train.views == 1 and self.data.augment
+        return not fresh and train.prefix == "frozen"
+
     def mistakes(self) -> list[str]:
         """A sentence for each value that its field does not take."""
         return [mistake for name in SECTIONS for mistake in mistakes_of(name, getattr(self, name))]
@@ -58,10 +70,10 @@ class RunConfig:
 
     def _chunk_conflicts(self) -> list[str]:
         regime, chunk = self.train.regime, self.budget.chunk
-        streams = regime == "parallel" or (regime != "end-to-end" and not self.train.cache)
+        streams = regime == "parallel" or (regime != "end-to-end" and not self.caches)
         if streams or chunk == "auto":
             return []
-        return [f"budget.chunk {chunk} needs parallel training or train.cache = false; train.regime is {regime}"]
+        return [f"budget.chunk {chunk} needs parallel training or train.cache none; train.regime is {regime}"]
 
     def _loss_conflicts(self) -> list[str]:
         conflicts = []
@@ -97,11 +109,11 @@ class RunConfig:
     def _views_conflicts(self) -> list[str]:
         """Views are copies of what is cached."""
         train = self.train
-        caches = train.cache and (train.regime in ("sequential", "multi-lap") or train.freeze > 0)
+        caches = self.caches and (train.regime in ("sequential", "multi-lap") or train.freeze > 0)
         if train.views <= 1 or (caches and self.data.augment):
             return []
         reason = "data.augment is false" if caches else f"train.regime {train.regime} caches nothing"
-        reason += "" if caches or train.cache else " with train.cache = false"
+        reason += "" if caches or self.caches else " with train.cache none"
         return [f"train.views {train.views} asks for augmented copies of what is cached; {reason}"]
 
     def _growing_conflicts(self) -> list[str]:

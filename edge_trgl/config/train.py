@@ -51,15 +51,16 @@ class TrainConfig:
     weight_decay: float = setting(2e-4, "weight decay", bounds=NOT_NEGATIVE)
     label_smoothing: float = setting(0.1, "label smoothing", bounds=BELOW_ONE)
     views: int = setting(1, "augmented copies in a cached boundary", bounds=AT_LEAST_ONE)
-    cache: bool = setting(
-        True,
-        "cache boundaries or recompute them",
-        more="in sequential and multi-lap training, and after frozen modules",
+    cache: Literal["auto", "boundary", "none"] = setting(
+        "auto",
+        "cache boundaries or recompute them: auto, boundary, none",
+        more="in sequential and multi-lap training, and after frozen modules. auto: cached, but not behind frozen "
+        "modules of parallel training where every epoch would then see the same crops",
     )
     prefix: Literal["frozen", "train-mode"] = setting(
         "frozen",
         "how earlier modules run in sequential training",
-        more="without a cache only; train-mode: with the statistics of the batch, as the paper's authors did",
+        more="train-mode, without a cache: with the statistics of the batch, as the paper's authors did",
     )
     freeze: int = setting(0, "number of leading modules to freeze", bounds=NOT_NEGATIVE)
     grow: bool = setting(
@@ -84,8 +85,8 @@ class TrainConfig:
         conflicts = []
         if self.lr_schedule == "steps" and not self.lr_milestones:
             conflicts.append("train.lr_schedule steps needs train.lr_milestones")
-        if self.prefix == "train-mode" and self.cache:
-            conflicts.append("train.prefix train-mode needs train.cache = false")
+        if self.prefix == "train-mode" and self.cache == "boundary":
+            conflicts.append("train.prefix train-mode caches nothing; train.cache asks for boundary")
         if self.freeze and self.regime == "end-to-end":
             conflicts.append(
                 f"train.freeze {self.freeze} needs a regime that trains module by module, not end-to-end"

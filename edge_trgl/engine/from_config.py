@@ -243,7 +243,7 @@ def training_schedule(config: RunConfig, num_modules: int, chunk: int) -> Schedu
         laps=config.train.laps,
         chunk=chunk,
         views=config.train.views,
-        cached=config.train.cache,
+        cached=config.caches,
         prefix="forward" if config.train.prefix == "frozen" else "ascend",
         frozen=config.train.freeze,
         recalibrates=config.train.recalibrate,

@@ -115,7 +115,7 @@ class _Looker:
             headroom=self.context.headroom,
             check=self.ledger.after_scoring,
         )
-        caches = self.opened.config.train.grow and self.opened.config.train.cache
+        caches = self.opened.config.train.grow and self.opened.config.caches
         chunk = SCORED_BATCHES if caches else self.opened.plan.layout.chunk
         totals = scorer.score("val", depth=look.modules[-1] + 1, chunk=chunk)
         scored = (module for module in look.modules if totals[module].num_images)

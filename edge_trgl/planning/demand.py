@@ -92,7 +92,7 @@ def _demand(
     shape = from_config.job_size(config, most, info.splits["train"].num_images)
     training = from_config.training_schedule(config, most, 1)
     copies = config.train.views if config.data.augment else 1
-    frozen, kept = config.train.freeze, config.train.freeze > 0 and config.train.cache
+    frozen, kept = config.train.freeze, config.train.freeze > 0 and config.caches
     batch_size = min(config.train.batch_size, shape.num_samples)
     board, wanted = config.board, config.budget
     num_growing = info.splits["val"].num_images if config.train.grow else 0
@@ -112,7 +112,7 @@ def _demand(
         ),
         epochs=tuple(training.epochs_of(module) for module in range(most)),
         laps=config.train.laps,
-        one_by_one=config.train.regime in ("sequential", "multi-lap") and not config.train.cache,
+        one_by_one=config.train.regime in ("sequential", "multi-lap") and not config.caches,
         frozen=frozen,
         kept=kept,
         copies=copies,
@@ -137,7 +137,7 @@ def _num_live_boundaries(config: RunConfig, forms: Sequence[Form]) -> int:
     Two while modules are trained on cached boundaries: the one read and the one written. One more with frozen
     modules, whose output stays over all laps.
     """
-    kept = config.train.freeze > 0 and config.train.cache
+    kept = config.train.freeze > 0 and config.caches
     cached = 2 if kept or any(form.order == "cache" for form in forms) else 0
     return cached + (kept and config.train.laps > 1)
 

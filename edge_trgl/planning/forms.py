@@ -78,7 +78,7 @@ def every_form(
     where = f"{config.train.device} {heap.allocator} {sorted(environment.items())}"
     text = f"{step} {where} {sorted(config.budget.without)}"
     if config.train.regime != "end-to-end":
-        order: Order = "stream" if config.train.regime == "parallel" or not config.train.cache else "cache"
+        order: Order = "stream" if config.train.regime == "parallel" or not config.caches else "cache"
         variants = list(_variants(order, chain, costs, size, text))
         if config.loss.compares_samples:
             variants = [variant for variant in variants if "micro-batch" not in variant.form.lossy]

@@ -18,8 +18,8 @@ WRONG = {
         2,
         "edge-trgl: --budget is not an option; did you mean --budget-mb?\n"
         "edge-trgl: --set lr must have the form section.key=value\n"
-        "edge-trgl: train.cache (--cache) must be boundary or none, not 'disk'\n"
         "edge-trgl: train.batch_size must be a whole number of at least 1, not 'many'\n"
+        "edge-trgl: train.cache must be auto, boundary or none, not 'disk'\n"
         "edge-trgl: train.lr must be a finite number above 0, not -1.0\n",
     ),
     "no such folder": (["train", "--data", "nowhere"], 4, "nowhere"),

@@ -20,7 +20,7 @@ def test_each_sets_an_option_that_there_is():
 
 def test_what_it_stands_for():
     config = configuration({"budget_mb": 500, "cache": "none", "no_transport": True, "regime": "sequential"})
-    assert (config.budget.mb, config.train.cache, config.transport.enabled) == (500, False, False)
+    assert (config.budget.mb, config.train.cache, config.transport.enabled) == (500, "none", False)
     assert config.train.regime == "sequential"
 
 

@@ -110,8 +110,8 @@ def test_values_past_a_bound_are_named(section, name, value):
             "train.views 2 asks for augmented copies of what is cached; train.regime parallel caches nothing",
         ),
         (
-            {"train": {"views": 2, "regime": "sequential", "cache": False}},
-            "train.regime sequential caches nothing with train.cache = false",
+            {"train": {"views": 2, "regime": "sequential", "cache": "none"}},
+            "train.regime sequential caches nothing with train.cache none",
         ),
         (
             {"train": {"views": 2, "freeze": 1}, "data": {"augment": False}},
@@ -120,7 +120,10 @@ def test_values_past_a_bound_are_named(section, name, value):
         ({"model": {"gain": 0}}, "model.gain must be a finite number above 0, not 0.0"),
         ({"model": {"partition": "weight"}}, "model.partition weight needs model.modules"),
         ({"train": {"lr_schedule": "steps"}}, "train.lr_schedule steps needs train.lr_milestones"),
-        ({"train": {"prefix": "train-mode"}}, "train.prefix train-mode needs train.cache = false"),
+        (
+            {"train": {"prefix": "train-mode", "cache": "boundary"}},
+            "train.prefix train-mode caches nothing; train.cache asks for boundary",
+        ),
         ({"train": {"epochs": "50+10k"}}, "train.epochs must be one number, not '50+10k': train.regime parallel"),
         (
             {"train": {"epochs": "5,6", "regime": "end-to-end"}},
@@ -132,10 +135,10 @@ def test_values_past_a_bound_are_named(section, name, value):
         ),
         (
             {"train": {"regime": "sequential"}, "budget": {"chunk": "4"}},
-            "budget.chunk 4 needs parallel training or train.cache = false; train.regime is sequential",
+            "budget.chunk 4 needs parallel training or train.cache none; train.regime is sequential",
         ),
         (
-            {"train": {"regime": "end-to-end", "cache": False}, "budget": {"chunk": "4"}},
+            {"train": {"regime": "end-to-end", "cache": "none"}, "budget": {"chunk": "4"}},
             "train.regime is end-to-end",
         ),
         (
@@ -175,8 +178,8 @@ def test_what_does_not_go_together_is_refused(source, message):
     [
         {"train": {"regime": "multi-lap", "laps": 5, "epochs": "5"}},
         {"train": {"regime": "sequential", "epochs": "50+10k"}},
-        {"train": {"regime": "sequential", "cache": False}, "budget": {"chunk": "epoch"}},
-        {"train": {"regime": "sequential", "cache": False, "prefix": "train-mode"}},
+        {"train": {"regime": "sequential", "cache": "none"}, "budget": {"chunk": "epoch"}},
+        {"train": {"regime": "sequential", "cache": "none", "prefix": "train-mode"}},
         {"train": {"lr_schedule": "steps", "lr_milestones": (120, 160, 200)}},
         {"train": {"regime": "end-to-end"}, "model": {"modules": 1}},
         {"model": {"partition": "weight", "modules": 3}},
@@ -298,3 +301,21 @@ def test_losses_that_cannot_be(source, message):
 def test_reconstruction_goes_with_micro_batches():
     config = resolve({"loss": {"name": "infopro", "lambda1": "2,1"}, "budget": {"allow": ["micro-batch"]}})
     assert config.loss.lambda1 == (2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("train", "data", "caches"),
+    [
+        ({"regime": "sequential"}, {}, True),
+        ({"regime": "sequential", "prefix": "train-mode"}, {}, False),
+        ({"freeze": 1}, {}, False),
+        ({"freeze": 1}, {"augment": False}, True),
+        ({"freeze": 1, "views": 2}, {}, True),
+        ({"freeze": 1, "cache": "boundary"}, {}, True),
+        ({"freeze": 1, "cache": "none"}, {"augment": False}, False),
+        ({"freeze": 1, "prefix": "train-mode"}, {"augment": False}, False),
+    ],
+)
+def test_nothing_is_cached_where_that_would_freeze_augmentation(train, data, caches):
+    config = resolve({"train": train, "data": data})
+    assert config.caches == caches

@@ -14,7 +14,7 @@ from edge_trgl.runtime.errors import UsageError
 
 FROZEN, EPOCHS, VIEWS, BATCH = 1, 3, 2, 16
 SETTINGS = {"train__freeze": FROZEN, "train__epochs": str(EPOCHS), "train__views": VIEWS}
-UNCACHED = {"train__cache": False, "train__views": 1}
+UNCACHED = {"train__cache": "none", "train__views": 1}
 
 WAYS = {
     "parallel": {"train__regime": "parallel", "budget__chunk": "2", "budget__resident": "1"},
@@ -122,7 +122,9 @@ def test_without_augmentation_a_cache_changes_nothing(train_run):
     settings = {"train__freeze": 2, "data__augment": False}
     for regime in ("parallel", "sequential"):
         cached, streamed = (
-            train_run(f"{regime}{cache}", **settings, train__regime=regime, train__cache=cache)
+            train_run(
+                f"{regime}{cache}", **settings, train__regime=regime, train__cache="boundary" if cache else "none"
+            )
             for cache in (True, False)
         )
         assert cached.sha256 == streamed.sha256
@@ -154,3 +156,11 @@ def test_the_halves_of_tau_are_those_of_the_trained_modules(plan_run):
     opened = open_run(plan_run("run", train__freeze=1, **settings))
     weights = [opened.factory.initialise(module).transport.weight() for module in range(1, 5)]
     assert weights == [1 / (2 * tau)] * 2 + [1 / (4 * tau)] * 2
+
+
+def test_by_default_every_epoch_of_parallel_training_sees_new_crops(train_run):
+    hashes = [
+        train_run(f"run{number}", train__freeze=1, train__epochs="2", **settings).sha256
+        for number, settings in enumerate(({}, {"train__cache": "none"}, {"train__cache": "boundary"}))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -58,7 +58,7 @@ def test_the_rate_grows_before_it_is_constant_or_falls_in_steps():
 
 @pytest.mark.parametrize(("prefix", "kind"), [("frozen", "forward"), ("train-mode", "ascend")])
 def test_the_prefix_is_passed_as_configured(prefix, kind):
-    config = resolve({"train": {"regime": "sequential", "epochs": 1, "cache": False, "prefix": prefix}})
+    config = resolve({"train": {"regime": "sequential", "epochs": 1, "cache": "none", "prefix": prefix}})
     visits = from_config.training_schedule(config, 2, 1).visits(from_config.job_size(config, 2, 32))
     assert [visit.kind for visit in visits] == ["train", kind, "train"]
 

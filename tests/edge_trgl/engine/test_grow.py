@@ -20,8 +20,8 @@ SEQUENTIAL = {"train__regime": "sequential", "model__name": "km-6-1"}
 WAYS = {
     "cached": {},
     "views": {"train__views": 2},
-    "recomputed": {"train__cache": False, "budget__chunk": "2"},
-    "as the authors": {"train__cache": False, "train__prefix": "train-mode"},
+    "recomputed": {"train__cache": "none", "budget__chunk": "2"},
+    "as the authors": {"train__cache": "none", "train__prefix": "train-mode"},
     "frozen": {"train__freeze": 1},
 }
 

@@ -136,12 +136,12 @@ def test_boundaries_in_memory_on_disk_and_read_ahead(plan_run, large_files, sett
 def test_without_augmentation_a_cache_and_streaming_the_prefix_agree(train_run):
     settings = {"train__regime": "sequential", "data__augment": False, "train__views": 1}
     cached = train_run("cached", **settings)
-    streamed = train_run("streamed", **settings, train__cache=False)
+    streamed = train_run("streamed", **settings, train__cache="none")
     assert cached.sha256 == streamed.sha256
 
 
 def test_a_prefix_in_training_mode_is_the_same_in_every_layout_and_moves_its_statistics(train_run):
-    settings = {"train__regime": "sequential", "train__cache": False, "train__prefix": "train-mode"}
+    settings = {"train__regime": "sequential", "train__cache": "none", "train__prefix": "train-mode"}
     hashes = {
         train_run(f"{chunk}-{resident}", **settings, budget__chunk=chunk, budget__resident=resident).sha256
         for chunk, resident in (("1", "1"), ("3", "3"), ("epoch", "1"))

@@ -177,7 +177,7 @@ REGIMES = {
     "parallel": {"train__regime": "parallel", "budget__chunk": "2"},
     "sequential": {"train__regime": "sequential", "train__views": 2},
     "plain": {"train__regime": "sequential", "data__augment": False},
-    "streamed": {"train__regime": "sequential", "train__cache": False},
+    "streamed": {"train__regime": "sequential", "train__cache": "none"},
     "multi-lap": {"train__regime": "multi-lap", "train__laps": 2, "train__views": 3, "train__epochs": "8"},
     "frozen": {"train__regime": "parallel", "train__freeze": 1, "train__views": 2, "budget__chunk": "2"},
     "frozen-laps": {"train__regime": "multi-lap", "train__laps": 2, "train__freeze": 1, "train__views": 2},

@@ -170,12 +170,12 @@ def recalibrated(loop, plain):
 
 SHARED = {"train__regime": "parallel", "model__shared_head": True, "model__downsample": ()}
 AGAIN = {"train__recalibrate": True}
-PREFIX = {"train__freeze": 1, "train__cache": False, "train__prefix": "train-mode"}
+PREFIX = {"train__freeze": 1, "train__cache": "none", "train__prefix": "train-mode"}
 
 LOOPS = [
     (parallel, {"train__regime": "parallel"}),
     (sequential, {"train__regime": "sequential"}),
-    (authors, {"train__regime": "sequential", "train__cache": False, "train__prefix": "train-mode"}),
+    (authors, {"train__regime": "sequential", "train__cache": "none", "train__prefix": "train-mode"}),
     (parallel, {"train__regime": "parallel", "train__short_batch": "keep"}),
     (sequential, {"train__regime": "sequential", "train__short_batch": "keep"}),
     (parallel, {"train__regime": "parallel", "train__warmup_epochs": 1}),

@@ -86,7 +86,7 @@ def test_a_chunk_may_become_shorter_only_where_one_ends(plan_run):
     [
         {"budget__chunk": "12"},
         {"train__regime": "sequential"},
-        {"train__regime": "sequential", "train__cache": False},
+        {"train__regime": "sequential", "train__cache": "none"},
     ],
 )
 def test_nor_where_it_was_asked_for_or_says_nothing(plan_run, settings):

@@ -93,7 +93,7 @@ def test_a_row_may_have_its_own_tau(config_of):
 
 def test_the_authors_protocol_and_other_changes(config_of):
     config = config_of("table13", "1000", "TRGL", faithful=True, flags=("--set", "model.width=16"), device="cuda")
-    assert (config.train.prefix, config.train.cache, config.train.device) == ("train-mode", False, "cuda")
+    assert (config.train.prefix, config.train.cache, config.train.device) == ("train-mode", "none", "cuda")
     assert (config.data.limit, config.data.choose_on, config.model.width) == (1000, "half-test", 16)
     assert config.budget.mb == "auto"
 

@@ -19,7 +19,7 @@ VIEWS = (1, 2, 4)
 def measure(bench: Bench, scale: Scale) -> dict[str, Any]:
     """Seconds, MiB written and test accuracy on the sample: cached with some views, and not cached."""
     found = {f"{views} views": _train(scale, f"views{views}", "--set", f"train.views={views}") for views in VIEWS}
-    return {**found, "no cache": _train(scale, "none", "--set", "train.cache=false")}
+    return {**found, "no cache": _train(scale, "none", "--set", "train.cache=none")}
 
 
 def _train(scale: Scale, name: str, *flags: str) -> dict[str, Any]:
