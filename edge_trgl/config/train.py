@@ -104,8 +104,6 @@ class TrainConfig:
             return [f"train.grow needs one lap: with train.laps {self.laps} every module is trained in the first"]
         if self.recalibrate:
             return ["train.grow stops before the passes over all modules that train.recalibrate asks for"]
-        if self.recalibrate:
-            return ["train.recalibrate follows the last module, and train.grow may stop before it"]
         return []
 
     def _conflicts_of_epochs(self) -> list[str]:

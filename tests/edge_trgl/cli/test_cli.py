@@ -344,7 +344,7 @@ OPTIONS = {
     "pretrain": (
         "allow batch-size blocks budget-mb cgroup config crop-padding data device disk-mb dry-run epochs flip "
         "force image-size json lr model no-augment no-flip no-probe normalize precision pretrained profile "
-        "recipe resize run seed set strict threads width without"
+        "recalibrate recipe resize run seed set strict threads width without"
     ),
     "plan": CONFIGURED,
     "resume": "budget-mb disk-mb export json",
