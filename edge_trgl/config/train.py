@@ -53,7 +53,7 @@ class TrainConfig:
     views: int = setting(1, "augmented copies in a cached boundary", bounds=AT_LEAST_ONE)
     cache: Literal["auto", "boundary", "none"] = setting(
         "auto",
-        "cache boundaries or recompute them: auto, boundary, none",
+        "cache boundaries or recompute them",
         more="in sequential and multi-lap training, and after frozen modules. auto: cached, but not behind frozen "
         "modules of parallel training where every epoch would then see the same crops",
     )

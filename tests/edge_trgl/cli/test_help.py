@@ -60,4 +60,4 @@ def test_bounds_and_sentences_come_from_the_fields():
         if all(flag.key != key or not flag.doc for flag in FLAGS):
             assert about.doc in text
     assert "learning rate; a finite number above 0 [0.02]" in text
-    assert "boundary or none [boundary]" in text
+    assert "auto, boundary or none [auto]" in text
