@@ -69,6 +69,13 @@ class TrainConfig:
         more="sequential training stops when train.grow_patience modules gained nothing",
     )
     grow_patience: int = setting(2, "modules without a gain after which growing stops", bounds=AT_LEAST_ONE)
+    look_every: int | None = setting(
+        None,
+        "epochs from one look at validation images to the next",
+        more="at every depth, in parallel and end-to-end training",
+        unset="none, but for one after the second epoch of parallel training",
+        bounds=AT_LEAST_ONE,
+    )
     recalibrate: bool = setting(
         False,
         "measure the running statistics of norms again",
@@ -93,6 +100,8 @@ class TrainConfig:
             )
         if self.laps > 1 and self.regime != "multi-lap":
             conflicts.append(f"train.laps {self.laps} needs train.regime multi-lap, not {self.regime}")
+        if self.look_every is not None and self.regime not in ("parallel", "end-to-end"):
+            conflicts.append(f"train.look_every looks at all depths; {self.regime} training trains one at a time")
         return conflicts + self._conflicts_of_growing() + self._conflicts_of_epochs()
 
     def _conflicts_of_growing(self) -> list[str]:

@@ -10,7 +10,7 @@ from edge_trgl.engine.commits import Ledger
 from edge_trgl.engine.evaluation import Scorer
 from edge_trgl.engine.open_run import OpenRun
 from edge_trgl.engine.schedule import Schedule
-from edge_trgl.engine.trainer import EngineContext, walk
+from edge_trgl.engine.trainer import AfterVisit, EngineContext, walk
 from edge_trgl.engine.visits import JobSize
 from edge_trgl.learning.totals import Totals
 from edge_trgl.run import depth_gain
@@ -24,7 +24,12 @@ EARLY_EPOCHS = 2
 
 
 def walk_and_look(
-    opened: OpenRun, training: Schedule, job: JobSize, context: EngineContext, ledger: Ledger
+    opened: OpenRun,
+    training: Schedule,
+    job: JobSize,
+    context: EngineContext,
+    ledger: Ledger,
+    after: AfterVisit,
 ) -> None:
     """Walk the schedule from the last commit to its end; with `--grow`, to where depth no longer pays.
 
@@ -33,14 +38,14 @@ def walk_and_look(
     looker, position = _Looker(opened=opened, context=context, ledger=ledger), ledger.start
     for look in _looks(opened, training, job):
         if position < look.position:
-            walk(islice(training.visits(job), look.position), context, ledger.after, start=position)
+            walk(islice(training.visits(job), look.position), context, after, start=position)
             position = look.position
         # Of a look that a resumed run is beyond, the last commit knows all that matters.
         if position == look.position:
             looker.take(look)
         if opened.config.train.grow and looker.stops():
             return
-    walk(training.visits(job), context, ledger.after, start=position)
+    walk(training.visits(job), context, after, start=position)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +65,19 @@ class Look:
 
 def _looks(opened: OpenRun, training: Schedule, job: JobSize) -> Iterator[Look]:
     """Yield the looks of a run in order; the last module is scored after training in any case."""
-    train, last = opened.config.train, len(opened) - 1
+    train, last, chain = opened.config.train, len(opened) - 1, opened.factory.chain
+    with_head = [module for module in range(last + 1) if chain.has_head(module)]
     if train.grow:
         for module, position in training.ends(job).items():
             if module != last:
                 epoch = training.epochs_of(module) - 1
                 yield Look(position=position, epoch=epoch, modules=range(module, module + 1))
+    elif train.look_every:
+        for epoch, position in training.ends_of_epochs(job).items():
+            if (epoch + 1) % train.look_every == 0:
+                yield Look(position=position, epoch=epoch, modules=range(with_head[0], last + 1))
     elif train.regime == "parallel" and not train.freeze and last and training.epochs[0] > EARLY_EPOCHS:
-        position = training.end_of_epoch(job, EARLY_EPOCHS - 1)
+        position = training.ends_of_epochs(job)[EARLY_EPOCHS - 1]
         yield Look(position=position, epoch=EARLY_EPOCHS - 1, modules=range(last + 1))
 
 
@@ -81,14 +91,14 @@ class _Looker:
 
     def take(self, look: Look) -> None:
         """Score these depths, unless that is done."""
-        known = depth_gain.measured(self.ledger.scores())
-        if all(module + 1 in known for module in look.modules):
+        before = self.ledger.scores()
+        if any((metric.module, metric.epoch) == (look.modules[-1], look.epoch) for metric in before):
             return
         found = self._score(look)
         if not found:  # no classifier there
             return
         self.ledger.add_scores(found)
-        self._tell(known, depth_gain.measured(found))
+        self._tell(look, depth_gain.measured(before), depth_gain.measured(found))
 
     def stops(self) -> bool:
         """Whether training stops here; then no boundary is needed any more."""
@@ -121,7 +131,7 @@ class _Looker:
         scored = (module for module in look.modules if totals[module].num_images)
         return [_metric(module, look.epoch, totals[module]) for module in scored]
 
-    def _tell(self, known: Mapping[int, DepthScore], found: Mapping[int, DepthScore]) -> None:
+    def _tell(self, look: Look, known: Mapping[int, DepthScore], found: Mapping[int, DepthScore]) -> None:
         config, samples = self.opened.config, self.opened.facts.samples_word
         if config.train.grow:
             ((depth, score),) = found.items()
@@ -130,7 +140,7 @@ class _Looker:
             return
         accuracies = depth_gain.accuracies_of(found)
         text = depth_gain.so_far_text(
-            accuracies, epochs=EARLY_EPOCHS, samples=samples, chosen_on=config.data.choose_on
+            accuracies, epochs=look.epoch + 1, samples=samples, chosen_on=config.data.choose_on
         )
         messages.send("note", text=text)
         self.opened.facts.add_event("depth", text)

@@ -75,9 +75,9 @@ class Schedule:
         """Return by module, in the order of training, the position after its last training visit."""
         return {visit.module: position for position, visit in self._training(job)}
 
-    def end_of_epoch(self, job: JobSize, epoch: int) -> int:
-        """Return the position after the last training visit of an epoch, counted from 0."""
-        return max(position for position, visit in self._training(job) if visit.span.epoch == epoch)
+    def ends_of_epochs(self, job: JobSize) -> dict[int, int]:
+        """Return by epoch, counted from 0, the position after its last training visit."""
+        return {visit.span.epoch: position for position, visit in self._training(job)}
 
     def _training(self, job: JobSize) -> Iterator[tuple[int, Visit]]:
         """Yield the visits that train, each with the position after it."""

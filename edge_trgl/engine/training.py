@@ -17,7 +17,7 @@ from edge_trgl.engine.pretrained_blocks import write_blocks
 from edge_trgl.engine.rebuild import can_rebuild, rebuilding
 from edge_trgl.engine.schedule import Schedule, moved_position
 from edge_trgl.engine.shared_head import SharedHead
-from edge_trgl.engine.trainer import EngineContext, walk
+from edge_trgl.engine.trainer import AfterVisit, EngineContext, walk
 from edge_trgl.engine.visits import JobSize, Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run import transport_share
@@ -141,15 +141,14 @@ def _rebuild(
 
 def _walk(opened: OpenRun, context: EngineContext, ledger: Ledger) -> None:
     training, job = _training(opened), _job(opened)
-    if not opened.config.model.shared_head:
-        walk_and_look(opened, training, job, context, ledger)
-        return
-    visits, trained = training.visits(job), range(opened.config.train.freeze, len(opened))
-    statistics = opened.config.model.shared_statistics
-    head = SharedHead(context.modules, trained, job.batches_per_epoch, statistics=statistics)
-    if ledger.start == 0:
-        head.spread()
-    walk(visits, context, head.before(ledger.after), start=ledger.start)
+    after: AfterVisit = ledger.after
+    if opened.config.model.shared_head:
+        trained, statistics = range(opened.config.train.freeze, len(opened)), opened.config.model.shared_statistics
+        head = SharedHead(context.modules, trained, job.batches_per_epoch, statistics=statistics)
+        after = head.before(after)
+        if ledger.start == 0:
+            head.spread()
+    walk_and_look(opened, training, job, context, ledger, after)
 
 
 def _engine(

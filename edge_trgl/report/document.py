@@ -61,6 +61,15 @@ class DepthAccuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LookPoint:
+    """Accuracy of a module's head on validation images after an epoch of training."""
+
+    module: int
+    epoch: int
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class OtherRun:
     """A run to compare with: its folder as given by the user, its resolved configuration and its accuracies."""
 
@@ -124,6 +133,7 @@ class Report:
         config: the resolved configuration.
         influences: the transport term's gradient as a share of the rest, by module, for those in which it was
             measured (see `edge_trgl.run.transport_share`).
+        looks: accuracies that were measured during training.
         against: runs to compare accuracies with.
         early_exit: None if the network was not exported in stages.
         data: None before the data were read.
@@ -135,6 +145,7 @@ class Report:
     memory: tuple[MemorySample, ...]
     modules: tuple[ModuleMemory, ...]
     losses: tuple[LossPoint, ...]
+    looks: tuple[LookPoint, ...]
     influences: Mapping[int, float]
     accuracy: tuple[DepthAccuracy, ...]
     against: tuple[OtherRun, ...]

@@ -15,6 +15,7 @@ from edge_trgl.report.document import (
     EarlyExit,
     Event,
     IoSample,
+    LookPoint,
     LossPoint,
     MemorySample,
     ModuleMemory,
@@ -23,7 +24,7 @@ from edge_trgl.report.document import (
 )
 from edge_trgl.report.page import render
 from edge_trgl.run.data_summary import augmentation_of
-from edge_trgl.run.depth_gain import trained_depth
+from edge_trgl.run.depth_gain import VALIDATION, trained_depth
 from edge_trgl.run.export_record import EarlyExitRecord
 from edge_trgl.run.exported_files import exported_files, read_export
 from edge_trgl.run.facts import RunFacts
@@ -73,6 +74,7 @@ def gather(run: Run, facts: RunFacts, against: tuple[OtherRun, ...] = ()) -> Rep
         ),
         modules=_modules(facts),
         losses=_losses(facts.metrics("train")),
+        looks=_looks(facts.metrics(VALIDATION)),
         influences=influences(facts.metrics("train")),
         accuracy=_accuracies(facts),
         against=against,
@@ -139,6 +141,13 @@ def _losses(metrics: list[Metric]) -> tuple[LossPoint, ...]:
             )
         )
     return tuple(points)
+
+
+def _looks(metrics: list[Metric]) -> tuple[LookPoint, ...]:
+    return tuple(
+        LookPoint(module=metric.module, epoch=metric.epoch, accuracy=metric.num_correct / metric.num_images)
+        for metric in metrics
+    )
 
 
 def _accuracies(facts: RunFacts) -> tuple[DepthAccuracy, ...]:

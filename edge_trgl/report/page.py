@@ -143,6 +143,8 @@ def _plots(report: Report) -> dict[str, Markup]:
         drawn["early_exit"] = plots.early_exit(report.early_exit)
     if report.losses:
         drawn["losses"] = plots.losses(report.losses)
+    if report.looks:
+        drawn["looks"] = plots.looks(report.looks, _chosen_on(report))
     if report.io:
         drawn["io"] = plots.io(report.io)
     return {name: Markup(svg) for name, svg in drawn.items()}

@@ -15,6 +15,7 @@ from edge_trgl.report.document import (
     DepthAccuracy,
     EarlyExit,
     IoSample,
+    LookPoint,
     LossPoint,
     MemorySample,
     ModuleMemory,
@@ -26,6 +27,9 @@ MAX_MEMORY_POINTS = 500
 MAX_IO_POINTS = 300
 MAX_LOSS_POINTS = 4000
 MAX_MARKED_POINTS = 30
+
+CurvePoint = tuple[int, int, float]
+"""Module, epoch, value."""
 
 # Depths are ordered, so modules are coloured along a ramp whose colours are readable on white and on black.
 RAMP = ("#e8843c", "#c2407e", "#5f68e0")
@@ -153,25 +157,50 @@ def early_exit(early: EarlyExit) -> str:
 
 def losses(points: Sequence[LossPoint]) -> str:
     """Plot the mean training loss of each module over its epochs, one line per module."""
-    ramp = LinearSegmentedColormap.from_list("depth", RAMP)
-    ordered = sorted(points, key=lambda point: (point.module, point.epoch))
-    curves = [list(curve) for _, curve in groupby(ordered, key=lambda point: point.module)]
-    last = max(1, curves[-1][0].module)
-    limit = max(2, MAX_LOSS_POINTS // len(curves))
+    curves = _by_module([(point.module, point.epoch, point.loss) for point in points])
     with drawing() as picture:
-        for curve in curves:
-            kept = thin_even(curve, limit)
-            colour = to_hex(ramp(curve[0].module / last))
-            epochs = [point.epoch for point in kept]
-            picture.axes.plot(epochs, [p.loss for p in kept], color=colour, linewidth=1.2, **_marks(kept))
-        picture.axes.set(xlabel="epoch", ylabel="loss")
-        picture.axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _draw_by_module(picture.axes, curves)
+        picture.axes.set_ylabel("loss")
         return picture.svg(
             name="losses",
             title="Training loss of each module",
             description=f"{len(curves)} modules; the last loss of the last one is "
-            f"{wording.number(curves[-1][-1].loss)}.",
+            f"{wording.number(curves[-1][-1][2])}.",
         )
+
+
+def looks(points: Sequence[LookPoint], images: str = "validation images") -> str:
+    """Plot the accuracy of each module's head on validation images over the epochs, one line per module.
+
+    `images` names these images in the description.
+    """
+    curves = _by_module([(point.module, point.epoch, point.accuracy) for point in points])
+    with drawing() as picture:
+        _draw_by_module(picture.axes, curves)
+        picture.axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol=" %"))
+        return picture.svg(
+            name="looks",
+            title="Accuracy during training",
+            description=f"Accuracy of the last of {len(curves)} modules on {images} at the last look: "
+            f"{wording.percent(curves[-1][-1][2])}.",
+        )
+
+
+def _by_module(points: Sequence[CurvePoint]) -> list[list[CurvePoint]]:
+    """The curve of each module over its epochs, thinned."""
+    curves = [list(curve) for _, curve in groupby(sorted(points), key=lambda point: point[0])]
+    limit = max(2, MAX_LOSS_POINTS // len(curves))
+    return [list(thin_even(curve, limit)) for curve in curves]
+
+
+def _draw_by_module(axes: Axes, curves: Sequence[Sequence[CurvePoint]]) -> None:
+    ramp, last = LinearSegmentedColormap.from_list("depth", RAMP), max(1, curves[-1][0][0])
+    for curve in curves:
+        colour = to_hex(ramp(curve[0][0] / last))
+        epochs, values = [epoch for _, epoch, _ in curve], [value for _, _, value in curve]
+        axes.plot(epochs, values, color=colour, linewidth=1.2, **_marks(curve))
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def io(samples: Sequence[IoSample]) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_trgl.run.folder import RUNS
+from tools.bench import nets
 from tools.bench.nets import Net, Row
 from tools.bench.regime_runs import Bench, Turn
 from tools.common.intervals import median_ratio
@@ -53,18 +54,42 @@ def _km(width: int) -> Net:
     )
 
 
-NETS = {"km16": _km(16), "km32": _km(32), "km64": _km(64)}
+NETS = {
+    "km16": _km(16),
+    "km32": _km(32),
+    "km64": _km(64),
+    "resnet110-32": Net(
+        title="ResNet-110, a block a module, 32x32, batch 64",
+        model={"name": "resnet110", "modules": 54},
+        num_modules=54,
+        batches=4,
+        tight_mb=400,
+        side=32,
+    ),
+    "resnet110-96": nets.NETS["resnet110"],
+    "mobilenet-96": Net(
+        title="MobileNetV2's blocks, 96x96, batch 32",
+        model={"name": "tools.prove.nets:mobilenet"},
+        num_modules=17,
+        batches=4,
+        tight_mb=400,
+        side=96,
+        batch_size=32,
+    ),
+}
 TINY = replace(_km(8), title="K-M 3-1 (only to try the tool)", model={"name": "km-3-1", "width": 8}, num_modules=3)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
-    nets = {"quick": TINY} if options.quick else {name: NETS[name] for name in options.nets}
+    chosen = {"quick": TINY} if options.quick else {name: NETS[name] for name in options.nets}
     RUNS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=RUNS) as scratch:
         bench = Bench(Path(scratch), options.threads)
         rows = [
-            measure(bench, name, net, head, options.rounds) for name, net in nets.items() for head in options.heads
+            measure(bench, name, net, head, options.rounds)
+            for name, net in chosen.items()
+            for head in options.heads
         ]
     targets = [target for row in rows for target in judge(row)]
     ok = all(target["ok"] for target in targets)
@@ -121,15 +146,15 @@ def judge(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def table(document: Mapping[str, Any]) -> str:
     """Format the results as text."""
-    lines = [f"{'net':8} {'head':8} {'arm':28}{'images/s':>10}{'/CPU s':>9}"]
+    lines = [f"{'net':13} {'head':8} {'arm':28}{'images/s':>10}{'/CPU s':>9}"]
     for row in document["rows"]:
         for arm, found in row["arms"].items():
             speeds = f"{found['images_per_s']:10.1f}{found['images_per_cpu_s']:9.1f}"
-            lines.append(f"{row['net']:8} {row['head']:8} {ARMS[arm].title:28}{speeds}")
+            lines.append(f"{row['net']:13} {row['head']:8} {ARMS[arm].title:28}{speeds}")
         for ratio in row["ratios"]:
             name = f"{ARMS[ratio['over']].title} / {ARMS[ratio['under']].title}"
             span = f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] of the CPU time"
-            lines.append(f"{row['net']:8} {row['head']:8} {name}: {span}, {ratio['wall']:.3f} of the time")
+            lines.append(f"{row['net']:13} {row['head']:8} {name}: {span}, {ratio['wall']:.3f} of the time")
     for target in document["targets"]:
         verdict = "met   " if target["ok"] else "MISSED"
         lines.append(f"{verdict} {target['name']}: {target['value']:.3f}, at most {target['limit']:.3g}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -226,6 +228,49 @@ def test_short_and_frozen_parallel_training_is_not_looked_at(train_run, sent):
         trained = train_run(f"run{len(settings)}", **settings)
         assert trained.run.facts().metrics("validation") == []
     assert not [kind for kind, _ in sent if kind == "note"]
+
+
+LOOKED_AT = {
+    "parallel": {},
+    "chunks": {"budget__chunk": "2", "budget__resident": "1"},
+    "shared head": {"model__shared_head": True, "model__downsample": ()},
+    "frozen": {"train__freeze": 1},
+    "end to end": {"train__regime": "end-to-end", "budget__resident": "1"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", LOOKED_AT)
+def test_looks_every_few_epochs_change_nothing(train_run, way):
+    settings = {**LOOKED_AT[way], "train__epochs": "4"}
+    looked, plain = train_run("looked", **settings, train__look_every=2), train_run("plain", **settings)
+    assert looked.sha256 == plain.sha256
+    scores, metrics = looked.result.scores, looked.run.facts().metrics("validation")
+    assert sorted({metric.epoch for metric in metrics}) == [1, 3]
+    last = depth_gain.accuracies_of(depth_gain.measured(metric for metric in metrics if metric.epoch == 3))
+    assert last == dict(enumerate(scores.per_depth, scores.first_depth))
+
+
+@pytest.mark.slow
+def test_looks_are_taken_once_whenever_training_is_stopped(plan_run, train_run, finish):
+    settings = {"train__epochs": "2", "train__look_every": 1, **LOOKED_AT["shared head"]}
+    whole, run = train_run("whole", **settings), plan_run("broken", **settings)
+    for _ in range(100):
+        asked = itertools.count()
+        with contextlib.suppress(StoppedError):
+            training.train(
+                open_run(run), limits=PLENTY, others_mb=0.0, stop_requested=lambda asked=asked: next(asked) > 7
+            )
+            break
+    looked, expected = (
+        [
+            (metric.module, metric.epoch, metric.num_correct, metric.loss_sum)
+            for metric in each.facts().metrics("validation")
+        ]
+        for each in (run, whole.run)
+    )
+    assert looked == expected
+    assert finish(run).sha256 == whole.sha256
 
 
 def test_only_the_trained_modules_have_files_that_export_reads(train_run, gains):

@@ -12,6 +12,7 @@ from edge_trgl.report.document import (
     Event,
     ExportedFile,
     IoSample,
+    LookPoint,
     LossPoint,
     MemorySample,
     ModuleMemory,
@@ -102,6 +103,11 @@ def make_report():
                 for k in modules
                 for e in range(1, num_epochs + 1)
             ),
+            looks=tuple(
+                LookPoint(module=k, epoch=e, accuracy=0.9 - 0.5 / (e + 1) - 0.01 * k)
+                for k in modules
+                for e in range(1, num_epochs + 1, 2)
+            ),
             influences={k: 0.0123 for k in modules if k},
             accuracy=tuple(
                 DepthAccuracy(depth=k + 1, validation=0.9 - 0.1 / (k + 1), test=0.9 if k == 0 else None)
@@ -161,5 +167,7 @@ def unfinished(make_report):
         "images_per_s": None,
         "weights_sha256": None,
     }
-    empty = dict.fromkeys(("memory", "modules", "losses", "accuracy", "against", "io", "events", "exported"), ())
+    empty = dict.fromkeys(
+        ("memory", "modules", "losses", "looks", "accuracy", "against", "io", "events", "exported"), ()
+    )
     return replace(report, summary=numbers, config={}, influences={}, early_exit=None, **empty)

@@ -16,7 +16,7 @@ from edge_trgl.report.page import render
 from edge_trgl.run.data_summary import Augmentation, ClassCount, DataSummary, Sizes, UnreadableFile
 
 MEGABYTE = 1_000_000
-PLOTS = ("memory", "modules", "accuracy", "against", "early-exit", "losses", "io")
+PLOTS = ("memory", "modules", "accuracy", "against", "early-exit", "losses", "looks", "io")
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 

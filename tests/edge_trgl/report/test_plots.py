@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from edge_trgl.report import plots
-from edge_trgl.report.document import MAX_AGAINST, IoSample, LossPoint, MemorySample
+from edge_trgl.report.document import MAX_AGAINST, IoSample, LookPoint, LossPoint, MemorySample
 from edge_trgl.report.drawing import drawing
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -146,6 +146,15 @@ def test_losses_draw_one_line_a_module_from_end_to_end_of_the_ramp(num_modules):
     assert colours[0] == plots.RAMP[0]
     assert num_modules == 1 or colours[-1] == plots.RAMP[2]
     assert description(svg).startswith(f"{num_modules} modules; the last loss of the last one is")
+
+
+def test_looks_draw_one_line_a_module_and_tell_the_last():
+    points = [LookPoint(module=k, epoch=e, accuracy=0.1 * k + 0.01 * e) for e in (9, 19, 29) for k in range(3)]
+    svg = plots.looks(points, "half of the test images")
+    assert len(set(re.findall(r"stroke: (#\w{6})", svg))) == 3
+    assert description(svg) == (
+        "Accuracy of the last of 3 modules on half of the test images at the last look: 49.00 %."
+    )
 
 
 def test_a_loss_that_is_not_a_number_leaves_a_gap():
