@@ -25,6 +25,7 @@ from edge_trgl.method.transport import Transport
 from edge_trgl.networks.zoo import km_resnet
 
 NUM_MODULES, SHAPE = 3, (4, 4, 4)
+CONFIG = StepConfig(transport=Transport(tau=None))
 
 
 def _chain(*, whole):
@@ -33,7 +34,7 @@ def _chain(*, whole):
 
 
 def _local(chain, module):
-    return LocalModule(chain, module, SHAPE, StepConfig(transport=Transport(tau=None))).materialise("cpu")
+    return LocalModule(chain, module, SHAPE, CONFIG).materialise("cpu")
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -45,7 +46,7 @@ def test_planning_takes_the_steps_that_training_visits(whole):
         own = [visit for visit in visits if visit.module == module]
         assert {visit.kind for visit in own if trains(visit.kind)} == {training_kind(_local(chain, module))}
         passing = {visit.kind for visit in own if not trains(visit.kind)}
-        assert passing == set(forward_kinds(chain, module)) - {"forward"}
+        assert passing == set(forward_kinds(chain, module, CONFIG)) - {"forward"}
         assert any(written.module == module for visit in own for written in visit.writes) == sends_back(
             chain, module
         )
