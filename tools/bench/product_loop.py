@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from edge_trgl.data import open_dataset
 from edge_trgl.engine import from_config, process_setup, trainer, training
+from edge_trgl.engine.commits import Ledger
+from edge_trgl.engine.open_run import OpenRun
+from edge_trgl.engine.schedule import Schedule
 from edge_trgl.engine.trainer import AfterVisit, EngineContext
-from edge_trgl.engine.visits import Visit
+from edge_trgl.engine.visits import JobSize, Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.run.folder import Run
 from edge_trgl.runtime.memory import allocator
@@ -23,21 +25,28 @@ def measure(run: Run, turns: Turns | None) -> dict[str, Any]:
     facts.close()
     figures: dict[str, Any] = {}
 
-    def walk(visits: Iterable[Visit], rooms: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
-        process_setup.warm_up(run.config().train.device)
+    def walk(
+        opened: OpenRun,
+        schedule: Schedule,
+        job: JobSize,
+        context: EngineContext,
+        ledger: Ledger,
+        after: AfterVisit,
+    ) -> None:
+        process_setup.warm_up(opened.config.train.device)
         allocator.keep_tensors_on_heap()
         section = Section()
         for module in range(len(planned.layout.starts)):
-            rooms.modules.open(module)
+            context.modules.open(module)
         if turns:
             after = _in_turns(after, turns, len(planned.layout.starts) - 1, run)
             turns.wait()
         section.start()  # the weights are drawn: what follows is as long in every epoch
-        trainer.walk(visits, rooms, after, start=start)
-        rooms.meter.read()
-        figures.update(section.end(rooms.meter.highest))
+        trainer.walk(schedule.visits(job), context, after, start=ledger.start)
+        context.meter.read()
+        figures.update(section.end(context.meter.highest))
 
-    vars(training)["walk"] = walk  # the one step of the job that is measured
+    vars(training)["walk_and_look"] = walk  # the one step of the job that is measured, without looks
     result = training.run(run, limits)
     scored = {"accuracy": result.scores.last, "peak_mb": result.peak_mb}
     return {**figures, **scored, "budget_mb": limits.budget_mb, "plan": to_json(planned.plan)}
