@@ -11,16 +11,21 @@ ${EDGE_TRGL_DATA:-~/.cache/edge-trgl-data}/fashion-mnist, on its 10,000 by the s
 
 `table3`, `table10` ... `table14`: tables of the paper, by the recipes of their names (`edge-trgl train --recipe
 table14`), where their image sets are in that folder (stl10, cifar10, cifar100, mnist). --cases are train sizes (or
-numbers of modules, in table3), --rows methods, TRGL@5 being TRGL with --tau 5; `VanGL-shared` and `TRGL-shared` of
-table14 have one classifier for all modules. A line of n images trains on n: a subset balanced over the classes,
-another one for each seed; its accuracies are those of the whole test set. What stands for validation are training
-images that are left over: values of tau are compared on them. A line of all images leaves none over: its depth is
-chosen on half of the test set, which changes neither the last nor the best block's figure. --faithful takes the
+numbers of modules, in table3), --rows methods, TRGL@5 being TRGL with --tau 5. A line of n images trains on n: a
+subset balanced over the classes, another one for each seed; its accuracies are those of the whole test set. What
+stands for validation are training images that are left over: values of tau are compared on them. A line of all
+images leaves none over: its depth is chosen on half of the test set, which changes neither the last nor the best
+block's figure. --faithful takes the
 authors' protocol instead, --set changes other settings (model.width=16): their results have files of their own.
 The paper's figure stands beside ours. Results of earlier calls for other lines, rows and seeds are kept.
 
 `figure2`: accuracy after each module, VanGL against TRGL, with 95 % bands, from the results that --out keeps:
 figure2.png.
+
+In table14, an encoder is trained without labels first, one for each seed. Its shared classifier swings from epoch
+to epoch: accuracies are of the last tenth of the epochs, on left-over images; `last` is the test accuracy after
+the running statistics of each depth were measured again. The rows with own statistics have them for each depth
+in training, too.
 
 Every run is `edge-trgl train` in a process of its own, under --runs; a finished one is not trained again, an
 unfinished one goes on. Of the runs of paper tables, weights are not kept. It shows whatever comes out.
@@ -40,7 +45,7 @@ from tools.common.machine import commit, today
 from tools.common.options import command_line
 from tools.common.programs import RESULTS
 from tools.reproduce import figure2, sample
-from tools.reproduce.runs import QUICK, Job, result, row_of
+from tools.reproduce.runs import Job, result, row_of
 from tools.reproduce.summary import notes, summarise, text_of
 from tools.reproduce.tables import TABLES, Table, WrongChoiceError
 
@@ -119,14 +124,14 @@ def _name(options: argparse.Namespace) -> str:
 
 
 def _job(options: argparse.Namespace) -> Job:
-    changes = [part for change in options.set for part in ("--set", change)]
     name = _name(options) + ("" if options.device == "cpu" else f"-{options.device}")
     runs = options.runs / name
     runs.mkdir(parents=True, exist_ok=True)
     return Job(
         table=options.table,
-        flags=(*(QUICK if options.quick else ()), *changes),
+        changes=tuple(options.set),
         faithful=options.faithful,
+        quick=options.quick,
         device=options.device,
         budget_mb=options.budget_mb,
         runs=runs,

@@ -9,7 +9,13 @@ from tools.common.intervals import mean_interval
 from tools.reproduce.runs import Job
 from tools.reproduce.tables import TRGL, VANGL, Table
 
-COLUMNS = ("last", "best", "chosen", "validation")
+COLUMNS = ("last", "best", "chosen", "validation", "last_tenth")
+BLOCKS = {
+    "last": "test accuracy of the last block",
+    "best": "test accuracy of the best block, chosen on the test images as in the paper",
+    "last_tenth": "accuracy of the last block on left-over images, a mean over the last tenth of the epochs",
+}
+"""By what the paper's figures are compared with."""
 PROTOCOL = {
     "unused": "trained on images that are drawn anew for each seed, balanced over the classes; the depth is "
     "chosen and validation scored on training images that are left over",
@@ -30,7 +36,8 @@ def notes(table: Table, runs: Sequence[Mapping[str, Any]], job: Job) -> list[str
 def summarise(table: Table, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One item a line and row, in the table's order: [mean, half its 95 % interval], fractions.
 
-    `paper`: null where it has no figure, as for another τ. `per_depth`: on test images. `over_vangl`: what the row
+    `paper`: null where it has no figure, as for another τ. `per_depth`: on test images, or where runs are scored
+    by the last tenth of their epochs, that mean. `last_tenth`: of such runs. `over_vangl`: what the row
     scores more than its like without the transport term (one that has none itself, than VanGL) on the same images
     and from the same first weights, over the seeds that both have; null without any.
     """
@@ -68,13 +75,14 @@ def _difference(
 
 def _item(table: Table, case: str, row: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     paper = table.cases[case].paper.get(row)
-    depths = zip(*(run["test_per_depth"] for run in runs), strict=True)
+    averaged = table.scored == "last_tenth"
+    depths = zip(*(run["last_tenth_per_depth" if averaged else "test_per_depth"] for run in runs), strict=True)
     return {
         "case": case,
         "row": row,
         "paper": None if paper is None else [round(value / 100, 6) for value in paper],
         "seeds": len(runs),
-        **{column: list(mean_interval([run[column] for run in runs])) for column in COLUMNS},
+        **{column: list(mean_interval([run[column] for run in runs])) for column in COLUMNS if column in runs[0]},
         "per_depth": [list(mean_interval(accuracies)) for accuracies in depths],
     }
 
@@ -82,8 +90,7 @@ def _item(table: Table, case: str, row: str, runs: Sequence[Mapping[str, Any]]) 
 def text_of(document: Mapping[str, Any]) -> str:
     """Format the results as text."""
     scored = document["scored"]
-    block = "last block" if scored == "last" else "best block, chosen on the test images as in the paper"
-    lines = [f"{document['table']}: {document['title']}; test accuracy of the {block}, %, mean ± 95 % interval"]
+    lines = [f"{document['table']}: {document['title']}; {BLOCKS[scored]}, %, mean ± 95 % interval"]
     lines += [f"  {note}" for note in (*document["changes"], *document["notes"])]
     heads = ("paper", "ours", "difference", "over VanGL", "chosen depth", "validation", "seeds")
     lines.append(f"{document['case_title']:>12}  {'':18}" + "".join(f"{head:>16}" for head in heads))

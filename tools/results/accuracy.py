@@ -37,9 +37,9 @@ row is from a version before its first weights were drawn block by block."""
 Test accuracy in %, mean ± 95 % interval. “Over VanGL” compares runs on the same images and from the same first
 weights, seed by seed. TRGL has the recipe's τ of 0.002, if the row names no other.
 
-{_paper("table14", "train size")}
+{_paper("table14-own-heads", "train size")}
 
-{origin("table14", "tools.reproduce table14 --cases 150 300 --rows VanGL TRGL end-to-end --seeds 5")}
+{origin("table14-own-heads", "tools.reproduce table14-own-heads --cases 150 300 --rows VanGL TRGL end-to-end --seeds 5")}
 
 (`--cases 600 --seeds 3` for 600 images; other τ with `--rows TRGL@0.001` and so on.)
 
@@ -68,9 +68,9 @@ where there is nothing to keep. Why the paper's VanGL is worse was not found. Wh
 
 ### Table 14 without mirrored digits
 
-{_paper("table14-data.flip=false", "train size")}
+{_paper("table14-own-heads-data.flip=false", "train size")}
 
-{origin("table14-data.flip=false", "tools.reproduce table14 --cases 150 --set data.flip=false")}
+{origin("table14-own-heads-data.flip=false", "tools.reproduce table14-own-heads --cases 150 --set data.flip=false")}
 
 ### Figure 2: accuracy after each module
 

@@ -79,7 +79,8 @@ NETS = {
     "table11": ((32, 32, 3), 100, 10),
     "table12": ((32, 32, 3), 100, 10),
     "table13": ((32, 32, 3), 10, 10),
-    "table14": ((28, 28, 1), 10, 20),
+    "table14": ((28, 28, 1), 10, 21),  # the encoder and twenty
+    "table14-own-heads": ((28, 28, 1), 10, 20),
 }
 """By table: an image [H, W, C], the classes, and the modules of the paper."""
 

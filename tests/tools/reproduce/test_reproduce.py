@@ -15,6 +15,7 @@ from edge_trgl.config.flags import FLAGS
 from edge_trgl.config.sources import RECIPES
 from edge_trgl.run.facts import Result, Scores, Work
 from edge_trgl.run.folder import Run
+from edge_trgl.runtime.storage.state import Metric
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,7 +30,8 @@ def job(tool, tmp_path):
     """Makes what the runs of a table share."""
 
     def make(table, **changes):
-        settings = {"flags": (), "faithful": False, "device": "cpu", "budget_mb": "auto", **changes}
+        settings = {"changes": (), "faithful": False, "quick": False, "device": "cpu", "budget_mb": "auto"}
+        settings |= changes
         return tool("reproduce.runs").Job(table=table, runs=tmp_path, **settings)
 
     return make
@@ -60,7 +62,7 @@ def test_every_table_has_a_recipe_and_every_line_its_figures(tables):
         assert (RECIPES / f"{name}.toml").is_file()
         assert {*table.default, table.figure} <= set(table.cases)
         for case in table.cases.values():
-            assert set(case.paper) == set(table.rows)
+            assert set(case.paper) <= set(table.rows)
             for mean, half in case.paper.values():
                 assert 0 < half < 5 < mean < 100
 
@@ -73,7 +75,8 @@ def test_every_run_of_every_table_can_be_configured(tables, config_of):
                     config = config_of(name, case, row, faithful=faithful)
                     assert config.train.seed == 3
                     assert config.transport.enabled == ("VanGL" not in row)
-                    assert config.model.shared_head == row.endswith("-shared")
+                    assert config.model.shared_head == (name == "table14" and row != "end-to-end")
+                    assert config.model.shared_statistics != row.endswith("-own-statistics")
                     assert (config.train.regime == "end-to-end") == (row == "end-to-end")
                     assert (config.train.regime == "multi-lap") == row.startswith("multi-lap")
 
@@ -92,7 +95,7 @@ def test_a_row_may_have_its_own_tau(config_of):
 
 
 def test_the_authors_protocol_and_other_changes(config_of):
-    config = config_of("table13", "1000", "TRGL", faithful=True, flags=("--set", "model.width=16"), device="cuda")
+    config = config_of("table13", "1000", "TRGL", faithful=True, changes=("model.width=16",), device="cuda")
     assert (config.train.prefix, config.train.cache, config.train.device) == ("train-mode", "none", "cuda")
     assert (config.data.limit, config.data.choose_on, config.model.width) == (1000, "half-test", 16)
     assert config.budget.mb == "auto"
@@ -109,6 +112,7 @@ def test_a_row_that_there_is_not_is_refused(tool, tables, row):
 
 def found(row, seed, last, *, case="150", depths=(0.5, 0.7)):
     scores = {"last": last, "best": max(depths), "chosen": 0.6, "chosen_depth": 1, "validation": 0.65}
+    scores |= {"last_tenth": last, "last_tenth_per_depth": [*depths, last]}
     return {"case": case, "row": row, "seed": seed, **scores, "test_per_depth": [*depths, last]}
 
 
@@ -148,18 +152,17 @@ def test_a_row_is_compared_with_its_like_without_the_term_seed_by_seed(tool, tab
         "TRGL": (0.51, 0.62, 0.73),
         "TRGL@5": (0.5,),
         "end-to-end": (0.4, 0.5, 0.6, 0.9),
-        "VanGL-shared": (0.3,),
-        "TRGL-shared": (0.35,),
+        "VanGL-own-statistics": (0.3,),
+        "TRGL-own-statistics": (0.35,),
     }
     runs = [found(row, seed, value) for row, values in last.items() for seed, value in enumerate(values)]
     items = tool("reproduce.summary").summarise(tables["table14"], [*runs, found("TRGL", 0, 0.9, case="300")])
     over = {(item["case"], item["row"]): item["over_vangl"] for item in items}
     assert over["150", "VanGL"] is over["300", "TRGL"] is None
-    assert over["150", "VanGL-shared"] == [pytest.approx(-0.2), None]
     assert over["150", "TRGL"] == [pytest.approx(0.02), pytest.approx(4.303 * 0.01 / 3**0.5)]
     assert over["150", "TRGL@5"] == [pytest.approx(0.0), None]
     assert over["150", "end-to-end"] == [pytest.approx(-0.1), pytest.approx(0.0, abs=1e-9)]
-    assert over["150", "TRGL-shared"] == [pytest.approx(0.05), None]
+    assert over["150", "TRGL-own-statistics"] == [pytest.approx(0.05), None]
 
 
 def test_the_best_block_is_said_to_be_chosen_on_test_images(tool, tables):
@@ -201,16 +204,17 @@ def test_other_settings_have_results_of_their_own(tool, tables, tmp_path):
     flags = ("table14", "--set", "data.flip=false", "model.pretrained=a/b", "--out", str(tmp_path))
     options = reproduce._parser().parse_args([*flags, "--runs", str(tmp_path / "runs")])
     job, document = reproduce._job(options), reproduce._begun(options, tables["table14"])
-    assert job.flags == ("--set", "data.flip=false", "--set", "model.pretrained=a/b")
+    assert job.changes == ("data.flip=false", "model.pretrained=a/b")
     assert document["table"] == "table14-data.flip=false-model.pretrained=a_b"
     assert document["changes"] == ["with data.flip=false", "with model.pretrained=a/b"]
     assert job.runs == tmp_path / "runs" / document["table"]
 
 
 def test_a_finished_run_is_scored_again_without_training_and_made_small(tool, tables, job, tmp_path, monkeypatch):
-    runs, table = tool("reproduce.runs"), tables["table14"]
+    runs, table = tool("reproduce.runs"), tables["table14-own-heads"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    flags = runs.flags_of(table, job("table14"), table.cases["150"], runs.row_of(table, "TRGL"), 0)
+    name = "table14-own-heads"
+    flags = runs.flags_of(table, job(name), table.cases["150"], runs.row_of(table, "TRGL"), 0)
     settings = tool("common.processes").output_of(tool("common.processes").edge_trgl("train", *flags, "--dry-run"))
     run = Run(tmp_path / "150-TRGL-0")
     run.modules.mkdir(parents=True)
@@ -228,13 +232,40 @@ def test_a_finished_run_is_scored_again_without_training_and_made_small(tool, ta
     facts = run.facts()
     facts.result = Result(scores=scores, weights_sha256="abc", work=Work(), peak_mb=1.0, method="VmHWM")
     facts.close()
-    result = runs.result(table, job("table14"), "150", "TRGL", 0)
+    result = runs.result(table, job(name), "150", "TRGL", 0)
     assert (result["last"], result["best"], result["chosen"], result["validation"]) == (0.5, 0.7, 0.7, 0.4)
-    assert (result["recipe"], result["device"], result["seconds"]) == ("table14", "cpu", 2.0)
+    assert (result["recipe"], result["device"], result["seconds"]) == (name, "cpu", 2.0)
+    assert "last_tenth" not in result
     assert not run.modules.exists()
     assert run.config_file.exists()
     with pytest.raises(tool("common.processes").CommandError, match="another configuration"):
-        runs.result(table, job("table14", flags=("--set", "model.width=8")), "150", "TRGL", 0)
+        runs.result(table, job(name, changes=("model.width=8",)), "150", "TRGL", 0)
+
+
+def test_the_mean_of_the_last_tenth_is_that_of_its_looks(tool):
+    def look(module, epoch, num_correct):
+        zeros = dict.fromkeys(("loss_sum", "transport_sum", "transport_gradient", "other_gradient", "lr"), 0.0)
+        return Metric(
+            kind="validation",
+            module=module,
+            epoch=epoch,
+            position=0,
+            num_images=10,
+            num_correct=num_correct,
+            **zeros,
+        )
+
+    looks = [
+        look(1, 26, 1),
+        look(2, 26, 9),
+        *(look(k, e, n) for e, pair in ((27, (4, 6)), (29, (5, 8))) for k, n in zip((1, 2), pair, strict=True)),
+    ]
+    found = tool("reproduce.runs")._last_tenth(looks, 30)
+    assert found == {
+        "last_tenth": pytest.approx(0.7),
+        "last_tenth_per_depth": [pytest.approx(0.45), pytest.approx(0.7)],
+    }
+    assert tool("reproduce.runs")._last_tenth([], 30) == {}
 
 
 def test_the_samples_table_gives_mean_and_interval_of_both_test_sets(tool):
@@ -292,7 +323,7 @@ def test_the_figure_has_a_panel_for_each_table_that_has_both_rows(tool, tmp_path
 
 WRONG = {
     "a line that there is not": (["table14", "--cases", "151"], "choose of 60000"),
-    "a row that there is not": (["table14", "--rows", "E2E"], "choose of VanGL, TRGL, end-to-end"),
+    "a row that there is not": (["table14", "--rows", "E2E"], "choose of VanGL, TRGL, VanGL-own-statistics"),
     "seeds that there are not": (["table13", "--first-seed", "28"], "the seeds of a table are 0 to 29"),
     "no data": (["table13"], "needs the image set cifar10"),
     "lines of the sample": (["sample", "--cases", "150"], "--cases is for tables of the paper"),
@@ -336,8 +367,9 @@ def test_reproduce_a_table_quick_in_two_calls_and_draw_it(run_tool, tmp_path):
         return json.loads(done.stdout)
 
     first = reproduce("table14", "--rows", "VanGL")
-    both = reproduce("table14", "--rows", "TRGL", "TRGL-shared", "--first-seed", "1")
-    assert [item["row"] for item in both["rows"]] == ["VanGL", "TRGL", "TRGL-shared"]
+    both = reproduce("table14", "--rows", "TRGL", "end-to-end", "--first-seed", "1")
+    assert [item["row"] for item in both["rows"]] == ["VanGL", "TRGL", "end-to-end"]
+    assert all(0 < run["last_tenth"] < 1 for run in both["runs"])
     assert both["rows"][0] == first["rows"][0]
     assert [run["seed"] for run in both["runs"]] == [0, 1, 1]
     assert len(both["runs"][0]["test_per_depth"]) == 3
