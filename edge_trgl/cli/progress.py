@@ -21,6 +21,7 @@ PHASES = {
     "cut": "cutting the model into blocks",
     "plan": "planning",
     "convert": "copying weights",
+    "scan": "training a little, to choose tau",
     "train": "training",
     "evaluate": "evaluating every depth",
     "match": "comparing the pretrained file with the network",

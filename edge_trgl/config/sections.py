@@ -58,7 +58,7 @@ class RunConfig:
 
     def conflicts(self) -> list[str]:
         """A sentence for each combination of values that has no meaning."""
-        within = (self.data, self.model, self.train, self.loss, self.budget, self.board)
+        within = (self.data, self.model, self.train, self.transport, self.loss, self.budget, self.board)
         return [
             *(conflict for section in within for conflict in section.conflicts()),
             *self._chunk_conflicts(),
@@ -66,6 +66,7 @@ class RunConfig:
             *self._shared_head_conflicts(),
             *self._views_conflicts(),
             *self._growing_conflicts(),
+            *self._scan_conflicts(),
         ]
 
     def _chunk_conflicts(self) -> list[str]:
@@ -120,6 +121,15 @@ class RunConfig:
         if not self.train.grow or self.data.choose_on != "half-test":
             return []
         return ["train.grow looks at validation images in training, and data.choose_on is half-test"]
+
+    def _scan_conflicts(self) -> list[str]:
+        if not self.transport.scans:
+            return []
+        if self.train.regime == "end-to-end":
+            return ["transport.tau auto: end-to-end training has no transport term"]
+        if self.data.choose_on == "half-test":
+            return ["transport.tau auto chooses by validation images, and data.choose_on is half-test"]
+        return []
 
     def document(self) -> Document:
         """The configuration as nested plain values; None is left out, for TOML has no word for it."""

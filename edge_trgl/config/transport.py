@@ -14,11 +14,12 @@ class TransportConfig:
     """How much each module's loss weighs its transport cost: by τ, or by the multipliers of appendix D."""
 
     enabled: bool = setting(True, "add the transport term to the loss", more="without it, training is VanGL")
-    tau: float = setting(
+    tau: Literal["auto"] | float = setting(
         0.5,
         "penalty 1/(2 tau) on how far modules move inputs",
         more="the transport term: a small tau holds modules back strongly; tau of the first half of the modules, "
-        "in units of transport.reduction; transport.late_factor times as large in the second half",
+        "in units of transport.reduction; transport.late_factor times as large in the second half; auto: chosen "
+        "by validation images in short trainings before the long one",
         bounds=POSITIVE,
     )
     late_factor: float = setting(
@@ -40,3 +41,14 @@ class TransportConfig:
         1.0, "how much a multiplier grows: growth times the cross-entropy", bounds=NOT_NEGATIVE
     )
     every: int = setting(50, "steps from one update of a multiplier to the next", bounds=AT_LEAST_ONE)
+
+    @property
+    def scans(self) -> bool:
+        """Whether tau is to be chosen by short trainings."""
+        return self.enabled and self.tau == "auto"
+
+    def conflicts(self) -> list[str]:
+        """A sentence for each combination of values that has no meaning."""
+        if not self.scans or not self.multipliers:
+            return []
+        return ["transport.tau auto has no effect with transport.multipliers, which weigh the transport instead"]

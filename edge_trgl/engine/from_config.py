@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 AUTOENCODER_GAIN = 1.0
 """Of the orthogonal first weights of an autoencoder, as in the authors' scripts; classifiers begin with less."""
 
+COUNTED_TAU = 0.5
+"""What stands for a tau that is not chosen yet, in counting: what a step costs does not depend on it."""
+
 
 def make_chain(config: RunConfig, info: DatasetInfo, net: Net | None = None, *, paged: bool = False) -> Chain:
     """Build the configured chain, its blocks grouped by depth. Call it on the meta device.
@@ -142,8 +145,9 @@ def step_config(config: RunConfig, *, recompute: str = "none", micro_batch: int 
         every=section.every,
         by_depth=section.lambda_start == "by-depth",
     )
+    tau = COUNTED_TAU if section.tau == "auto" else section.tau
     transport = Transport(
-        tau=section.tau if enabled and not section.multipliers else None,
+        tau=tau if enabled and not section.multipliers else None,
         reduction=section.reduction,
         late_factor=section.late_factor,
         power=section.p,

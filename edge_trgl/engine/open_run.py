@@ -18,6 +18,7 @@ from edge_trgl.engine.normalisation import normalised
 from edge_trgl.engine.visits import Visit
 from edge_trgl.learning.local_module import LocalModule
 from edge_trgl.learning.step_kinds import trains
+from edge_trgl.run import tau_scan
 from edge_trgl.run.depth_gain import trained_depth
 from edge_trgl.run.facts import RunFacts
 from edge_trgl.run.folder import Run
@@ -142,10 +143,10 @@ def open_run(run: Run, device: str | None = None) -> OpenRun:
         device: where to compute, if not where the run trains. Export computes on the CPU, for instance, because a
             CUDA context takes hundreds of MiB.
     """
-    config, info = run.config(), open_dataset(run.data)
+    info, facts = open_dataset(run.data), run.facts()
+    config = tau_scan.with_choice(run.config(), facts)
     device = device or config.train.device
     process_setup.set_up(config.train.threads)
-    facts = run.facts()
     info = normalised(info, facts)
     plan, layout = facts.planned.plan, facts.planned.layout
     # On the meta device, blocks that a user's factory builds eagerly take no memory.

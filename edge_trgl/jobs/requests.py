@@ -134,6 +134,14 @@ class TrainRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScanRequest:
+    """The request of `scan`: the number of a value of tau to try."""
+
+    limits: Limits
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateResult:
     """The result of `evaluate`: the scores, and the SHA-256 (hex) of the weights that were scored."""
 
@@ -218,6 +226,7 @@ MATCH = Job[MatchRequest, None]("match", MatchRequest, torch="light")
 PLAN = Job[PlanRequest, PlanStep]("plan", PlanRequest, PlanStep)
 PROBE = Job[ProbeRequest, None]("probe", ProbeRequest, torch="light")
 CONVERT = Job[Nothing, None]("convert", Nothing, torch="light")
+SCAN = Job[ScanRequest, Result]("scan", ScanRequest, Result, torch="light")
 TRAIN = Job[TrainRequest, Result]("train", TrainRequest, Result, torch="light")
 EVALUATE = Job[Nothing, EvaluateResult]("evaluate", Nothing, EvaluateResult, torch="light")
 EXPORT = Job[ExportRequest, WrittenModels]("export", ExportRequest, WrittenModels, torch="light")
@@ -239,6 +248,7 @@ JOBS: Mapping[str, Job[Any, Any]] = {
         PLAN,
         PROBE,
         CONVERT,
+        SCAN,
         TRAIN,
         EVALUATE,
         EXPORT,

@@ -150,6 +150,10 @@ class Dialogue(Generic[S]):
         self.facts.add_event(kind, text)
         self.tell(text)
 
+    def note(self, text: str) -> None:
+        """Tell the user what is going on."""
+        self._messages.append({"kind": "note", "text": text})
+
     def tell(self, text: str) -> None:
         """Warn the user, without an event."""
         self._messages.append({"kind": "warning", "text": text})
@@ -224,7 +228,7 @@ class Dialogue(Generic[S]):
             self.warn("data", f"{prepared.damage}; the data were prepared again")
         if prepared.reused:
             samples = samples_word(prepared.summary.shape)
-            self._messages.append({"kind": "note", "text": f"using the {samples} that were prepared before"})
+            self.note(f"using the {samples} that were prepared before")
         self._show_data(prepared.summary)
         if prepared.decoded:
             self._keep_fingerprint(prepared.fingerprint)

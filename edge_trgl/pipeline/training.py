@@ -7,10 +7,22 @@ import math
 import zlib
 from dataclasses import dataclass, replace
 
-from edge_trgl.jobs.requests import CONVERT, PLAN, REPORT, TRAIN, Nothing, PlanRequest, ReportRequest, TrainRequest
+from edge_trgl.jobs.requests import (
+    CONVERT,
+    PLAN,
+    REPORT,
+    SCAN,
+    TRAIN,
+    Nothing,
+    PlanRequest,
+    ReportRequest,
+    ScanRequest,
+    TrainRequest,
+)
 from edge_trgl.pipeline import limits
 from edge_trgl.pipeline.dialogue import Done, Next
 from edge_trgl.pipeline.planning import Planning, PlanningState
+from edge_trgl.run import tau_scan
 from edge_trgl.run.facts import Result
 from edge_trgl.run.summary import summarise
 from edge_trgl.runtime.errors import RESUME, DiskFullError, EdgeTrglError, OverBudgetError, command
@@ -54,6 +66,17 @@ class Train(Planning[TrainingState]):
         limits.make_room(self.run, self.facts.planned.plan.disk_mb)
         return self._train()
 
+    def scanned(self, result: Result) -> Next:
+        """Keep the score of a value of tau; go on with the next one, or with the best."""
+        candidate = tau_scan.next_candidate(self.config, self.facts)
+        assert candidate is not None
+        self.facts.tau_scores = (*self.facts.tau_scores, tau_scan.score(candidate, result.scores))
+        tau_scan.discard(self.run)
+        self.state = replace(self.state, stuck=0)
+        if tau_scan.next_candidate(self.config, self.facts) is None:
+            self.warn("tau", tau_scan.choice_text(self.config, self.facts))
+        return self._train()
+
     def trained(self, _: Result) -> Next:
         """Go on after training has ended well."""
         self._note_cgroup()
@@ -64,6 +87,7 @@ class Train(Planning[TrainingState]):
         self._note_cgroup()
         if not isinstance(error, (OverBudgetError, DiskFullError)):
             raise error
+        tau_scan.discard(self.run)  # a short training that was planned otherwise
         stuck = self.state.stuck + 1 if self.facts.position() == self.state.position else 1
         self.state = replace(self.state, stuck=stuck, refusal=error.message)
         try:
@@ -96,6 +120,9 @@ class Train(Planning[TrainingState]):
             files.write_durable(self.run.summary_file, [json.dumps(summary, indent=2).encode() + b"\n"])
             return self.do(REPORT, ReportRequest(), then=self.reported)
         self.state = replace(self.state, position=facts.position())
+        candidate = tau_scan.next_candidate(self.config, facts)
+        if candidate is not None:
+            return self._scan(candidate)
         facts.starts += 1
         if facts.starts > 1:
             facts.add_event("resume", f"start number {facts.starts}, from position {facts.position()}")
@@ -107,6 +134,12 @@ class Train(Planning[TrainingState]):
             cgroup=self._cgroup_name() if self.config.budget.cgroup else "",
             cgroup_mb=facts.limits.memory_mb,
         )
+
+    def _scan(self, candidate: tau_scan.Candidate) -> Next:
+        tau_scan.begin(self.run, self.config, self.facts, candidate)
+        self.note(f"trying {candidate.name}, {candidate.number + 1} of {len(tau_scan.CANDIDATES)}")
+        request = ScanRequest(limits=self.facts.limits, number=candidate.number)
+        return self.do(SCAN, request, then=self.scanned, failed=self.failed)
 
     def _with_less(self, refusal: OverBudgetError | DiskFullError) -> Next:
         is_disk = isinstance(refusal, DiskFullError)

@@ -174,6 +174,14 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TauScore:
+    """What a value of tau gave in a short training: accuracy on validation samples, a fraction; None: no term."""
+
+    tau: float | None
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainedFile:
     """The file or run that first weights were read from, and the SHA-256 (hex) of the files read."""
 
@@ -303,6 +311,7 @@ class RunFacts(RunState):
         pretrained_fit: how that file fits the network; None before it was opened, and without one.
         library_normalisation: what the library of the model normalises with; None if that is not known.
         normalisation: what pixels are normalised with; None for the statistics of the training images.
+        tau_scores: of the values of tau that were tried, in the order of `tau_scan`.
         whole_torch: whether a job failed with a torch of which parts were left out.
         starts: number of times training was started.
         progress: what the last commit stores besides the position and the files.
@@ -322,6 +331,7 @@ class RunFacts(RunState):
     pretrained_fit = Fact[PretrainedFit | None](PretrainedFit | None, None)
     library_normalisation = Fact[Normalisation | None](Normalisation | None, None)
     normalisation = Fact[Normalisation | None](Normalisation | None, None)
+    tau_scores = Fact[tuple[TauScore, ...]](tuple[TauScore, ...], ())
     whole_torch = Fact[bool](bool, default=False)
     starts = Fact[int](int, 0)
     progress = Fact[Progress](Progress, Progress())

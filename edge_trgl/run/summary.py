@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_trgl.config.sections import RunConfig
+from edge_trgl.run import tau_scan
 from edge_trgl.run.data_summary import augmentation_of
 from edge_trgl.run.depth_gain import depth_text, trained_depth
 from edge_trgl.run.facts import RunFacts
@@ -37,6 +38,7 @@ def summarise(config: RunConfig, facts: RunFacts, parent_mb: float) -> dict[str,
             "gain": None if rebuilt else gain,
         },
         **rebuilt,
+        **_chosen_tau(config, facts),
         "memory": {
             "budget_mb": round(facts.limits.memory_mb, 1),
             "peak_mb": round(max(together_mb, *peaks), 1),
@@ -53,6 +55,13 @@ def summarise(config: RunConfig, facts: RunFacts, parent_mb: float) -> dict[str,
         "lossy": list(plan.lossy),
         "weights_sha256": result.weights_sha256,
     }
+
+
+def _chosen_tau(config: RunConfig, facts: RunFacts) -> dict[str, Any]:
+    """The section `tau`: the chosen value, null for no transport term, and what each of those tried gave."""
+    if not config.transport.scans:
+        return {}
+    return {"tau": {"chosen": tau_scan.best(facts.tau_scores).tau, "tried": to_json(facts.tau_scores)}}
 
 
 def data_document(config: RunConfig, facts: RunFacts) -> Document | None:
