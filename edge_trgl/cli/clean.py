@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edge_trgl.cli.progress import size
 from edge_trgl.cli.verb import Verb, option
 from edge_trgl.pipeline import cleaning
 from edge_trgl.pipeline.cleaning import Cleaned, Removed
@@ -43,15 +44,9 @@ def cleaned_text(cleaned: Cleaned, *, dry_run: bool) -> str:
     ]
     if not lines:
         return "nothing to remove"
-    return "\n".join([*lines, f"{'would free' if dry_run else 'freed'} {_size(cleaned.freed_mb)}"])
+    return "\n".join([*lines, f"{'would free' if dry_run else 'freed'} {size(cleaned.freed_mb)}"])
 
 
 def _freed(removed: Removed) -> str:
     # Removing a second name of files frees nothing, and takes nothing from the run that has the other.
-    return _size(removed.freed_mb) if removed.freed_mb else "nothing, as runs use the same files"
-
-
-def _size(mb: float) -> str:
-    if mb < 1:
-        return f"{mb * 1024:.0f} KiB"
-    return f"{mb:.0f} MiB" if mb < 1024 else f"{mb / 1024:.1f} GiB"
+    return size(removed.freed_mb) if removed.freed_mb else "nothing, as runs use the same files"

@@ -11,7 +11,7 @@ import click
 from edge_trgl.api import check_plan
 from edge_trgl.cli.configured import ConfiguredVerb, configured, read_configuration
 from edge_trgl.cli.orders import Order, Plan
-from edge_trgl.cli.progress import duration
+from edge_trgl.cli.progress import duration, size
 from edge_trgl.cli.verb import option
 from edge_trgl.pipeline.planning import PlannedRun
 from edge_trgl.run.facts import ModuleNeeds
@@ -57,6 +57,7 @@ def plan_text(run: PlannedRun) -> str:
     lines += [
         _layout(plan, len(table)) + _missed(planned.missed),
         *_traffic(planned.traffic),
+        *([run.scan] if run.scan else []),
         *_alternatives(planned.alternatives, in_memory=plan.layout.placement == "memory"),
     ]
     basis = "measured by steps in a separate process" if plan.probed else "estimated; no step was measured"
@@ -118,8 +119,8 @@ def _missed(peaks_mb: Mapping[str, float]) -> str:
 
 def _traffic(traffic: Traffic) -> list[str]:
     epochs, read_mb, written_mb = traffic.epochs, traffic.read_mb, traffic.written_mb
-    each = f"an epoch reads {_size(read_mb / epochs)} and writes {_size(written_mb / epochs)}"
-    whole = f"all {epochs} read {_size(read_mb)} and write {_size(written_mb)}"
+    each = f"an epoch reads {size(read_mb / epochs)} and writes {size(written_mb / epochs)}"
+    whole = f"all {epochs} read {size(read_mb)} and write {size(written_mb)}"
     if traffic.seconds is not None:
         each += f" in {duration(traffic.seconds / epochs)}"
         whole += f" in {duration(traffic.seconds)}"
@@ -147,14 +148,10 @@ def _alternatives(others: Sequence[Alternative], *, in_memory: bool) -> list[str
 
 
 def _writes(one: Alternative) -> str:
-    return f"writes {_size(one.traffic.written_mb)} in all"
+    return f"writes {size(one.traffic.written_mb)} in all"
 
 
 def _time(one: Alternative, here: Alternative) -> str:
     """How long it takes, if that is known."""
     seconds, ours = one.traffic.seconds, here.traffic.seconds
     return "" if seconds is None or ours is None else f", takes {seconds / ours:.1f} times as long"
-
-
-def _size(mb: float) -> str:
-    return f"{mb / 1024:.1f} GiB" if mb >= 1024 else f"{mb:.0f} MiB"

@@ -139,3 +139,10 @@ def duration(seconds: float) -> str:
         return f"{rest}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s"
+
+
+def size(mb: float) -> str:
+    """Format MiB: 340 KiB, 12 MiB, 3.1 GiB."""
+    if 0 < mb < 1:
+        return f"{max(1, round(mb * 1024))} KiB"
+    return f"{mb:.0f} MiB" if mb < 1024 else f"{mb / 1024:.1f} GiB"

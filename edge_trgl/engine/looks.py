@@ -143,7 +143,8 @@ class _Looker:
             accuracies, epochs=look.epoch + 1, samples=samples, chosen_on=config.data.choose_on
         )
         messages.send("note", text=text)
-        self.opened.facts.add_event("depth", text)
+        if not config.train.look_every:  # else they are many, and the report draws them
+            self.opened.facts.add_event("depth", text)
 
 
 def _metric(module: int, epoch: int, totals: Totals) -> Metric:

@@ -22,6 +22,7 @@ from edge_trgl.jobs.requests import (
 )
 from edge_trgl.pipeline import limits
 from edge_trgl.pipeline.dialogue import Dialogue, Done, Next
+from edge_trgl.run import tau_scan
 from edge_trgl.run.facts import Normalisation, Planned, PretrainedFit
 from edge_trgl.run.summary import data_document
 from edge_trgl.runtime.errors import EdgeTrglError, OverBudgetError
@@ -46,6 +47,7 @@ class PlannedRun:
         phases: time and memory that each job took so far.
         parent_mb, engine_mb: of the MiB before any module, what the parent process takes, and this package in the
             training process. The rest is Python's and torch's.
+        scan: what choosing tau takes beside that, in a sentence; empty where it is given.
     """
 
     limits: Limits
@@ -57,6 +59,7 @@ class PlannedRun:
     engine_mb: float
     weights: PretrainedFit | None = None
     normalisation: Normalisation | None = None
+    scan: str = ""
 
     @property
     def libraries_mb(self) -> float:
@@ -72,6 +75,7 @@ class PlannedRun:
             "data": self.data,
             "pretrained": to_json(self.weights),
             "normalisation": to_json(self.normalisation),
+            "scan": self.scan,
             **to_json(self.planned),
             "plan": plan,
             "phases": to_json(self.phases),
@@ -242,5 +246,6 @@ class Plan(Planning[PlanningState]):
             phases=tuple(facts.phases()),
             parent_mb=facts.counted.demand.others_mb,
             engine_mb=facts.counted.engine_mb,
+            scan=tau_scan.cost_text(self.config, facts),
         )
         return Done(result=document_of(planned))

@@ -117,10 +117,14 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What was found in the data, and what training does to them."""
+    """What was found in the data, and what training does to them.
+
+    `normalised`: with what else than the statistics of the training images, in a sentence; empty for those.
+    """
 
     summary: DataSummary
     augmentation: Augmentation
+    normalised: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,8 +91,10 @@ def _other(folder: str) -> OtherRun:
     accuracy: tuple[DepthAccuracy, ...] = ()
     if run.state_file.is_file():
         facts = run.facts()
-        accuracy = _accuracies(facts)
+        accuracy, is_trained = _accuracies(facts), facts.is_trained
         facts.close()
+        if is_trained and not accuracy:
+            raise UsageError(f"{folder} was trained without labels: it has no accuracy", hint="Leave it out.")
     if not accuracy:
         raise UsageError(
             f"{folder} is not fully trained",
@@ -105,7 +107,12 @@ def _data(run: Run, facts: RunFacts) -> Data | None:
     summary = facts.data_summary
     if summary is None:
         return None
-    return Data(summary=summary, augmentation=augmentation_of(run.config().data, summary.shape))
+    normalisation = facts.normalisation
+    return Data(
+        summary=summary,
+        augmentation=augmentation_of(run.config().data, summary.shape),
+        normalised="" if normalisation is None else normalisation.text,
+    )
 
 
 def _modules(facts: RunFacts) -> tuple[ModuleMemory, ...]:

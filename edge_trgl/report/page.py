@@ -116,6 +116,7 @@ def _data_facts(data: Data | None) -> list[tuple[str, str]]:
         "Size": data_wording.sizes(summary),
         "Becomes": data_wording.becomes(summary),
         "Augmented": data_wording.augmented(data.augmentation),
+        "Normalised": data.normalised,
         "Left out, no images": data_wording.by_ending(summary.no_images),
         "Left out, cannot be read": f"{len(summary.unreadable):,}" if summary.unreadable else None,
         "Notices": "; ".join(summary.notices),

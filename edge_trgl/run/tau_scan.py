@@ -107,9 +107,21 @@ def choice_text(config: RunConfig, facts: RunFacts) -> str:
     return f"chosen by short trainings, epochs {epochs}: {name_of(chosen.tau)} ({given}, on {samples})"
 
 
+def cost_text(config: RunConfig, facts: RunFacts) -> str:
+    """Say how much longer a planned run takes because it chooses tau; nothing where it does not."""
+    if not config.transport.scans:
+        return ""
+    num_modules = len(facts.planned.layout.starts)
+    short, all_of_it = (
+        sum(parse_epochs(one.train.epochs, num_modules)) for one in (_shortened(config, num_modules), config)
+    )
+    more = len(CANDIDATES) * short / all_of_it
+    return f"before that, {len(CANDIDATES)} short trainings choose tau, which take {more:.0%} as long"
+
+
 def _with(config: RunConfig, tau: float | None) -> RunConfig:
-    chosen = {"enabled": False, "tau": 0.5} if tau is None else {"tau": tau}
-    return replace(config, transport=replace(config.transport, **chosen))
+    transport = replace(config.transport, enabled=tau is not None, tau=0.5 if tau is None else tau)
+    return replace(config, transport=transport)
 
 
 def _shortened(config: RunConfig, num_modules: int) -> RunConfig:

@@ -9,6 +9,7 @@ from tools.results.markdown import NONE, percent, table
 from tools.results.source import document, origin
 
 SAMPLE_TESTS = {"sample": "the sample's 1,000", "full": "all 10,000 of Fashion-MNIST"}
+OWN_HEADS, UNFLIPPED = "table14-own-heads", "table14-own-heads-data.flip=false"
 SCALED_DOWN = {
     "table13-model.width=16": "reproduce table13 --set model.width=16 --seeds 2",
     "table10-data.limit=1000-model.width=8": "reproduce table10 --set data.limit=1000 model.width=8 --seeds 1",
@@ -37,9 +38,9 @@ row is from a version before its first weights were drawn block by block."""
 Test accuracy in %, mean ± 95 % interval. “Over VanGL” compares runs on the same images and from the same first
 weights, seed by seed. TRGL has the recipe's τ of 0.002, if the row names no other.
 
-{_paper("table14-own-heads", "train size")}
+{_paper(OWN_HEADS, "train size")}
 
-{origin("table14-own-heads", "tools.reproduce table14-own-heads --cases 150 300 --rows VanGL TRGL end-to-end --seeds 5")}
+{origin(OWN_HEADS, f"tools.reproduce {OWN_HEADS} --cases 150 300 --rows VanGL TRGL end-to-end --seeds 5")}
 
 (`--cases 600 --seeds 3` for 600 images; other τ with `--rows TRGL@0.001` and so on.)
 
@@ -68,9 +69,9 @@ where there is nothing to keep. Why the paper's VanGL is worse was not found. Wh
 
 ### Table 14 without mirrored digits
 
-{_paper("table14-own-heads-data.flip=false", "train size")}
+{_paper(UNFLIPPED, "train size")}
 
-{origin("table14-own-heads-data.flip=false", "tools.reproduce table14-own-heads --cases 150 --set data.flip=false")}
+{origin(UNFLIPPED, f"tools.reproduce {OWN_HEADS} --cases 150 --set data.flip=false")}
 
 ### Figure 2: accuracy after each module
 

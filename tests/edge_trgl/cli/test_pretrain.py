@@ -50,6 +50,10 @@ def test_from_blocks_to_a_classifier(tmp_path):
     trained = command(tmp_path, *words, *more)
     assert trained.returncode == 0, trained.stderr
     assert "pixels are normalised as in runs/0001/blocks.safetensors" in trained.stderr
+    assert "pixels are normalised as in runs/0001" in (tmp_path / "runs/0002/report.html").read_text()
+    refused = command(tmp_path, "report", "runs/0002", "--against", "runs/0001")
+    assert refused.returncode == 2
+    assert "runs/0001 was trained without labels: it has no accuracy" in refused.stderr
     blocks = safetensors.torch.load_file(tmp_path / "runs/0001/blocks.safetensors")
     facts = Run(tmp_path / "runs/0002").facts()
     frozen = safetensors.torch.load_file(tmp_path / "runs/0002/modules" / facts.modules()[0].name)

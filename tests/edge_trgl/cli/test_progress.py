@@ -7,7 +7,7 @@ import io
 import pytest
 
 from edge_trgl.cli import progress
-from edge_trgl.cli.progress import PHASES, PLAIN_SECONDS, Terminal, duration, progress_line, reading_line
+from edge_trgl.cli.progress import PHASES, PLAIN_SECONDS, Terminal, duration, progress_line, reading_line, size
 from edge_trgl.jobs.requests import JOBS
 
 PROGRESS = {
@@ -154,3 +154,18 @@ def test_standard_error_is_the_default(capsys):
 
 def test_every_job_has_words():
     assert set(PHASES) == JOBS.keys() - {"machine", "survey"}  # these belong to no run
+
+
+@pytest.mark.parametrize(
+    ("mb", "text"),
+    [
+        (0.0, "0 MiB"),
+        (0.0001, "1 KiB"),
+        (0.3, "307 KiB"),
+        (1.0, "1 MiB"),
+        (1023.0, "1023 MiB"),
+        (1536.0, "1.5 GiB"),
+    ],
+)
+def test_no_size_reads_as_nothing(mb, text):
+    assert size(mb) == text

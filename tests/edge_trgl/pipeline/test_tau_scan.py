@@ -89,6 +89,15 @@ def test_epochs_are_shortened_module_by_module_and_never_below_one_a_lap():
     assert shortened("multi-lap", "10", 3, laps=5) == "5"
 
 
+def test_the_plan_says_what_choosing_takes(plan_run):
+    run = plan_run("run", **{**flat(SCANNED), "train__epochs": "20"})
+    facts = run.facts()
+    text = tau_scan.cost_text(run.config(), facts)
+    assert text == "before that, 4 short trainings choose tau, which take 60% as long"
+    assert tau_scan.cost_text(resolve(TINY), facts) == ""
+    facts.close()
+
+
 def test_of_equal_values_the_usual_one_is_chosen():
     scores = [TauScore(tau=tau, accuracy=0.5) for tau in tau_scan.CANDIDATES]
     assert tau_scan.best(scores).tau == 0.5
