@@ -118,9 +118,14 @@ class RunConfig:
         return [f"train.views {train.views} asks for augmented copies of what is cached; {reason}"]
 
     def _growing_conflicts(self) -> list[str]:
-        if not self.train.grow or self.data.choose_on != "half-test":
+        if not self.train.grow:
             return []
-        return ["train.grow looks at validation images in training, and data.choose_on is half-test"]
+        conflicts = []
+        if self.data.choose_on == "half-test":
+            conflicts.append("train.grow looks at validation images in training, and data.choose_on is half-test")
+        if self.model.shared_head:
+            conflicts.append("train.grow drops modules, and model.shared_head goes through all of them")
+        return conflicts
 
     def _scan_conflicts(self) -> list[str]:
         if not self.transport.scans:

@@ -66,9 +66,10 @@ class TrainConfig:
     grow: bool = setting(
         False,
         "train no deeper than validation images reward",
-        more="sequential training stops when train.grow_patience modules gained nothing",
+        more="sequential training stops when train.grow_patience modules gained nothing; parallel training drops "
+        "all modules behind them after 2, 4, 8 ... epochs, or every train.look_every",
     )
-    grow_patience: int = setting(2, "modules without a gain after which growing stops", bounds=AT_LEAST_ONE)
+    grow_patience: int = setting(2, "modules without a gain that --grow still trains", bounds=AT_LEAST_ONE)
     look_every: int | None = setting(
         None,
         "epochs from one look at validation images to the next",
@@ -107,11 +108,11 @@ class TrainConfig:
     def _conflicts_of_growing(self) -> list[str]:
         if not self.grow:
             return []
-        if self.regime not in ("sequential", "multi-lap"):
-            return [f"train.grow needs train.regime sequential: {self.regime} training trains all modules at once"]
+        if self.regime == "end-to-end":
+            return ["train.grow needs a regime that trains module by module, not end-to-end"]
         if self.laps > 1:
             return [f"train.grow needs one lap: with train.laps {self.laps} every module is trained in the first"]
-        if self.recalibrate:
+        if self.recalibrate and self.regime != "parallel":
             return ["train.grow stops before the passes over all modules that train.recalibrate asks for"]
         return []
 

@@ -106,6 +106,10 @@ class Ledger:
         """What validation images have given so far: of all commits, and what the next one will store."""
         return [*self.facts.metrics(VALIDATION), *self._scores]
 
+    def expect(self, steps: int) -> None:
+        """Show progress towards so many more training steps, as modules were dropped."""
+        self._progress_messages.total_steps = self._work.work().steps + steps
+
     def add_scores(self, scores: Sequence[Metric]) -> None:
         """Keep what validation images gave, for the next commit to store."""
         self._scores += scores

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from edge_trgl.engine.commits import Ledger
 from edge_trgl.engine.evaluation import Scorer
 from edge_trgl.engine.open_run import OpenRun
+from edge_trgl.engine.passes import up_to
 from edge_trgl.engine.schedule import Schedule
 from edge_trgl.engine.trainer import AfterVisit, EngineContext, walk
-from edge_trgl.engine.visits import JobSize
+from edge_trgl.engine.visits import JobSize, Visit
+from edge_trgl.learning.step_kinds import trains
 from edge_trgl.learning.totals import Totals
 from edge_trgl.run import depth_gain
 from edge_trgl.run.depth_gain import DepthScore
@@ -31,21 +33,23 @@ def walk_and_look(
     ledger: Ledger,
     after: AfterVisit,
 ) -> None:
-    """Walk the schedule from the last commit to its end; with `--grow`, to where depth no longer pays.
+    """Walk the schedule from the last commit to its end; with `--grow`, as deep as depth pays.
 
     What a look found is stored with the next commit, so that a resumed run decides the same.
     """
     looker, position = _Looker(opened=opened, context=context, ledger=ledger), ledger.start
     for look in _looks(opened, training, job):
         if position < look.position:
-            walk(islice(training.visits(job), look.position), context, after, start=position)
+            looker.expect(training.visits(job), position)
+            walk(islice(looker.left_of(training.visits(job)), look.position), context, after, start=position)
             position = look.position
         # Of a look that a resumed run is beyond, the last commit knows all that matters.
         if position == look.position:
             looker.take(look)
-        if opened.config.train.grow and looker.stops():
+        if looker.stops():
             return
-    walk(training.visits(job), context, after, start=position)
+    looker.expect(training.visits(job), position)
+    walk(looker.left_of(training.visits(job)), context, after, start=position)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +71,23 @@ def _looks(opened: OpenRun, training: Schedule, job: JobSize) -> Iterator[Look]:
     """Yield the looks of a run in order; the last module is scored after training in any case."""
     train, last, chain = opened.config.train, len(opened) - 1, opened.factory.chain
     with_head = [module for module in range(last + 1) if chain.has_head(module)]
-    if train.grow:
+    if train.grow and train.regime != "parallel":
         for module, position in training.ends(job).items():
             if module != last:
                 epoch = training.epochs_of(module) - 1
                 yield Look(position=position, epoch=epoch, modules=range(module, module + 1))
-    elif train.look_every:
+    elif train.look_every or train.grow:
         for epoch, position in training.ends_of_epochs(job).items():
-            if (epoch + 1) % train.look_every == 0:
+            if _is_time(epoch + 1, train.look_every):
                 yield Look(position=position, epoch=epoch, modules=range(with_head[0], last + 1))
     elif train.regime == "parallel" and not train.freeze and last and training.epochs[0] > EARLY_EPOCHS:
         position = training.ends_of_epochs(job)[EARLY_EPOCHS - 1]
         yield Look(position=position, epoch=EARLY_EPOCHS - 1, modules=range(last + 1))
+
+
+def _is_time(epochs: int, every: int | None) -> bool:
+    """Whether there is a look after so many epochs; without a number, after 2, 4, 8 and so on."""
+    return epochs % every == 0 if every else epochs >= EARLY_EPOCHS and epochs & (epochs - 1) == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +98,30 @@ class _Looker:
     context: EngineContext
     ledger: Ledger
 
+    @property
+    def depth(self) -> int:
+        """Number of modules that are still trained."""
+        config = self.opened.config
+        scores = self.ledger.scores() if config.train.grow else []
+        return depth_gain.grown_depth(config, scores, num_modules=len(self.opened))
+
+    def left_of(self, visits: Iterator[Visit]) -> Iterator[Visit | None]:
+        """Return the visits of the modules that are still trained, None in place of the others.
+
+        Sequential training stops instead.
+        """
+        return up_to(self.depth, visits) if self.opened.config.train.regime == "parallel" else visits
+
+    def expect(self, visits: Iterator[Visit], start: int) -> None:
+        """Have progress shown towards what is left of `visits` from `start` on, if modules were dropped."""
+        if self.depth < len(self.opened):
+            left = islice(self.left_of(visits), start, None)
+            trained = (visit.span for visit in left if visit is not None and trains(visit.kind))
+            self.ledger.expect(sum(span.stop - span.start for span in trained))
+
     def take(self, look: Look) -> None:
-        """Score these depths, unless that is done."""
+        """Score these depths, as far as they are still trained, unless that is done."""
+        look = replace(look, modules=look.modules[: self.depth - look.modules.start])
         before = self.ledger.scores()
         if any((metric.module, metric.epoch) == (look.modules[-1], look.epoch) for metric in before):
             return
@@ -102,6 +133,9 @@ class _Looker:
 
     def stops(self) -> bool:
         """Whether training stops here; then no boundary is needed any more."""
+        train = self.opened.config.train
+        if not train.grow or train.regime == "parallel":
+            return False
         scores = depth_gain.measured(self.ledger.scores())
         if not depth_gain.no_longer_pays(scores, self.opened.config.train.grow_patience):
             return False
@@ -112,9 +146,7 @@ class _Looker:
             scores, num_modules=len(self.opened), samples=self.opened.facts.samples_word
         )
         messages.send("note", text=text)
-        facts = self.opened.facts
-        if all(event.text != text for event in facts.events()):  # else a start before this one has stopped here
-            facts.add_event("depth", text)
+        self._add_event(text)
         return True
 
     def _score(self, look: Look) -> list[Metric]:
@@ -133,18 +165,31 @@ class _Looker:
 
     def _tell(self, look: Look, known: Mapping[int, DepthScore], found: Mapping[int, DepthScore]) -> None:
         config, samples = self.opened.config, self.opened.facts.samples_word
-        if config.train.grow:
+        if config.train.grow and config.train.regime != "parallel":
             ((depth, score),) = found.items()
             gains = "" if depth_gain.last_gain({**known, **found}) == depth else ", no gain"
             messages.send("note", text=f"depth {depth}: {score.accuracy:.1%} on validation {samples}{gains}")
             return
-        accuracies = depth_gain.accuracies_of(found)
-        text = depth_gain.so_far_text(
-            accuracies, epochs=look.epoch + 1, samples=samples, chosen_on=config.data.choose_on
+        accuracies, depth, epochs = depth_gain.accuracies_of(found), max(found), look.epoch + 1
+        drops = self.depth < depth
+        text = (
+            depth_gain.dropped_text(
+                accuracies, depth=self.depth, num_modules=depth, epochs=epochs, samples=samples
+            )
+            if drops
+            else depth_gain.so_far_text(
+                accuracies, epochs=epochs, samples=samples, chosen_on=config.data.choose_on
+            )
         )
         messages.send("note", text=text)
-        if not config.train.look_every:  # else they are many, and the report draws them
-            self.opened.facts.add_event("depth", text)
+        if drops or not config.train.look_every:  # else they are many, and the report draws them
+            self._add_event(text)
+
+    def _add_event(self, text: str) -> None:
+        """Store an event, unless a start before this one was here."""
+        facts = self.opened.facts
+        if all(event.text != text for event in facts.events()):
+            facts.add_event("depth", text)
 
 
 def _metric(module: int, epoch: int, totals: Totals) -> Metric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from edge_trgl.engine.visits import IMAGES, Boundary, JobSize, Span, Visit
@@ -67,6 +67,13 @@ def round_trip(job: JobSize, span: Span) -> Iterator[Visit]:
         back = () if gradient is None else (gradient,)
         drops = tuple(name for boundary in reads for name in _named(boundary))
         yield Visit(kind, module, span, reads, back, drops)
+
+
+def up_to(depth: int, visits: Iterable[Visit]) -> Iterator[Visit | None]:
+    """Yield the visits of the first `depth` modules, whose last one writes for none; None in place of others."""
+    for visit in visits:
+        written = tuple(boundary for boundary in visit.writes if boundary.module < depth)
+        yield replace(visit, writes=written) if visit.module < depth else None
 
 
 def train_on(

@@ -18,6 +18,9 @@ PROGRESS_SECONDS = 0.5
 class ProgressMessages:
     """Sends a message of kind `progress` from time to time.
 
+    Attributes:
+        total_steps: steps of the whole run; those that the policy states, unless modules are dropped.
+
     Args:
         work: what training took so far.
         policy: the limits of the run and its length.
@@ -28,6 +31,7 @@ class ProgressMessages:
     def __init__(self, work: WorkCounter, policy: CommitPolicy, samples: str, *, classifies: bool) -> None:
         self._work = work
         self._policy = policy
+        self.total_steps = policy.total_steps
         self._samples = samples
         self._classifies = classifies
         self._sent_at = time.monotonic()
@@ -41,7 +45,7 @@ class ProgressMessages:
         if now - self._sent_at < PROGRESS_SECONDS:
             return
         self._sent_at = now
-        work, total_steps = self._work.work(), self._policy.total_steps
+        work, total_steps = self._work.work(), self.total_steps
         done = max(work.steps, 1)
         messages.send(
             "progress",

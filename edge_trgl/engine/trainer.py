@@ -55,10 +55,11 @@ class EngineContext:
     headroom: Headroom
 
 
-def walk(visits: Iterable[Visit], context: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
+def walk(visits: Iterable[Visit | None], context: EngineContext, after: AfterVisit, *, start: int = 0) -> None:
     """Carry out every visit from position `start` on: open the module, read, step, write, call `after`.
 
-    `after` commits when its policy says so; an exception from it ends the walk, and the last commit stays.
+    None is the place of a visit that is passed over. `after` commits when its policy says so; an exception from it
+    ends the walk, and the last commit stays.
     """
     for position, visit, window in _looking_ahead(visits, start):
         local = _open(visit, window, context)
@@ -73,7 +74,7 @@ def walk(visits: Iterable[Visit], context: EngineContext, after: AfterVisit, *, 
         for name in visit.drops:
             if name in context.activations:  # a gradient is dropped as soon as it is read
                 context.activations.drop(name)
-        after(position + 1, visit, local)
+        after(position, visit, local)
         del local  # else it stays in memory while the next module is made
 
 
@@ -161,16 +162,29 @@ def _writer(
     return emit
 
 
-def _looking_ahead(visits: Iterable[Visit], start: int) -> Iterator[tuple[int, Visit, deque[tuple[int, Visit]]]]:
-    """Yield each visit from `start` on: position, visit, and those that follow it, until the next is taken."""
-    numbered = enumerate(islice(visits, start, None), start)
+def _looking_ahead(
+    visits: Iterable[Visit | None], start: int
+) -> Iterator[tuple[int, Visit, deque[tuple[int, Visit]]]]:
+    """Yield each visit from `start` on, with the position after it, and those that follow it, until the next."""
     window: deque[tuple[int, Visit]] = deque()
-    for position, visit in numbered:
+    for position, visit in _numbered(visits, start):
         window.append((position, visit))
         if len(window) > LOOKAHEAD:
             yield *window.popleft(), window
     while window:
         yield *window.popleft(), window
+
+
+def _numbered(visits: Iterable[Visit | None], start: int) -> Iterator[tuple[int, Visit]]:
+    """Yield each visit from `start` on, with the position of the next one that is not passed over."""
+    waiting: Visit | None = None
+    position = start
+    for position, visit in enumerate(islice(visits, start, None), start):
+        if visit is not None and waiting is not None:
+            yield position, waiting
+        waiting = visit or waiting
+    if waiting is not None:
+        yield position + 1, waiting
 
 
 LOOKAHEAD = 256

@@ -62,11 +62,25 @@ def no_longer_pays(scores: Mapping[int, DepthScore], patience: int) -> bool:
 
 
 def trained_depth(config: RunConfig, facts: RunFacts) -> int:
-    """Return the number of modules that a planned run trains: all, unless `--grow` stopped before the last."""
-    scores = measured(facts.metrics(VALIDATION)) if config.train.grow else {}
-    if no_longer_pays(scores, config.train.grow_patience):
-        return max(scores)
-    return len(facts.planned.layout.starts)
+    """Return the number of modules that a planned run trains to its end: all, unless `--grow` leaves some out."""
+    metrics = facts.metrics(VALIDATION) if config.train.grow else []
+    return grown_depth(config, metrics, num_modules=len(facts.planned.layout.starts))
+
+
+def grown_depth(config: RunConfig, metrics: Iterable[Metric], *, num_modules: int) -> int:
+    """Return how deep `--grow` leaves a network, by metrics of kind `VALIDATION`: all modules without any.
+
+    Sequential training has a look at each module, and stops; parallel training looks at all that are left after
+    some epochs, and drops those that are too far behind the last gain.
+    """
+    patience = config.train.grow_patience
+    if config.train.regime != "parallel":
+        scores = measured(metrics)
+        return max(scores) if no_longer_pays(scores, patience) else num_modules
+    looks: dict[int, list[Metric]] = {}
+    for metric in metrics:
+        looks.setdefault(metric.epoch, []).append(metric)
+    return min([num_modules, *(last_gain(measured(look)) + patience for look in looks.values())])
 
 
 def depth_text(scores: Scores, *, num_modules: int, depth: int, samples: str) -> str:
@@ -92,7 +106,7 @@ def depth_text(scores: Scores, *, num_modules: int, depth: int, samples: str) ->
         behind.append(f"{_modules(chosen + 1, depth)} added nothing")
     if depth < num_modules:
         verb = "was" if depth + 1 == num_modules else "were"
-        behind.append(f"{_modules(depth + 1, num_modules)} {verb} not trained")
+        behind.append(f"{_modules(depth + 1, num_modules)} {verb} left out")
     text = f"depth {chosen} of {num_modules} was chosen: {accuracy}{_gain(accuracies, chosen)}"
     return "; ".join([text, " and ".join(behind)]) if behind else text
 
@@ -109,6 +123,18 @@ def so_far_text(accuracies: Mapping[int, float], *, epochs: int, samples: str, c
         return text
     verb = "adds" if chosen + 1 == last else "add"
     return f"{text}; {_modules(chosen + 1, last)} {verb} nothing so far (--modules or --grow leaves them out)"
+
+
+def dropped_text(
+    accuracies: Mapping[int, float], *, depth: int, num_modules: int, epochs: int, samples: str
+) -> str:
+    """Say which modules of `num_modules` are dropped after so many epochs, and what the first `depth` give."""
+    chosen, verb = best(accuracies), "is" if depth + 1 == num_modules else "are"
+    where = validation_samples("validation", samples)
+    return (
+        f"after {epochs} epochs depth {chosen} is the best: {accuracies[chosen]:.1%} on {where}; "
+        f"{_modules(depth + 1, num_modules)} {verb} dropped"
+    )
 
 
 def stopped_text(scores: Mapping[int, DepthScore], *, num_modules: int, samples: str) -> str:

@@ -69,12 +69,12 @@ def test_values_past_a_bound_are_named(section, name, value):
     ("source", "message"),
     [
         (
-            {"train": {"grow": True}},
-            "train.grow needs train.regime sequential: parallel training trains all modules at once",
+            {"train": {"grow": True}, "model": {"shared_head": True}},
+            "train.grow drops modules, and model.shared_head goes through all of them",
         ),
         (
             {"train": {"grow": True, "regime": "end-to-end"}},
-            "train.grow needs train.regime sequential: end-to-end training trains all modules at once",
+            "train.grow needs a regime that trains module by module, not end-to-end",
         ),
         (
             {"train": {"grow": True, "regime": "multi-lap", "laps": 2, "epochs": "4"}},

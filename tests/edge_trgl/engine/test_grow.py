@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
 from plans import PLENTY
 
-from edge_trgl.engine import looks, training
+from edge_trgl.engine import from_config, looks, training
 from edge_trgl.engine.evaluation import Scorer
 from edge_trgl.engine.open_run import open_run
 from edge_trgl.run import depth_gain
@@ -77,7 +78,7 @@ def test_it_stops_where_depth_no_longer_pays(train_run, gains, sent, way):
     facts.limits = PLENTY
     accuracy = summarise(grown.run.config(), facts, 0.0)["accuracy"]
     assert accuracy["depth"] == 4
-    assert accuracy["gain"].endswith("modules 3 and 4 added nothing and modules 5 and 6 were not trained")
+    assert accuracy["gain"].endswith("modules 3 and 4 added nothing and modules 5 and 6 were left out")
     facts.close()
 
 
@@ -122,6 +123,63 @@ def test_validation_images_alone_decide(train_run, monkeypatch):
     measured = depth_gain.measured(grown.run.facts().metrics(depth_gain.VALIDATION))
     # What decided is what the evaluation of the finished run finds, bit by bit.
     assert tuple(score.accuracy for score in measured.values()) == grown.result.scores.per_depth[:5]
+
+
+PARALLEL = {"model__name": "km-6-1", "train__epochs": "3", "train__grow": True}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [{}, {"budget__chunk": "2", "budget__resident": "1"}, {"train__freeze": 1}])
+def test_parallel_training_drops_what_is_far_behind_the_last_gain(train_run, gains, sent, way):
+    gains(3, 5, 5, 4, 4, 5)
+    grown = train_run("grown", **PARALLEL, **way)
+    whole = train_run("whole", **{**PARALLEL, "train__grow": False}, **way)
+    assert open_run(grown.run).depth == 4
+    scores = grown.result.scores
+    assert scores.first_depth + len(scores.per_depth) - 1 == 4
+    for module in range(4):
+        ours, theirs = tensors(grown.run, module), tensors(whole.run, module)
+        assert all(ours[name].equal(theirs[name]) for name in ours), module
+    facts = grown.run.facts()
+    trained = {metric.module: metric.epoch for metric in facts.metrics("train")}
+    assert (trained[3], trained[4], trained[5]) == (2, 1, 1)
+    (event,) = [event.text for event in facts.events() if event.kind == "depth"]
+    facts.close()
+    assert event.startswith("after 2 epochs depth 2 is the best: ")
+    assert event.endswith("modules 5 and 6 are dropped")
+    assert any(kind == "note" and values["text"] == event for kind, values in sent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("minutes", [0.0, 1e9])
+@pytest.mark.parametrize("way", [{}, {"budget__chunk": "2", "budget__resident": "1"}])
+def test_parallel_training_that_is_stopped_anywhere_drops_the_same(plan_run, train_run, gains, way, minutes):
+    gains(3, 5, 5, 4, 4, 5)
+    settings = {**PARALLEL, **way}
+    whole, run = train_run("whole", **settings), plan_run("broken", **settings, train__checkpoint_minutes=minutes)
+    starts = 0
+    while not run.facts().is_trained and starts < 100:
+        starts += 1
+        asked = itertools.count()
+        with contextlib.suppress(StoppedError):
+            training.train(
+                open_run(run), limits=PLENTY, others_mb=0.0, stop_requested=lambda asked=asked: next(asked) > 25
+            )
+        # A plan with chunks of another length could go on here: what is passed over is passed over in full.
+        facts = run.facts()
+        schedule = from_config.training_schedule(run.config(), 6, facts.planned.plan.layout.chunk)
+        job = from_config.job_size(run.config(), 6, open_run(run).info.splits["train"].num_images)
+        following = next(islice(schedule.visits(job), facts.position(), None), None)
+        assert following is None or following.module < open_run(run).depth
+        facts.close()
+    assert starts > 3
+    assert run.facts().result.weights_sha256 == whole.sha256
+    assert open_run(run).depth == open_run(whole.run).depth == 4
+
+
+def test_looks_come_less_and_less_often():
+    assert [epochs for epochs in range(1, 40) if looks._is_time(epochs, None)] == [2, 4, 8, 16, 32]
+    assert [epochs for epochs in range(1, 10) if looks._is_time(epochs, 3)] == [3, 6, 9]
 
 
 class Killed(Exception):

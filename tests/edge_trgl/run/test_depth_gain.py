@@ -45,7 +45,7 @@ def said(*per_depth, chosen, first=1, modules=None, chosen_on="validation", samp
         (
             said(0.601, 0.605, 0.612, 0.6, 0.612, chosen=3, modules=10),
             "depth 3 of 10 was chosen: 61.2% on validation images, 1.1 points above depth 1; "
-            "modules 4 and 5 added nothing and modules 6 to 10 were not trained",
+            "modules 4 and 5 added nothing and modules 6 to 10 were left out",
         ),
         (
             said(0.5, 0.6, chosen=2, samples="windows"),
@@ -54,7 +54,7 @@ def said(*per_depth, chosen, first=1, modules=None, chosen_on="validation", samp
         (
             said(0.5, 0.6, 0.59, chosen=2, modules=4),
             "depth 2 of 4 was chosen: 60.0% on validation images, 10.0 points above depth 1; "
-            "module 3 added nothing and module 4 was not trained",
+            "module 3 added nothing and module 4 was left out",
         ),
         (
             said(0.5, 0.5, 0.5, chosen=1),
