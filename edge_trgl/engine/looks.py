@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from edge_trgl.config.train import TrainConfig
 from edge_trgl.engine.commits import Ledger
 from edge_trgl.engine.evaluation import Scorer
 from edge_trgl.engine.open_run import OpenRun
@@ -76,18 +77,26 @@ def _looks(opened: OpenRun, training: Schedule, job: JobSize) -> Iterator[Look]:
             if module != last:
                 epoch = training.epochs_of(module) - 1
                 yield Look(position=position, epoch=epoch, modules=range(module, module + 1))
-    elif train.look_every or train.grow:
-        for epoch, position in training.ends_of_epochs(job).items():
-            if _is_time(epoch + 1, train.look_every):
-                yield Look(position=position, epoch=epoch, modules=range(with_head[0], last + 1))
-    elif train.regime == "parallel" and not train.freeze and last and training.epochs[0] > EARLY_EPOCHS:
-        position = training.ends_of_epochs(job)[EARLY_EPOCHS - 1]
-        yield Look(position=position, epoch=EARLY_EPOCHS - 1, modules=range(last + 1))
+        return
+    wanted = epochs_looked_after(train, epochs=training.epochs[0], num_modules=len(opened))
+    for epoch, position in training.ends_of_epochs(job).items() if wanted else ():
+        if epoch + 1 in wanted:
+            yield Look(position=position, epoch=epoch, modules=range(with_head[0], last + 1))
 
 
-def _is_time(epochs: int, every: int | None) -> bool:
-    """Whether there is a look after so many epochs; without a number, after 2, 4, 8 and so on."""
-    return epochs % every == 0 if every else epochs >= EARLY_EPOCHS and epochs & (epochs - 1) == 0
+def epochs_looked_after(train: TrainConfig, *, epochs: int, num_modules: int) -> Set[int]:
+    """Return the epochs, counted from 1, after which validation images go through all modules.
+
+    With `--grow` they are 2, 4, 8 and so on, unless `train.look_every` gives others. Sequential training has none.
+    """
+    if train.regime not in ("parallel", "end-to-end"):
+        return frozenset()
+    if train.look_every:
+        return frozenset(range(train.look_every, epochs + 1, train.look_every))
+    if train.grow:
+        return frozenset(2**power for power in range(1, epochs.bit_length()))
+    looks = train.regime == "parallel" and not train.freeze and num_modules > 1 and epochs > EARLY_EPOCHS
+    return frozenset({EARLY_EPOCHS}) if looks else frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +106,12 @@ class _Looker:
     opened: OpenRun
     context: EngineContext
     ledger: Ledger
+
+    @property
+    def goes_deeper(self) -> bool:
+        """Whether looks are at one module after the other, and decide whether to go on."""
+        train = self.opened.config.train
+        return train.grow and train.regime != "parallel"
 
     @property
     def depth(self) -> int:
@@ -133,8 +148,7 @@ class _Looker:
 
     def stops(self) -> bool:
         """Whether training stops here; then no boundary is needed any more."""
-        train = self.opened.config.train
-        if not train.grow or train.regime == "parallel":
+        if not self.goes_deeper:
             return False
         scores = depth_gain.measured(self.ledger.scores())
         if not depth_gain.no_longer_pays(scores, self.opened.config.train.grow_patience):
@@ -157,7 +171,7 @@ class _Looker:
             headroom=self.context.headroom,
             check=self.ledger.after_scoring,
         )
-        caches = self.opened.config.train.grow and self.opened.config.caches
+        caches = self.goes_deeper and self.opened.config.caches
         chunk = SCORED_BATCHES if caches else self.opened.plan.layout.chunk
         totals = scorer.score("val", depth=look.modules[-1] + 1, chunk=chunk)
         scored = (module for module in look.modules if totals[module].num_images)
@@ -165,7 +179,7 @@ class _Looker:
 
     def _tell(self, look: Look, known: Mapping[int, DepthScore], found: Mapping[int, DepthScore]) -> None:
         config, samples = self.opened.config, self.opened.facts.samples_word
-        if config.train.grow and config.train.regime != "parallel":
+        if self.goes_deeper:
             ((depth, score),) = found.items()
             gains = "" if depth_gain.last_gain({**known, **found}) == depth else ", no gain"
             messages.send("note", text=f"depth {depth}: {score.accuracy:.1%} on validation {samples}{gains}")

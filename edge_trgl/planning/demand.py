@@ -12,6 +12,7 @@ from edge_trgl.config.sections import RunConfig
 from edge_trgl.data import DatasetInfo, is_prepared, open_survey
 from edge_trgl.engine import from_config, process_setup
 from edge_trgl.engine import training as training  # its imports are part of the memory that is measured
+from edge_trgl.engine.looks import epochs_looked_after
 from edge_trgl.planning import calibrated, large_images
 from edge_trgl.planning.forms import Heap, LaidOutForm, every_form
 from edge_trgl.planning.without_values import Choice
@@ -95,7 +96,9 @@ def _demand(
     frozen, kept = config.train.freeze, config.train.freeze > 0 and config.caches
     batch_size = min(config.train.batch_size, shape.num_samples)
     board, wanted = config.board, config.budget
-    num_growing = info.splits["val"].num_images if config.train.grow else 0
+    looks = len(epochs_looked_after(config.train, epochs=training.epochs[0], num_modules=most))
+    grows_deeper = config.train.grow and config.train.regime != "parallel"
+    num_looked_at = info.splits["val"].num_images if looks or grows_deeper else 0
     return Demand(
         forms=tuple(forms),
         levels={str(level): share for level, share in calibrated.LEVELS.items()},
@@ -107,7 +110,8 @@ def _demand(
         workspace=calibrated.WORKSPACE[heap.allocator],
         held_bytes=_held_bytes(
             num_samples=shape.num_samples,
-            num_records=_num_live_boundaries(config, forms) * shape.num_samples * copies + 2 * num_growing,
+            num_records=_num_live_boundaries(config, forms) * shape.num_samples * copies
+            + (2 * num_looked_at if grows_deeper else 0),
             image_bytes=batch_size * math.prod(info.shape) * FLOAT_BYTES if training.wants_image else 0,
         ),
         epochs=tuple(training.epochs_of(module) for module in range(most)),
@@ -120,7 +124,8 @@ def _demand(
         image_bytes=info.record_bytes,
         pictured=tuple(sorted(training.wants_image)),
         num_scored=max(split.num_images for name, split in info.splits.items() if name != "train"),
-        num_growing=num_growing,
+        num_looked_at=num_looked_at,
+        looks=None if grows_deeper else looks,
         checkpoint_s=config.train.checkpoint_minutes * 60,
         endurance_tb=board.endurance_tb,
         chunk=1 if config.model.shared_head else _chunk(wanted.chunk, shape.batches_per_epoch),

@@ -76,10 +76,11 @@ class Demand:
     those before it. `frozen`: number of leading modules that are never trained; `kept`: their output is cached for
     all of training. `copies`: of a cached boundary. `recalibrates`: one more pass follows training. `image_bytes`:
     one image as stored. `pictured`: the modules whose training reads the images beside their input. `num_scored`:
-    samples of the largest set that is evaluated. `num_growing`: validation samples that go through the trained
-    modules whenever one more is trained, beside what is cached; 0 if none do. `converted`: whether files of all
-    modules exist before training. `stored_bytes`: on the disk before training, without these files;
-    `block_bytes`: the unit in which files grow there. `read_mbs`, `write_mbs`: speed of the storage, 10^6 bytes a
+    samples of the largest set that is evaluated. `num_looked_at`: validation samples that go through modules
+    between visits of training, 0 if none do: through all of them `looks` times, or where that is None, through the
+    trained ones whenever one more is trained. `converted`: whether files of all modules exist before training.
+    `stored_bytes`: on the disk before training, without these files; `block_bytes`: the unit in which files grow
+    there. `read_mbs`, `write_mbs`: speed of the storage, 10^6 bytes a
     second; `endurance_tb`: 10^12 bytes that may be written to it, None if unknown. `chunk` and `resident`: as
     asked for, None to choose. `allowed`: names of lossy forms. `without`: savings that are switched off: `paging`,
     `disk`, `recompute`.
@@ -105,7 +106,8 @@ class Demand:
     image_bytes: int = 0
     pictured: tuple[int, ...] = ()
     num_scored: int = 0
-    num_growing: int = 0
+    num_looked_at: int = 0
+    looks: int | None = None
     converted: bool = False
     stored_bytes: int = 0
     block_bytes: int = USUAL_BLOCK_BYTES
@@ -140,13 +142,15 @@ class Demand:
 
     def scorings(self, form: Form, module: int) -> int:
         """How often the validation samples go through a module between two that are trained."""
+        if self.looks is not None:
+            return self.looks
         last = len(form.rows) - 1
-        return max(last - max(module, self.frozen), 0) if self.num_growing else 0
+        return max(last - max(module, self.frozen), 0) if self.num_looked_at else 0
 
     @property
     def growing_at_once(self) -> int:
         """Validation samples in a chunk that goes through the trained modules."""
-        return min(SCORED_BATCHES * self.batch_size, self.num_growing)
+        return min(SCORED_BATCHES * self.batch_size, self.num_looked_at)
 
     def at_batch_size(self, form: Form) -> Demand:
         """The same job with exact batches of the size that the micro-batches of `form` have."""

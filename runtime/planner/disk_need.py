@@ -137,7 +137,7 @@ def _scored(demand: Demand, form: Form, layout: Layout) -> int:
 
 def _growing(demand: Demand, form: Form) -> int:
     """Bytes of boundaries while validation samples go through modules, beside what one is trained on."""
-    if form.order != "cache" or not demand.num_growing or len(form.rows) < 2:
+    if form.order != "cache" or not demand.num_looked_at or len(form.rows) < 2:
         return 0
     cached = max(_file(demand, row, demand.num_samples * demand.copies) for row in form.rows[1:])
     last = len(form.rows) - 1

@@ -58,7 +58,7 @@ def _images(demand: Demand, form: Form) -> float:
     """Bytes of images read."""
     passed = passes(demand, form)
     times = sum(passed[0]) + sum(passed[module][0] for module in demand.pictured)
-    scored = demand.scorings(form, 0) * demand.num_growing
+    scored = demand.scorings(form, 0) * demand.num_looked_at
     return float((times * _samples(demand) + scored) * demand.image_bytes)
 
 
@@ -69,7 +69,7 @@ def _boundaries(demand: Demand, form: Form) -> tuple[float, float]:
         if module == 0:
             continue
         once, (trained, frozen) = row.reads * _samples(demand), each
-        scored = row.reads * demand.num_growing * demand.scorings(form, module)
+        scored = row.reads * demand.num_looked_at * demand.scorings(form, module)
         read += scored
         written += scored
         if form.order == "rounds":  # up, and down again with a gradient of the same size
@@ -101,7 +101,7 @@ def _scoring_loads(demand: Demand, form: Form, plan: Plan) -> float:
     """Bytes of modules read while validation samples go through them between two that are trained."""
     at_once = demand.growing_at_once if form.order == "cache" else plan.layout.chunk * demand.batch_size
     states = sum(row.state * demand.scorings(form, module) for module, row in enumerate(form.rows))
-    return float(math.ceil(demand.num_growing / max(at_once, 1)) * states)
+    return float(math.ceil(demand.num_looked_at / max(at_once, 1)) * states)
 
 
 def _commits(demand: Demand, form: Form, plan: Plan, compute_s: float | None) -> float:
@@ -124,7 +124,7 @@ def _compute_s(demand: Demand, form: Form, plan: Plan, measured: Measurements) -
     total = 0.0
     steps = demand.batches_per_epoch * max(demand.batch_size // form.size, 1)
     for module, (row, (trained, frozen)) in enumerate(zip(form.rows, passes(demand, form), strict=True)):
-        scored = demand.scorings(form, module) * demand.num_growing / demand.num_samples
+        scored = demand.scorings(form, module) * demand.num_looked_at / demand.num_samples
         for work, epochs in ((plan.layout.recompute, trained), (FORWARD, frozen + scored)):
             if not epochs:
                 continue

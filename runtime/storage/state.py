@@ -21,7 +21,7 @@ from edge_trgl.runtime.storage import files
 from edge_trgl.runtime.storage.boundary_spec import BoundaryRecord
 from edge_trgl.runtime.storage.files import FileRecord
 
-SCHEMA = 3
+SCHEMA = 4
 _APPLICATION_ID = 0x5452474C
 _BUSY_TIMEOUT_S = 30.0
 _FULL_HINT = f"free space on its disk, then go on: {RESUME}"

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from plans import PLENTY
 
+from edge_trgl.config.train import TrainConfig
 from edge_trgl.engine import from_config, looks, training
 from edge_trgl.engine.evaluation import Scorer
 from edge_trgl.engine.open_run import open_run
@@ -178,8 +179,15 @@ def test_parallel_training_that_is_stopped_anywhere_drops_the_same(plan_run, tra
 
 
 def test_looks_come_less_and_less_often():
-    assert [epochs for epochs in range(1, 40) if looks._is_time(epochs, None)] == [2, 4, 8, 16, 32]
-    assert [epochs for epochs in range(1, 10) if looks._is_time(epochs, 3)] == [3, 6, 9]
+    def looks_of(epochs=40, num_modules=4, **train):
+        return sorted(looks.epochs_looked_after(TrainConfig(**train), epochs=epochs, num_modules=num_modules))
+
+    assert looks_of(grow=True) == [2, 4, 8, 16, 32]
+    assert looks_of(grow=True, epochs=1) == []
+    assert looks_of(grow=True, epochs=9, look_every=3) == looks_of(epochs=9, look_every=3) == [3, 6, 9]
+    assert looks_of() == [2]
+    assert looks_of(epochs=2) == looks_of(num_modules=1) == looks_of(freeze=1) == []
+    assert looks_of(regime="end-to-end") == looks_of(regime="sequential", grow=True) == []
 
 
 class Killed(Exception):

@@ -90,10 +90,10 @@ class TestBoundaries:
     def test_growing_takes_validation_samples_through_beside_what_is_cached(self):
         batch = BATCH * 4096
         # Of 800, 32 batches at a time; the last module is scored when all of training is done.
-        assert need("cache", num_growing=800).boundaries == 3 * CACHE + (1 + 2) * 32 * batch
-        assert need("cache", num_growing=10).boundaries == (2 + 3) * CACHE
-        assert need("cache", num_growing=800, placement="memory").boundaries == (2 + 3) * CACHE
-        assert need("stream", num_growing=800).boundaries == (2 + 3) * CHUNK
+        assert need("cache", num_looked_at=800).boundaries == 3 * CACHE + (1 + 2) * 32 * batch
+        assert need("cache", num_looked_at=10).boundaries == (2 + 3) * CACHE
+        assert need("cache", num_looked_at=800, placement="memory").boundaries == (2 + 3) * CACHE
+        assert need("stream", num_looked_at=800).boundaries == (2 + 3) * CHUNK
 
     def test_what_leaves_frozen_modules_stays_beside_the_stream(self):
         fields = {"frozen": 1, "kept": True, "copies": 2}

@@ -50,12 +50,12 @@ class TestBytes:
 
     def test_growing_takes_validation_samples_through_beside_the_cache(self):
         # 256 samples of what module 1 reads and writes, beside the largest boundary that any module is trained on.
-        plan = make_plan(demand_of(order="cache", prefetch=False, num_growing=1000), PLENTY)
+        plan = make_plan(demand_of(order="cache", prefetch=False, num_looked_at=1000), PLENTY)
         passed = 16 + 8
         assert plan.peaks_mb[1] == 100 + 4 + 6 + 0.5 + max(100 + 50, 100 + passed)
         rows = (ROWS[0], ROWS[1], dataclasses.replace(ROWS[2], reads=256 * 1024))
         plain, growing = (
-            make_plan(demand_of(rows, order="cache", prefetch=False, num_growing=n), PLENTY) for n in (0, 1000)
+            make_plan(demand_of(rows, order="cache", prefetch=False, num_looked_at=n), PLENTY) for n in (0, 1000)
         )
         assert plain.peaks_mb[1] == 100 + 4 + 6 + 0.5 + 100 + 50
         assert growing.peaks_mb[1] == 100 + 4 + 6 + 0.5 + 400 + passed

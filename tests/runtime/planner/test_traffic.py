@@ -74,7 +74,7 @@ class TestBytes:
         assert found.written_mb * MIB == pytest.approx(written + 2 * 3 * STATE + 3 * STATE)
 
     def test_growing_passes_validation_images_through_what_is_trained(self):
-        plain, growing = (on_disk(demand_of("cache", num_growing=n)) for n in (0, 30))
+        plain, growing = (on_disk(demand_of("cache", num_looked_at=n)) for n in (0, 30))
         # Two looks: through module 0, and through both before the last.
         passed, loads = (2 * IMAGE + RECORD) * 30, (2 + 1) * STATE
         assert (growing.read_mb - plain.read_mb) * MIB == pytest.approx(passed + loads)
@@ -176,10 +176,19 @@ class TestWearAndTime:
         found = on_disk(demand, measured)
         # Three modules, two epochs of eight batches; two frozen passes.
         assert found.compute_s == pytest.approx(3 * 2 * 8 * 2.0 + 2 * 8 * 0.5)
-        growing = on_disk(dataclasses.replace(demand, num_growing=17), measured)
+        growing = on_disk(dataclasses.replace(demand, num_looked_at=17), measured)
         assert growing.compute_s - found.compute_s == pytest.approx((2 + 1) * 17 / 85 * 8 * 0.5)
         moving = found.read_mb * MIB / 1e6 + found.written_mb * MIB / 0.5e6
         assert found.seconds == pytest.approx(found.compute_s + moving)
+
+    def test_looks_at_all_depths_take_their_time(self):
+        measured = {
+            work_key(f"k{module}", work, 10): Measurement(opening_mb=0, work_mb=1.0, fixed_mb=90.0, seconds=1.0)
+            for module in range(3)
+            for work in ("none", FORWARD)
+        }
+        plain, looking = (on_disk(demand_of("stream", num_looked_at=17, looks=n), measured) for n in (0, 4))
+        assert looking.compute_s - plain.compute_s == pytest.approx(4 * 3 * 17 / 85 * 8)
 
     def test_without_measurements_there_is_no_time(self):
         found = on_disk(demand_of("stream"))
