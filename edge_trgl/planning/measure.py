@@ -100,6 +100,7 @@ def measure(run: Run, wanted: Sequence[Wanted], limits: Limits) -> None:
                 raise
             measurement, lasting = REFUSED, guard.lasts(error)
         allocator.trim()  # outside the handler, whose traceback keeps the tensors alive
+        guard.renew_guard()
         found[one.key] = measurement, counters.usage().file
         _keep(facts, {one.key: measurement})
         if lasting:

@@ -39,9 +39,11 @@ def set_guard(limits: Limits, others_mb: float = 0.0) -> None:
 
 
 def renew_guard() -> None:
-    """Raise the guard of this process, if it has one, by what the heap has returned, which is still mapped.
+    """Raise the guard of this process, if it has one, by what was mapped in the meantime and is not resident.
 
-    It is never lowered: code loaded in the meantime counts in RSS, but steps still map memory they do not touch.
+    That is memory which the heap has returned, and code that oneDNN generates: a mapping of a MiB or more for each
+    kernel, of which little is used, 60 MiB in a net of many shapes. The guard is never lowered: code loaded in the
+    meantime counts in RSS, but steps still map memory they do not touch.
     """
     for limit_mb, file_mb in _guards:
         before, _ = resource.getrlimit(resource.RLIMIT_DATA)

@@ -49,6 +49,7 @@ class Headroom:
         if faults != self._faults:  # else nothing has grown since the last step
             self._faults = faults
             allocator.no_huge_pages_in_heap()
+            guard.renew_guard()
             self._ensure(self._fragmentation_mb, self._for_equal)
 
     def _ensure(self, needed_mb: float, patience: _Patience) -> None:

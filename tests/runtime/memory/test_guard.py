@@ -65,6 +65,14 @@ def renewed():
     guard.renew_guard()
     return [before, attempt(100), attempt(200)]
 
+def untouched():
+    import mmap
+    guard.set_guard(Limits(budget_mb=usage().rss + 48))
+    reserved = [mmap.mmap(-1, 56 * MIB, flags=mmap.MAP_PRIVATE)]  # as oneDNN does for the code of its kernels
+    before = attempt(40)
+    guard.renew_guard()
+    return [before, attempt(40), attempt(160)]
+
 def never_lower():
     guard.set_guard(Limits(budget_mb=usage().rss + 64))
     before = resource.getrlimit(resource.RLIMIT_DATA)
@@ -106,7 +114,7 @@ def lower_limit():
 
 first = step()
 for case in (
-    training_goes_on, freed, renewed, never_lower, without_a_guard, numpy, passed_already, limited,
+    training_goes_on, freed, renewed, untouched, never_lower, without_a_guard, numpy, passed_already, limited,
     limited_under_a_guard, lower_limit,
 ):
     if os.fork() == 0:
@@ -136,6 +144,9 @@ class TestGuard:
 
     def test_what_the_heap_gave_back_can_be_had_again_once_it_is_renewed(self, answers):
         assert answers["renewed"] == ["refused", True, "refused"]
+
+    def test_what_is_mapped_and_not_touched_does_not_count_once_it_is_renewed(self, answers):
+        assert answers["untouched"] == ["refused", True, "refused"]
 
     def test_renewed_it_is_no_lower(self, answers):
         assert answers["never_lower"] == [True, True]
