@@ -39,7 +39,7 @@ on one seed, so its lead is a little flattered.
 One module is end-to-end training.
 
 `--head auto` follows from this table: it chooses among `conv`, `deep` and `lite`, and so by counted time nearly
-always takes `lite`. No default follows from it yet. The runs are short, the net is narrow and the seed is one: a
+always takes `lite`. No default follows from it yet. The runs are short, the net is narrow and the seeds are few: a
 network of the paper keeps the paper's head and number of modules until longer runs on all images say the same of
 wider nets.
 
